@@ -1,0 +1,8 @@
+// Macros that let one source of maths serve the host compiler and nvcc (DESIGN rule: maths is written once).
+#pragma once
+
+#if defined(__CUDACC__)
+#define MDGNN_HD __host__ __device__
+#else
+#define MDGNN_HD
+#endif

@@ -1,0 +1,117 @@
+#include "core/thread_pool.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace mdgnn {
+namespace {
+
+struct Job {
+    const std::function<void(std::int64_t, std::int64_t)>* body;
+    std::int64_t n, grain;
+    std::atomic<std::int64_t> next{0};
+    std::mutex error_mutex;
+    std::exception_ptr error;
+
+    void work() {
+        try {
+            for (std::int64_t begin; (begin = next.fetch_add(grain)) < n;) (*body)(begin, std::min(n, begin + grain));
+        } catch (...) {
+            next = n;
+            std::lock_guard lock(error_mutex);
+            if (!error) error = std::current_exception();
+        }
+    }
+};
+
+class Pool {
+  public:
+    // Only one job at a time: the caller holds `busy`.
+    std::mutex busy;
+
+    void run(Job& job, int helpers) {
+        while (static_cast<int>(threads_.size()) < helpers) {
+            const int id = static_cast<int>(threads_.size());
+            threads_.emplace_back([this, id] { loop(id); });
+            threads_.back().detach();  // workers live as long as the process
+        }
+        {
+            std::lock_guard lock(mutex_);
+            job_ = &job;
+            helpers_ = helpers;
+            running_ = helpers;
+            ++generation_;
+        }
+        wake_.notify_all();
+        job.work();
+        std::unique_lock lock(mutex_);
+        done_.wait(lock, [this] { return running_ == 0; });
+        job_ = nullptr;
+    }
+
+  private:
+    void loop(int id) {
+        std::uint64_t seen = 0;
+        for (;;) {
+            Job* job;
+            {
+                std::unique_lock lock(mutex_);
+                wake_.wait(lock, [&] { return generation_ != seen && (job_ == nullptr || id < helpers_); });
+                seen = generation_;
+                job = job_;
+            }
+            if (job == nullptr) continue;
+            job->work();
+            std::lock_guard lock(mutex_);
+            if (--running_ == 0) done_.notify_one();
+        }
+    }
+
+    std::vector<std::thread> threads_;
+    std::mutex mutex_;
+    std::condition_variable wake_, done_;
+    Job* job_ = nullptr;
+    int helpers_ = 0;
+    int running_ = 0;
+    std::uint64_t generation_ = 0;
+};
+
+// Threads do not survive fork (DataLoader workers, multiprocessing): a child process starts a pool of its own. Pools
+// are never destroyed, because their threads are detached.
+Pool& pool() {
+    static std::mutex mutex;
+    static Pool* instance = nullptr;
+    static pid_t owner = 0;
+    std::lock_guard lock(mutex);
+    if (instance == nullptr || owner != getpid()) {
+        instance = new Pool;
+        owner = getpid();
+    }
+    return *instance;
+}
+
+}  // namespace
+
+void parallel_for(std::int64_t n, std::int64_t grain, int n_threads,
+                  const std::function<void(std::int64_t, std::int64_t)>& body) {
+    if (n <= 0) return;
+    grain = std::max<std::int64_t>(grain, 1);
+    const std::int64_t chunks = (n - 1) / grain + 1;
+    const int helpers = static_cast<int>(std::min<std::int64_t>(n_threads, chunks)) - 1;
+    if (helpers < 1) return body(0, n);
+    Pool& shared = pool();
+    std::unique_lock lock(shared.busy, std::try_to_lock);
+    if (!lock) return body(0, n);
+    Job job{&body, n, grain, {}, {}, {}};
+    shared.run(job, helpers);
+    if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace mdgnn

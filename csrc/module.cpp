@@ -1,0 +1,15 @@
+// The CPU extension: one line per op.
+#include <pybind11/pybind11.h>
+
+namespace mdgnn {
+void bind_csr(pybind11::module_&);
+void bind_neighbors(pybind11::module_&);
+void bind_scatter_add(pybind11::module_&);
+}  // namespace mdgnn
+
+PYBIND11_MODULE(_C, m) {
+    m.doc() = "Compiled kernels of mdgnn for the CPU";
+    mdgnn::bind_csr(m);
+    mdgnn::bind_neighbors(m);
+    mdgnn::bind_scatter_add(m);
+}

@@ -1,0 +1,11 @@
+// The CUDA extension, loaded when the first CUDA tensor comes: one line per op.
+#include <pybind11/pybind11.h>
+
+namespace mdgnn {
+void bind_scatter_add_cuda(pybind11::module_&);
+}  // namespace mdgnn
+
+PYBIND11_MODULE(_C_cuda, m) {
+    m.doc() = "Compiled kernels of mdgnn for CUDA";
+    mdgnn::bind_scatter_add_cuda(m);
+}

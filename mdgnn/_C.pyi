@@ -1,0 +1,47 @@
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = tuple[int, int, int, int]
+Matrix = tuple[int, int, int]
+Context = tuple[int, int, int]
+ScatterAdd = tuple[int, Rows, Rows, Matrix, int, int]
+
+def counting_sort(index: int, n_edges: int, n_rows: int, row_ptr: int, order: int) -> None: ...
+def neighbors(
+    positions: NDArray[np.floating],
+    cell: NDArray[np.floating],
+    pbc: tuple[bool, bool, bool],
+    cutoff: float,
+    self_interaction: bool,
+    n_threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]: ...
+def edges_within(
+    positions: NDArray[np.floating],
+    cell: NDArray[np.floating],
+    pbc: tuple[bool, bool, bool],
+    cutoff: float,
+    row_ptr: NDArray[np.int64],
+    senders: NDArray[np.int64],
+    shifts: NDArray[np.int32],
+) -> tuple[
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.floating],
+    NDArray[np.floating],
+]: ...
+def scatter_add(op: ScatterAdd, out: Matrix, argmax: int, where: Context) -> None: ...
+def scatter_add_backward(
+    op: ScatterAdd, grad: Matrix, argmax: int, grad_values: Matrix, grad_weight: int, where: Context
+) -> None: ...
+def scatter_add_double_backward(
+    op: ScatterAdd,
+    grad: Matrix,
+    grad2_values: Matrix,
+    grad2_weight: int,
+    out_grad: Matrix,
+    out_values: Matrix,
+    out_weight: int,
+    where: Context,
+) -> None: ...

@@ -1,0 +1,60 @@
+"""mdgnn: molecular dynamics and relaxation with graph-neural-network potentials, driven from ASE.
+
+Importing the package loads neither torch nor ase; the first use of a name does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mdgnn import ops
+    from mdgnn.calculator import MDGNNCalculator
+    from mdgnn.graph import Graph
+    from mdgnn.model_file import load, save
+    from mdgnn.models import LennardJones, SimpleGNN
+    from mdgnn.neighbors import NeighborList, neighbor_list
+    from mdgnn.potential import evaluate
+    from mdgnn.threads import get_num_threads, set_num_threads
+
+_HOME = {
+    "Graph": "mdgnn.graph",
+    "LennardJones": "mdgnn.models",
+    "MDGNNCalculator": "mdgnn.calculator",
+    "NeighborList": "mdgnn.neighbors",
+    "SimpleGNN": "mdgnn.models",
+    "evaluate": "mdgnn.potential",
+    "get_num_threads": "mdgnn.threads",
+    "load": "mdgnn.model_file",
+    "neighbor_list": "mdgnn.neighbors",
+    "save": "mdgnn.model_file",
+    "set_num_threads": "mdgnn.threads",
+}
+
+__all__ = [
+    "Graph",
+    "LennardJones",
+    "MDGNNCalculator",
+    "NeighborList",
+    "SimpleGNN",
+    "evaluate",
+    "get_num_threads",
+    "load",
+    "neighbor_list",
+    "ops",
+    "save",
+    "set_num_threads",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ops":
+        return import_module("mdgnn.ops")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'mdgnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

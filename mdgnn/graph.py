@@ -1,0 +1,178 @@
+"""The graph of one or many structures: atoms, edges within a cutoff, and what sums over them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdgnn.neighbors import Edges, NeighborList
+from mdgnn.ops import Rows, rows_by, scatter_add
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Structures as one directed graph; a single structure is a batch of one.
+
+    Edge e runs from sender j to receiver i; edges are sorted by receiver, and those of a neighbour list by (i, j,
+    shift). Letters: N atoms, E edges, S structures.
+
+    Attributes
+    ----------
+    atomic_numbers : (N,) int64
+    vectors : (E, 3) float64
+        ``D = r_j - r_i + shift @ cell``. Differentiable when the graph was built by `from_edge_index`.
+    row_ptr : (N + 1,) int64
+        The edges of receiver i are ``row_ptr[i] .. row_ptr[i + 1]``.
+    receivers, senders : (E,) int64
+    structure : (N,) int64
+        The structure of each atom, ascending.
+    cells : (S, 3, 3) float64
+        Rows are the cell vectors.
+    """
+
+    atomic_numbers: Tensor
+    vectors: Tensor
+    row_ptr: Tensor
+    receivers: Tensor
+    senders: Tensor
+    structure: Tensor
+    cells: Tensor
+
+    @property
+    def n_atoms(self) -> int:
+        return self.atomic_numbers.shape[0]
+
+    @property
+    def n_edges(self) -> int:
+        return self.senders.shape[0]
+
+    @property
+    def n_structures(self) -> int:
+        return self.cells.shape[0]
+
+    @cached_property
+    def by_sender(self) -> Rows:
+        """The numbers of the edges that each atom sends: row j gathers from arrays with a row per edge."""
+        rows = rows_by(self.senders, self.n_atoms)
+        return Rows(rows.row_ptr, rows.index)
+
+    @cached_property
+    def edge_ptr(self) -> Tensor:
+        """(E + 1,): rows of one entry each, for a gather."""
+        return torch.arange(self.n_edges + 1, device=self.senders.device)
+
+    @classmethod
+    def from_atoms(cls, atoms: Any, cutoff: float) -> "Graph":
+        """Build from an `ase.Atoms` or a sequence of them, with all edges shorter than `cutoff` (Angstrom)."""
+        if hasattr(atoms, "positions"):
+            edges = NeighborList(cutoff).update(atoms.positions, atoms.cell.array, atoms.pbc)
+            return cls.from_edges(atoms.numbers, edges, atoms.cell.array)
+        return cls.batch([cls.from_atoms(a, cutoff) for a in atoms])
+
+    @classmethod
+    def from_edges(cls, atomic_numbers: Any, edges: Edges, cell: Any) -> "Graph":
+        """Build one structure from a neighbour list in numpy."""
+        numbers = torch.as_tensor(atomic_numbers, dtype=torch.int64)
+        return cls(
+            numbers,
+            torch.from_numpy(edges.vectors).to(torch.float64),
+            torch.from_numpy(edges.row_ptr),
+            torch.from_numpy(edges.receivers),
+            torch.from_numpy(edges.senders),
+            torch.zeros_like(numbers),
+            torch.as_tensor(cell, dtype=torch.float64).reshape(1, 3, 3),
+        )
+
+    @classmethod
+    def from_edge_index(
+        cls, atomic_numbers: Tensor, positions: Tensor, edge_index: Tensor, structure: Tensor | None = None
+    ) -> "Graph":
+        """Build from edges given in any order, symmetric or not, without periodic boundaries.
+
+        Parameters
+        ----------
+        atomic_numbers : (N,) int64
+        positions : (N, 3)
+            The graph's vectors are differentiable with respect to them.
+        edge_index : (2, E) int64
+            Senders, then receivers.
+        structure : (N,) int64, optional
+            The structure of each atom, in any order.
+        """
+        numbers, positions, edge_index = map(torch.as_tensor, (atomic_numbers, positions, edge_index))
+        n = numbers.shape[0]
+        if edge_index.numel() == 0:
+            edge_index = edge_index.reshape(2, 0).to(torch.int64)
+        if positions.shape != (n, 3) or edge_index.ndim != 2 or edge_index.shape[0] != 2:
+            raise ValueError(
+                f"expected positions of shape ({n}, 3) and edge_index of shape (2, E), "
+                f"got {tuple(positions.shape)} and {tuple(edge_index.shape)}"
+            )
+        if structure is None:
+            structure = torch.zeros_like(numbers)
+        if structure.shape != (n,):
+            raise ValueError(f"expected one structure number for each of the {n} atoms, got {tuple(structure.shape)}")
+        senders, receivers = edge_index.to(torch.int64)
+        rows = rows_by(receivers, n, senders)
+        assert rows.index is not None and rows.edge is not None
+        senders, receivers = rows.index, receivers[rows.edge]
+        r = positions.to(torch.float64)
+        n_structures = int(structure.max()) + 1 if n else 1
+        return cls(
+            numbers,
+            r[senders] - r[receivers],
+            rows.row_ptr,
+            receivers,
+            senders,
+            structure,
+            r.new_zeros(n_structures, 3, 3),
+        )
+
+    @classmethod
+    def batch(cls, graphs: "Sequence[Graph]") -> "Graph":
+        """Join graphs; atoms and structures keep their order."""
+        if not graphs:
+            raise ValueError("expected at least one graph to batch, got none")
+        offset = structures = edges = 0
+        parts: list[Graph] = []
+        for g in graphs:
+            parts.append(
+                replace(
+                    g,
+                    row_ptr=g.row_ptr[(1 if parts else 0) :] + edges,
+                    receivers=g.receivers + offset,
+                    senders=g.senders + offset,
+                    structure=g.structure + structures,
+                )
+            )
+            offset, structures, edges = offset + g.n_atoms, structures + g.n_structures, edges + g.n_edges
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def to(self, device: torch.device | str) -> "Graph":
+        return self.__class__(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def gather_senders(h: Tensor, graph: Graph) -> Tensor:
+    """(N, F) -> (E, F): the row of each edge's sender; its derivative is a sum over rows, without atomics."""
+    return scatter_add(h, Rows(graph.edge_ptr, graph.senders), columns=graph.by_sender)
+
+
+def gather_receivers(h: Tensor, graph: Graph) -> Tensor:
+    """(N, F) -> (E, F): the row of each edge's receiver."""
+    return scatter_add(h, Rows(graph.edge_ptr, graph.receivers), columns=Rows(graph.row_ptr, None, None))
+
+
+def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
+    """(E, F) -> (N, F): reduce the messages of each receiver's edges, in order."""
+    return scatter_add(messages, Rows(graph.row_ptr), weight, reduce=reduce)
+
+
+def sum_per_structure(values: Tensor, graph: Graph) -> Tensor:
+    """(N,) -> (S,): sums in float64, in the order of the atoms."""
+    if graph.n_structures == 1:
+        return values.to(torch.float64).sum().reshape(1)
+    total = torch.zeros(graph.n_structures, dtype=torch.float64, device=values.device)
+    return total.index_add(0, graph.structure, values.to(torch.float64))

@@ -1,0 +1,214 @@
+"""The lecture's graph neural network: messages from distances, residual updates, a sum of atomic energies.
+
+    h_i <- h_i + U([h_i, sum_j M([h_j, h_i, rbf(r_ij)])]),   E = sum_i O(h_i)
+
+M, U and O are perceptrons with one hidden layer. The messages are computed after splitting M's first Linear by its
+input blocks, so that the parts for h_j and h_i cost one product per atom, and moving its second Linear past the sum,
+where it costs one product per atom too: per edge remain one small product, two additions and a SiLU.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdgnn.graph import Graph, gather_receivers, gather_senders, sum_over_neighbours
+from mdgnn.nn import cosine_cutoff, gaussian_basis, mlp, polynomial_cutoff
+from mdgnn.potential import total_energy
+
+ENVELOPES = {"cosine": cosine_cutoff, "polynomial": polynomial_cutoff}
+AGGREGATIONS = ("sum", "mean", "max")
+N_NUMBERS = 120  # atomic numbers with room in a table
+
+
+class MessagePassingLayer(nn.Module):
+    """One layer: message, aggregation, residual update. Parameter names are the lecture's."""
+
+    def __init__(self, node_dim: int, edge_dim: int, hidden_dim: int, aggregation: str):
+        super().__init__()
+        self.message_mlp = mlp(2 * node_dim + edge_dim, hidden_dim, hidden_dim)
+        self.update_mlp = mlp(node_dim + hidden_dim, hidden_dim, node_dim)
+        self.aggregation = aggregation
+
+    def forward(self, h: Tensor, basis: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
+        """(N, node_dim) -> (N, node_dim); basis (E, edge_dim), envelope (E,), n_neighbours (N, 1) = sum of c."""
+        first, second = self.message_mlp[0], self.message_mlp[2]
+        n = h.shape[1]
+        x = F.linear(basis, first.weight[:, 2 * n :])
+        x = x + gather_senders(F.linear(h, first.weight[:, :n]), graph)
+        x = F.silu(x + gather_receivers(F.linear(h, first.weight[:, n : 2 * n], first.bias), graph))
+        if self.aggregation == "max":  # a maximum does not commute with the second Linear
+            total = sum_over_neighbours(F.linear(x, second.weight, second.bias), graph, envelope, reduce="max")
+        else:
+            total = F.linear(sum_over_neighbours(x, graph, envelope), second.weight) + n_neighbours * second.bias
+        if self.aggregation == "mean":
+            total = total / (n_neighbours.clamp(min=1) if envelope is None else 1 + n_neighbours)
+        return h + self.update_mlp(torch.cat([h, total], dim=1))  # type: ignore[no-any-return]
+
+
+class SimpleGNN(nn.Module):
+    """The lecture's network; with its default arguments exactly that, parameter for parameter.
+
+    Parameters
+    ----------
+    n_elements : int
+        Kinds of atoms 0 .. n_elements. Ignored when `elements` is a list.
+    node_dim, edge_dim, n_layers : int
+        Features of an atom, radial basis functions, message passing layers.
+    cutoff : float
+        How far edges reach when the graph is built by the calculator or `Graph.from_atoms` (default 3.5).
+    envelope : None, "cosine" or "polynomial"
+        Weight of a message as a function of r, zero at the cutoff. None, the lecture's choice, makes the energy jump
+        when an atom crosses the cutoff: molecular dynamics then does not conserve energy.
+    aggregation : "sum", "mean" or "max"
+        mean with an envelope is ``sum c m / (1 + sum c)``, which is smooth. max has kinks: not for dynamics.
+    elements : None, "any" or list of int
+        Atomic numbers that the model knows. None: the numbers themselves are rows of the embedding, as in the lecture.
+        "any": all atoms are the same kind (row 1).
+    options : dict
+        Rarely needed: ``basis`` = (first centre, last centre, width), default (0.5, 5.0, 0.5); ``readout`` = "sum"
+        (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements` (one
+        number each for None and "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
+        ``least_distance`` = shortest distance in the training data.
+    """
+
+    def __init__(
+        self,
+        n_elements: int = 3,
+        node_dim: int = 32,
+        edge_dim: int = 16,
+        n_layers: int = 3,
+        *,
+        cutoff: float = 3.5,
+        envelope: str | None = None,
+        aggregation: str = "sum",
+        elements: str | list[int] | None = None,
+        **options: Any,
+    ):
+        super().__init__()
+        known = {"basis": (0.5, 5.0, 0.5), "readout": "sum", "shift": [0.0], "scale": [1.0], "units": "metal"}
+        known["least_distance"] = 0.0
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise TypeError(f"SimpleGNN has no option {unknown[0]!r}; options are {', '.join(known)}")
+        options = {**known, **options}
+        if isinstance(elements, (list, tuple)):
+            elements = [int(z) for z in elements]
+            n_elements = len(elements)
+        _require("envelope", envelope, (None, *ENVELOPES))
+        _require("aggregation", aggregation, AGGREGATIONS)
+        _require("readout", options["readout"], ("sum", "mean"))
+        _require("units", options["units"], ("metal", "lj"))
+        if not cutoff > 0:
+            raise ValueError(f"expected a positive cutoff, got {cutoff}")
+        self.config: dict[str, Any] = {
+            "n_elements": n_elements,
+            "node_dim": node_dim,
+            "edge_dim": edge_dim,
+            "n_layers": n_layers,
+            "cutoff": float(cutoff),
+            "envelope": envelope,
+            "aggregation": aggregation,
+            "elements": elements,
+            **options,
+        }
+        self.cutoff, self.elements = float(cutoff), elements
+        self.readout: str = options["readout"]
+        self.units: str = options["units"]
+        self.least_distance = float(options["least_distance"])
+        start, stop, self.rbf_width = options["basis"]
+
+        self.atom_embedding = nn.Embedding(n_elements + 1, node_dim)
+        self.rbf_centers = nn.Parameter(torch.linspace(start, stop, edge_dim), requires_grad=False)
+        self.layers = nn.ModuleList(
+            MessagePassingLayer(node_dim, edge_dim, node_dim, aggregation) for _ in range(n_layers)
+        )
+        self.output_mlp = mlp(node_dim, node_dim, 1)
+        # Tables that follow from the configuration stay out of the state, whose names are the lecture's.
+        self.register_buffer("row_of", _element_rows(elements, n_elements), persistent=False)
+        self.register_buffer("shift", _per_row(options["shift"], n_elements), persistent=False)
+        self.register_buffer("scale", _per_row(options["scale"], n_elements), persistent=False)
+
+    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
+        """(E, 3) edge vectors -> (N,) atomic energies.
+
+        Raises
+        ------
+        ValueError
+            For an atom whose element the model does not know.
+        """
+        kind = self._rows(graph.atomic_numbers)
+        h = self.atom_embedding(kind)
+        distances = torch.linalg.vector_norm(vectors, dim=1)
+        basis = gaussian_basis(distances, self.rbf_centers, self.rbf_width)
+        envelope = None
+        if self.config["envelope"] is not None:
+            envelope = ENVELOPES[self.config["envelope"]](distances, self.cutoff)
+            n_neighbours = sum_over_neighbours(envelope[:, None], graph)
+        else:
+            n_neighbours = graph.row_ptr.diff()[:, None].to(h.dtype)
+        for layer in self.layers:
+            h = layer(h, basis, envelope, n_neighbours, graph)
+        return self.output_mlp(h).squeeze(1) * self.scale[kind] + self.shift[kind]  # type: ignore[no-any-return]
+
+    def forward(self, z: Tensor, positions: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
+        """The lecture's call: energy of one structure, or (S,) energies of a batch.
+
+        Parameters
+        ----------
+        z : (N,) int64
+        positions : (N, 3)
+            Forces follow by autograd.
+        edge_index : (2, E) int64
+            Senders and receivers, in any order; all of them count, whatever their length.
+        batch : (N,) int64, optional
+            The structure of each atom.
+        """
+        graph = Graph.from_edge_index(z, positions, edge_index, batch)
+        dtype = self.rbf_centers.dtype
+        energy = total_energy(self, self.atomic_energies(graph, graph.vectors.to(dtype)), graph).to(dtype)
+        return energy.squeeze(0) if batch is None else energy
+
+    def _rows(self, atomic_numbers: Tensor) -> Tensor:
+        """Rows of the embedding, checked on the CPU; a GPU checks them itself."""
+        if atomic_numbers.device.type == "cpu" and not torch.compiler.is_compiling() and len(atomic_numbers):
+            low, high = (int(v) for v in atomic_numbers.aminmax())
+            rows = self.row_of[atomic_numbers] if low >= 0 and high < N_NUMBERS else None
+            if rows is None or int(rows.min()) < 0:
+                known = "atomic numbers " + str(self.elements) if self.elements else f"0 .. {self.config['n_elements']}"
+                bad = next(
+                    (i, int(z))
+                    for i, z in enumerate(atomic_numbers)
+                    if not 0 <= z < N_NUMBERS or int(self.row_of[z]) < 0
+                )
+                raise ValueError(f"expected elements out of {known}, got {bad[1]} for atom {bad[0]}")
+            return rows
+        return self.row_of[atomic_numbers]  # type: ignore[no-any-return, index]
+
+
+def _require(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"expected {name} to be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _element_rows(elements: str | list[int] | None, n_elements: int) -> Tensor:
+    """(N_NUMBERS,): row of the embedding for each atomic number, -1 where the model does not know it."""
+    if elements == "any":
+        return torch.ones(N_NUMBERS, dtype=torch.int64)
+    rows = torch.full((N_NUMBERS,), -1, dtype=torch.int64)
+    if elements is None:
+        rows[: n_elements + 1] = torch.arange(min(n_elements + 1, N_NUMBERS))
+    else:
+        rows[torch.tensor(elements)] = torch.arange(1, len(elements) + 1)
+    return rows
+
+
+def _per_row(values: float | list[float], n_elements: int) -> Tensor:
+    """(n_elements + 1,): one number for all rows, or one for each element (rows 1 ..)."""
+    given = torch.atleast_1d(torch.as_tensor(values, dtype=torch.get_default_dtype()))
+    if len(given) == 1:
+        return given.repeat(n_elements + 1)
+    if len(given) != n_elements:
+        raise ValueError(f"expected one shift and scale for each of the {n_elements} elements, got {len(given)}")
+    return torch.cat([torch.zeros(1, dtype=given.dtype), given])

@@ -1,0 +1,122 @@
+"""From atomic energies to forces, virial and stress: once, for every model.
+
+A model maps edge vectors to atomic energies. Everything else follows from g = dE/dD, the derivative with respect to the
+edge vectors: the force on atom i is the sum of g over the edges that it receives minus the sum over those that it
+sends, and the virial is -sum g x D.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mdgnn.graph import Graph, sum_per_structure
+from mdgnn.ops import Rows, scatter_add
+
+
+class Potential(Protocol):
+    """What the calculator and the trainer need of a model.
+
+    Attributes
+    ----------
+    cutoff : float
+        Edges reach this far; infinite: all pairs of an open system.
+    units : str
+        "metal" (eV, Angstrom) or "lj" (epsilon, sigma, mass 1: numerically eV and Angstrom).
+    readout : str
+        "sum" for extensive properties such as the energy, "mean" for intensive ones.
+    """
+
+    cutoff: float
+    units: str
+    readout: str
+
+    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
+        """(E, 3) edge vectors in the model's dtype -> (N,) atomic energies."""
+
+
+class Prediction(NamedTuple):
+    """energy (S,), energies (N,), forces (N, 3), virial (S, 3, 3), all float64."""
+
+    energy: Tensor
+    energies: Tensor
+    forces: Tensor | None
+    virial: Tensor | None
+
+
+def total_energy(model: Potential, energies: Tensor, graph: Graph) -> Tensor:
+    """(N,) atomic energies -> (S,) in float64: the sum, or the mean for an intensive readout."""
+    total = sum_per_structure(energies, graph)
+    if model.readout == "sum":
+        return total
+    return total / sum_per_structure(torch.ones_like(energies), graph).clamp(min=1)
+
+
+def evaluate(
+    model: Potential,
+    graph: Graph,
+    *,
+    forces: bool = True,
+    virial: bool = False,
+    dtype: torch.dtype | None = None,
+    create_graph: bool = False,
+) -> Prediction:
+    """Energies, and on request forces and virial, of all structures of a graph.
+
+    Parameters
+    ----------
+    model : Potential
+    graph : Graph
+    dtype : torch.dtype, optional
+        What the edge vectors are rounded to after differencing in float64; by default that of the model's first
+        parameter, or float64.
+    create_graph : bool
+        Keep what is needed to differentiate forces and virial again: training on forces.
+    """
+    if dtype is None:
+        parameters = getattr(model, "parameters", lambda: iter(()))()
+        dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float64)
+    if not (forces or virial):
+        energies = model.atomic_energies(graph, graph.vectors.to(dtype))
+        return Prediction(total_energy(model, energies, graph), energies.to(torch.float64), None, None)
+    vectors = graph.vectors.detach().to(dtype).requires_grad_()
+    with torch.enable_grad():
+        energies = model.atomic_energies(graph, vectors)
+        energy = total_energy(model, energies, graph)
+        g = edge_gradient(energy, vectors, create_graph)
+    if not create_graph:
+        energy, energies = energy.detach(), energies.detach()
+    return Prediction(
+        energy,
+        energies.to(torch.float64),
+        assemble_forces(g, graph) if forces else None,
+        assemble_virial(g, graph) if virial else None,
+    )
+
+
+def edge_gradient(energy: Tensor, vectors: Tensor, create_graph: bool = False) -> Tensor:
+    """dE/dD (E, 3) in float64."""
+    if not energy.requires_grad:  # a model whose energy does not depend on the edges
+        return torch.zeros_like(vectors, dtype=torch.float64)
+    (g,) = torch.autograd.grad(energy.sum(), vectors, create_graph=create_graph, allow_unused=True)
+    return torch.zeros_like(vectors, dtype=torch.float64) if g is None else g.to(torch.float64)
+
+
+def assemble_forces(g: Tensor, graph: Graph) -> Tensor:
+    """(E, 3) edge gradients -> (N, 3) forces: D = r_j - r_i moves with +r_j and -r_i."""
+    received = scatter_add(g, Rows(graph.row_ptr))
+    sent = scatter_add(g, graph.by_sender, columns=Rows(graph.edge_ptr, graph.senders))
+    return received - sent
+
+
+def assemble_virial(g: Tensor, graph: Graph) -> Tensor:
+    """(E, 3) edge gradients -> (S, 3, 3) virial, -sum g x D, which equals -dE/d(strain); symmetric by construction."""
+    outer = (graph.vectors.detach()[:, :, None] * g[:, None, :]).reshape(-1, 9)
+    per_atom = scatter_add(outer, Rows(graph.row_ptr))
+    total = per_atom.new_zeros(graph.n_structures, 9).index_add(0, graph.structure, per_atom).reshape(-1, 3, 3)
+    return -0.5 * (total + total.transpose(1, 2))
+
+
+def stress(virial: Tensor, cells: Tensor) -> Tensor:
+    """(S, 3, 3) stress in energy per volume, positive under tension as in ASE: -virial / volume."""
+    return -virial / torch.linalg.det(cells).abs()[:, None, None]
