@@ -61,8 +61,26 @@ class Graph:
 
     @cached_property
     def edge_ptr(self) -> Tensor:
-        """(E + 1,): rows of one entry each, for a gather."""
+        """(E + 1,): rows of one entry each."""
         return torch.arange(self.n_edges + 1, device=self.senders.device)
+
+    @cached_property
+    def both_ends(self) -> tuple[Rows, Rows]:
+        """What `add_ends` gathers: for each edge rows 2 j and 2 i + 1; and the same grouped by those rows."""
+        ends = torch.stack([2 * self.senders, 2 * self.receivers + 1], dim=1).reshape(-1)
+        sent, received = self.by_sender.row_ptr, self.row_ptr
+        counts = torch.stack([sent.diff(), received.diff()], dim=1).reshape(-1)
+        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        # Entry k of the senders' rows moves behind the receivers' rows of all atoms before it, and the other way round.
+        edges = torch.empty_like(ends)
+        assert self.by_sender.index is not None
+        edges[torch.arange(self.n_edges, device=ends.device) + received[:-1].repeat_interleave(sent.diff())] = (
+            self.by_sender.index
+        )
+        edges[torch.arange(self.n_edges, device=ends.device) + sent[1:].repeat_interleave(received.diff())] = (
+            self.edge_ptr[:-1]
+        )
+        return Rows(2 * self.edge_ptr, ends), Rows(ptr, edges)
 
     @classmethod
     def from_atoms(cls, atoms: Any, cutoff: float) -> "Graph":
@@ -155,14 +173,10 @@ class Graph:
         return self.__class__(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
-def gather_senders(h: Tensor, graph: Graph) -> Tensor:
-    """(N, F) -> (E, F): the row of each edge's sender; its derivative is a sum over rows, without atomics."""
-    return scatter_add(h, Rows(graph.edge_ptr, graph.senders), columns=graph.by_sender)
-
-
-def gather_receivers(h: Tensor, graph: Graph) -> Tensor:
-    """(N, F) -> (E, F): the row of each edge's receiver."""
-    return scatter_add(h, Rows(graph.edge_ptr, graph.receivers), columns=Rows(graph.row_ptr, None, None))
+def add_ends(h: Tensor, graph: Graph) -> Tensor:
+    """(2 N, F) -> (E, F): ``h[2 senders] + h[2 receivers + 1]``; its derivative is a sum over rows, without atomics."""
+    rows, columns = graph.both_ends
+    return scatter_add(h, rows, columns=columns)
 
 
 def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdgnn.graph import Graph, gather_receivers, gather_senders, sum_over_neighbours
-from mdgnn.nn import cosine_cutoff, gaussian_basis, mlp, polynomial_cutoff
+from mdgnn.graph import Graph, add_ends, sum_over_neighbours
+from mdgnn.nn import apply_mlp, cosine_cutoff, gaussian_basis, mlp, polynomial_cutoff
 from mdgnn.potential import total_energy
 
 ENVELOPES = {"cosine": cosine_cutoff, "polynomial": polynomial_cutoff}
 AGGREGATIONS = ("sum", "mean", "max")
-N_NUMBERS = 120  # atomic numbers with room in a table
+N_NUMBERS = 120  # size of the table of atomic numbers; its last entry stands for all that are out of range
 
 
 class MessagePassingLayer(nn.Module):
@@ -31,20 +31,24 @@ class MessagePassingLayer(nn.Module):
         self.update_mlp = mlp(node_dim + hidden_dim, hidden_dim, node_dim)
         self.aggregation = aggregation
 
-    def forward(self, h: Tensor, basis: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
-        """(N, node_dim) -> (N, node_dim); basis (E, edge_dim), envelope (E,), n_neighbours (N, 1) = sum of c."""
+    def forward(self, h: Tensor, edge_part: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
+        """(N, node_dim) -> (N, node_dim).
+
+        edge_part (E, hidden_dim) is the first Linear's share of the basis, with its bias; envelope (E,);
+        n_neighbours (N, 1) = sum of the envelope.
+        """
         first, second = self.message_mlp[0], self.message_mlp[2]
-        n = h.shape[1]
-        x = F.linear(basis, first.weight[:, 2 * n :])
-        x = x + gather_senders(F.linear(h, first.weight[:, :n]), graph)
-        x = F.silu(x + gather_receivers(F.linear(h, first.weight[:, n : 2 * n], first.bias), graph))
+        (n_nodes, node_dim), hidden_dim = h.shape, edge_part.shape[1]
+        ends = first.weight[:, : 2 * node_dim].view(hidden_dim, 2, node_dim).transpose(0, 1).reshape(-1, node_dim)
+        x = F.silu(edge_part + add_ends(F.linear(h, ends).view(2 * n_nodes, hidden_dim), graph))
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
             total = sum_over_neighbours(F.linear(x, second.weight, second.bias), graph, envelope, reduce="max")
         else:
-            total = F.linear(sum_over_neighbours(x, graph, envelope), second.weight) + n_neighbours * second.bias
+            x = sum_over_neighbours(x, graph, envelope)
+            total = torch.addmm(n_neighbours * second.bias, x, second.weight.t())
         if self.aggregation == "mean":
             total = total / (n_neighbours.clamp(min=1) if envelope is None else 1 + n_neighbours)
-        return h + self.update_mlp(torch.cat([h, total], dim=1))  # type: ignore[no-any-return]
+        return h + apply_mlp(self.update_mlp, torch.cat([h, total], dim=1))
 
 
 class SimpleGNN(nn.Module):
@@ -127,8 +131,8 @@ class SimpleGNN(nn.Module):
         self.output_mlp = mlp(node_dim, node_dim, 1)
         # Tables that follow from the configuration stay out of the state, whose names are the lecture's.
         self.register_buffer("row_of", _element_rows(elements, n_elements), persistent=False)
-        self.register_buffer("shift", _per_row(options["shift"], n_elements), persistent=False)
-        self.register_buffer("scale", _per_row(options["scale"], n_elements), persistent=False)
+        affine = [_per_row(options[name], n_elements) for name in ("scale", "shift")]
+        self.register_buffer("affine", torch.stack(affine, dim=1), persistent=False)
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors -> (N,) atomic energies.
@@ -148,9 +152,18 @@ class SimpleGNN(nn.Module):
             n_neighbours = sum_over_neighbours(envelope[:, None], graph)
         else:
             n_neighbours = graph.row_ptr.diff()[:, None].to(h.dtype)
-        for layer in self.layers:
-            h = layer(h, basis, envelope, n_neighbours, graph)
-        return self.output_mlp(h).squeeze(1) * self.scale[kind] + self.shift[kind]  # type: ignore[no-any-return]
+        # The share of the basis in every layer's messages, in one product.
+        node_dim = h.shape[1]
+        firsts = [layer.message_mlp[0] for layer in self.layers]
+        edge_parts = F.linear(
+            basis,
+            torch.cat([first.weight[:, 2 * node_dim :] for first in firsts]),
+            torch.cat([first.bias for first in firsts]),
+        ).split(node_dim, dim=1)
+        for layer, edge_part in zip(self.layers, edge_parts, strict=True):
+            h = layer.forward(h, edge_part, envelope, n_neighbours, graph)
+        scale, shift = self.affine[kind].unbind(1)
+        return torch.addcmul(shift, apply_mlp(self.output_mlp, h).squeeze(1), scale)
 
     def forward(self, z: Tensor, positions: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
         """The lecture's call: energy of one structure, or (S,) energies of a batch.
@@ -172,19 +185,16 @@ class SimpleGNN(nn.Module):
 
     def _rows(self, atomic_numbers: Tensor) -> Tensor:
         """Rows of the embedding, checked on the CPU; a GPU checks them itself."""
-        if atomic_numbers.device.type == "cpu" and not torch.compiler.is_compiling() and len(atomic_numbers):
-            low, high = (int(v) for v in atomic_numbers.aminmax())
-            rows = self.row_of[atomic_numbers] if low >= 0 and high < N_NUMBERS else None
-            if rows is None or int(rows.min()) < 0:
-                known = "atomic numbers " + str(self.elements) if self.elements else f"0 .. {self.config['n_elements']}"
-                bad = next(
-                    (i, int(z))
-                    for i, z in enumerate(atomic_numbers)
-                    if not 0 <= z < N_NUMBERS or int(self.row_of[z]) < 0
-                )
-                raise ValueError(f"expected elements out of {known}, got {bad[1]} for atom {bad[0]}")
-            return rows
-        return self.row_of[atomic_numbers]  # type: ignore[no-any-return, index]
+        if atomic_numbers.device.type != "cpu" or torch.compiler.is_compiling() or self.elements == "any":
+            return self.row_of[atomic_numbers]  # type: ignore[no-any-return, index]
+        rows = self.row_of[atomic_numbers.clamp(-1, N_NUMBERS)]  # type: ignore[index]
+        if len(rows) and int(rows.min()) < 0:
+            atom = int((rows < 0).nonzero()[0])
+            known = f"{self.elements}" if self.elements else f"0 .. {self.config['n_elements']}"
+            raise ValueError(
+                f"expected atomic numbers out of {known}, got {int(atomic_numbers[atom])} for atom {atom}"
+            )
+        return rows  # type: ignore[no-any-return]
 
 
 def _require(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
@@ -193,12 +203,12 @@ def _require(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 
 def _element_rows(elements: str | list[int] | None, n_elements: int) -> Tensor:
-    """(N_NUMBERS,): row of the embedding for each atomic number, -1 where the model does not know it."""
+    """(N_NUMBERS + 1,): row of the embedding for each atomic number, -1 where the model does not know it."""
     if elements == "any":
-        return torch.ones(N_NUMBERS, dtype=torch.int64)
-    rows = torch.full((N_NUMBERS,), -1, dtype=torch.int64)
+        return torch.ones(N_NUMBERS + 1, dtype=torch.int64)
+    rows = torch.full((N_NUMBERS + 1,), -1, dtype=torch.int64)
     if elements is None:
-        rows[: n_elements + 1] = torch.arange(min(n_elements + 1, N_NUMBERS))
+        rows[: min(n_elements + 1, N_NUMBERS)] = torch.arange(min(n_elements + 1, N_NUMBERS))
     else:
         rows[torch.tensor(elements)] = torch.arange(1, len(elements) + 1)
     return rows

@@ -80,7 +80,7 @@ def _check(values: Tensor, rows: Rows, weight: Tensor | None, reduce: str) -> No
     if values.ndim != 2 or values.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"expected values of shape (M, F) in float32 or float64, got {_describe(values)}")
     n_edges = values.shape[0] if rows.index is None else rows.index.shape[0]
-    for name, array in rows._asdict().items():
+    for name, array in zip(Rows._fields, rows, strict=True):
         if array is not None and (array.ndim != 1 or array.dtype != torch.int64 or array.device != values.device):
             raise ValueError(f"expected rows.{name} as (n,) int64 on {values.device}, got {_describe(array)}")
     if rows.edge is not None and rows.edge.shape[0] != n_edges:
