@@ -1,0 +1,51 @@
+# `make demo` and `make test` set up everything they need in .venv; a stamp keeps them from doing it twice.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
+MDGNN_CUDA ?= AUTO
+
+.PHONY: demo test build check bench gpu-test gpu-bench clean
+
+build: $(STAMP)
+
+$(STAMP): $(NATIVE)
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet -c constraints.txt torch
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[train,dev]' -C cmake.define.MDGNN_CUDA=$(MDGNN_CUDA) -C cmake.define.MDGNN_WERROR=ON
+	touch $(STAMP)
+
+demo: build
+	$(VENV)/bin/python examples/demo.py demo
+
+test: build
+	$(PY) -m pytest
+
+check: build
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc -name '*.[ch]pp' -o -name '*.cu')
+
+bench: build
+	$(PY) -m pytest benchmarks --benchmark-only
+
+# A machine with a GPU, nvcc, torch, pybind11, scikit-build-core, ninja, cmake, pytest and pytest-benchmark; no network.
+TARGET := target
+GPU_ARCHITECTURES ?= 90
+GPU_PYTHON = PYTHONPATH=$(CURDIR)/$(TARGET) $(PYTHON)
+
+$(TARGET)/.installed: $(NATIVE) $(shell find mdgnn -name '*.py')
+	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps --no-index --upgrade --target $(TARGET) . \
+	    -C cmake.define.MDGNN_CUDA=ON -C cmake.define.MDGNN_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES)
+	touch $@
+
+gpu-test: $(TARGET)/.installed
+	$(GPU_PYTHON) -m pytest -m gpu --import-mode=importlib -p no:cacheprovider
+
+gpu-bench: $(TARGET)/.installed
+	$(GPU_PYTHON) -m pytest benchmarks -m gpu --benchmark-only --import-mode=importlib -p no:cacheprovider
+
+clean:
+	rm -rf $(VENV) build $(TARGET) demo figures

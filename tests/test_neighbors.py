@@ -1,0 +1,241 @@
+"""The neighbour list against an independent brute force and ASE's list, and its own laws."""
+
+import itertools
+
+import mdgnn
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.geometry import complete_cell
+from ase.neighborlist import neighbor_list as ase_neighbor_list
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mdgnn.neighbors import NeighborList
+from systems import crystal, icosahedron, neighbor_cases, slab, triclinic, water
+
+CASES = [pytest.param(atoms, cutoff, id=name) for name, atoms, cutoff in neighbor_cases()]
+
+
+def brute_force(atoms, cutoff, tolerance):
+    """{(i, j, S): distance} of all edges shorter than cutoff + tolerance, by trying every image of wrapped atoms."""
+    cell = np.where(np.array(atoms.pbc)[:, None], atoms.cell.array, 0)
+    basis = complete_cell(cell)
+    fractional = np.linalg.solve(basis.T, atoms.positions.T).T
+    wrap = np.floor(fractional).astype(int) * atoms.pbc
+    r = atoms.positions - wrap @ cell
+    heights = 1 / np.linalg.norm(np.linalg.inv(basis), axis=0)
+    reach = [int(np.ceil(cutoff / h)) + 1 if p else 0 for h, p in zip(heights, atoms.pbc, strict=True)]
+    edges = {}
+    for n in itertools.product(*(range(-m, m + 1) for m in reach)):
+        d = np.linalg.norm(r[None] - r[:, None] + np.array(n) @ cell, axis=2)
+        for i, j in np.argwhere(d < cutoff + tolerance):
+            if i != j or any(n):
+                edges[(i, j, *(np.array(n) + wrap[i] - wrap[j]))] = d[i, j]
+    return edges
+
+
+def assert_same_edges(atoms, cutoff, i, j, S):
+    scale = np.abs(atoms.positions).max(initial=1.0) + cutoff
+    tolerance = 1e-14 * scale * 16
+    found = set(zip(i.tolist(), j.tolist(), *S.T.tolist(), strict=True))
+    expected = brute_force(atoms, cutoff, tolerance)
+    assert len(found) == len(i), "an edge is listed twice"
+    assert found <= set(expected), "edges that are too long"
+    missing = [e for e, d in expected.items() if e not in found and d < cutoff - tolerance]
+    assert not missing, f"missing edges {missing[:3]}"
+
+
+@pytest.mark.parametrize(("atoms", "cutoff"), CASES)
+def test_equals_brute_force(atoms, cutoff):
+    i, j, S, D, d = mdgnn.neighbor_list("ijSDd", atoms, cutoff)
+    assert_same_edges(atoms, cutoff, i, j, S)
+    assert np.all(d < cutoff)
+    scale = np.abs(atoms.positions).max(initial=1.0)
+    cell = np.where(np.array(atoms.pbc)[:, None], atoms.cell.array, 0)
+    np.testing.assert_allclose(D, atoms.positions[j] - atoms.positions[i] + S @ cell, atol=1e-14 * scale)
+    np.testing.assert_allclose(d, np.linalg.norm(D, axis=1), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("atoms", "cutoff"), CASES)
+def test_equals_ase(atoms, cutoff):
+    ours = mdgnn.neighbor_list("ijSd", atoms, cutoff)
+    theirs = ase_neighbor_list("ijSd", atoms, cutoff)
+    order = np.lexsort((*theirs[2].T[::-1], theirs[1], theirs[0]))
+    for a, b in zip(ours[:3], theirs[:3], strict=True):
+        np.testing.assert_array_equal(a, b[order])
+    np.testing.assert_allclose(ours[3], theirs[3][order], rtol=1e-12, atol=1e-14 * np.abs(atoms.positions).max())
+
+
+@pytest.mark.parametrize(("atoms", "cutoff"), CASES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_order_is_canonical_and_list_is_symmetric(atoms, cutoff, dtype):
+    edges = NeighborList(cutoff).update(atoms.positions.astype(dtype), atoms.cell.array.astype(dtype), atoms.pbc)
+    assert edges.vectors.dtype == dtype
+    rows = list(zip(edges.receivers, edges.senders, *edges.shifts.T, strict=True))
+    assert rows == sorted(rows)
+    np.testing.assert_array_equal(np.diff(edges.row_ptr), np.bincount(edges.receivers, minlength=len(atoms)))
+    vector_of = dict(zip(rows, edges.vectors, strict=True))
+    for (i, j, *S), D in vector_of.items():
+        np.testing.assert_array_equal(vector_of[(j, i, *(-s for s in S))], -D)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_random_systems_equal_brute_force(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    pbc = rng.random(3) < 0.5
+    cell = rng.normal(0, 1, (3, 3)) * rng.uniform(0.3, 4, 3)[:, None]
+    if abs(np.linalg.det(cell)) < 0.05 * np.prod(np.linalg.norm(cell, axis=1)):
+        cell = cell + 3 * np.eye(3)
+    n = int(rng.integers(0, 14))
+    atoms = Atoms(f"Ar{n}", rng.random((n, 3)) @ cell + rng.normal(0, 3, (n, 3)), cell=cell, pbc=pbc)
+    cutoff = float(rng.uniform(0.05, 1.5) * np.cbrt(abs(np.linalg.det(cell))))
+    assert_same_edges(atoms, cutoff, *mdgnn.neighbor_list("ijS", atoms, cutoff))
+
+
+@pytest.mark.parametrize("cells", [1, 1000])
+def test_unwrapping_changes_shifts_only(cells):
+    atoms = triclinic(True)
+    moved = atoms.copy()
+    shifts = np.random.default_rng(0).integers(-cells, cells + 1, (len(atoms), 3))
+    moved.positions += shifts @ atoms.cell.array
+    i, j, S, d = mdgnn.neighbor_list("ijSd", moved, 1.5)
+    rows = sorted(zip(i, j, *(S + shifts[j] - shifts[i]).T, strict=True))
+    assert rows == list(zip(*mdgnn.neighbor_list("ij", atoms, 1.5), *mdgnn.neighbor_list("S", atoms, 1.5).T, strict=True))
+    np.testing.assert_allclose(np.sort(d), np.sort(mdgnn.neighbor_list("d", atoms, 1.5)), atol=1e-11)
+
+
+def test_a_distance_equal_to_the_cutoff_is_outside():
+    atoms = Atoms("Ar2", [[0, 0, 0], [1.5, 0, 0]])
+    assert len(mdgnn.neighbor_list("i", atoms, 1.5)) == 0
+    assert len(mdgnn.neighbor_list("i", atoms, np.nextafter(1.5, 2))) == 2
+
+
+def test_self_interaction_means_what_it_means_in_ase():
+    atoms = Atoms("Ar2", [[0, 0, 0], [1, 0, 0]], cell=[2, 2, 2], pbc=[True, False, False])
+    ours = mdgnn.neighbor_list("ijS", atoms, 2.1, self_interaction=True)
+    theirs = ase_neighbor_list("ijS", atoms, 2.1, self_interaction=True)
+    order = np.lexsort((*theirs[2].T[::-1], theirs[1], theirs[0]))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b[order])
+
+
+@pytest.mark.parametrize(
+    "cutoff",
+    [{("H", "O"): 1.2, ("H", "H"): 1.0}, {(1, 1): 1.7}, {}, [0.6, 0.5, 0.5], np.array([1.0, 0.2, 0.2]), np.zeros(3)],
+    ids=str,
+)
+def test_cutoff_per_pair_and_per_atom_as_in_ase(cutoff):
+    atoms = water()
+    ours = mdgnn.neighbor_list("ij", atoms, cutoff)
+    if isinstance(cutoff, dict) and not cutoff:
+        assert len(ours[0]) == 0  # ASE fails on an empty dict
+        return
+    theirs = ase_neighbor_list("ij", atoms, np.array(cutoff) if isinstance(cutoff, list) else cutoff)
+    assert sorted(zip(*ours, strict=True)) == sorted(zip(*theirs, strict=True))
+
+
+def test_quantities_come_in_the_order_asked_for():
+    atoms = crystal()
+    i, j, d, D, S = mdgnn.neighbor_list("ijdDS", atoms, 2.0)
+    again = mdgnn.neighbor_list("SDdji", atoms, 2.0)
+    for a, b in zip((S, D, d, j, i), again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert isinstance(mdgnn.neighbor_list("d", atoms, 2.0), np.ndarray)
+    assert i.dtype == j.dtype == S.dtype == np.int64
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_empty_and_single(n):
+    out = mdgnn.neighbor_list("ijdDS", Atoms(f"Ar{n}", np.zeros((n, 3))), 2.0)
+    assert [a.shape for a in out] == [(0,), (0,), (0,), (0, 3), (0, 3)]
+
+
+def test_infinite_cutoff_lists_all_pairs_of_an_open_system():
+    atoms = icosahedron(3)
+    i = mdgnn.neighbor_list("i", atoms, np.inf)
+    assert len(i) == 55 * 54
+    with pytest.raises(ValueError, match="finite cutoff for a periodic system"):
+        mdgnn.neighbor_list("i", crystal(), np.inf)
+
+
+@pytest.mark.parametrize("atoms", [icosahedron(6), crystal() * 4, slab() * (4, 4, 1)], ids=["cluster", "crystal", "slab"])
+def test_bits_do_not_depend_on_threads(atoms):
+    results = []
+    for n_threads in (1, 2, 5):
+        mdgnn.set_num_threads(n_threads)
+        results.append(mdgnn.neighbor_list("ijSD", atoms, 3.5))
+    mdgnn.set_num_threads(None)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_non_contiguous_and_integer_input():
+    positions = np.zeros((4, 6))[:, ::2]
+    positions[:, 0] = range(4)
+    edges = NeighborList(1.5).update(positions)
+    np.testing.assert_array_equal(edges.senders, [1, 0, 2, 1, 3, 2])
+    again = NeighborList(1.5).update(np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]]))
+    np.testing.assert_array_equal(again.vectors, edges.vectors)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cutoff": -1.0}, "positive cutoff, got -1"),
+        ({"cutoff": float("nan")}, "positive cutoff, got nan"),
+        ({"quantities": "ijx"}, "quantities out of"),
+        ({"positions": [[0, 0, 0], [0, np.nan, 0]]}, "finite positions, got nan for atom 1"),
+        ({"cell": [[1, 0, 0], [2, 0, 0], [0, 0, 1]]}, "singular cell"),
+        ({"cell": np.zeros((3, 3))}, "singular cell"),
+        ({"cutoff": [1.0]}, "one radius for each of the 2 atoms"),
+    ],
+    ids=lambda v: "" if isinstance(v, str) else "-".join(v),
+)
+def test_bad_input_gets_a_sentence(change, message):
+    atoms = Atoms("Ar2", change.get("positions", np.eye(3)[:2]), cell=change.get("cell", np.eye(3)), pbc=True)
+    with pytest.raises(ValueError, match=message):
+        mdgnn.neighbor_list(change.get("quantities", "ij"), atoms, change.get("cutoff", 1.0))
+
+
+def test_skin_list_equals_a_fresh_search_bit_for_bit():
+    rng = np.random.default_rng(0)
+    atoms = triclinic(True)
+    kept = NeighborList(1.5, skin=0.3)
+    for _ in range(60):
+        atoms.positions += rng.normal(0, 0.01, atoms.positions.shape)
+        fresh = NeighborList(1.5).update(atoms.positions, atoms.cell.array, atoms.pbc)
+        for a, b in zip(kept.update(atoms.positions, atoms.cell.array, atoms.pbc), fresh, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert 2 <= kept.n_rebuilds <= 20
+
+
+def test_skin_list_follows_changes_of_cell_pbc_and_atoms():
+    atoms = crystal()
+    kept = NeighborList(2.0, skin=0.5)
+    for change in ("none", "cell", "pbc", "atoms", "one atom"):
+        if change == "cell":
+            atoms.set_cell(atoms.cell.array * 1.02, scale_atoms=False)
+        if change == "pbc":
+            atoms.pbc = (True, False, True)
+        if change == "atoms":
+            del atoms[3]
+        if change == "one atom":
+            atoms.positions[5] += 0.26
+        fresh = NeighborList(2.0).update(atoms.positions, atoms.cell.array, atoms.pbc)
+        for a, b in zip(kept.update(atoms.positions, atoms.cell.array, atoms.pbc), fresh, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert kept.n_rebuilds == 5
+
+
+def test_op_equals_its_reference_and_passes_opcheck():
+    from importlib import import_module
+
+    module = import_module("mdgnn.ops.neighbors")
+    atoms = triclinic((True, False, True), n=6)
+    args = (torch.tensor(atoms.positions), torch.tensor(atoms.cell.array), torch.tensor(atoms.pbc), 1.7)
+    for ours, expected in zip(mdgnn.ops.neighbors(*args), module.reference(*args), strict=True):
+        assert torch.equal(ours, expected)
+    torch.library.opcheck(torch.ops.mdgnn.neighbors.default, (*args, False))
