@@ -34,7 +34,8 @@ bench: build
 # A machine with a GPU, nvcc, torch, pybind11, scikit-build-core, ninja, cmake, pytest and pytest-benchmark; no network.
 TARGET := target
 GPU_ARCHITECTURES ?= 90
-GPU_PYTHON = PYTHONPATH=$(CURDIR)/$(TARGET) $(PYTHON)
+# PYTHONSAFEPATH keeps the sources here, which have no compiled modules, from hiding the installed package.
+GPU_PYTHON = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(TARGET) $(PYTHON)
 
 $(TARGET)/.installed: $(NATIVE) $(shell find mdgnn -name '*.py')
 	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps --no-index --upgrade --target $(TARGET) . \

@@ -5,6 +5,7 @@ namespace mdgnn {
 void bind_csr(pybind11::module_&);
 void bind_neighbors(pybind11::module_&);
 void bind_scatter_add(pybind11::module_&);
+void bind_silu(pybind11::module_&);
 }  // namespace mdgnn
 
 PYBIND11_MODULE(_C, m) {
@@ -12,4 +13,5 @@ PYBIND11_MODULE(_C, m) {
     mdgnn::bind_csr(m);
     mdgnn::bind_neighbors(m);
     mdgnn::bind_scatter_add(m);
+    mdgnn::bind_silu(m);
 }

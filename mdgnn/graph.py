@@ -54,6 +54,29 @@ class Graph:
         return self.cells.shape[0]
 
     @cached_property
+    def by_receiver(self) -> Rows:
+        """Row i of arrays with a row per edge: the edges that atom i receives, which stand together."""
+        return Rows(self.row_ptr)
+
+    @cached_property
+    def edges_of_senders(self) -> Rows:
+        """Row e gathers from arrays with a row per atom: the sender of edge e."""
+        return Rows(self.edge_ptr, self.senders)
+
+    @cached_property
+    def by_structure(self) -> Rows:
+        """Row s gathers from arrays with a row per atom: the atoms of structure s."""
+        if self.n_structures == 1:
+            return Rows(self.row_ptr.new_tensor([0, self.n_atoms]))
+        rows = rows_by(self.structure, self.n_structures)
+        return Rows(rows.row_ptr, rows.index)
+
+    @cached_property
+    def structures(self) -> Rows:
+        """Row i gathers from arrays with a row per structure: the structure of atom i."""
+        return Rows(torch.arange(self.n_atoms + 1, device=self.structure.device), self.structure)
+
+    @cached_property
     def by_sender(self) -> Rows:
         """The numbers of the edges that each atom sends: row j gathers from arrays with a row per edge."""
         rows = rows_by(self.senders, self.n_atoms)
@@ -181,12 +204,9 @@ def add_ends(h: Tensor, graph: Graph) -> Tensor:
 
 def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
     """(E, F) -> (N, F): reduce the messages of each receiver's edges, in order."""
-    return scatter_add(messages, Rows(graph.row_ptr), weight, reduce=reduce)
+    return scatter_add(messages, graph.by_receiver, weight, reduce=reduce)
 
 
 def sum_per_structure(values: Tensor, graph: Graph) -> Tensor:
     """(N,) -> (S,): sums in float64, in the order of the atoms."""
-    if graph.n_structures == 1:
-        return values.to(torch.float64).sum().reshape(1)
-    total = torch.zeros(graph.n_structures, dtype=torch.float64, device=values.device)
-    return total.index_add(0, graph.structure, values.to(torch.float64))
+    return scatter_add(values.to(torch.float64)[:, None], graph.by_structure, columns=graph.structures).squeeze(1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mdgnn.graph import Graph, sum_per_structure
-from mdgnn.ops import Rows, scatter_add
+from mdgnn.ops import scatter_add
 
 
 class Potential(Protocol):
@@ -30,6 +30,10 @@ class Potential(Protocol):
     cutoff: float
     units: str
     readout: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the model's arithmetic."""
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors in the model's dtype -> (N,) atomic energies."""
@@ -68,17 +72,15 @@ def evaluate(
     model : Potential
     graph : Graph
     dtype : torch.dtype, optional
-        What the edge vectors are rounded to after differencing in float64; by default that of the model's first
-        parameter, or float64.
+        What the edge vectors are rounded to after differencing in float64; by default the model's `dtype`.
     create_graph : bool
-        Keep what is needed to differentiate forces and virial again: training on forces.
+        Keep what is needed to differentiate the results: training. Otherwise they are detached.
     """
-    if dtype is None:
-        parameters = getattr(model, "parameters", lambda: iter(()))()
-        dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float64)
+    dtype = dtype or model.dtype
     if not (forces or virial):
-        energies = model.atomic_energies(graph, graph.vectors.to(dtype))
-        return Prediction(total_energy(model, energies, graph), energies.to(torch.float64), None, None)
+        with torch.set_grad_enabled(create_graph):
+            energies = model.atomic_energies(graph, graph.vectors.to(dtype))
+            return Prediction(total_energy(model, energies, graph), energies.to(torch.float64), None, None)
     vectors = graph.vectors.detach().to(dtype).requires_grad_()
     with torch.enable_grad():
         energies = model.atomic_energies(graph, vectors)
@@ -98,22 +100,21 @@ def edge_gradient(energy: Tensor, vectors: Tensor, create_graph: bool = False) -
     """dE/dD (E, 3) in float64."""
     if not energy.requires_grad:  # a model whose energy does not depend on the edges
         return torch.zeros_like(vectors, dtype=torch.float64)
-    (g,) = torch.autograd.grad(energy.sum(), vectors, create_graph=create_graph, allow_unused=True)
+    ones = torch.ones_like(energy)
+    (g,) = torch.autograd.grad(energy, vectors, ones, create_graph=create_graph, allow_unused=True)
     return torch.zeros_like(vectors, dtype=torch.float64) if g is None else g.to(torch.float64)
 
 
 def assemble_forces(g: Tensor, graph: Graph) -> Tensor:
     """(E, 3) edge gradients -> (N, 3) forces: D = r_j - r_i moves with +r_j and -r_i."""
-    received = scatter_add(g, Rows(graph.row_ptr))
-    sent = scatter_add(g, graph.by_sender, columns=Rows(graph.edge_ptr, graph.senders))
-    return received - sent
+    return scatter_add(g, graph.by_receiver) - scatter_add(g, graph.by_sender, columns=graph.edges_of_senders)
 
 
 def assemble_virial(g: Tensor, graph: Graph) -> Tensor:
     """(E, 3) edge gradients -> (S, 3, 3) virial, -sum g x D, which equals -dE/d(strain); symmetric by construction."""
     outer = (graph.vectors.detach()[:, :, None] * g[:, None, :]).reshape(-1, 9)
-    per_atom = scatter_add(outer, Rows(graph.row_ptr))
-    total = per_atom.new_zeros(graph.n_structures, 9).index_add(0, graph.structure, per_atom).reshape(-1, 3, 3)
+    per_atom = scatter_add(outer, graph.by_receiver)
+    total = scatter_add(per_atom, graph.by_structure, columns=graph.structures).reshape(-1, 3, 3)
     return -0.5 * (total + total.transpose(1, 2))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph, add_ends, sum_over_neighbours
 from mdgnn.nn import apply_mlp, cosine_cutoff, gaussian_basis, mlp, polynomial_cutoff
+from mdgnn.ops import concat_message, silu
 from mdgnn.potential import total_energy
 
 ENVELOPES = {"cosine": cosine_cutoff, "polynomial": polynomial_cutoff}
@@ -37,14 +38,15 @@ class MessagePassingLayer(nn.Module):
         edge_part (E, hidden_dim) is the first Linear's share of the basis, with its bias; envelope (E,);
         n_neighbours (N, 1) = sum of the envelope.
         """
-        first, second = self.message_mlp[0], self.message_mlp[2]
+        first, _, second = self.message_mlp
         (n_nodes, node_dim), hidden_dim = h.shape, edge_part.shape[1]
         ends = first.weight[:, : 2 * node_dim].view(hidden_dim, 2, node_dim).transpose(0, 1).reshape(-1, node_dim)
-        x = F.silu(edge_part + add_ends(F.linear(h, ends).view(2 * n_nodes, hidden_dim), graph))
+        ends = F.linear(h, ends).view(2 * n_nodes, hidden_dim)
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
+            x = silu(edge_part + add_ends(ends, graph))
             total = sum_over_neighbours(F.linear(x, second.weight, second.bias), graph, envelope, reduce="max")
         else:
-            x = sum_over_neighbours(x, graph, envelope)
+            x = concat_message(edge_part, ends, graph.both_ends, graph.by_receiver, envelope)
             total = torch.addmm(n_neighbours * second.bias, x, second.weight.t())
         if self.aggregation == "mean":
             total = total / (n_neighbours.clamp(min=1) if envelope is None else 1 + n_neighbours)
@@ -134,6 +136,11 @@ class SimpleGNN(nn.Module):
         affine = [_per_row(options[name], n_elements) for name in ("scale", "shift")]
         self.register_buffer("affine", torch.stack(affine, dim=1), persistent=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return self.rbf_centers.dtype
+
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors -> (N,) atomic energies.
 
@@ -154,7 +161,7 @@ class SimpleGNN(nn.Module):
             n_neighbours = graph.row_ptr.diff()[:, None].to(h.dtype)
         # The share of the basis in every layer's messages, in one product.
         node_dim = h.shape[1]
-        firsts = [layer.message_mlp[0] for layer in self.layers]
+        firsts = [next(iter(layer.message_mlp)) for layer in self.layers]
         edge_parts = F.linear(
             basis,
             torch.cat([first.weight[:, 2 * node_dim :] for first in firsts]),
@@ -179,8 +186,8 @@ class SimpleGNN(nn.Module):
             The structure of each atom.
         """
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
-        dtype = self.rbf_centers.dtype
-        energy = total_energy(self, self.atomic_energies(graph, graph.vectors.to(dtype)), graph).to(dtype)
+        energies = self.atomic_energies(graph, graph.vectors.to(self.dtype))
+        energy = total_energy(self, energies, graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy
 
     def _rows(self, atomic_numbers: Tensor) -> Tensor:

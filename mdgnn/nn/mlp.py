@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mdgnn.ops import silu
+
 
 def mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
     """Linear, SiLU, Linear."""
@@ -10,6 +12,6 @@ def mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
 
 
 def apply_mlp(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """`layers(x)` for the result of `mlp`, without the cost of four module calls: 13 atoms feel it."""
-    first, second = layers[0], layers[2]
-    return F.linear(F.silu(F.linear(x, first.weight, first.bias)), second.weight, second.bias)
+    """`layers(x)` for the result of `mlp`, with our `silu`, and without the cost of four module calls."""
+    first, _, second = layers
+    return F.linear(silu(F.linear(x, first.weight, first.bias)), second.weight, second.bias)

@@ -1,6 +1,6 @@
 """Compressed rows (CSR): edges grouped by one of their ends."""
 
-from typing import NamedTuple
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -8,21 +8,54 @@ from torch import Tensor
 from mdgnn import _C
 
 
-class Rows(NamedTuple):
-    """One side of a graph as compressed rows (CSR): entry k of a row uses ``values[index[k]]`` and ``weight[edge[k]]``.
+class Rows:
+    """One side of a graph as compressed rows: entry k of a row uses ``values[index[k]]`` and ``weight[edge[k]]``.
 
-    Attributes
+    Parameters
     ----------
     row_ptr : (R + 1,) int64
-    index : (E,) int64 or None
-        None: entry k uses value k, so that every value belongs to exactly one entry.
-    edge : (E,) int64 or None
-        A permutation: the place of entry k's weight. None: weights stand in the order of the rows.
+        The entries of row r are ``row_ptr[r] .. row_ptr[r + 1]``.
+    index : (E,) int64, optional
+        Without it, entry k uses value k, so that every value belongs to exactly one entry.
+    edge : (E,) int64, optional
+        A permutation: the place of entry k's weight. Without it, weights stand in the order of the rows.
+
+    Raises
+    ------
+    ValueError
+        When the arrays are first used, if a shape, dtype or device does not fit.
     """
 
-    row_ptr: Tensor
-    index: Tensor | None = None
-    edge: Tensor | None = None
+    def __init__(self, row_ptr: Tensor, index: Tensor | None = None, edge: Tensor | None = None):
+        self.row_ptr, self.index, self.edge = row_ptr, index, edge
+
+    @property
+    def n_rows(self) -> int:
+        return self.row_ptr.shape[0] - 1
+
+    @cached_property
+    def addresses(self) -> tuple[int, int, int, int]:
+        """Addresses of the checked, contiguous arrays, and the number of rows: what a kernel takes."""
+        for name in ("row_ptr", "index", "edge"):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if array.ndim != 1 or array.dtype != torch.int64 or array.device != self.row_ptr.device:
+                raise ValueError(
+                    f"expected rows.{name} as (n,) int64 on {self.row_ptr.device}, "
+                    f"got {tuple(array.shape)} {array.dtype} on {array.device}"
+                )
+            setattr(self, name, array.contiguous())
+        if self.row_ptr.shape[0] == 0:
+            raise ValueError("expected rows.row_ptr with one entry more than rows, got none")
+        if self.edge is not None and (self.index is None or self.edge.shape != self.index.shape):
+            raise ValueError("expected rows.edge together with a rows.index of the same length")
+        return self.row_ptr.data_ptr(), address(self.index), address(self.edge), self.n_rows
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where a tensor's data is; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def rows_by(receivers: Tensor, n_rows: int, senders: Tensor | None = None) -> Rows:
@@ -44,6 +77,15 @@ def rows_by(receivers: Tensor, n_rows: int, senders: Tensor | None = None) -> Ro
     return Rows(row_ptr, order if senders is None else senders[order], order)
 
 
+def transpose(rows: Rows, n_values: int) -> Rows:
+    """The entries of `rows` grouped by the value that they gather; its index holds rows."""
+    receivers = torch.arange(rows.n_rows, device=rows.row_ptr.device).repeat_interleave(rows.row_ptr.diff())
+    if rows.index is None:
+        return Rows(torch.arange(n_values + 1, device=rows.row_ptr.device), receivers)
+    col_ptr, order = torch.ops.mdgnn.counting_sort(rows.index, n_values)
+    return Rows(col_ptr, receivers[order], order if rows.edge is None else rows.edge[order])
+
+
 def _counting_sort(index: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
     index = index.contiguous()
     row_ptr = torch.zeros(n_rows + 1, dtype=torch.int64, device=index.device)
@@ -53,7 +95,7 @@ def _counting_sort(index: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
         return row_ptr, order
     if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < n_rows):
         raise IndexError(f"expected 0 <= index < {n_rows}, got {int(index.min())} to {int(index.max())}")
-    torch.cumsum(torch.bincount(index, minlength=n_rows), 0, out=row_ptr[1:])
+    row_ptr[1:] = torch.bincount(index, minlength=n_rows).cumsum(0)
     return row_ptr, torch.sort(index, stable=True).indices
 
 

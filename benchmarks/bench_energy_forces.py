@@ -1,0 +1,29 @@
+"""Energy and forces: one call of SimpleGNN on a prepared graph"""
+
+import pytest
+import torch
+from clusters import SIZES, graph, icosahedron
+from lecture_code import LectureGNN, energy_and_forces
+
+from mdgnn import SimpleGNN, evaluate
+
+
+@pytest.mark.parametrize("code", ["ours", "lecture"])
+@pytest.mark.parametrize("n_atoms", SIZES)
+def test_energy_forces(timed, n_atoms, code):
+    torch.manual_seed(0)
+    model = SimpleGNN().requires_grad_(False)
+    lecture = LectureGNN().requires_grad_(False)
+    lecture.load_state_dict(model.state_dict())
+    g = graph(n_atoms)
+    positions = torch.from_numpy(icosahedron(n_atoms)).float()
+    edge_index = torch.stack([g.senders, g.receivers])
+    functions = {
+        "ours": lambda: evaluate(model, g),
+        "lecture": lambda: energy_and_forces(lecture, g.atomic_numbers, positions, edge_index),
+    }
+    if code != "ours":
+        ours, (energy, forces) = functions["ours"](), functions[code]()
+        assert abs(ours.energy - energy) <= 1e-5 * ours.energies.abs().sum()
+        assert (ours.forces - forces).abs().max() <= 1e-4 * forces.abs().max()
+    timed(functions[code], "energy+forces", n_atoms, g.n_edges, code)

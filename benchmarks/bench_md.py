@@ -1,0 +1,55 @@
+"""Molecular dynamics: one ASE VelocityVerlet step with SimpleGNN, neighbour list included
+
+The lecture's code takes its edges from ASE's list. Masses and units are reduced: T = 0.2, timestep 0.002.
+"""
+
+import numpy as np
+import pytest
+import torch
+from clusters import CUTOFF, SIZES, argon, graph
+from lecture_code import LectureGNN, energy_and_forces
+
+from mdgnn import SimpleGNN
+
+pytest.importorskip("ase")
+from ase.calculators.calculator import Calculator, all_changes
+from ase.md.verlet import VelocityVerlet
+from ase.neighborlist import neighbor_list
+
+from mdgnn import MDGNNCalculator
+
+
+class LectureCalculator(Calculator):
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        edge_index = torch.from_numpy(np.stack(neighbor_list("ij", self.atoms, CUTOFF)))
+        positions = torch.from_numpy(self.atoms.positions).float()
+        z = torch.ones(len(positions), dtype=torch.int64)
+        energy, forces = energy_and_forces(self.model, z, positions, edge_index)
+        self.results = {"energy": energy.item(), "forces": forces.double().numpy()}
+
+
+@pytest.mark.parametrize("code", ["ours", "lecture + ASE list"])
+@pytest.mark.parametrize("n_atoms", SIZES)
+def test_md_step(timed, n_atoms, code):
+    torch.manual_seed(0)
+    model = SimpleGNN(elements="any", units="lj", cutoff=CUTOFF)
+    lecture = LectureGNN().requires_grad_(False)
+    lecture.load_state_dict(model.state_dict())
+    atoms = argon(n_atoms)
+    atoms.set_momenta(np.random.default_rng(0).normal(scale=0.2**0.5, size=(n_atoms, 3)))
+    ours = MDGNNCalculator(model)
+    if code == "ours":
+        atoms.calc = ours
+    else:
+        atoms.calc = LectureCalculator(lecture)
+        scale = np.abs(ours.get_property("energies", atoms)).sum()
+        assert abs(atoms.get_potential_energy() - ours.get_property("energy", atoms)) <= 1e-5 * scale
+    dynamics = VelocityVerlet(atoms, timestep=0.002)
+    timed(dynamics.step, "VelocityVerlet step", n_atoms, graph(n_atoms).n_edges, code)

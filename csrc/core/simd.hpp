@@ -1,0 +1,9 @@
+// Run-time choice of the instruction set for a function's loops, where the compiler offers it. Contraction is off, so
+// the bits are the same on every level.
+#pragma once
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define MDGNN_SIMD_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define MDGNN_SIMD_CLONES
+#endif

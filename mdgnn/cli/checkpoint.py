@@ -1,0 +1,87 @@
+"""Checkpoints of molecular dynamics: arrays and JSON in one .npz, replaced as a whole or not at all."""
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.constraints import dict2constraint
+from ase.io.jsonio import decode, encode
+
+from mdgnn.cli.errors import CommandError
+
+FORMAT_VERSION = 1
+ARRAYS = ("numbers", "positions", "momenta", "masses", "cell", "pbc")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that the rest of a run depends on.
+
+    `atoms` has no calculator; `rng` is the state of a PCG64; `lengths` are the bytes of trajectory and log by then.
+    """
+
+    atoms: Atoms
+    step: int
+    rng: dict[str, Any]
+    settings: dict[str, Any]
+    model_sha256: str
+    lengths: tuple[int, int]
+
+
+def save(path: Path, state: Checkpoint) -> None:
+    """Write a checkpoint; an earlier one stays until the new one is on the disk."""
+    atoms = state.atoms
+    arrays = [atoms.numbers, atoms.positions, atoms.get_momenta(), atoms.get_masses(), atoms.cell.array, atoms.pbc]
+    record = {
+        "format_version": FORMAT_VERSION,
+        "constraints": encode([constraint.todict() for constraint in atoms.constraints]),
+        "step": state.step,
+        "rng": state.rng,
+        "settings": state.settings,
+        "model_sha256": state.model_sha256,
+        "lengths": state.lengths,
+    }
+    partial = path.with_name(path.name + ".part")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **dict(zip(ARRAYS, arrays, strict=True)), record=np.array(json.dumps(record)))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}; the checkpoint before it is intact") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; never unpickles.
+
+    Raises
+    ------
+    CommandError
+        If it is missing, damaged or of another format version.
+    """
+    if not path.is_file():
+        raise CommandError(f"there is no checkpoint {path} to restart from")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            record = json.loads(str(content["record"]))
+            arrays = {name: content[name] for name in ARRAYS}
+        if record["format_version"] != FORMAT_VERSION:
+            raise CommandError(
+                f"{path} has checkpoint format {record['format_version']}, this mdgnn reads format {FORMAT_VERSION}"
+            )
+        momenta = arrays.pop("momenta")
+        atoms = Atoms(**arrays)
+        atoms.set_momenta(momenta)  # before the constraints, which would change the last bit
+        atoms.set_constraint([dict2constraint(entry) for entry in decode(record["constraints"])])
+        lengths = tuple(record["lengths"])
+        return Checkpoint(atoms, record["step"], record["rng"], record["settings"], record["model_sha256"], lengths)
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
+        raise CommandError(f"{path} is not a complete checkpoint ({error})") from None

@@ -1,0 +1,33 @@
+"""`mdgnn info`: the installation, or the header of a model file."""
+
+import json
+import platform
+from importlib.metadata import version
+from importlib.util import find_spec
+
+import torch
+
+from mdgnn.model_file import load, pretrained_names, read_header
+from mdgnn.threads import get_num_threads
+
+
+def installation() -> dict[str, str]:
+    """Versions, threads, CUDA and shipped models, in words."""
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "mdgnn": version("mdgnn"),
+        "Python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy", "ase", "safetensors")},
+        "CPU threads": str(get_num_threads()),
+        "CUDA kernels": "not built" if find_spec("mdgnn._C_cuda") is None else "built",
+        "CUDA devices": ", ".join(devices) or "none that torch can use",
+        "shipped models": ", ".join(pretrained_names()) or "none",
+    }
+
+
+def model(name_or_path: str) -> dict[str, str]:
+    """A model's header, one line for each entry."""
+    header = read_header(name_or_path)
+    rows = {name: value if isinstance(value, str) else json.dumps(value) for name, value in header.items()}
+    rows["parameters"] = str(sum(parameter.numel() for parameter in load(name_or_path).parameters()))
+    return rows

@@ -1,0 +1,250 @@
+"""`mdgnn md`: molecular dynamics that can be stopped, killed and continued without a trace."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.constraints import FixCom
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import Stationary, ZeroRotation
+from ase.md.verlet import VelocityVerlet
+from numpy.typing import NDArray
+
+from mdgnn import plots
+from mdgnn.cli import checkpoint, output
+from mdgnn.cli.checkpoint import Checkpoint
+from mdgnn.cli.errors import CommandError, InterruptedRunError
+from mdgnn.cli.structures import read_structure
+from mdgnn.cli.system import LJ, System, UnitSystem, make_system, suitable_threads
+
+
+@dataclass(frozen=True)
+class MDSettings:
+    """What to simulate and how; temperature, timestep and friction in the model's units, None for its default."""
+
+    structure: str
+    model: str = "lj"
+    ensemble: str = "nve"
+    temperature: float | None = None
+    timestep: float | None = None
+    steps: int = 1000
+    friction: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    interval: int = 10
+    checkpoint_interval: int = 500
+
+
+def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms | None = None) -> dict[str, Any]:
+    """Simulate a structure, or the atoms given, and leave everything in `folder`; returns the summary.
+
+    Raises
+    ------
+    CommandError, ValueError, RuntimeError, OSError
+        Whatever was written until then stays.
+    """
+    for name in ("temperature", "timestep", "friction"):
+        value = getattr(settings, name)
+        if value is not None and not (np.isfinite(value) and value >= 0):
+            raise CommandError(f"expected a {name} of at least 0, got {value}")
+    if settings.timestep == 0:
+        raise CommandError("expected a timestep above 0, got 0")
+    output.check_free(folder, force)
+    rng = np.random.Generator(np.random.PCG64(settings.seed))
+    atoms = read_structure(settings.structure, rng) if atoms is None else atoms.copy()
+    system = make_system(atoms, settings.model, settings.device, settings.dtype)
+    units = system.units
+    keep = settings.temperature is None and bool(np.any(atoms.get_momenta()))
+    settings = replace(
+        settings,
+        model=str(Path(settings.model).resolve()) if Path(settings.model).is_file() else settings.model,
+        temperature=units.default_temperature if settings.temperature is None else settings.temperature,
+        timestep=units.default_timestep if settings.timestep is None else settings.timestep,
+        friction=units.default_friction if settings.friction is None else settings.friction,
+    )
+    # One atom alone may drift; of more, a thermostat would let the centre of mass wander off.
+    if settings.ensemble == "langevin" and len(atoms) > 1 and not atoms.pbc.any() and not atoms.constraints:
+        atoms.set_constraint(FixCom())
+    if not keep:
+        draw_velocities(atoms, settings.temperature * units.kelvin, rng)  # type: ignore[operator]
+    output.claim(folder, force)
+    records = output.Records(folder, _header(units))
+    return Simulation(system, settings, rng, records, folder).run()
+
+
+def restart(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Continue the run in `folder` from its checkpoint, bit for bit as if it had never stopped.
+
+    Parameters
+    ----------
+    folder : Path
+    given : dict
+        Settings that the user repeats; they must agree with the checkpoint's. Only "steps" may differ, and "model" may
+        name another place of the same file.
+    """
+    state = checkpoint.load(folder / output.CHECKPOINT)
+    settings = MDSettings(**state.settings)
+    for name, value in given.items():
+        if name not in ("steps", "model") and value != getattr(settings, name):
+            raise CommandError(f"{name} is {getattr(settings, name)} in the run to continue, not {value}")
+    settings = replace(settings, **{name: given[name] for name in ("steps", "model") if name in given})
+    if settings.steps < state.step:
+        raise CommandError(f"the run has done {state.step} steps already, more than the {settings.steps} asked for")
+    system = make_system(state.atoms, settings.model, settings.device, settings.dtype)
+    if system.sha256 != state.model_sha256:
+        raise CommandError(f"the content of model {settings.model} is not that of the run to continue")
+    rng = np.random.Generator(np.random.PCG64())
+    rng.bit_generator.state = state.rng
+    records = output.Records(folder, _header(system.units), state.lengths)
+    return Simulation(system, settings, rng, records, folder, state.step).run()
+
+
+def draw_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:
+    """Maxwell-Boltzmann velocities; a free system at rest as a whole, and an open one without rotation.
+
+    Taking the motion of the whole away does not cool: the rest is scaled to the kinetic energy that was drawn.
+    """
+    width = np.sqrt(atoms.get_masses() * temperature_K / LJ.kelvin)
+    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * width[:, None])
+    if len(atoms) == 1 or not all(isinstance(constraint, FixCom) for constraint in atoms.constraints):
+        return
+    Stationary(atoms)
+    if not atoms.pbc.any():
+        with np.errstate(divide="ignore", invalid="ignore"):  # a dimer has no moment about its own axis
+            ZeroRotation(atoms)
+
+
+def _header(units: UnitSystem) -> list[str]:
+    energies = [f"{kind}_energy[{units.energy}]" for kind in ("total", "potential", "kinetic")]
+    return ["step", f"time[{units.time}]", *energies, f"temperature[{units.temperature}]"]
+
+
+class Simulation:
+    """A run at some step: the dynamics, its random numbers, and the files it writes."""
+
+    def __init__(
+        self,
+        system: System,
+        settings: MDSettings,
+        rng: np.random.Generator,
+        records: output.Records,
+        folder: Path,
+        step: int = 0,
+    ):
+        self.atoms, self.units, self.sha256 = system.atoms, system.units, system.sha256
+        self.settings, self.rng, self.records, self.folder, self.step = settings, rng, records, folder, step
+        self.dynamics = self._dynamics()
+
+    def run(self) -> dict[str, Any]:
+        """Take the remaining steps, write plots and summary, and return the summary."""
+        begin, first, settings = time.perf_counter(), self.step, self.settings
+        with (
+            output.StopSignals() as stop,
+            self.records,
+            suitable_threads(len(self.atoms)),
+            output.progress(f"md {settings.structure}", settings.steps) as show,
+            np.errstate(over="ignore", invalid="ignore"),  # the calculator refuses what is not finite, in words
+        ):
+            if self.step == 0:
+                self._record()
+                self._save()
+            while self.step < settings.steps and not stop.received:
+                self.dynamics.step()
+                self.step += 1
+                if self.step % settings.interval == 0:
+                    self._record()
+                if self.step % settings.checkpoint_interval == 0:
+                    self._save()
+                show(self.step, self._state())
+            self._save()
+        if stop.received and self.step < settings.steps:
+            message = f"stopped after step {self.step} of {settings.steps}; go on: mdgnn md --restart {self.folder}"
+            raise InterruptedRunError(stop.received, message)
+        (self.folder / output.FINAL).write_bytes(output.frame(self.atoms))
+        log = output.read_log(self.folder)
+        summary = self._summary(log)
+        summary |= {"steps_in_this_session": self.step - first, "wall_time_s": time.perf_counter() - begin}
+        output.write_summary(self.folder, summary)
+        self._plot(log)
+        return summary
+
+    def _dynamics(self) -> Any:
+        settings, unit = self.settings, self.units.ase_time
+        if settings.ensemble == "nve":
+            return VelocityVerlet(self.atoms, settings.timestep * unit)  # type: ignore[operator]
+        return Langevin(
+            self.atoms,
+            settings.timestep * unit,  # type: ignore[operator]
+            temperature_K=settings.temperature * self.units.kelvin,  # type: ignore[operator]
+            friction=settings.friction / unit,  # type: ignore[operator]
+            fixcm=False,
+            rng=self.rng,
+        )
+
+    def _temperature(self) -> float:
+        """ASE's: over 3 N degrees of freedom, less three where the centre of mass is held."""
+        return float(self.atoms.get_temperature() / self.units.kelvin)
+
+    def _state(self) -> str:
+        energy, temperature = self.atoms.get_potential_energy(), self._temperature()
+        return f"energy {energy:.4f} {self.units.energy}, temperature {temperature:.4g} {self.units.temperature}"
+
+    def _record(self) -> None:
+        potential, kinetic = float(self.atoms.get_potential_energy()), float(self.atoms.get_kinetic_energy())
+        now = self.step * self.settings.timestep  # type: ignore[operator]
+        self.records.add(self.atoms, (self.step, now, potential + kinetic, potential, kinetic, self._temperature()))
+
+    def _save(self) -> None:
+        state = Checkpoint(
+            self.atoms,
+            self.step,
+            dict(self.rng.bit_generator.state),
+            asdict(self.settings),
+            self.sha256,
+            self.records.lengths(),
+        )
+        checkpoint.save(self.folder / output.CHECKPOINT, state)
+
+    def _summary(self, log: NDArray[np.float64]) -> dict[str, Any]:
+        units = self.units
+        summary = {
+            "command": "md",
+            "settings": asdict(self.settings),
+            "model_sha256": self.sha256,
+            "units": {name: getattr(units, name) for name in ("energy", "length", "time", "temperature")},
+            "n_atoms": len(self.atoms),
+            "steps": self.step,
+            "initial_total_energy": log[0, 2],
+            "final_total_energy": float(self.atoms.get_total_energy()),
+            "mean_temperature_second_half": float(log[len(log) // 2 :, 5].mean()),
+        }
+        if self.settings.ensemble == "nve":
+            summary |= drift(log, len(self.atoms))
+        return summary
+
+    def _plot(self, log: NDArray[np.float64]) -> None:
+        folder, units, trajectory = self.folder, self.units, self.folder / output.TRAJECTORY
+        plots.plot_energies(folder / "energy.png", log, len(self.atoms), units.time, units.energy)
+        target = self.settings.temperature if self.settings.ensemble == "langevin" else None
+        plots.plot_temperature(folder / "temperature.png", log, units.time, units.temperature, target)
+        half, stride = len(log) // 2, max(1, len(log) // 100)
+        frames: Any = ase.io.read(trajectory, index=slice(half, None, stride), format="extxyz")
+        label = f"mean of {len(frames)} frames of the second half"
+        plots.plot_radial_distribution(folder / "radial_distribution.png", {label: frames}, units.length)
+        before: Any = ase.io.read(trajectory, index=0, format="extxyz")
+        plots.plot_structures(folder / "structures.png", {"before": before, "after": self.atoms}, reduced=units is LJ)
+
+
+def drift(log: NDArray[np.float64], n_atoms: int) -> dict[str, float]:
+    """How well the total energy is conserved, per atom: its trend over the whole run, and the scatter about it."""
+    t, energy = log[:, 1], log[:, 2] / n_atoms
+    if len(log) < 3:
+        return {"energy_drift_per_atom": float(energy[-1] - energy[0]), "energy_fluctuation_per_atom": 0.0}
+    slope, offset = np.polyfit(t, energy, 1)
+    scatter = float(np.std(energy - (slope * t + offset)))
+    return {"energy_drift_per_atom": float(slope * (t[-1] - t[0])), "energy_fluctuation_per_atom": scatter}

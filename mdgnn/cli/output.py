@@ -1,0 +1,159 @@
+"""What a run leaves in its output folder, and what it shows meanwhile."""
+
+import io
+import json
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mdgnn.cli.errors import CommandError
+
+TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT = "trajectory.xyz", "log.csv", "summary.json", "final.xyz", "checkpoint.npz"
+PLOTS = ("energy.png", "temperature.png", "radial_distribution.png", "structures.png")
+OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT, CHECKPOINT + ".part", *PLOTS)
+
+
+def check_free(folder: Path, force: bool) -> None:
+    """Raise a CommandError if a run must not write to this folder."""
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"the output folder {folder} is a file; choose another with --output")
+    if not force and folder.is_dir() and any(folder.iterdir()):
+        raise CommandError(
+            f"the output folder {folder} is not empty; choose another with --output or replace it by --force"
+        )
+
+
+def claim(folder: Path, force: bool) -> None:
+    """Make the folder; with `force`, remove what an earlier run left there, and nothing else."""
+    check_free(folder, force)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in OURS:
+        (folder / name).unlink(missing_ok=True)
+
+
+class Records:
+    """Trajectory and log of a run. Each record is handed to the system at once, so that a kill loses none.
+
+    Parameters
+    ----------
+    folder : Path
+    header : sequence of str
+        Columns of the log.
+    lengths : (int, int), optional
+        Go on after this many bytes of trajectory and log; what follows them is cut off.
+    """
+
+    def __init__(self, folder: Path, header: Sequence[str], lengths: Sequence[int] | None = None):
+        self.paths = folder / TRAJECTORY, folder / LOG
+        if lengths is not None:
+            for path, length in zip(self.paths, lengths, strict=True):
+                if not path.is_file() or path.stat().st_size < length:
+                    raise CommandError(f"{path} is missing or shorter than its checkpoint says; it cannot be continued")
+                os.truncate(path, length)
+        # Unbuffered: what a full disk refuses must not be tried again when the file is closed.
+        self.files = [path.open("wb" if lengths is None else "ab", buffering=0) for path in self.paths]
+        if lengths is None:
+            self._append(1, (",".join(header) + "\n").encode())
+
+    def add(self, atoms: Atoms, row: Sequence[float]) -> None:
+        """Append one frame and one row; numbers are written so that they read back exactly in the log."""
+        self._append(0, frame(atoms))
+        self._append(1, (",".join(repr(value) for value in row) + "\n").encode())
+
+    def lengths(self) -> tuple[int, int]:
+        """Bytes written to trajectory and log, after making sure that they are on the disk."""
+        for file in self.files:
+            os.fsync(file.fileno())
+        return self.files[0].tell(), self.files[1].tell()
+
+    def _append(self, which: int, data: bytes) -> None:
+        try:
+            while data:
+                data = data[self.files[which].write(data) :]
+        except OSError as error:
+            raise CommandError(f"cannot write {self.paths[which]}: {error.strerror}") from None
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in self.files:
+            file.close()
+
+
+def frame(atoms: Atoms) -> bytes:
+    """One frame of extended XYZ, with energy, forces and, where there are any, momenta."""
+    bare = atoms.copy()
+    results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
+    bare.calc = SinglePointCalculator(bare, **results)
+    text = io.StringIO()
+    ase.io.write(text, bare, format="extxyz")
+    return text.getvalue().encode()
+
+
+def read_log(folder: Path) -> NDArray[np.float64]:
+    """(rows, columns) of a log."""
+    return np.loadtxt(folder / LOG, delimiter=",", skiprows=1, ndmin=2)
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Settings and results as JSON, with the versions that made them."""
+    names = ("mdgnn", "torch", "ase", "numpy")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
+    (folder / SUMMARY).write_text(json.dumps({**summary, "versions": versions}, indent=2) + "\n")
+
+
+def print_table(title: str, rows: dict[str, str]) -> None:
+    """Two columns on stdout."""
+    table = Table(title=title, show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+class StopSignals:
+    """Within this context SIGINT and SIGTERM only leave a note in `received`; a second one acts as it used to."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, self._before[number])
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar on a terminal's stderr; yields a function of the step and a line about it."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    state = TextColumn("{task.fields[state]}")
+    with Progress(*columns, state, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=total, state="")
+        yield lambda step, text: bar.update(task, completed=step, state=text)

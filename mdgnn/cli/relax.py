@@ -1,0 +1,117 @@
+"""`mdgnn relax`: move the atoms until the forces vanish."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.optimize
+import numpy as np
+from ase import Atoms
+
+from mdgnn import plots
+from mdgnn.calculator import MDGNNCalculator
+from mdgnn.cli import output
+from mdgnn.cli.errors import CommandError, InterruptedRunError
+from mdgnn.cli.structures import LJ_MINIMA, read_structure
+from mdgnn.cli.system import LJ, System, make_system, suitable_threads
+from mdgnn.models import LennardJones
+
+
+@dataclass(frozen=True)
+class RelaxSettings:
+    """What to relax and how; `fmax` in the model's units."""
+
+    structure: str
+    model: str = "lj"
+    fmax: float = 0.01
+    optimizer: str = "BFGS"
+    steps: int = 1000
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+def relax(settings: RelaxSettings, folder: Path, force: bool = False, atoms: Atoms | None = None) -> dict[str, Any]:
+    """Relax a structure, or the atoms given, and leave everything in `folder`.
+
+    Returns
+    -------
+    The summary that is written to summary.json; its "converged" says whether the forces became small enough.
+
+    Raises
+    ------
+    CommandError, ValueError, RuntimeError, OSError
+    """
+    if not (np.isfinite(settings.fmax) and settings.fmax > 0):
+        raise CommandError(f"expected a positive fmax, got {settings.fmax}")
+    output.check_free(folder, force)
+    if atoms is None:
+        atoms = read_structure(settings.structure, np.random.default_rng(settings.seed))
+    system = make_system(atoms.copy(), settings.model, settings.device, settings.dtype)
+    output.claim(folder, force)
+    begin = time.perf_counter()
+    converged = _optimize(system, settings, folder)
+    log = output.read_log(folder)
+    (folder / output.FINAL).write_bytes(output.frame(system.atoms))
+    summary = {
+        "command": "relax",
+        "settings": asdict(settings),
+        "model_sha256": system.sha256,
+        "units": {"energy": system.units.energy, "length": system.units.length},
+        "n_atoms": len(atoms),
+        "converged": converged,
+        "steps": int(log[-1, 0]),
+        "initial_energy": log[0, 1],
+        "final_energy": log[-1, 1],
+        "final_fmax": log[-1, 2],
+        "wall_time_s": time.perf_counter() - begin,
+    }
+    if system.units is LJ and not atoms.pbc.any():
+        summary["true_lj_energy"] = true_lj_energy(system.atoms)
+        summary["lowest_known_lj_energy"] = LJ_MINIMA.get(len(atoms))
+    output.write_summary(folder, summary)
+    _plot(system, atoms, log, folder)
+    return summary
+
+
+def true_lj_energy(atoms: Atoms) -> float:
+    """Untruncated Lennard-Jones energy of a cluster in reduced units, whatever model it came from."""
+    copy = atoms.copy()
+    copy.calc = MDGNNCalculator(LennardJones(), dtype="float64")
+    return float(copy.get_potential_energy())
+
+
+def _optimize(system: System, settings: RelaxSettings, folder: Path) -> bool:
+    atoms, units = system.atoms, system.units
+    optimizer = getattr(ase.optimize, settings.optimizer)(atoms, logfile=None)
+    header = ["step", f"energy[{units.energy}]", f"fmax[{units.force}]"]
+    converged, step = False, 0
+    with (
+        suitable_threads(len(atoms)),
+        output.StopSignals() as stop,
+        output.Records(folder, header) as records,
+        output.progress(f"relax {settings.structure}", settings.steps) as show,
+    ):
+        steps = optimizer.irun(fmax=settings.fmax, steps=settings.steps)
+        for step, converged in enumerate(steps):  # noqa: B007
+            energy = float(atoms.get_potential_energy())
+            fmax = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+            records.add(atoms, (step, energy, fmax))
+            show(step, f"energy {energy:.4f} {units.energy}, fmax {fmax:.4f} {units.force}")
+            if stop.received:
+                break
+    if stop.received and not converged and step < settings.steps:
+        frames = folder / output.TRAJECTORY
+        raise InterruptedRunError(
+            stop.received, f"stopped after {step} steps; go on from the last frame: mdgnn relax {frames}"
+        )
+    return bool(converged)
+
+
+def _plot(system: System, before: Atoms, log: np.ndarray[Any, Any], folder: Path) -> None:
+    after, units = system.atoms, system.units
+    plots.plot_relaxation(folder / "energy.png", log, units.energy, units.force)
+    distributions = {"before": [before], "after": [after]}
+    plots.plot_radial_distribution(folder / "radial_distribution.png", distributions, units.length)
+    plots.plot_structures(folder / "structures.png", {"before": before, "after": after}, reduced=units is LJ)

@@ -1,0 +1,103 @@
+"""The system of a run: atoms with a calculator, and the units their model works in."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms, units
+
+from mdgnn.calculator import MDGNNCalculator
+from mdgnn.cli.errors import CommandError
+
+ATOMS_WORTH_THREADS = 200
+
+
+@dataclass(frozen=True)
+class UnitSystem:
+    """Names of the units, what they are in ASE's, and the defaults that go with them.
+
+    In reduced units epsilon is 1 eV, sigma 1 Angstrom and the mass 1, so that tau is ASE's own unit of time.
+    """
+
+    energy: str
+    length: str
+    time: str
+    temperature: str
+    ase_time: float
+    kelvin: float
+    default_timestep: float
+    default_temperature: float
+    default_friction: float
+
+    @property
+    def force(self) -> str:
+        return f"{self.energy}/{self.length}"
+
+
+LJ = UnitSystem("epsilon", "sigma", "tau", "epsilon/kB", 1.0, 1 / units.kB, 0.005, 0.2, 0.5)
+METAL = UnitSystem("eV", "Angstrom", "fs", "K", units.fs, 1.0, 1.0, 300.0, 0.01)
+
+
+@dataclass(frozen=True)
+class System:
+    """Atoms with their calculator; `sha256` is that of the model file."""
+
+    atoms: Atoms
+    units: UnitSystem
+    sha256: str
+
+
+def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
+    """Give atoms a calculator, and the mass of reduced units where the model wants it.
+
+    Raises
+    ------
+    CommandError, ValueError, FileNotFoundError
+        For a device, model or structure that cannot be used; found before anything is written.
+    """
+    check_device(device)
+    calculator = MDGNNCalculator(model, device, dtype)
+    atoms.calc = calculator
+    unit_system = LJ if calculator.model.units == "lj" else METAL
+    if unit_system is LJ:
+        atoms.set_masses(np.ones(len(atoms)))
+    atoms.get_potential_energy()
+    return System(atoms, unit_system, model_sha256(model))
+
+
+@contextmanager
+def suitable_threads(n_atoms: int) -> Iterator[None]:
+    """One CPU thread for few atoms: waiting for a second costs more than it brings, on a busy machine tenfold.
+
+    Results do not depend on the number of threads.
+    """
+    before = torch.get_num_threads()
+    if n_atoms < ATOMS_WORTH_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_device(device: str) -> None:
+    """Raise a CommandError for a device that torch does not know or does not have."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise CommandError(f"expected a device such as cpu, cuda or cuda:1, got {device!r}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise CommandError(f"device {device!r} was asked for, but torch sees no CUDA device")
+
+
+def model_sha256(model: str) -> str:
+    """Digest of a model file, or of a shipped model."""
+    path = Path(model)
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256((resources.files("mdgnn") / "pretrained" / f"{model}.safetensors").read_bytes()).hexdigest()
