@@ -63,7 +63,7 @@ def relax_command(
             rows["true Lennard-Jones energy"] = f"{summary['true_lj_energy']:.6f} {energy}"
         if summary.get("lowest_known_lj_energy") is not None:
             rows["lowest known"] = f"{summary['lowest_known_lj_energy']:.6f} {energy}"
-        print_table(f"{structure} relaxed with {settings.model}", {**rows, "output": f"{folder}"})
+        print_table(f"{structure} relaxed with {settings.model}", {**rows, "output": str(folder)})
         if not summary["converged"]:
             raise CommandError(
                 f"not converged: after {summary['steps']} steps the largest force is {summary['final_fmax']:.4g}, "
@@ -172,7 +172,7 @@ def _print_md(summary: dict[str, Any], folder: Path) -> None:
     if "energy_drift_per_atom" in summary:
         rows["drift per atom"] = f"{summary['energy_drift_per_atom']:.2e} {energy}"
     print_table(
-        f"{settings['ensemble']} of {settings['structure']} with {settings['model']}", {**rows, "output": f"{folder}"}
+        f"{settings['ensemble']} of {settings['structure']} with {settings['model']}", {**rows, "output": str(folder)}
     )
 
 

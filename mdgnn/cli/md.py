@@ -60,10 +60,11 @@ def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms 
     system = make_system(atoms, settings.model, settings.device, settings.dtype)
     units = system.units
     keep = settings.temperature is None and bool(np.any(atoms.get_momenta()))
+    temperature = units.default_temperature if settings.temperature is None else settings.temperature
     settings = replace(
         settings,
         model=str(Path(settings.model).resolve()) if Path(settings.model).is_file() else settings.model,
-        temperature=units.default_temperature if settings.temperature is None else settings.temperature,
+        temperature=temperature,
         timestep=units.default_timestep if settings.timestep is None else settings.timestep,
         friction=units.default_friction if settings.friction is None else settings.friction,
     )
@@ -71,7 +72,7 @@ def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms 
     if settings.ensemble == "langevin" and len(atoms) > 1 and not atoms.pbc.any() and not atoms.constraints:
         atoms.set_constraint(FixCom())
     if not keep:
-        draw_velocities(atoms, settings.temperature * units.kelvin, rng)  # type: ignore[operator]
+        draw_velocities(atoms, temperature * units.kelvin, rng)
     output.claim(folder, force)
     records = output.Records(folder, _header(units))
     return Simulation(system, settings, rng, records, folder).run()
@@ -138,6 +139,8 @@ class Simulation:
     ):
         self.atoms, self.units, self.sha256 = system.atoms, system.units, system.sha256
         self.settings, self.rng, self.records, self.folder, self.step = settings, rng, records, folder, step
+        values = asdict(settings)
+        self.temperature, self.timestep, self.friction = (values[k] for k in ("temperature", "timestep", "friction"))
         self.dynamics = self._dynamics()
 
     def run(self) -> dict[str, Any]:
@@ -174,30 +177,29 @@ class Simulation:
         return summary
 
     def _dynamics(self) -> Any:
-        settings, unit = self.settings, self.units.ase_time
-        if settings.ensemble == "nve":
-            return VelocityVerlet(self.atoms, settings.timestep * unit)  # type: ignore[operator]
+        unit = self.units.ase_time
+        if self.settings.ensemble == "nve":
+            return VelocityVerlet(self.atoms, self.timestep * unit)
         return Langevin(
             self.atoms,
-            settings.timestep * unit,  # type: ignore[operator]
-            temperature_K=settings.temperature * self.units.kelvin,  # type: ignore[operator]
-            friction=settings.friction / unit,  # type: ignore[operator]
+            self.timestep * unit,
+            temperature_K=self.temperature * self.units.kelvin,
+            friction=self.friction / unit,
             fixcm=False,
             rng=self.rng,
         )
 
-    def _temperature(self) -> float:
+    def _kinetic_temperature(self) -> float:
         """ASE's: over 3 N degrees of freedom, less three where the centre of mass is held."""
         return float(self.atoms.get_temperature() / self.units.kelvin)
 
     def _state(self) -> str:
-        energy, temperature = self.atoms.get_potential_energy(), self._temperature()
-        return f"energy {energy:.4f} {self.units.energy}, temperature {temperature:.4g} {self.units.temperature}"
+        return f"E {self.atoms.get_potential_energy():.4f}, T {self._kinetic_temperature():.4g}"
 
     def _record(self) -> None:
         potential, kinetic = float(self.atoms.get_potential_energy()), float(self.atoms.get_kinetic_energy())
-        now = self.step * self.settings.timestep  # type: ignore[operator]
-        self.records.add(self.atoms, (self.step, now, potential + kinetic, potential, kinetic, self._temperature()))
+        energies = potential + kinetic, potential, kinetic
+        self.records.add(self.atoms, (self.step, self.step * self.timestep, *energies, self._kinetic_temperature()))
 
     def _save(self) -> None:
         state = Checkpoint(
@@ -230,7 +232,7 @@ class Simulation:
     def _plot(self, log: NDArray[np.float64]) -> None:
         folder, units, trajectory = self.folder, self.units, self.folder / output.TRAJECTORY
         plots.plot_energies(folder / "energy.png", log, len(self.atoms), units.time, units.energy)
-        target = self.settings.temperature if self.settings.ensemble == "langevin" else None
+        target = self.temperature if self.settings.ensemble == "langevin" else None
         plots.plot_temperature(folder / "temperature.png", log, units.time, units.temperature, target)
         half, stride = len(log) // 2, max(1, len(log) // 100)
         frames: Any = ase.io.read(trajectory, index=slice(half, None, stride), format="extxyz")

@@ -54,8 +54,8 @@ class Rows:
 
 
 def address(tensor: Tensor | None) -> int:
-    """Where a tensor's data is; 0 for None."""
-    return 0 if tensor is None else tensor.data_ptr()
+    """Where a tensor's data is; 0 for None alone: an empty tensor, whose address torch gives as 0, is not absent."""
+    return 0 if tensor is None else tensor.data_ptr() or 1
 
 
 def rows_by(receivers: Tensor, n_rows: int, senders: Tensor | None = None) -> Rows:

@@ -1,6 +1,6 @@
 """silu: x / (1 + exp(-x)) whose bits do not depend on the number of threads, as torch's do on a CPU.
 
-The derivative ladder is forward, backward, double backward. Devices other than the CPU, and torch.compile, use torch's.
+The derivative ladder is forward, backward, double backward; a third derivative is refused. Devices other than the CPU, and torch.compile, use torch's.
 """
 
 from typing import Any
@@ -74,9 +74,15 @@ class _SiluBackward(torch.autograd.Function):
         return backward(grad, x)
 
     @staticmethod
-    def backward(ctx: Any, grad2: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("silu: third derivatives are not implemented; the ladder ends at the second")
-        grad, x = ctx.saved_tensors
-        need = ctx.needs_input_grad
-        return backward(grad2, x) if need[0] else None, double_backward(grad2, grad, x) if need[1] else None
+    def backward(ctx: Any, grad2: Tensor) -> tuple[Tensor, Tensor]:
+        return _SiluDoubleBackward.apply(grad2, *ctx.saved_tensors)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _SiluDoubleBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad2: Tensor, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return backward(grad2, x), double_backward(grad2, grad, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError("silu: third derivatives are not implemented; the ladder ends at the second")

@@ -1,0 +1,307 @@
+"""scatter_add, its CSR, silu and concat_message: reference agreement, derivatives, operators, edge cases, bits."""
+
+from importlib import import_module
+
+import mdgnn.ops
+import pytest
+import torch
+import torch.nn.functional as F
+from mdgnn.ops import Rows, concat_message, rows_by, scatter_add, silu
+from torch.autograd import gradcheck, gradgradcheck
+
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
+DEVICES = ["cpu", CUDA]
+reference = import_module("mdgnn.ops.scatter_add").reference
+concat_reference = import_module("mdgnn.ops.concat_message").reference
+
+if not torch.cuda.is_available():
+    DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skip("no CUDA device")])]
+
+devices = pytest.mark.parametrize("device", DEVICES)
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+reductions = pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+KINDS = ["sorted-messages", "unsorted-messages", "gather", "unsorted-gather"]
+
+
+def problem(kind, device="cpu", dtype=torch.float64, n_rows=7, n_values=5, n_edges=40, n_cols=3, seed=0):
+    """values, rows and weight; row 2 is empty. Values of "messages" belong to one edge each."""
+    generator = torch.Generator().manual_seed(seed)
+    receivers = torch.randint(0, n_rows, (n_edges,), generator=generator)
+    receivers[receivers == 2] = 1
+    senders = torch.randint(0, n_values, (n_edges,), generator=generator)
+    if "messages" in kind:
+        n_values = n_edges
+    values = torch.randn(n_values, n_cols, dtype=dtype, generator=generator)
+    weight = torch.randn(n_edges, dtype=dtype, generator=generator)
+    if kind.startswith("unsorted"):
+        rows = rows_by(receivers.to(device), n_rows, None if "messages" in kind else senders.to(device))
+    else:
+        receivers = receivers.sort().values
+        row_ptr = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(receivers, minlength=n_rows).cumsum(0)])
+        rows = Rows(row_ptr.to(device), senders.to(device) if kind == "gather" else None)
+    return values.to(device), rows, weight.to(device)
+
+
+def skip_max_on_cuda(device, reduce):
+    if device == "cuda" and reduce == "max":
+        pytest.skip("max runs on the CPU only")
+
+
+@devices
+@dtypes
+@reductions
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_cols", [1, 3, 32, 131])
+@pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "plain"])
+def test_equals_reference(device, dtype, reduce, kind, n_cols, weighted):
+    skip_max_on_cuda(device, reduce)
+    values, rows, weight = problem(kind, device, dtype, n_cols=n_cols)
+    weight = weight if weighted else None
+    out = scatter_add(values, rows, weight, reduce=reduce)
+    torch.testing.assert_close(out, reference(values, rows, weight, reduce))
+    assert torch.equal(out[2], torch.zeros_like(out[2])), "an empty row gives zero"
+    assert torch.equal(out, scatter_add(values, rows, weight, reduce=reduce)), "two runs differ"
+
+
+@devices
+@reductions
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives(device, reduce, kind):
+    skip_max_on_cuda(device, reduce)
+    values, rows, weight = problem(kind, device)
+    inputs = (values.requires_grad_(), weight.requires_grad_())
+
+    def op(v, w):
+        return scatter_add(v, rows, w, reduce=reduce)
+
+    assert gradcheck(op, inputs)
+    assert gradcheck(lambda v: scatter_add(v, rows, reduce=reduce), values)
+    if reduce == "max":
+        out = op(*inputs).square().sum()
+        (g,) = torch.autograd.grad(out, values, create_graph=True)
+        with pytest.raises(RuntimeError, match="max has no second derivative"):
+            torch.autograd.grad(g.sum(), values)
+        return
+    assert gradgradcheck(op, inputs)
+    assert gradgradcheck(lambda v: scatter_add(v, rows, reduce=reduce), values)
+
+
+@devices
+def test_given_columns_change_nothing(device):
+    values, rows, weight = problem("unsorted-gather", device)
+    columns = import_module("mdgnn.ops.csr").transpose(rows, len(values))
+    values.requires_grad_(), weight.requires_grad_()
+    outs = [scatter_add(values, rows, weight, columns=c).square().sum() for c in (None, columns)]
+    for a, b in zip(*(torch.autograd.grad(o, (values, weight)) for o in outs), strict=True):
+        assert torch.equal(a, b)
+    assert gradgradcheck(lambda v, w: scatter_add(v, rows, w, columns=columns), (values, weight))
+
+
+def test_max_sends_its_gradient_to_the_first_maximum():
+    values = torch.tensor([[1.0], [3.0], [3.0]], requires_grad=True)
+    scatter_add(values, Rows(torch.tensor([0, 3])), reduce="max").sum().backward()
+    assert values.grad.flatten().tolist() == [0, 1, 0]
+
+
+def test_nan_is_not_hidden_by_max():
+    values = torch.tensor([[1.0], [float("nan")], [3.0]])
+    assert scatter_add(values, Rows(torch.tensor([0, 3])), reduce="max").isnan().all()
+
+
+@devices
+def test_third_derivative_is_refused(device):
+    values, rows, weight = problem("gather", device)
+    values.requires_grad_(), weight.requires_grad_()
+    g = scatter_add(values, rows, weight).pow(3).sum()
+    for _ in range(2):
+        (g,) = torch.autograd.grad(g.sum(), weight, create_graph=True)
+        g = g.square()
+    with pytest.raises(RuntimeError, match="third derivatives are not implemented"):
+        torch.autograd.grad(g.sum(), weight)
+
+
+@devices
+@pytest.mark.parametrize("kind", ["gather", "unsorted-messages"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_opcheck(device, kind, weighted):
+    values, rows, weight = problem(kind, device)
+    weight = weight.requires_grad_() if weighted else None
+    graph = (rows.row_ptr, rows.index, rows.edge, weight, None, None, None)
+    torch.library.opcheck(torch.ops.mdgnn.scatter_add.default, (values.requires_grad_(), *graph, "sum"))
+    grad = torch.randn(rows.n_rows, values.shape[1], dtype=torch.float64, device=device, requires_grad=True)
+    empty = torch.empty(0, dtype=torch.int64, device=device)
+    torch.library.opcheck(
+        torch.ops.mdgnn.scatter_add_backward.default, (grad, values, *graph, empty, "sum", [True, weighted])
+    )
+    grad2 = torch.randn_like(values)
+    with torch.no_grad():
+        torch.library.opcheck(
+            torch.ops.mdgnn.scatter_add_double_backward.default, (grad2, None, grad, values, *graph, "mean")
+        )
+    torch.library.opcheck(torch.ops.mdgnn.counting_sort.default, (torch.tensor([2, 0, 2], device=device), 3))
+
+
+@reductions
+def test_compiles(reduce):
+    values, rows, weight = problem("unsorted-gather")
+    values.requires_grad_(), weight.requires_grad_()
+
+    def f(v, w):
+        return scatter_add(v.sin(), rows, w, reduce=reduce).cos().sum()
+
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(values, weight), f(values, weight))
+    ours, eager = (torch.autograd.grad(g(values, weight), (values, weight)) for g in (compiled, f))
+    torch.testing.assert_close(ours, eager)
+
+
+@devices
+@reductions
+@pytest.mark.parametrize(("n_rows", "n_values", "n_cols"), [(0, 0, 4), (3, 0, 4), (3, 2, 0), (1, 1, 1)])
+def test_empty_input(device, reduce, n_rows, n_values, n_cols):
+    skip_max_on_cuda(device, reduce)
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    values = torch.randn(n_values, n_cols, device=device, requires_grad=True)
+    rows = Rows(torch.zeros(n_rows + 1, dtype=torch.int64, device=device), none)
+    out = scatter_add(values, rows, reduce=reduce)
+    assert out.shape == (n_rows, n_cols) and not out.any()
+    out.sum().backward()
+    assert not values.grad.any()
+
+
+def test_non_contiguous_input():
+    values, rows, weight = problem("gather", n_cols=6)
+    strided, spread = values.t().contiguous().t(), torch.stack([weight, weight], 1)[:, 0]
+    assert not strided.is_contiguous() and not spread.is_contiguous()
+    assert torch.equal(scatter_add(strided, rows, spread), scatter_add(values, rows, weight))
+    assert torch.equal(scatter_add(values[:, ::2], rows), scatter_add(values[:, ::2].contiguous(), rows))
+
+
+@reductions
+@pytest.mark.parametrize("kind", KINDS)
+@dtypes
+def test_bits_do_not_depend_on_threads(kind, reduce, dtype):
+    values, rows, weight = problem(kind, dtype=dtype, n_rows=2000, n_values=2000, n_edges=40000, n_cols=33)
+    values.requires_grad_(), weight.requires_grad_()
+    results = []
+    for n_threads in (1, 2, 3):
+        mdgnn.set_num_threads(n_threads)
+        out = scatter_add(values, rows, weight, reduce=reduce)
+        results.append((out, *torch.autograd.grad(out.square().sum(), (values, weight))))
+    mdgnn.set_num_threads(None)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"values": torch.zeros(3)}, r"values of shape \(M, F\)"),
+        ({"values": torch.zeros(3, 2, dtype=torch.float16)}, "float32 or float64"),
+        ({"weight": torch.zeros(2)}, r"weight of shape \(3,\)"),
+        ({"weight": torch.zeros(3, dtype=torch.float64)}, "torch.float32"),
+        ({"rows": Rows(torch.tensor([0, 3], dtype=torch.int32))}, r"rows.row_ptr as \(n,\) int64"),
+        ({"rows": Rows(torch.tensor([0, 3]), torch.zeros(3))}, r"rows.index as \(n,\) int64"),
+        ({"rows": Rows(torch.tensor([0, 3]), None, torch.arange(3))}, "rows.edge together with a rows.index"),
+        ({"reduce": "median"}, "sum, mean, max"),
+    ],
+)
+def test_bad_input_gets_a_sentence(change, message):
+    given = {"values": torch.zeros(3, 2), "rows": Rows(torch.tensor([0, 3])), **change}
+    with pytest.raises(ValueError, match=message):
+        scatter_add(**given)
+
+
+@devices
+def test_rows_by_is_a_stable_sort_and_names_bad_indices(device):
+    receivers = torch.tensor([3, 0, 3, 1, 0], device=device)
+    rows = rows_by(receivers, 4)
+    assert rows.row_ptr.tolist() == [0, 2, 3, 3, 5] and rows.index.tolist() == [1, 4, 3, 0, 2]
+    for bad in (4, -1):
+        with pytest.raises(IndexError, match="index < 4"):
+            rows_by(torch.tensor([0, bad], device=device), 4)
+
+
+# --- silu -------------------------------------------------------------------------------------------------------------
+
+
+@dtypes
+def test_silu_equals_torch_in_float64_to_three_units_in_the_last_place(dtype):
+    x = torch.cat([torch.linspace(-30, 30, 100001), torch.linspace(-1e-3, 1e-3, 1001)]).to(dtype)
+    exact = F.silu(x.double())
+    error = (silu(x).double() - exact).abs() / exact.abs().clamp(min=1e-300)
+    assert float(error[x != 0].max()) < 3 * torch.finfo(dtype).eps
+    assert float(silu(torch.zeros(1, dtype=dtype))) == 0.0
+    torch.testing.assert_close(silu(x), import_module("mdgnn.ops.silu").reference(x))
+
+
+@dtypes
+def test_silu_at_extremes(dtype):
+    big = torch.finfo(dtype).max
+    x = torch.tensor([big, -big, 1000.0, -1000.0, float("nan")], dtype=dtype)
+    y = silu(x)
+    assert y[0] == big and y[2] == 1000 and abs(float(y[3])) < 1e-30 and y[4].isnan()
+
+
+def test_silu_derivatives():
+    x = torch.linspace(-20, 20, 41, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(silu, x) and gradgradcheck(silu, x)
+    (g,) = torch.autograd.grad(silu(x).sum(), x, create_graph=True)
+    (g2,) = torch.autograd.grad(g.pow(2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="silu: third derivatives"):
+        torch.autograd.grad(g2.sum(), x)
+
+
+@dtypes
+@pytest.mark.parametrize("n", [0, 1, 7, 8191, 8193, 100003])
+def test_silu_bits_do_not_depend_on_threads_or_position(dtype, n):
+    """torch's own silu fails this: the end of each thread's share takes another exp."""
+    x = torch.randn(n, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 4
+    results = []
+    for n_threads in (1, 2, 3):
+        mdgnn.set_num_threads(n_threads)
+        results.append(silu(x))
+    mdgnn.set_num_threads(None)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    for k in range(0, n, max(1, n // 50)):
+        assert torch.equal(silu(x[k : k + 1]), results[0][k : k + 1])
+    assert silu(x[::2]).shape == x[::2].shape and torch.equal(silu(x[::2]), results[0][::2])
+
+
+# --- concat_message ---------------------------------------------------------------------------------------------------
+
+
+def message_problem(n=5, width=4):
+    from mdgnn import Graph
+    from systems import triclinic
+
+    graph = Graph.from_atoms(triclinic((True, True, False), n=n), 1.6)
+    g = torch.Generator().manual_seed(0)
+    part = torch.randn(graph.n_edges, width, dtype=torch.float64, generator=g, requires_grad=True)
+    ends = torch.randn(2 * n, width, dtype=torch.float64, generator=g, requires_grad=True)
+    weight = torch.rand(graph.n_edges, dtype=torch.float64, generator=g, requires_grad=True)
+    return graph, part, ends, weight
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_concat_message_equals_its_formula(weighted):
+    graph, part, ends, weight = message_problem()
+    weight = weight if weighted else None
+    found = concat_message(part, ends, graph.both_ends, graph.by_receiver, weight)
+    m = F.silu(part + ends[2 * graph.senders] + ends[2 * graph.receivers + 1])
+    m = m if weight is None else weight[:, None] * m
+    torch.testing.assert_close(found, torch.zeros(5, 4, dtype=torch.float64).index_add(0, graph.receivers, m))
+    torch.testing.assert_close(found, concat_reference(part, ends, graph.both_ends, graph.by_receiver, weight))
+
+
+def test_concat_message_derivatives():
+    graph, part, ends, weight = message_problem(n=3)
+
+    def op(p, e, w):
+        return concat_message(p, e, graph.both_ends, graph.by_receiver, w)
+
+    assert gradcheck(op, (part, ends, weight)) and gradgradcheck(op, (part, ends, weight))
+    assert gradcheck(lambda p, e: concat_message(p, e, graph.both_ends, graph.by_receiver), (part, ends))
+    out = op(part, ends.detach(), weight.detach())  # only some inputs want a gradient
+    assert torch.autograd.grad(out.sum(), part)[0].shape == part.shape
