@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 
 from mdgnn.models import MODELS, LennardJones, SimpleGNN
 
@@ -56,7 +56,7 @@ def save(model: Model, path: str | Path, training: dict[str, Any] | None = None)
     target = Path(path)
     partial = target.with_name(target.name + ".part")
     try:
-        save_file(state, partial, metadata={"mdgnn": json.dumps(header)})
+        partial.write_bytes(serialize(state, metadata={"mdgnn": json.dumps(header)}))
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

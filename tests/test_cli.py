@@ -1,7 +1,6 @@
 """The command line: structures by name, relaxation, sentences for errors, and what an output folder holds."""
 
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.constraints import FixAtoms
@@ -158,6 +158,21 @@ def test_impossible_structures(model, command, kind, words):
     assert not Path("out").exists()
 
 
+def test_forces_that_overflow(model):
+    ase.io.write("close.xyz", Atoms("Ar2", [[0, 0, 0], [1e-4, 0, 0]]))
+    result = run("md", "close.xyz", "--model", model, "--output", "run")
+    assert result.exit_code == 1 and "not finite" in sentence(result)
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "langevin"])
+@pytest.mark.parametrize("n", [1, 2])
+def test_smallest_systems(model, n, ensemble):
+    assert run("md", f"lj:{n}", "--model", model, "--ensemble", ensemble, "--steps", 20, "--output", "o").exit_code == 0
+    assert np.isfinite(np.loadtxt("o/log.csv", delimiter=",", skiprows=1)).all()
+    assert Path("o/structures.png").stat().st_size > 1000
+
+
 def test_unreadable_files(model):
     Path("structure.xyz").write_text("this is no structure\n")
     Path("foreign.safetensors").write_bytes(b"\0" * 20)
@@ -197,9 +212,7 @@ def test_wrong_usage(arguments):
     assert run(*arguments).exit_code == 2
 
 
-@pytest.mark.skipif(
-    os.environ.get("CUDA_VISIBLE_DEVICES") is None and Path("/dev/nvidia0").exists(), reason="has a GPU"
-)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_absent_device(model):
     result = run("relax", "lj:3", "--model", model, "--device", "cuda")
     assert result.exit_code == 1 and "no CUDA device" in sentence(result)

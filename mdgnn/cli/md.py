@@ -63,7 +63,7 @@ def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms 
     temperature = units.default_temperature if settings.temperature is None else settings.temperature
     settings = replace(
         settings,
-        model=str(Path(settings.model).resolve()) if Path(settings.model).is_file() else settings.model,
+        model=_absolute(settings.model),
         temperature=temperature,
         timestep=units.default_timestep if settings.timestep is None else settings.timestep,
         friction=units.default_friction if settings.friction is None else settings.friction,
@@ -93,7 +93,11 @@ def restart(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name not in ("steps", "model") and value != getattr(settings, name):
             raise CommandError(f"{name} is {getattr(settings, name)} in the run to continue, not {value}")
-    settings = replace(settings, **{name: given[name] for name in ("steps", "model") if name in given})
+    settings = replace(
+        settings,
+        steps=given.get("steps", settings.steps),
+        model=_absolute(given.get("model", settings.model)),
+    )
     if settings.steps < state.step:
         raise CommandError(f"the run has done {state.step} steps already, more than the {settings.steps} asked for")
     system = make_system(state.atoms, settings.model, settings.device, settings.dtype)
@@ -118,6 +122,11 @@ def draw_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator
     if not atoms.pbc.any():
         with np.errstate(divide="ignore", invalid="ignore"):  # a dimer has no moment about its own axis
             ZeroRotation(atoms)
+
+
+def _absolute(model: str) -> str:
+    """A model file's path as it holds in any working directory; names stay."""
+    return str(Path(model).resolve()) if Path(model).is_file() else model
 
 
 def _header(units: UnitSystem) -> list[str]:
