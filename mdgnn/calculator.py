@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from mdgnn.potential import evaluate, stress
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-class MDGNNCalculator(Calculator):  # type: ignore[misc]
+class MDGNNCalculator(Calculator):
     """Energy, forces and stress of a model for ASE.
 
     The result depends on the atoms alone: not on earlier calls, on when the neighbour list was rebuilt, or on the
@@ -42,12 +42,16 @@ class MDGNNCalculator(Calculator):  # type: ignore[misc]
     1 Angstrom numerically, and the mass is 1, so that ASE's internal unit of time is tau.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties = [  # noqa: RUF012  (ASE declares it so)
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+    ]
 
-    def __init__(
-        self, model: str | Path | Model, device: str | None = None, dtype: str = "float32", skin: float = 0.3
-    ):
-        super().__init__()
+    def __init__(self, model: str | Path | Model, device: str | None = None, dtype: str = "float32", skin: float = 0.3):
+        super().__init__()  # type: ignore[no-untyped-call]
         if dtype not in DTYPES:
             raise ValueError(f"expected dtype 'float32' or 'float64', got {dtype!r}")
         loaded = load(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
@@ -73,12 +77,14 @@ class MDGNNCalculator(Calculator):  # type: ignore[misc]
         PropertyNotImplementedError
             Stress was asked for without a cell volume.
         """
-        super().calculate(atoms, properties, system_changes)
-        atoms = self.atoms
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        if atoms is None:
+            atoms = self.atoms
+        assert atoms is not None
+        check_atoms(atoms, self.model)
         volume = abs(np.linalg.det(atoms.cell.array))
         if "stress" in properties and not volume > 0:
             raise PropertyNotImplementedError("stress needs a cell with a positive volume; this one has none")
-        check_atoms(atoms, self.model)
         edges = self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc)
         check_distances(edges)
         graph = Graph.from_edges(atoms.numbers, edges, atoms.cell.array).to(self.device)
@@ -117,7 +123,7 @@ def check_atoms(atoms: Atoms, model: Model) -> None:
                 f"got {symbols[0]} for atom 0 and {symbols[other[0]]} for atom {other[0]}"
             )
         return
-    known = range(model.config["n_elements"] + 1) if model.elements is None else model.elements
+    known: Any = range(model.config["n_elements"] + 1) if model.elements is None else model.elements
     unknown = np.flatnonzero(~np.isin(numbers, list(known)))
     if len(unknown):
         names = ", ".join(Atoms(numbers=list(known)).get_chemical_symbols())
@@ -131,7 +137,9 @@ def check_distances(edges: Edges) -> None:
     """Raise a ValueError that names two atoms at one place."""
     if len(edges.distances) and edges.distances.min() == 0:
         e = int(edges.distances.argmin())
-        raise ValueError(f"expected atoms at different places, but atoms {edges.receivers[e]} and {edges.senders[e]} coincide")
+        raise ValueError(
+            f"expected atoms at different places, but atoms {edges.receivers[e]} and {edges.senders[e]} coincide"
+        )
 
 
 def check_results(results: dict[str, Any]) -> None:

@@ -124,4 +124,6 @@ def _locate(name_or_path: str | Path) -> Path:
     names = pretrained_names()
     if str(name_or_path) in names:
         return Path(str(resources.files("mdgnn") / "pretrained" / f"{name_or_path}.safetensors"))
-    raise FileNotFoundError(f"no model file {str(name_or_path)!r}, and no shipped model of that name ({', '.join(names)})")
+    raise FileNotFoundError(
+        f"no model file {str(name_or_path)!r}, and no shipped model of that name ({', '.join(names)})"
+    )

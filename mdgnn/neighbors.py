@@ -163,6 +163,6 @@ def _pair_cutoffs(
     limit = np.zeros(len(edges.senders))
     zi, zj = numbers[edges.receivers], numbers[edges.senders]
     for (a, b), value in cutoff.items():
-        za, zb = atomic_numbers.get(a, a), atomic_numbers.get(b, b)
+        za, zb = (atomic_numbers[z] if isinstance(z, str) else z for z in (a, b))
         limit[((zi == za) & (zj == zb)) | ((zi == zb) & (zj == za))] = value
     return limit

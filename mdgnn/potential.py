@@ -120,4 +120,5 @@ def assemble_virial(g: Tensor, graph: Graph) -> Tensor:
 
 def stress(virial: Tensor, cells: Tensor) -> Tensor:
     """(S, 3, 3) stress in energy per volume, positive under tension as in ASE: -virial / volume."""
-    return -virial / torch.linalg.det(cells).abs()[:, None, None]
+    volume: Tensor = torch.linalg.det(cells).abs()
+    return -virial / volume[:, None, None]

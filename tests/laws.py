@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
+
 from mdgnn import Graph, MDGNNCalculator, evaluate
 from mdgnn.potential import stress
 

@@ -70,9 +70,11 @@ def neighbor_cases():
     yield "negative-coordinates", _moved(triclinic(True), -50.0), 1.5
     yield "outside-open-box", _moved(triclinic((True, False, True)), [0, 37.0, 0]), 1.5
     yield "planar", Atoms("Ar9", [[x, y, 0] for x in range(3) for y in range(3)]), 1.5
-    yield "skewed-5-degrees", Atoms(
-        "Ar2", [[0, 0, 0], [1.0, 0.05, 0.4]], cell=[[3, 0, 0], [3, 0.262, 0], [0, 0, 3]], pbc=True
-    ), 1.5
+    yield (
+        "skewed-5-degrees",
+        Atoms("Ar2", [[0, 0, 0], [1.0, 0.05, 0.4]], cell=[[3, 0, 0], [3, 0.262, 0], [0, 0, 3]], pbc=True),
+        1.5,
+    )
     yield "duplicate-positions", Atoms("Ar3", [[0, 0, 0], [0, 0, 0], [1, 0, 0]]), 1.5
 
 

@@ -2,12 +2,13 @@
 
 import json
 
-import mdgnn
 import pytest
 import torch
+from safetensors.torch import save_file
+
+import mdgnn
 from mdgnn import LennardJones, SimpleGNN
 from mdgnn.model_file import ModelFileError, pretrained_names, read_header
-from safetensors.torch import save_file
 
 
 def some_model(dtype=torch.float32):
@@ -38,7 +39,9 @@ def test_lennard_jones_round_trip(tmp_path):
 @pytest.mark.parametrize("name", pretrained_names())
 def test_shipped_models(name):
     header = read_header(name)
-    assert {"format_version", "architecture", "elements", "cutoff", "units", "least_distance", "training"} <= set(header)
+    assert {"format_version", "architecture", "elements", "cutoff", "units", "least_distance", "training"} <= set(
+        header
+    )
     assert header["training"]["command"].startswith("python mdgnn/pretrained/")
     model = mdgnn.load(name)
     assert model.least_distance > 0.5 and model.config["envelope"] is not None

@@ -1,15 +1,16 @@
 """Every model under the laws; SimpleGNN against the lecture's code."""
 
 import laws
-import mdgnn
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.calculators.lj import LennardJones as ASELennardJones
 from lecture_code import LectureGNN
-from mdgnn import Graph, LennardJones, SimpleGNN, evaluate
 from systems import crystal, icosahedron, slab, triclinic, water
+
+import mdgnn
+from mdgnn import Graph, LennardJones, SimpleGNN, evaluate
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -127,9 +128,7 @@ def test_nve_drift_is_second_order(model):
 # --- Lennard-Jones ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("atoms", "energy"), [("2", -1.0), ("13", -44.326801)], ids=["dimer", "icosahedron"]
-)
+@pytest.mark.parametrize(("atoms", "energy"), [("2", -1.0), ("13", -44.326801)], ids=["dimer", "icosahedron"])
 def test_lennard_jones_minima(atoms, energy):
     from ase.optimize import BFGS
 

@@ -2,7 +2,6 @@
 
 import itertools
 
-import mdgnn
 import numpy as np
 import pytest
 import torch
@@ -11,8 +10,10 @@ from ase.geometry import complete_cell
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mdgnn.neighbors import NeighborList
 from systems import crystal, icosahedron, neighbor_cases, slab, triclinic, water
+
+import mdgnn
+from mdgnn.neighbors import NeighborList
 
 CASES = [pytest.param(atoms, cutoff, id=name) for name, atoms, cutoff in neighbor_cases()]
 
@@ -102,7 +103,9 @@ def test_unwrapping_changes_shifts_only(cells):
     moved.positions += shifts @ atoms.cell.array
     i, j, S, d = mdgnn.neighbor_list("ijSd", moved, 1.5)
     rows = sorted(zip(i, j, *(S + shifts[j] - shifts[i]).T, strict=True))
-    assert rows == list(zip(*mdgnn.neighbor_list("ij", atoms, 1.5), *mdgnn.neighbor_list("S", atoms, 1.5).T, strict=True))
+    assert rows == list(
+        zip(*mdgnn.neighbor_list("ij", atoms, 1.5), *mdgnn.neighbor_list("S", atoms, 1.5).T, strict=True)
+    )
     np.testing.assert_allclose(np.sort(d), np.sort(mdgnn.neighbor_list("d", atoms, 1.5)), atol=1e-11)
 
 
@@ -160,7 +163,9 @@ def test_infinite_cutoff_lists_all_pairs_of_an_open_system():
         mdgnn.neighbor_list("i", crystal(), np.inf)
 
 
-@pytest.mark.parametrize("atoms", [icosahedron(6), crystal() * 4, slab() * (4, 4, 1)], ids=["cluster", "crystal", "slab"])
+@pytest.mark.parametrize(
+    "atoms", [icosahedron(6), crystal() * 4, slab() * (4, 4, 1)], ids=["cluster", "crystal", "slab"]
+)
 def test_bits_do_not_depend_on_threads(atoms):
     results = []
     for n_threads in (1, 2, 5):

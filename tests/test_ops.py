@@ -2,12 +2,13 @@
 
 from importlib import import_module
 
-import mdgnn.ops
 import pytest
 import torch
 import torch.nn.functional as F
-from mdgnn.ops import Rows, concat_message, rows_by, scatter_add, silu
 from torch.autograd import gradcheck, gradgradcheck
+
+import mdgnn.ops
+from mdgnn.ops import Rows, concat_message, rows_by, scatter_add, silu
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 DEVICES = ["cpu", CUDA]
@@ -273,8 +274,9 @@ def test_silu_bits_do_not_depend_on_threads_or_position(dtype, n):
 
 
 def message_problem(n=5, width=4):
-    from mdgnn import Graph
     from systems import triclinic
+
+    from mdgnn import Graph
 
     graph = Graph.from_atoms(triclinic((True, True, False), n=n), 1.6)
     g = torch.Generator().manual_seed(0)

@@ -1,4 +1,5 @@
 #include "core/bind.hpp"
+
 #include "csr/csr.hpp"
 
 namespace py = pybind11;

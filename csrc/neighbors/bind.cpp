@@ -1,7 +1,8 @@
 // numpy in, numpy out. Shapes and dtypes are checked by pybind11 and by mdgnn/neighbors.py.
+#include "core/bind.hpp"
+
 #include <type_traits>
 
-#include "core/bind.hpp"
 #include "neighbors/neighbors.hpp"
 
 namespace py = pybind11;
@@ -19,9 +20,11 @@ void require_shape(const Array<T>& array, const char* name, std::vector<py::ssiz
     for (std::size_t d = 0; same && d < shape.size(); ++d) same = shape[d] < 0 || array.shape(d) == shape[d];
     if (!same) {
         std::string expected, got;
-        for (auto s : shape) expected += (expected.empty() ? "" : ", ") + (s < 0 ? std::string("N") : std::to_string(s));
+        for (auto s : shape)
+            expected += (expected.empty() ? "" : ", ") + (s < 0 ? std::string("N") : std::to_string(s));
         for (py::ssize_t d = 0; d < array.ndim(); ++d) got += (d ? ", " : "") + std::to_string(array.shape(d));
-        throw std::invalid_argument(std::string("expected ") + name + " of shape (" + expected + "), got (" + got + ")");
+        throw std::invalid_argument(std::string("expected ") + name + " of shape (" + expected + "), got (" + got +
+                                    ")");
     }
 }
 
@@ -69,9 +72,8 @@ py::tuple edges_within(const Array<T>& positions, const Array<T>& cell, const Pb
     }
     const auto n_edges = static_cast<py::ssize_t>(list.senders.size());
     const auto n_rows = static_cast<py::ssize_t>(list.row_ptr.size());
-    return py::make_tuple(to_numpy(std::move(list.row_ptr), {n_rows}),
-                          to_numpy(std::move(edges.receivers), {n_edges}), to_numpy(std::move(list.senders), {n_edges}),
-                          to_numpy(std::move(list.shifts), {n_edges, 3}),
+    return py::make_tuple(to_numpy(std::move(list.row_ptr), {n_rows}), to_numpy(std::move(edges.receivers), {n_edges}),
+                          to_numpy(std::move(list.senders), {n_edges}), to_numpy(std::move(list.shifts), {n_edges, 3}),
                           to_numpy(std::move(edges.vectors), {n_edges, 3}),
                           to_numpy(std::move(edges.distances), {n_edges}));
 }

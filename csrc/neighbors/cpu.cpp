@@ -139,8 +139,7 @@ class CellList {
         if (!(std::abs(volume) > 1e-12 * size) || !std::isfinite(volume))
             throw std::invalid_argument(
                 "expected linearly independent, finite cell vectors on the periodic axes, got a singular cell");
-        for (int k = 0; k < 3; ++k)
-            grid_.dual[k] = scaled(cross(basis[(k + 1) % 3], basis[(k + 2) % 3]), 1 / volume);
+        for (int k = 0; k < 3; ++k) grid_.dual[k] = scaled(cross(basis[(k + 1) % 3], basis[(k + 2) % 3]), 1 / volume);
 
         double high[3], farthest = 0;
         for (int k = 0; k < 3; ++k) grid_.low[k] = std::numeric_limits<double>::infinity(), high[k] = -grid_.low[k];
@@ -160,8 +159,8 @@ class CellList {
         double scale = farthest + std::min<double>(cutoff_, farthest);
         for (int k = 0; k < 3; ++k) scale += norm(cell_[k]);
         const double condition = size / std::abs(volume);
-        const double margin = 64 * scale *
-                              (std::numeric_limits<T>::epsilon() + std::numeric_limits<double>::epsilon() * condition);
+        const double margin =
+            64 * scale * (std::numeric_limits<T>::epsilon() + std::numeric_limits<double>::epsilon() * condition);
         const double reach = static_cast<double>(cutoff_) + margin;
 
         double extent[3], wanted[3];
@@ -321,9 +320,9 @@ EdgeList edges_within(const Structure<T>& structure, const std::int64_t* row_ptr
     return list;
 }
 
-#define MDGNN_INSTANTIATE(T)                                                                               \
-    template EdgeList neighbors<T>(const Structure<T>&, T, bool, int);                                     \
-    template EdgeList edges_within<T>(const Structure<T>&, const std::int64_t*, const std::int64_t*,       \
+#define MDGNN_INSTANTIATE(T)                                                                         \
+    template EdgeList neighbors<T>(const Structure<T>&, T, bool, int);                               \
+    template EdgeList edges_within<T>(const Structure<T>&, const std::int64_t*, const std::int64_t*, \
                                       const std::int32_t*, T, EdgeVectors<T>&);
 MDGNN_INSTANTIATE(float)
 MDGNN_INSTANTIATE(double)

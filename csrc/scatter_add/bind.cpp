@@ -1,5 +1,6 @@
 // Compiled twice: into _C for the CPU and, with MDGNN_CUDA_MODULE, into _C_cuda; both modules offer the same functions.
 #include "core/bind.hpp"
+
 #include "scatter_add/scatter_add.hpp"
 
 namespace py = pybind11;
@@ -13,9 +14,9 @@ namespace device = cuda;
 namespace device = cpu;
 #endif
 
-using RowsTuple = std::tuple<Address, Address, Address, std::int64_t>;    // row_ptr, index, edge, n_rows
-using MatrixTuple = std::tuple<Address, std::int64_t, std::int64_t>;      // data, rows, cols
-using ContextTuple = std::tuple<int, int, Address>;                       // n_threads, device, stream
+using RowsTuple = std::tuple<Address, Address, Address, std::int64_t>;             // row_ptr, index, edge, n_rows
+using MatrixTuple = std::tuple<Address, std::int64_t, std::int64_t>;               // data, rows, cols
+using ContextTuple = std::tuple<int, int, Address>;                                // n_threads, device, stream
 using OpTuple = std::tuple<int, RowsTuple, RowsTuple, MatrixTuple, Address, int>;  // itemsize first, then ScatterAdd
 
 Rows rows(const RowsTuple& t) {
@@ -46,7 +47,8 @@ void bind_scatter_add(py::module_& m) {
     m.def("scatter_add", [](const OpTuple& op, const MatrixTuple& out, Address argmax, const ContextTuple& where) {
         py::gil_scoped_release release;
         dispatch_float(std::get<0>(op), [&]<class T>(T) {
-            device::scatter_add<T>(scatter_add_of<T>(op), matrix<T>(out), pointer<std::int64_t>(argmax), context(where));
+            device::scatter_add<T>(scatter_add_of<T>(op), matrix<T>(out), pointer<std::int64_t>(argmax),
+                                   context(where));
         });
     });
     m.def("scatter_add_backward", [](const OpTuple& op, const MatrixTuple& grad, Address argmax,
@@ -58,17 +60,18 @@ void bind_scatter_add(py::module_& m) {
                                             pointer<T>(grad_weight), context(where));
         });
     });
-    m.def("scatter_add_double_backward",
-          [](const OpTuple& op, const MatrixTuple& grad, const MatrixTuple& grad2_values, Address grad2_weight,
-             const MatrixTuple& out_grad, const MatrixTuple& out_values, Address out_weight, const ContextTuple& where) {
-              py::gil_scoped_release release;
-              dispatch_float(std::get<0>(op), [&]<class T>(T) {
-                  device::scatter_add_double_backward<T>(
-                      scatter_add_of<T>(op), matrix<const T>(grad), matrix<const T>(grad2_values),
-                      pointer<const T>(grad2_weight), matrix<T>(out_grad), matrix<T>(out_values),
-                      pointer<T>(out_weight), context(where));
-              });
-          });
+    m.def(
+        "scatter_add_double_backward",
+        [](const OpTuple& op, const MatrixTuple& grad, const MatrixTuple& grad2_values, Address grad2_weight,
+           const MatrixTuple& out_grad, const MatrixTuple& out_values, Address out_weight, const ContextTuple& where) {
+            py::gil_scoped_release release;
+            dispatch_float(std::get<0>(op), [&]<class T>(T) {
+                device::scatter_add_double_backward<T>(scatter_add_of<T>(op), matrix<const T>(grad),
+                                                       matrix<const T>(grad2_values), pointer<const T>(grad2_weight),
+                                                       matrix<T>(out_grad), matrix<T>(out_values),
+                                                       pointer<T>(out_weight), context(where));
+            });
+        });
 }
 
 }  // namespace mdgnn

@@ -46,19 +46,20 @@ T dot_row(std::int64_t n, const T* x, const T* y) {
 template <class T>
 void sum_rows(const ScatterAdd<T>& op, Matrix<const T> x, const T* w, Matrix<const T> x2, const T* w2, Matrix<T> out,
               const Context& context) {
-    parallel_for(op.rows.n_rows, grain(op.rows, out.cols), context.n_threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-            T* y = out.row(i);
-            for (std::int64_t f = 0; f < out.cols; ++f) y[f] = T(0);
-            for (std::int64_t k = op.rows.row_ptr[i]; k < op.rows.row_ptr[i + 1]; ++k) {
-                const std::int64_t j = entry(op.rows.index, k);
-                if (x) add_row(out.cols, weight_of(w, op.rows, k), x.row(j), y);
-                if (x2) add_row(out.cols, weight_of(w2, op.rows, k), x2.row(j), y);
-            }
-            const T scale = row_scale<T>(op.rows, i, op.reduce);
-            for (std::int64_t f = 0; f < out.cols; ++f) y[f] *= scale;
-        }
-    });
+    parallel_for(op.rows.n_rows, grain(op.rows, out.cols), context.n_threads,
+                 [&](std::int64_t begin, std::int64_t end) {
+                     for (std::int64_t i = begin; i < end; ++i) {
+                         T* y = out.row(i);
+                         for (std::int64_t f = 0; f < out.cols; ++f) y[f] = T(0);
+                         for (std::int64_t k = op.rows.row_ptr[i]; k < op.rows.row_ptr[i + 1]; ++k) {
+                             const std::int64_t j = entry(op.rows.index, k);
+                             if (x) add_row(out.cols, weight_of(w, op.rows, k), x.row(j), y);
+                             if (x2) add_row(out.cols, weight_of(w2, op.rows, k), x2.row(j), y);
+                         }
+                         const T scale = row_scale<T>(op.rows, i, op.reduce);
+                         for (std::int64_t f = 0; f < out.cols; ++f) y[f] *= scale;
+                     }
+                 });
 }
 
 // out[j] = sum over the edges that gather value j of w * scale_i * g[i]
@@ -103,20 +104,22 @@ void dot_rows(const ScatterAdd<T>& op, Matrix<const T> g, Matrix<const T> x, T* 
 
 template <class T>
 void max_rows(const ScatterAdd<T>& op, Matrix<T> out, std::int64_t* argmax, const Context& context) {
-    parallel_for(op.rows.n_rows, grain(op.rows, out.cols), context.n_threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-            T* y = out.row(i);
-            std::int64_t* winner = argmax + i * out.cols;
-            const std::int64_t first = op.rows.row_ptr[i], last = op.rows.row_ptr[i + 1];
-            for (std::int64_t f = 0; f < out.cols; ++f) y[f] = T(0), winner[f] = -1;
-            for (std::int64_t k = first; k < last; ++k) {
-                const T* x = op.values.row(entry(op.rows.index, k));
-                const T w = weight_of(op.weight, op.rows, k);
-                for (std::int64_t f = 0; f < out.cols; ++f)
-                    if (k == first || replaces_maximum(w * x[f], y[f])) y[f] = w * x[f], winner[f] = entry(op.rows.edge, k);
-            }
-        }
-    });
+    parallel_for(op.rows.n_rows, grain(op.rows, out.cols), context.n_threads,
+                 [&](std::int64_t begin, std::int64_t end) {
+                     for (std::int64_t i = begin; i < end; ++i) {
+                         T* y = out.row(i);
+                         std::int64_t* winner = argmax + i * out.cols;
+                         const std::int64_t first = op.rows.row_ptr[i], last = op.rows.row_ptr[i + 1];
+                         for (std::int64_t f = 0; f < out.cols; ++f) y[f] = T(0), winner[f] = -1;
+                         for (std::int64_t k = first; k < last; ++k) {
+                             const T* x = op.values.row(entry(op.rows.index, k));
+                             const T w = weight_of(op.weight, op.rows, k);
+                             for (std::int64_t f = 0; f < out.cols; ++f)
+                                 if (k == first || replaces_maximum(w * x[f], y[f]))
+                                     y[f] = w * x[f], winner[f] = entry(op.rows.edge, k);
+                         }
+                     }
+                 });
 }
 
 // Serial: a maximum's gradient touches one edge per (row, feature), far less than a pass over the edges.
@@ -169,7 +172,7 @@ void scatter_add_double_backward(const ScatterAdd<T>& op, Matrix<const T> grad, 
 }
 
 #define MDGNN_INSTANTIATE(T)                                                                                         \
-    template void scatter_add<T>(const ScatterAdd<T>&, Matrix<T>, std::int64_t*, const Context&);                   \
+    template void scatter_add<T>(const ScatterAdd<T>&, Matrix<T>, std::int64_t*, const Context&);                    \
     template void scatter_add_backward<T>(const ScatterAdd<T>&, Matrix<const T>, const std::int64_t*, Matrix<T>, T*, \
                                           const Context&);                                                           \
     template void scatter_add_double_backward<T>(const ScatterAdd<T>&, Matrix<const T>, Matrix<const T>, const T*,   \

@@ -159,7 +159,7 @@ void scatter_add_double_backward(const ScatterAdd<T>& op, Matrix<const T> grad, 
 }
 
 #define MDGNN_INSTANTIATE(T)                                                                                         \
-    template void scatter_add<T>(const ScatterAdd<T>&, Matrix<T>, std::int64_t*, const Context&);                   \
+    template void scatter_add<T>(const ScatterAdd<T>&, Matrix<T>, std::int64_t*, const Context&);                    \
     template void scatter_add_backward<T>(const ScatterAdd<T>&, Matrix<const T>, const std::int64_t*, Matrix<T>, T*, \
                                           const Context&);                                                           \
     template void scatter_add_double_backward<T>(const ScatterAdd<T>&, Matrix<const T>, Matrix<const T>, const T*,   \

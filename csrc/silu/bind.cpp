@@ -1,4 +1,5 @@
 #include "core/bind.hpp"
+
 #include "silu/silu.hpp"
 
 namespace py = pybind11;

@@ -2,11 +2,10 @@
 // on the number of threads. Here every element gets the same arithmetic.
 // Parallelisation: fixed chunks of 8,192 elements over threads. Memory traffic: each input once, the output once.
 // Alternatives that lost: torch operators for exp, sum, reciprocal and product (five passes instead of one).
-#include "silu/silu.hpp"
-
 #include "core/exp.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
+#include "silu/silu.hpp"
 
 namespace mdgnn::cpu {
 namespace {
@@ -36,15 +35,15 @@ inline T curvature(T x) {
 }
 
 // One set of loops per type: the attribute needs functions that are not templates.
-#define MDGNN_LOOPS(T)                                                                           \
-    MDGNN_SIMD_CLONES void apply(std::int64_t n, const T* x, T* y) {                             \
-        for (std::int64_t i = 0; i < n; ++i) y[i] = value(x[i]);                                 \
-    }                                                                                            \
-    MDGNN_SIMD_CLONES void apply(std::int64_t n, const T* g, const T* x, T* y) {                 \
-        for (std::int64_t i = 0; i < n; ++i) y[i] = g[i] * slope(x[i]);                          \
-    }                                                                                            \
-    MDGNN_SIMD_CLONES void apply(std::int64_t n, const T* a, const T* g, const T* x, T* y) {     \
-        for (std::int64_t i = 0; i < n; ++i) y[i] = a[i] * g[i] * curvature(x[i]);               \
+#define MDGNN_LOOPS(T)                                                                       \
+    MDGNN_SIMD_CLONES void apply(std::int64_t n, const T* x, T* y) {                         \
+        for (std::int64_t i = 0; i < n; ++i) y[i] = value(x[i]);                             \
+    }                                                                                        \
+    MDGNN_SIMD_CLONES void apply(std::int64_t n, const T* g, const T* x, T* y) {             \
+        for (std::int64_t i = 0; i < n; ++i) y[i] = g[i] * slope(x[i]);                      \
+    }                                                                                        \
+    MDGNN_SIMD_CLONES void apply(std::int64_t n, const T* a, const T* g, const T* x, T* y) { \
+        for (std::int64_t i = 0; i < n; ++i) y[i] = a[i] * g[i] * curvature(x[i]);           \
     }
 MDGNN_LOOPS(float)
 MDGNN_LOOPS(double)
@@ -72,9 +71,9 @@ void silu_double_backward(std::int64_t n, const T* a, const T* grad, const T* x,
     run(n, context, a, grad, x, out);
 }
 
-#define MDGNN_INSTANTIATE(T)                                                                                 \
-    template void silu<T>(std::int64_t, const T*, T*, const Context&);                                       \
-    template void silu_backward<T>(std::int64_t, const T*, const T*, T*, const Context&);                    \
+#define MDGNN_INSTANTIATE(T)                                                              \
+    template void silu<T>(std::int64_t, const T*, T*, const Context&);                    \
+    template void silu_backward<T>(std::int64_t, const T*, const T*, T*, const Context&); \
     template void silu_double_backward<T>(std::int64_t, const T*, const T*, const T*, T*, const Context&);
 MDGNN_INSTANTIATE(float)
 MDGNN_INSTANTIATE(double)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph, add_ends, sum_over_neighbours
-from mdgnn.nn import apply_mlp, cosine_cutoff, gaussian_basis, mlp, polynomial_cutoff
+from mdgnn.nn import apply_mlp, cosine_cutoff, gaussian_basis, linears, mlp, polynomial_cutoff
 from mdgnn.ops import concat_message, silu
 from mdgnn.potential import total_energy
 
@@ -26,19 +26,24 @@ N_NUMBERS = 120  # size of the table of atomic numbers; its last entry stands fo
 class MessagePassingLayer(nn.Module):
     """One layer: message, aggregation, residual update. Parameter names are the lecture's."""
 
+    message_mlp: nn.Sequential
+    update_mlp: nn.Sequential
+
     def __init__(self, node_dim: int, edge_dim: int, hidden_dim: int, aggregation: str):
         super().__init__()
         self.message_mlp = mlp(2 * node_dim + edge_dim, hidden_dim, hidden_dim)
         self.update_mlp = mlp(node_dim + hidden_dim, hidden_dim, node_dim)
         self.aggregation = aggregation
 
-    def forward(self, h: Tensor, edge_part: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
+    def forward(
+        self, h: Tensor, edge_part: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph
+    ) -> Tensor:
         """(N, node_dim) -> (N, node_dim).
 
         edge_part (E, hidden_dim) is the first Linear's share of the basis, with its bias; envelope (E,);
         n_neighbours (N, 1) = sum of the envelope.
         """
-        first, _, second = self.message_mlp
+        first, second = linears(self.message_mlp)
         (n_nodes, node_dim), hidden_dim = h.shape, edge_part.shape[1]
         ends = first.weight[:, : 2 * node_dim].view(hidden_dim, 2, node_dim).transpose(0, 1).reshape(-1, node_dim)
         ends = F.linear(h, ends).view(2 * n_nodes, hidden_dim)
@@ -93,12 +98,18 @@ class SimpleGNN(nn.Module):
         **options: Any,
     ):
         super().__init__()
-        known = {"basis": (0.5, 5.0, 0.5), "readout": "sum", "shift": [0.0], "scale": [1.0], "units": "metal"}
-        known["least_distance"] = 0.0
+        known: dict[str, Any] = {
+            "basis": [0.5, 5.0, 0.5],
+            "readout": "sum",
+            "shift": [0.0],
+            "scale": [1.0],
+            "units": "metal",
+            "least_distance": 0.0,
+        }
         unknown = sorted(set(options) - set(known))
         if unknown:
             raise TypeError(f"SimpleGNN has no option {unknown[0]!r}; options are {', '.join(known)}")
-        options = {**known, **options}
+        options = {**known, **options, "basis": list(options.get("basis", known["basis"]))}
         if isinstance(elements, (list, tuple)):
             elements = [int(z) for z in elements]
             n_elements = len(elements)
@@ -132,6 +143,8 @@ class SimpleGNN(nn.Module):
         )
         self.output_mlp = mlp(node_dim, node_dim, 1)
         # Tables that follow from the configuration stay out of the state, whose names are the lecture's.
+        self.row_of: Tensor
+        self.affine: Tensor
         self.register_buffer("row_of", _element_rows(elements, n_elements), persistent=False)
         affine = [_per_row(options[name], n_elements) for name in ("scale", "shift")]
         self.register_buffer("affine", torch.stack(affine, dim=1), persistent=False)
@@ -161,7 +174,7 @@ class SimpleGNN(nn.Module):
             n_neighbours = graph.row_ptr.diff()[:, None].to(h.dtype)
         # The share of the basis in every layer's messages, in one product.
         node_dim = h.shape[1]
-        firsts = [next(iter(layer.message_mlp)) for layer in self.layers]
+        firsts = [linears(layer.message_mlp)[0] for layer in self.layers]  # type: ignore[arg-type]
         edge_parts = F.linear(
             basis,
             torch.cat([first.weight[:, 2 * node_dim :] for first in firsts]),
@@ -193,15 +206,13 @@ class SimpleGNN(nn.Module):
     def _rows(self, atomic_numbers: Tensor) -> Tensor:
         """Rows of the embedding, checked on the CPU; a GPU checks them itself."""
         if atomic_numbers.device.type != "cpu" or torch.compiler.is_compiling() or self.elements == "any":
-            return self.row_of[atomic_numbers]  # type: ignore[no-any-return, index]
-        rows = self.row_of[atomic_numbers.clamp(-1, N_NUMBERS)]  # type: ignore[index]
+            return self.row_of[atomic_numbers]
+        rows = self.row_of[atomic_numbers.clamp(-1, N_NUMBERS)]
         if len(rows) and int(rows.min()) < 0:
             atom = int((rows < 0).nonzero()[0])
             known = f"{self.elements}" if self.elements else f"0 .. {self.config['n_elements']}"
-            raise ValueError(
-                f"expected atomic numbers out of {known}, got {int(atomic_numbers[atom])} for atom {atom}"
-            )
-        return rows  # type: ignore[no-any-return]
+            raise ValueError(f"expected atomic numbers out of {known}, got {int(atomic_numbers[atom])} for atom {atom}")
+        return rows
 
 
 def _require(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
@@ -223,7 +234,7 @@ def _element_rows(elements: str | list[int] | None, n_elements: int) -> Tensor:
 
 def _per_row(values: float | list[float], n_elements: int) -> Tensor:
     """(n_elements + 1,): one number for all rows, or one for each element (rows 1 ..)."""
-    given = torch.atleast_1d(torch.as_tensor(values, dtype=torch.get_default_dtype()))
+    given: Tensor = torch.atleast_1d(torch.as_tensor(values, dtype=torch.get_default_dtype()))
     if len(given) == 1:
         return given.repeat(n_elements + 1)
     if len(given) != n_elements:

@@ -17,7 +17,9 @@ from mdgnn.ops.silu import backward as silu_backward
 from mdgnn.ops.silu import silu
 
 
-def reference(edge_part: Tensor, ends: Tensor, both: tuple[Rows, Rows], by_receiver: Rows, weight: Tensor | None) -> Tensor:
+def reference(
+    edge_part: Tensor, ends: Tensor, both: tuple[Rows, Rows], by_receiver: Rows, weight: Tensor | None
+) -> Tensor:
     """The specification, differentiable as often as `scatter_add` is."""
     x = edge_part + scatter_add(ends, both[0], columns=both[1])
     return scatter_add(silu(x), by_receiver, weight)
@@ -71,6 +73,7 @@ class _ConcatMessage(torch.autograd.Function):
             return tuple(next(found) if w else None for w in need)
         values = silu(x) if need[4] else x  # they matter for the weight's gradient alone
         g, grad_weight = backward(grad, values, ctx.by_receiver, weight, wanted=(True, need[4]))
+        assert g is not None
         g = silu_backward(g, x)
         grad_ends = forward(g, ctx.both[1], None, "sum")[0] if need[1] else None
         return g, grad_ends, None, None, grad_weight

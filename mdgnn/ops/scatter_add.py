@@ -106,7 +106,7 @@ def _kernels(tensor: Tensor) -> tuple[Any, tuple[int, int, int]]:
 
 
 def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
-    return (0, 0, 0) if tensor is None else (tensor.data_ptr(), *tensor.shape)  # type: ignore[return-value]
+    return (0, 0, 0) if tensor is None else (tensor.data_ptr(), *tensor.shape)
 
 
 def _contiguous(tensor: Tensor | None) -> Any:
@@ -149,9 +149,7 @@ def backward(
     grad_weight = torch.empty_like(weight) if wanted[1] and weight is not None else None
     op = (values.element_size(), rows.addresses, column_addresses, _matrix(values), address(weight), _REDUCE[reduce])
     kernels, where = _kernels(values)
-    kernels.scatter_add_backward(
-        op, _matrix(grad), address(argmax), _matrix(grad_values), address(grad_weight), where
-    )
+    kernels.scatter_add_backward(op, _matrix(grad), address(argmax), _matrix(grad_values), address(grad_weight), where)
     return grad_values, grad_weight
 
 
@@ -176,9 +174,7 @@ def double_backward(
     op = (values.element_size(), rows.addresses, column_addresses, _matrix(values), address(weight), _REDUCE[reduce])
     kernels, where = _kernels(values)
     given = (_matrix(grad), _matrix(grad2_values), address(grad2_weight))
-    kernels.scatter_add_double_backward(
-        op, *given, _matrix(out_grad), _matrix(out_values), address(out_weight), where
-    )
+    kernels.scatter_add_double_backward(op, *given, _matrix(out_grad), _matrix(out_values), address(out_weight), where)
     return out_grad, out_values, out_weight
 
 
@@ -187,7 +183,9 @@ def double_backward(
 
 class _Forward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, rows: Rows, weight: Tensor | None, columns: Rows | None, reduce: str) -> Tensor:
+    def forward(
+        ctx: Any, values: Tensor, rows: Rows, weight: Tensor | None, columns: Rows | None, reduce: str
+    ) -> Tensor:
         out, argmax = forward(values, rows, weight, reduce)
         ctx.rows, ctx.columns, ctx.argmax, ctx.reduce = rows, columns, argmax, reduce
         ctx.save_for_backward(values, weight)

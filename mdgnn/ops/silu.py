@@ -1,6 +1,7 @@
 """silu: x / (1 + exp(-x)) whose bits do not depend on the number of threads, as torch's do on a CPU.
 
-The derivative ladder is forward, backward, double backward; a third derivative is refused. Devices other than the CPU, and torch.compile, use torch's.
+The derivative ladder is forward, backward, double backward; a third derivative is refused. Devices other than the CPU,
+and torch.compile, use torch's.
 """
 
 from typing import Any

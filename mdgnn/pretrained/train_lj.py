@@ -66,7 +66,9 @@ for positions in frames():
         shortest = min(shortest, float(graph.vectors.norm(dim=1).amin()) if graph.n_edges else np.inf)
 data = [data[i] for i in rng.permutation(len(data))]
 train, test = data[200:], [d for d in data[:200] if d[2].abs().max() < 50]  # errors where dynamics happens
-print(f"{len(train)} training frames, shortest distance {shortest:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
+print(
+    f"{len(train)} training frames, shortest distance {shortest:.3f}, {time.perf_counter() - start:.0f} s", flush=True
+)
 
 model = SimpleGNN(1, 32, 24, 2, cutoff=3.5, envelope="polynomial", elements="any", units="lj",
                   basis=(0.7, 3.5, 0.2), shift=-3.0, scale=1.0, least_distance=shortest)  # fmt: skip
