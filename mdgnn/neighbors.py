@@ -51,7 +51,7 @@ class NeighborList:
         self._reference: tuple[Any, ...] | None = None
         self._list: Any = None
 
-    def update(self, positions: ArrayLike, cell: ArrayLike = np.zeros((3, 3)), pbc: ArrayLike = False) -> Edges:
+    def update(self, positions: ArrayLike, cell: ArrayLike = (0.0, 0.0, 0.0), pbc: ArrayLike = False) -> Edges:
         """The edges for these positions (N, 3), cell (3, 3; rows are vectors) and pbc (3).
 
         Raises

@@ -214,9 +214,10 @@ def test_relaxes_perturbed_clusters_to_the_true_minima():
 
     starts = {13: icosahedron(2), 38: Octahedron("Ar", 4, 1, latticeconstant=1.09 * 2**0.5), 55: icosahedron(3)}
     minima = {13: -44.326801, 38: -173.928427, 55: -279.248470}
-    for n, atoms in starts.items():
+    for n, seed in [(n, seed) for n in starts for seed in (0, 1, 2)]:
+        atoms = starts[n].copy()
         assert len(atoms) == n
-        atoms.positions += np.random.default_rng(n).normal(0, 0.1, atoms.positions.shape)
+        atoms.positions += np.random.default_rng(seed).normal(0, 0.1, atoms.positions.shape)
         atoms.calc = MDGNNCalculator("lj")
         assert BFGS(atoms, logfile=None).run(fmax=0.01, steps=1000)
         true = MDGNNCalculator(LennardJones(), dtype="float64").get_potential_energy(atoms)

@@ -1,0 +1,34 @@
+"""What the README shows runs as it stands there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+
+
+def test_python_blocks(capsys):
+    blocks = [code for language, code in BLOCKS if language == "python"]
+    assert len(blocks) == 1 and len(blocks[0].strip().splitlines()) <= 14
+    exec(compile(blocks[0], "README.md", "exec"), {})
+    assert -279 < float(capsys.readouterr().out) < -265
+
+
+def test_shell_blocks(tmp_path):
+    lines = [line.split("#")[0].strip() for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
+    assert [line for line in lines if line.startswith("make")] == ["make demo", "make test"]
+    commands = [line for line in lines if line.startswith("mdgnn")]
+    assert len(commands) == 4
+    for command in commands:
+        program = [sys.executable, "-c", "from mdgnn.cli import main; main()", *shlex.split(command)[1:]]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert "400" in (tmp_path / "run" / "summary.json").read_text()
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
+        assert (Path(__file__).parent.parent / target).exists(), target
