@@ -57,18 +57,11 @@ def label(positions):
 
 
 start = time.perf_counter()
-shortest = np.inf
-data = []
-for positions in frames():
-    graph, energy, forces = label(positions)
-    if energy / len(positions) < 10:  # drop the few on which atoms nearly coincide
-        data.append((graph, energy, forces))
-        shortest = min(shortest, float(graph.vectors.norm(dim=1).amin()) if graph.n_edges else np.inf)
+data = [d for d in map(label, frames()) if d[1] / d[0].n_atoms < 10]  # without the few whose atoms nearly coincide
+shortest = min(float(graph.vectors.norm(dim=1).amin()) for graph, _, _ in data if graph.n_edges)
 data = [data[i] for i in rng.permutation(len(data))]
 train, test = data[200:], [d for d in data[:200] if d[2].abs().max() < 50]  # errors where dynamics happens
-print(
-    f"{len(train)} training frames, shortest distance {shortest:.3f}, {time.perf_counter() - start:.0f} s", flush=True
-)
+print(f"{len(train)} frames, shortest distance {shortest:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
 
 model = SimpleGNN(1, 32, 24, 2, cutoff=3.5, envelope="polynomial", elements="any", units="lj",
                   basis=(0.7, 3.5, 0.2), shift=-3.0, scale=1.0, least_distance=shortest)  # fmt: skip
