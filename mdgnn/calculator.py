@@ -15,6 +15,7 @@ from mdgnn.model_file import Model, load
 from mdgnn.neighbors import Edges, NeighborList
 from mdgnn.potential import evaluate, stress
 
+COINCIDENT = 1e-8  # closer atoms are at one place: images differ by rounding
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -135,7 +136,7 @@ def check_atoms(atoms: Atoms, model: Model) -> None:
 
 def check_distances(edges: Edges) -> None:
     """Raise a ValueError that names two atoms at one place."""
-    if len(edges.distances) and edges.distances.min() == 0:
+    if len(edges.distances) and edges.distances.min() < COINCIDENT:
         e = int(edges.distances.argmin())
         raise ValueError(
             f"expected atoms at different places, but atoms {edges.receivers[e]} and {edges.senders[e]} coincide"

@@ -76,9 +76,10 @@ class NeighborList:
             return False
         if r.size == 0:
             return True
-        # A pair comes closer by at most the sum of its two displacements; the factor leaves room for rounding.
+        # A pair comes closer by at most the sum of its two displacements; the rest leaves room for rounding.
+        rounding = 16 * float(np.finfo(r.dtype).eps) * float(np.abs(r).max() + np.abs(box).max())
         largest = float(np.square(r - r0).sum(axis=1).max())
-        return largest < (0.4999 * self.skin) ** 2
+        return bool(largest < max(0.0, 0.4999 * self.skin - rounding) ** 2)
 
 
 def _inputs(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> tuple[Any, Any, tuple[bool, bool, bool]]:

@@ -16,6 +16,15 @@ from systems import crystal, icosahedron, slab, triclinic, water
 from mdgnn import Graph, LennardJones, MDGNNCalculator, SimpleGNN, evaluate
 
 
+@pytest.fixture
+def one_thread():
+    """Thousands of steps of small systems: two threads gain little and lose much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def lj(**options):
     return MDGNNCalculator(LennardJones(cutoff=2.5), **{"dtype": "float64", **options})
 
@@ -97,14 +106,17 @@ def test_ase_caches_results():
 
 
 @pytest.mark.parametrize("optimizer", [BFGS, FIRE])
-def test_relaxation_and_cell_filter(optimizer):
+def test_relaxation(optimizer):
     cluster = icosahedron(2, 0.05)
     cluster.calc = MDGNNCalculator(LennardJones(), dtype="float64")
     assert optimizer(cluster, logfile=None).run(fmax=1e-3, steps=500)
     assert cluster.get_potential_energy() == pytest.approx(-44.326801, abs=1e-4)
+
+
+def test_relaxation_of_the_cell():
     solid = crystal(0.01)
     solid.calc = lj()
-    assert optimizer(UnitCellFilter(solid), logfile=None).run(fmax=1e-3, steps=500)
+    assert FIRE(UnitCellFilter(solid), logfile=None).run(fmax=1e-3, steps=500)
     assert np.abs(solid.get_stress()).max() < 5e-3
 
 
@@ -155,6 +167,15 @@ def test_bad_atoms_are_named(atoms, message, name):
     calc = MDGNNCalculator(name or LennardJones(cutoff=2.5))
     with pytest.raises(ValueError, match=message):
         calc.get_potential_energy(atoms)
+
+
+def test_coincidence_through_an_image_is_noticed():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        cell, place = rng.uniform(2, 9), rng.uniform(0, 9, 3)
+        atoms = Atoms("Ar2", [place, place + cell * np.eye(3)[0]], cell=[cell] * 3, pbc=True)
+        with pytest.raises(ValueError, match="atoms 0 and 1 coincide"):
+            lj().get_potential_energy(atoms)
 
 
 def test_unknown_element_is_named():
@@ -208,7 +229,7 @@ def test_isolated_atoms_and_one_atom():
             assert np.isfinite(atoms.get_potential_energy()) and np.abs(atoms.get_forces()).max() < 1e-8
 
 
-def test_relaxes_perturbed_clusters_to_the_true_minima():
+def test_relaxes_perturbed_clusters_to_the_true_minima(one_thread):
     """BFGS with the shipped model from starts perturbed by 0.1 sigma: true energy within 0.05 epsilon."""
     from ase.cluster import Octahedron
 
@@ -224,7 +245,7 @@ def test_relaxes_perturbed_clusters_to_the_true_minima():
         assert true == pytest.approx(minima[n], abs=0.05)
 
 
-def test_nve_of_the_shipped_model_conserves_energy():
+def test_nve_of_the_shipped_model_conserves_energy(one_thread):
     """LJ55 at T about 0.2, 10,000 steps of 0.002 tau: drift below 1e-4 epsilon per atom; halved dt, a fourth."""
     start = icosahedron(3)
     start.set_masses(np.ones(55))
@@ -233,7 +254,7 @@ def test_nve_of_the_shipped_model_conserves_energy():
     velocities = np.random.default_rng(0).normal(0, np.sqrt(0.4), (55, 3))  # equipartition halves it to T = 0.2
     velocities -= velocities.mean(0)
     spread = {}
-    for dt, steps in ((0.002, 10_000), (0.001, 4_000)):
+    for dt, steps in ((0.002, 10_000), (0.001, 2_000)):
         atoms = start.copy()
         atoms.calc = MDGNNCalculator("lj", dtype="float64" if dt == 0.001 else "float32")
         atoms.set_velocities(velocities)
@@ -247,5 +268,5 @@ def test_nve_of_the_shipped_model_conserves_energy():
             slope = np.polyfit(np.arange(len(energies)), energies, 1)[0]
             assert abs(slope * len(energies)) / 55 < 1e-4
             assert 0.1 < np.mean(temperatures[2000:]) < 0.3
-        spread[dt] = np.std(energies[: int(4 / dt)])
+        spread[dt] = np.std(energies[: int(2 / dt)])
     assert 3.2 < spread[0.002] / spread[0.001] < 4.8

@@ -132,6 +132,14 @@ def test_a_killed_run_continues_bit_for_bit(models, whole, ensemble, dtype):
     assert summary("killed")["steps_in_this_session"] == 75
 
 
+def test_a_run_killed_before_its_first_checkpoint_writes_no_frame_twice(models, whole):
+    command = [sys.executable, "-c", KILLED, "5", "md", *map(str, settings(models, "nve", "float64"))]
+    assert subprocess.run([*command, "--output", "killed"], timeout=120).returncode == -signal.SIGKILL
+    assert checkpoint.load(Path("killed/checkpoint.npz")).step == 0
+    run("--restart", "killed")
+    assert_same_run(whole / "nve", "killed")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_in_good_order(models, whole, monkeypatch, number):
     before = signal.getsignal(number)

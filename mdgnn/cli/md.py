@@ -144,10 +144,12 @@ class Simulation:
         rng: np.random.Generator,
         records: output.Records,
         folder: Path,
-        step: int = 0,
+        step: int | None = None,
     ):
         self.atoms, self.units, self.sha256 = system.atoms, system.units, system.sha256
-        self.settings, self.rng, self.records, self.folder, self.step = settings, rng, records, folder, step
+        self.settings, self.rng, self.records, self.folder = settings, rng, records, folder
+        self.fresh = step is None  # a restart from step 0 finds that step's frame written already
+        self.step = step or 0
         values = asdict(settings)
         self.temperature, self.timestep, self.friction = (values[k] for k in ("temperature", "timestep", "friction"))
         self.dynamics = self._dynamics()
@@ -162,7 +164,7 @@ class Simulation:
             output.progress(f"md {settings.structure}", settings.steps) as show,
             np.errstate(over="ignore", invalid="ignore"),  # the calculator refuses what is not finite, in words
         ):
-            if self.step == 0:
+            if self.fresh:
                 self._record()
                 self._save()
             while self.step < settings.steps and not stop.received:

@@ -112,6 +112,8 @@ class SimpleGNN(nn.Module):
         options = {**known, **options, "basis": list(options.get("basis", known["basis"]))}
         if isinstance(elements, (list, tuple)):
             elements = [int(z) for z in elements]
+            if len(set(elements)) < len(elements) or not all(0 < z < N_NUMBERS for z in elements):
+                raise ValueError(f"expected different atomic numbers from 1 to {N_NUMBERS - 1}, got {elements}")
             n_elements = len(elements)
         _require("envelope", envelope, (None, *ENVELOPES))
         _require("aggregation", aggregation, AGGREGATIONS)
@@ -144,10 +146,9 @@ class SimpleGNN(nn.Module):
         self.output_mlp = mlp(node_dim, node_dim, 1)
         # Tables that follow from the configuration stay out of the state, whose names are the lecture's.
         self.row_of: Tensor
-        self.affine: Tensor
         self.register_buffer("row_of", _element_rows(elements, n_elements), persistent=False)
         affine = [_per_row(options[name], n_elements) for name in ("scale", "shift")]
-        self.register_buffer("affine", torch.stack(affine, dim=1), persistent=False)
+        self.affine = torch.stack(affine, dim=1)  # no buffer: stays float64, so that large shifts lose nothing
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,13 +156,14 @@ class SimpleGNN(nn.Module):
         return self.rbf_centers.dtype
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
-        """(E, 3) edge vectors -> (N,) atomic energies.
+        """(E, 3) edge vectors -> (N,) atomic energies in float64.
 
         Raises
         ------
         ValueError
             For an atom whose element the model does not know.
         """
+        n_atoms, graph = graph.n_atoms, graph.padded
         kind = self._rows(graph.atomic_numbers)
         h = self.atom_embedding(kind)
         distances = torch.linalg.vector_norm(vectors, dim=1)
@@ -176,14 +178,14 @@ class SimpleGNN(nn.Module):
         node_dim = h.shape[1]
         firsts = [linears(layer.message_mlp)[0] for layer in self.layers]  # type: ignore[arg-type]
         edge_parts = F.linear(
-            basis,
+            F.pad(basis, (0, 0, 0, -len(basis) % 16)) if len(basis) < 128 else basis,  # as Graph.padded
             torch.cat([first.weight[:, 2 * node_dim :] for first in firsts]),
             torch.cat([first.bias for first in firsts]),
-        ).split(node_dim, dim=1)
+        )[: len(basis)].split(node_dim, dim=1)
         for layer, edge_part in zip(self.layers, edge_parts, strict=True):
             h = layer.forward(h, edge_part, envelope, n_neighbours, graph)
-        scale, shift = self.affine[kind].unbind(1)
-        return torch.addcmul(shift, apply_mlp(self.output_mlp, h).squeeze(1), scale)
+        scale, shift = self.affine.to(h.device)[kind].unbind(1)
+        return torch.addcmul(shift, apply_mlp(self.output_mlp, h).squeeze(1).to(torch.float64), scale)[:n_atoms]
 
     def forward(self, z: Tensor, positions: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
         """The lecture's call: energy of one structure, or (S,) energies of a batch.
@@ -234,7 +236,7 @@ def _element_rows(elements: str | list[int] | None, n_elements: int) -> Tensor:
 
 def _per_row(values: float | list[float], n_elements: int) -> Tensor:
     """(n_elements + 1,): one number for all rows, or one for each element (rows 1 ..)."""
-    given: Tensor = torch.atleast_1d(torch.as_tensor(values, dtype=torch.get_default_dtype()))
+    given: Tensor = torch.atleast_1d(torch.as_tensor(values, dtype=torch.float64))
     if len(given) == 1:
         return given.repeat(n_elements + 1)
     if len(given) != n_elements:

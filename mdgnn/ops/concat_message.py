@@ -48,6 +48,8 @@ def concat_message(
     """
     if torch.compiler.is_compiling():
         return reference(edge_part, ends, both, by_receiver, weight)
+    if weight is not None and weight.dtype != edge_part.dtype:
+        raise ValueError(f"expected weight in {edge_part.dtype}, got {weight.dtype}")
     return _ConcatMessage.apply(edge_part, ends, both, by_receiver, weight)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -48,9 +48,25 @@ class Rows:
             setattr(self, name, array.contiguous())
         if self.row_ptr.shape[0] == 0:
             raise ValueError("expected rows.row_ptr with one entry more than rows, got none")
+        if self.row_ptr.device.type == "cpu":  # a GPU is not stopped to look
+            n_entries = self.row_ptr[-1] if self.index is None else self.index.shape[0]
+            if self.row_ptr[0] != 0 or self.row_ptr[-1] != n_entries or bool((self.row_ptr.diff() < 0).any()):
+                raise ValueError(f"expected rows.row_ptr to rise from 0 to the number of entries, {int(n_entries)}")
         if self.edge is not None and (self.index is None or self.edge.shape != self.index.shape):
             raise ValueError("expected rows.edge together with a rows.index of the same length")
         return self.row_ptr.data_ptr(), address(self.index), address(self.edge), self.n_rows
+
+    @cached_property
+    def n_values(self) -> int:
+        """The number of values that the entries need."""
+        if self.index is None:
+            return int(self.row_ptr[-1])
+        if self.index.numel() == 0:
+            return 0
+        low, high = self.index.aminmax()
+        if int(low) < 0:
+            raise ValueError(f"expected rows.index of at least 0, got {int(low)}")
+        return int(high) + 1
 
 
 def address(tensor: Tensor | None) -> int:
@@ -87,6 +103,8 @@ def transpose(rows: Rows, n_values: int) -> Rows:
 
 
 def _counting_sort(index: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    if index.ndim != 1 or index.dtype != torch.int64:
+        raise ValueError(f"expected an index as (E,) int64, got {tuple(index.shape)} {index.dtype}")
     index = index.contiguous()
     row_ptr = torch.zeros(n_rows + 1, dtype=torch.int64, device=index.device)
     order = torch.empty_like(index)

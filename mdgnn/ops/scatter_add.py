@@ -9,6 +9,7 @@ derivative at 13 atoms). A third derivative is refused.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -81,6 +82,10 @@ def _check(values: Tensor, rows: Rows, weight: Tensor | None, reduce: str) -> No
         raise ValueError(f"expected rows on the device of the values, {values.device}, got {rows.row_ptr.device}")
     if reduce not in _REDUCE:
         raise ValueError(f"expected reduce to be one of {', '.join(_REDUCE)}, got {reduce!r}")
+    if values.device.type == "cpu":
+        exact = rows.index is None  # then every value has its entry, and its gradient
+        if rows.n_values > values.shape[0] or (exact and rows.n_values < values.shape[0]):
+            raise ValueError(f"expected {rows.n_values} values for these rows, got {values.shape[0]}")
     if weight is not None:
         n_edges = values.shape[0] if rows.index is None else rows.index.shape[0]
         if weight.shape != (n_edges,) or weight.dtype != values.dtype or weight.device != values.device:
@@ -101,6 +106,8 @@ def _kernels(tensor: Tensor) -> tuple[Any, tuple[int, int, int]]:
     device = tensor.device
     if device.type == "cpu":
         return _C, (get_num_threads(), 0, 0)
+    if device.type != "cuda" or find_spec("mdgnn._C_cuda") is None:
+        raise RuntimeError(f"mdgnn was built without kernels for {device.type}; build it where nvcc is on the PATH")
     stream = torch.cuda.current_stream(device).cuda_stream
     return import_module("mdgnn._C_cuda"), (0, device.index, stream)
 
@@ -118,6 +125,8 @@ def _columns(rows: Rows, columns: Rows | None, n_values: int) -> tuple[Rows | No
     if rows.index is None:
         return None, _NO_ROWS
     columns = columns or transpose(rows, n_values)
+    if columns.n_rows != n_values:
+        raise ValueError(f"expected columns with a row for each of the {n_values} values, got {columns.n_rows}")
     return columns, columns.addresses
 
 
