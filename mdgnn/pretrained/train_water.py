@@ -88,5 +88,5 @@ for step in range(STEPS):
         print(step, mae, f"{time.perf_counter() - start:.0f} s", flush=True)
 
 record = {"label": "GFN2-xTB (tblite)", "seed": 0, "steps": STEPS, "frames": len(train), "errors_eV_and_eV_per_A": mae,
-          "command": "python mdgnn/pretrained/train_water.py"}  # fmt: skip
+          "command": f"python mdgnn/pretrained/train_water.py OUTPUT {STEPS}"}  # fmt: skip
 save(model, OUTPUT, record)
