@@ -93,6 +93,6 @@ for step in range(STEPS):
         energy_mae, relative = float(d_energy.abs().mean()), float(d_forces.abs().sum() / forces.abs().sum())
         print(f"{step} E {energy_mae:.5f} F {100 * relative:.2f} % {time.perf_counter() - start:.0f} s", flush=True)
 
-record = {"command": f"python mdgnn/pretrained/train_lj.py OUTPUT {STEPS}", "seed": 0, "steps": STEPS, "frames": len(train),
-          "energy_mae_per_atom": energy_mae, "relative_force_error": relative}  # fmt: skip
+record = {"command": f"python mdgnn/pretrained/train_lj.py OUTPUT {STEPS}", "seed": 0, "steps": STEPS,
+          "frames": len(train), "energy_mae_per_atom": energy_mae, "relative_force_error": relative}  # fmt: skip
 save(model, OUTPUT, record)
