@@ -2,7 +2,9 @@
 #include <pybind11/pybind11.h>
 
 namespace mdgnn {
+void bind_concat_message(pybind11::module_&);
 void bind_csr(pybind11::module_&);
+void bind_edge_basis(pybind11::module_&);
 void bind_neighbors(pybind11::module_&);
 void bind_scatter_add(pybind11::module_&);
 void bind_silu(pybind11::module_&);
@@ -10,7 +12,9 @@ void bind_silu(pybind11::module_&);
 
 PYBIND11_MODULE(_C, m) {
     m.doc() = "Compiled kernels of mdgnn for the CPU";
+    mdgnn::bind_concat_message(m);
     mdgnn::bind_csr(m);
+    mdgnn::bind_edge_basis(m);
     mdgnn::bind_neighbors(m);
     mdgnn::bind_scatter_add(m);
     mdgnn::bind_silu(m);

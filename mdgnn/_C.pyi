@@ -5,7 +5,39 @@ Rows = tuple[int, int, int, int]
 Matrix = tuple[int, int, int]
 Context = tuple[int, int, int]
 ScatterAdd = tuple[int, Rows, Rows, Matrix, int, int]
+ConcatMessage = tuple[int, Rows, Rows, Matrix, int, Matrix, int]
 
+def concat_message(op: ConcatMessage, out: Matrix, n_threads: int) -> None: ...
+def concat_message_backward(
+    op: ConcatMessage, grad: Matrix, grad_edge: Matrix, grad_ends: Matrix, grad_weight: int, n_threads: int
+) -> None: ...
+def concat_message_double_backward(
+    op: ConcatMessage,
+    grad: Matrix,
+    grad2: tuple[Matrix, Matrix, int],
+    out_grad: Matrix,
+    out_edge: Matrix,
+    out_ends: Matrix,
+    out_weight: int,
+    n_threads: int,
+) -> None: ...
+
+EdgeBasis = tuple[int, int, int, int, int, float]
+
+def edge_basis(op: EdgeBasis, distances: int, basis: int, n_threads: int) -> None: ...
+def edge_basis_backward(
+    op: EdgeBasis, grad_distances: int, grad_basis: int, grad_vectors: int, n_threads: int
+) -> None: ...
+def edge_basis_double_backward(
+    op: EdgeBasis,
+    grad2: int,
+    grad_distances: int,
+    grad_basis: int,
+    out_distances: int,
+    out_basis: int,
+    out_vectors: int,
+    n_threads: int,
+) -> None: ...
 def counting_sort(index: int, n_edges: int, n_rows: int, row_ptr: int, order: int) -> None: ...
 def neighbors(
     positions: NDArray[np.floating],

@@ -54,9 +54,19 @@ class Graph:
         return self.cells.shape[0]
 
     @cached_property
+    def n_neighbours(self) -> Tensor:
+        """(N, 1) float64: the number of edges that each atom receives."""
+        return self.row_ptr.diff()[:, None].to(torch.float64)
+
+    @cached_property
     def by_receiver(self) -> Rows:
         """Row i of arrays with a row per edge: the edges that atom i receives, which stand together."""
         return Rows(self.row_ptr)
+
+    @cached_property
+    def neighbours(self) -> Rows:
+        """Row i gathers from arrays with a row per atom: the senders of the edges that atom i receives."""
+        return Rows(self.row_ptr, self.senders)
 
     @cached_property
     def edges_of_senders(self) -> Rows:
@@ -102,24 +112,6 @@ class Graph:
             row_ptr=torch.cat([self.row_ptr, self.row_ptr[-1:].expand(extra)]),
             structure=torch.cat([self.structure, self.structure[:1].expand(extra)]),
         )
-
-    @cached_property
-    def both_ends(self) -> tuple[Rows, Rows]:
-        """What `add_ends` gathers: for each edge rows 2 j and 2 i + 1; and the same grouped by those rows."""
-        ends = torch.stack([2 * self.senders, 2 * self.receivers + 1], dim=1).reshape(-1)
-        sent, received = self.by_sender.row_ptr, self.row_ptr
-        counts = torch.stack([sent.diff(), received.diff()], dim=1).reshape(-1)
-        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        # Entry k of the senders' rows moves behind the receivers' rows of all atoms before it, and the other way round.
-        edges = torch.empty_like(ends)
-        assert self.by_sender.index is not None
-        edges[torch.arange(self.n_edges, device=ends.device) + received[:-1].repeat_interleave(sent.diff())] = (
-            self.by_sender.index
-        )
-        edges[torch.arange(self.n_edges, device=ends.device) + sent[1:].repeat_interleave(received.diff())] = (
-            self.edge_ptr[:-1]
-        )
-        return Rows(2 * self.edge_ptr, ends), Rows(ptr, edges)
 
     @classmethod
     def from_atoms(cls, atoms: Any, cutoff: float) -> "Graph":
@@ -210,12 +202,6 @@ class Graph:
 
     def to(self, device: torch.device | str) -> "Graph":
         return self.__class__(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-
-def add_ends(h: Tensor, graph: Graph) -> Tensor:
-    """(2 N, F) -> (E, F): ``h[2 senders] + h[2 receivers + 1]``; its derivative is a sum over rows, without atomics."""
-    rows, columns = graph.both_ends
-    return scatter_add(h, rows, columns=columns)
 
 
 def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:

@@ -79,15 +79,14 @@ def evaluate(
     dtype = dtype or model.dtype
     if not (forces or virial):
         with torch.set_grad_enabled(create_graph):
-            energies = model.atomic_energies(graph, graph.vectors.to(dtype))
+            energies = model.atomic_energies(graph.padded, graph.vectors.to(dtype))[: graph.n_atoms]
             return Prediction(total_energy(model, energies, graph), energies.to(torch.float64), None, None)
     vectors = graph.vectors.detach().to(dtype).requires_grad_()
     with torch.enable_grad():
-        energies = model.atomic_energies(graph, vectors)
+        energies = model.atomic_energies(graph.padded, vectors)
+        g = edge_gradient(model, energies, vectors, graph, create_graph)
+        energies = (energies if create_graph else energies.detach())[: graph.n_atoms]
         energy = total_energy(model, energies, graph)
-        g = edge_gradient(energy, vectors, create_graph)
-    if not create_graph:
-        energy, energies = energy.detach(), energies.detach()
     return Prediction(
         energy,
         energies.to(torch.float64),
@@ -96,12 +95,18 @@ def evaluate(
     )
 
 
-def edge_gradient(energy: Tensor, vectors: Tensor, create_graph: bool = False) -> Tensor:
-    """dE/dD (E, 3) in float64."""
-    if not energy.requires_grad:  # a model whose energy does not depend on the edges
+def edge_gradient(
+    model: Potential, energies: Tensor, vectors: Tensor, graph: Graph, create_graph: bool = False
+) -> Tensor:
+    """dE/dD (E, 3) in float64, from the atomic energies of `graph.padded`; E is what `total_energy` makes of them."""
+    if not energies.requires_grad:  # a model whose energy does not depend on the edges
         return torch.zeros_like(vectors, dtype=torch.float64)
-    ones = torch.ones_like(energy)
-    (g,) = torch.autograd.grad(energy, vectors, ones, create_graph=create_graph, allow_unused=True)
+    share = torch.zeros_like(energies)  # of an atom's energy in E; padding has none
+    share[: graph.n_atoms] = 1
+    if model.readout != "sum":
+        padded = graph.padded
+        share = share / sum_per_structure(share, padded).clamp(min=1)[padded.structure]
+    (g,) = torch.autograd.grad(energies, vectors, share, create_graph=create_graph, allow_unused=True)
     return torch.zeros_like(vectors, dtype=torch.float64) if g is None else g.to(torch.float64)
 
 

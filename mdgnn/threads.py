@@ -10,9 +10,10 @@ def get_num_threads() -> int:
     """Threads a kernel may use: the number set here, else torch's, else the processors this process may run on."""
     if _chosen is not None:
         return _chosen
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "get_num_threads"):
-        return int(torch.get_num_threads())
+    try:
+        return sys.modules["torch"].get_num_threads()  # type: ignore[no-any-return]
+    except (KeyError, AttributeError):  # not imported, or not yet whole
+        pass
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,24 @@ void dispatch_float(int itemsize, F&& f) {
     if (itemsize == 4) return f(float{});
     if (itemsize == 8) return f(double{});
     throw std::invalid_argument("expected float32 or float64, got a type of " + std::to_string(itemsize) + " bytes");
+}
+
+using RowsTuple = std::tuple<Address, Address, Address, std::int64_t>;  // row_ptr, index, edge, n_rows
+using MatrixTuple = std::tuple<Address, std::int64_t, std::int64_t>;    // data, rows, cols
+using ContextTuple = std::tuple<int, int, Address>;                     // n_threads, device, stream
+
+inline Rows rows(const RowsTuple& t) {
+    return {pointer<const std::int64_t>(std::get<0>(t)), pointer<const std::int64_t>(std::get<1>(t)),
+            pointer<const std::int64_t>(std::get<2>(t)), std::get<3>(t)};
+}
+
+template <class T>
+Matrix<T> matrix(const MatrixTuple& t) {
+    return {pointer<T>(std::get<0>(t)), std::get<1>(t), std::get<2>(t)};
+}
+
+inline Context context(const ContextTuple& t) {
+    return {std::get<0>(t), std::get<1>(t), pointer<void>(std::get<2>(t))};
 }
 
 // Hands a vector's memory to numpy without a copy.

@@ -1,4 +1,4 @@
-// What a kernel sees of an array: a pointer and its shape. Row-major, contiguous; the caller owns the memory.
+// What a kernel sees of arrays and graphs: pointers and shapes. Row-major, contiguous; the caller owns the memory.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,15 @@ struct Matrix {
 
     MDGNN_HD T* row(std::int64_t i) const { return data + i * cols; }
     MDGNN_HD explicit operator bool() const { return data != nullptr; }
+};
+
+// One side of a graph as compressed rows. Entry k of row r takes part in values[index[k]] and weight[edge[k]];
+// a null index or edge means k itself.
+struct Rows {
+    const std::int64_t* row_ptr = nullptr;  // n_rows + 1
+    const std::int64_t* index = nullptr;
+    const std::int64_t* edge = nullptr;
+    std::int64_t n_rows = 0;
 };
 
 // Where a kernel runs. The CPU reads n_threads; CUDA reads the device and torch's current stream.

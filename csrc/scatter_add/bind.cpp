@@ -14,22 +14,7 @@ namespace device = cuda;
 namespace device = cpu;
 #endif
 
-using RowsTuple = std::tuple<Address, Address, Address, std::int64_t>;             // row_ptr, index, edge, n_rows
-using MatrixTuple = std::tuple<Address, std::int64_t, std::int64_t>;               // data, rows, cols
-using ContextTuple = std::tuple<int, int, Address>;                                // n_threads, device, stream
 using OpTuple = std::tuple<int, RowsTuple, RowsTuple, MatrixTuple, Address, int>;  // itemsize first, then ScatterAdd
-
-Rows rows(const RowsTuple& t) {
-    return {pointer<const std::int64_t>(std::get<0>(t)), pointer<const std::int64_t>(std::get<1>(t)),
-            pointer<const std::int64_t>(std::get<2>(t)), std::get<3>(t)};
-}
-
-template <class T>
-Matrix<T> matrix(const MatrixTuple& t) {
-    return {pointer<T>(std::get<0>(t)), std::get<1>(t), std::get<2>(t)};
-}
-
-Context context(const ContextTuple& t) { return {std::get<0>(t), std::get<1>(t), pointer<void>(std::get<2>(t))}; }
 
 template <class T>
 ScatterAdd<T> scatter_add_of(const OpTuple& t) {

@@ -14,15 +14,6 @@ namespace mdgnn {
 
 enum class Reduce : int { sum = 0, mean = 1, max = 2 };
 
-// One side of a graph as compressed rows. Entry k of row r takes part in values[index[k]] and weight[edge[k]];
-// a null index or edge means k itself.
-struct Rows {
-    const std::int64_t* row_ptr = nullptr;  // n_rows + 1
-    const std::int64_t* index = nullptr;
-    const std::int64_t* edge = nullptr;
-    std::int64_t n_rows = 0;
-};
-
 // Arguments shared by the three functions. `rows` groups edges by receiver. `columns` groups the same edges by the
 // value that they gather (its index holds receivers); it may be absent when rows.index is null, that is when every
 // value belongs to exactly one edge.

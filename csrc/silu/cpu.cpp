@@ -2,9 +2,9 @@
 // on the number of threads. Here every element gets the same arithmetic.
 // Parallelisation: fixed chunks of 8,192 elements over threads. Memory traffic: each input once, the output once.
 // Alternatives that lost: torch operators for exp, sum, reciprocal and product (five passes instead of one).
-#include "core/exp.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
+#include "silu/math.hpp"
 #include "silu/silu.hpp"
 
 namespace mdgnn::cpu {
@@ -12,38 +12,16 @@ namespace {
 
 constexpr std::int64_t kChunk = 8192;
 
-template <class T>
-inline T logistic(T x) {
-    return T(1) / (T(1) + exp_bounded(-x));
-}
-
-template <class T>
-inline T value(T x) {
-    return x * logistic(x);
-}
-
-template <class T>
-inline T slope(T x) {
-    const T s = logistic(x);
-    return s * (T(1) + x * (T(1) - s));
-}
-
-template <class T>
-inline T curvature(T x) {
-    const T s = logistic(x);
-    return s * (T(1) - s) * (T(2) + x * (T(1) - T(2) * s));
-}
-
 // One set of loops per type: the attribute needs functions that are not templates.
 #define MDGNN_LOOPS(T)                                                                       \
     MDGNN_SIMD_CLONES void apply(std::int64_t n, const T* x, T* y) {                         \
-        for (std::int64_t i = 0; i < n; ++i) y[i] = value(x[i]);                             \
+        for (std::int64_t i = 0; i < n; ++i) y[i] = silu_value(x[i]);                        \
     }                                                                                        \
     MDGNN_SIMD_CLONES void apply(std::int64_t n, const T* g, const T* x, T* y) {             \
-        for (std::int64_t i = 0; i < n; ++i) y[i] = g[i] * slope(x[i]);                      \
+        for (std::int64_t i = 0; i < n; ++i) y[i] = g[i] * silu_slope(x[i]);                 \
     }                                                                                        \
     MDGNN_SIMD_CLONES void apply(std::int64_t n, const T* a, const T* g, const T* x, T* y) { \
-        for (std::int64_t i = 0; i < n; ++i) y[i] = a[i] * g[i] * curvature(x[i]);           \
+        for (std::int64_t i = 0; i < n; ++i) y[i] = a[i] * g[i] * silu_curvature(x[i]);      \
     }
 MDGNN_LOOPS(float)
 MDGNN_LOOPS(double)

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdgnn.graph import Graph, add_ends, sum_over_neighbours
-from mdgnn.nn import apply_mlp, cosine_cutoff, gaussian_basis, linears, mlp, polynomial_cutoff
-from mdgnn.ops import concat_message, silu
+from mdgnn.graph import Graph, sum_over_neighbours
+from mdgnn.nn import apply_mlp, cosine_cutoff, linears, mlp, polynomial_cutoff
+from mdgnn.ops import add_ends, concat_message, edge_basis, silu
 from mdgnn.potential import total_energy
 
 ENVELOPES = {"cosine": cosine_cutoff, "polynomial": polynomial_cutoff}
@@ -35,27 +35,33 @@ class MessagePassingLayer(nn.Module):
         self.update_mlp = mlp(node_dim + hidden_dim, hidden_dim, node_dim)
         self.aggregation = aggregation
 
-    def forward(
-        self, h: Tensor, edge_part: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph
-    ) -> Tensor:
+    def forward(self, h: Tensor, basis: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
         """(N, node_dim) -> (N, node_dim).
 
-        edge_part (E, hidden_dim) is the first Linear's share of the basis, with its bias; envelope (E,);
-        n_neighbours (N, 1) = sum of the envelope.
+        basis (E or more, edge_dim); envelope (E,); n_neighbours (N, 1), the sum of the envelope.
         """
-        first, second = linears(self.message_mlp)
-        (n_nodes, node_dim), hidden_dim = h.shape, edge_part.shape[1]
-        ends = first.weight[:, : 2 * node_dim].view(hidden_dim, 2, node_dim).transpose(0, 1).reshape(-1, node_dim)
-        ends = F.linear(h, ends).view(2 * n_nodes, hidden_dim)
+        ends, edge_part = self._first_linear(h, basis, graph.n_edges)
+        second = linears(self.message_mlp)[1]
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
-            x = silu(edge_part + add_ends(ends, graph))
+            x = silu(edge_part + add_ends(ends, graph.neighbours, graph.by_sender))
             total = sum_over_neighbours(F.linear(x, second.weight, second.bias), graph, envelope, reduce="max")
         else:
-            x = concat_message(edge_part, ends, graph.both_ends, graph.by_receiver, envelope)
+            x = concat_message(edge_part, ends, graph.neighbours, graph.by_sender, envelope)
             total = torch.addmm(n_neighbours * second.bias, x, second.weight.t())
         if self.aggregation == "mean":
             total = total / (n_neighbours.clamp(min=1) if envelope is None else 1 + n_neighbours)
         return h + apply_mlp(self.update_mlp, torch.cat([h, total], dim=1))
+
+    def _first_linear(self, h: Tensor, basis: Tensor, n_edges: int) -> tuple[Tensor, Tensor]:
+        """The first Linear of the message by blocks of its input.
+
+        (N, 2 hidden_dim), each atom's share as a sender and as a receiver; (E, hidden_dim), the basis' with the bias.
+        """
+        first = linears(self.message_mlp)[0]
+        for_sender, for_receiver, for_basis = first.weight.split((h.shape[1], h.shape[1], basis.shape[1]), dim=1)
+        edge_part = F.linear(basis, for_basis, first.bias)
+        ends = F.linear(h, torch.cat((for_sender, for_receiver)))
+        return ends, edge_part if len(basis) == n_edges else edge_part[:n_edges]
 
 
 class SimpleGNN(nn.Module):
@@ -147,8 +153,8 @@ class SimpleGNN(nn.Module):
         # Tables that follow from the configuration stay out of the state, whose names are the lecture's.
         self.row_of: Tensor
         self.register_buffer("row_of", _element_rows(elements, n_elements), persistent=False)
-        affine = [_per_row(options[name], n_elements) for name in ("scale", "shift")]
-        self.affine = torch.stack(affine, dim=1)  # no buffer: stays float64, so that large shifts lose nothing
+        # No buffers: they stay float64, so that large shifts lose nothing.
+        self.scale, self.shift = (_per_row(options[name], n_elements) for name in ("scale", "shift"))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -163,29 +169,24 @@ class SimpleGNN(nn.Module):
         ValueError
             For an atom whose element the model does not know.
         """
-        n_atoms, graph = graph.n_atoms, graph.padded
-        kind = self._rows(graph.atomic_numbers)
-        h = self.atom_embedding(kind)
-        distances = torch.linalg.vector_norm(vectors, dim=1)
-        basis = gaussian_basis(distances, self.rbf_centers, self.rbf_width)
+        try:  # on the CPU, both tables name an index that they do not have; -1 stands for an unknown element
+            kind = self.row_of.index_select(0, graph.atomic_numbers)
+            h = F.embedding(kind, self.atom_embedding.weight)
+        except IndexError as error:
+            raise self._unknown_element(graph.atomic_numbers) from error
+        distances, basis = edge_basis(vectors, self.rbf_centers, self.rbf_width)
         envelope = None
         if self.config["envelope"] is not None:
             envelope = ENVELOPES[self.config["envelope"]](distances, self.cutoff)
             n_neighbours = sum_over_neighbours(envelope[:, None], graph)
         else:
-            n_neighbours = graph.row_ptr.diff()[:, None].to(h.dtype)
-        # The share of the basis in every layer's messages, in one product.
-        node_dim = h.shape[1]
-        firsts = [linears(layer.message_mlp)[0] for layer in self.layers]  # type: ignore[arg-type]
-        edge_parts = F.linear(
-            F.pad(basis, (0, 0, 0, -len(basis) % 16)) if len(basis) < 128 else basis,  # as Graph.padded
-            torch.cat([first.weight[:, 2 * node_dim :] for first in firsts]),
-            torch.cat([first.bias for first in firsts]),
-        )[: len(basis)].split(node_dim, dim=1)
-        for layer, edge_part in zip(self.layers, edge_parts, strict=True):
-            h = layer.forward(h, edge_part, envelope, n_neighbours, graph)
-        scale, shift = self.affine.to(h.device)[kind].unbind(1)
-        return torch.addcmul(shift, apply_mlp(self.output_mlp, h).squeeze(1).to(torch.float64), scale)[:n_atoms]
+            n_neighbours = graph.n_neighbours.to(h.dtype)
+        extra = -len(basis) % 16 if len(basis) < 128 else 0  # as Graph.padded
+        basis = F.pad(basis, (0, 0, 0, extra)) if extra else basis
+        for layer in self.layers:
+            h = layer.forward(h, basis, envelope, n_neighbours, graph)
+        scale, shift = (table.to(h.device).index_select(0, kind) for table in (self.scale, self.shift))
+        return torch.addcmul(shift, apply_mlp(self.output_mlp, h).squeeze(1), scale)
 
     def forward(self, z: Tensor, positions: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
         """The lecture's call: energy of one structure, or (S,) energies of a batch.
@@ -201,20 +202,17 @@ class SimpleGNN(nn.Module):
             The structure of each atom.
         """
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
-        energies = self.atomic_energies(graph, graph.vectors.to(self.dtype))
+        energies = self.atomic_energies(graph.padded, graph.vectors.to(self.dtype))[: graph.n_atoms]
         energy = total_energy(self, energies, graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy
 
-    def _rows(self, atomic_numbers: Tensor) -> Tensor:
-        """Rows of the embedding, checked on the CPU; a GPU checks them itself."""
-        if atomic_numbers.device.type != "cpu" or torch.compiler.is_compiling() or self.elements == "any":
-            return self.row_of[atomic_numbers]
-        rows = self.row_of[atomic_numbers.clamp(-1, N_NUMBERS)]
-        if len(rows) and int(rows.min()) < 0:
-            atom = int((rows < 0).nonzero()[0])
-            known = f"{self.elements}" if self.elements else f"0 .. {self.config['n_elements']}"
-            raise ValueError(f"expected atomic numbers out of {known}, got {int(atomic_numbers[atom])} for atom {atom}")
-        return rows
+    def _unknown_element(self, atomic_numbers: Tensor) -> ValueError:
+        inside = (atomic_numbers >= 0) & (atomic_numbers < N_NUMBERS)
+        rows = self.row_of[atomic_numbers.where(inside, N_NUMBERS)]
+        atom = int((~inside | (rows < 0)).nonzero()[0])
+        last = N_NUMBERS - 1 if self.elements == "any" else self.config["n_elements"]
+        known = f"{self.elements}" if isinstance(self.elements, list) else f"0 .. {last}"
+        return ValueError(f"expected atomic numbers out of {known}, got {int(atomic_numbers[atom])} for atom {atom}")
 
 
 def _require(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -1,9 +1,10 @@
-"""concat_message: the message of SimpleGNN after splitting its first Linear, summed over neighbours.
+"""concat_message: the message of SimpleGNN after splitting its first Linear by blocks, summed over neighbours.
 
-``out[i] = sum_e weight[e] * silu(edge_part[e] + h_sent[sender(e)] + h_received[i])`` over the edges e of receiver i.
+``out[i] = sum_k weight[k] * silu(edge_part[k] + ends[sender(k), :H] + ends[i, H:])`` over the edges k of receiver i.
 
-It has no kernel of its own yet: it chains those of `scatter_add` in one autograd node, which keeps one array of size
-edges x features instead of four and halves the overhead of small systems. Its own kernel takes this place later.
+The derivative ladder is forward, backward, double backward: three functions below; a third derivative is refused. What
+they save does not grow with edges x features: x is computed again. The kernels are the CPU's; other devices and
+torch.compile take the reference, whose parts have kernels of their own.
 """
 
 from typing import Any
@@ -11,71 +12,207 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdgnn.ops.csr import Rows
-from mdgnn.ops.scatter_add import backward, forward, scatter_add
-from mdgnn.ops.silu import backward as silu_backward
+from mdgnn import _C
+from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.scatter_add import scatter_add
 from mdgnn.ops.silu import silu
+from mdgnn.threads import get_num_threads
+
+_ABSENT = (0, 0, 0)
+_NO_ROWS = (0, 0, 0, 0)
 
 
-def reference(
-    edge_part: Tensor, ends: Tensor, both: tuple[Rows, Rows], by_receiver: Rows, weight: Tensor | None
-) -> Tensor:
-    """The specification, differentiable as often as `scatter_add` is."""
-    x = edge_part + scatter_add(ends, both[0], columns=both[1])
-    return scatter_add(silu(x), by_receiver, weight)
+def add_ends(ends: Tensor, rows: Rows, columns: Rows) -> Tensor:
+    """(N, 2 H) -> (E, H): ``ends[senders, :H] + ends[receivers, H:]``; the derivative is a sum over rows."""
+    assert rows.index is not None
+    sent, received = ends.chunk(2, dim=1)
+    n_edges = rows.index.shape[0]
+    one_each = torch.arange(n_edges + 1, device=ends.device)
+    receivers = torch.arange(rows.n_rows, device=ends.device)
+    receivers = receivers.repeat_interleave(rows.row_ptr.diff(), output_size=n_edges)
+    by_receiver = Rows(rows.row_ptr, one_each[:-1])
+    return scatter_add(sent, Rows(one_each, rows.index), columns=columns) + scatter_add(
+        received, Rows(one_each, receivers), columns=by_receiver
+    )
 
 
-def concat_message(
-    edge_part: Tensor, ends: Tensor, both: tuple[Rows, Rows], by_receiver: Rows, weight: Tensor | None = None
-) -> Tensor:
+def reference(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, weight: Tensor | None = None) -> Tensor:
+    """The specification, differentiable as often as `scatter_add` and `silu` are."""
+    return scatter_add(silu(edge_part + add_ends(ends, rows, columns)), Rows(rows.row_ptr), weight)
+
+
+def concat_message(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, weight: Tensor | None = None) -> Tensor:
     """Sum of messages over each receiver's edges, in order.
 
     Parameters
     ----------
-    edge_part : (E, H)
+    edge_part : (E, H) float32 or float64
         What a message gets from its edge.
-    ends : (2 N, H)
-        What it gets from its ends: row 2 j from sender j, row 2 i + 1 from receiver i.
-    both : (Rows, Rows)
-        For each edge, its two rows of `ends`; and the edges of each row of `ends`.
-    by_receiver : Rows
-        The edges of each receiver, in order (no index).
+    ends : (N, 2 H)
+        What it gets from its ends: columns :H of its sender's row and H: of its receiver's.
+    rows : Rows
+        The edges of each receiver; the index holds their senders.
+    columns : Rows
+        The edges of each sender; the index holds the numbers of the edges.
     weight : (E,), optional
 
     Returns
     -------
     (N, H)
+
+    Raises
+    ------
+    ValueError
+        If a shape, dtype or device does not fit.
     """
     if torch.compiler.is_compiling():
-        return reference(edge_part, ends, both, by_receiver, weight)
-    if weight is not None and weight.dtype != edge_part.dtype:
-        raise ValueError(f"expected weight in {edge_part.dtype}, got {weight.dtype}")
-    return _ConcatMessage.apply(edge_part, ends, both, by_receiver, weight)  # type: ignore[no-any-return, no-untyped-call]
+        return reference(edge_part, ends, rows, columns, weight)
+    _check(edge_part, ends, rows, columns, weight)
+    if ends.device.type != "cpu":
+        return reference(edge_part, ends, rows, columns, weight)
+    return _Forward.apply(edge_part, ends, weight, rows, columns)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _ConcatMessage(torch.autograd.Function):
+def _check(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, weight: Tensor | None) -> None:
+    dtype, device, n_edges, width = edge_part.dtype, rows.row_ptr.device, rows.index_size, edge_part.shape[-1]
+    for name, array, shape in (
+        ("edge_part", edge_part, (n_edges, width)),
+        ("ends", ends, (rows.n_rows, 2 * width)),
+        ("weight", weight, (n_edges,)),
+    ):
+        if array is not None and (array.shape != shape or array.dtype != dtype or array.device != device):
+            raise ValueError(
+                f"expected {name} of shape {shape} {dtype} on {device}, "
+                f"got {tuple(array.shape)} {array.dtype} on {array.device}"
+            )
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"expected edge_part in float32 or float64, got {dtype}")
+    if columns.index_size != n_edges or columns.n_rows != rows.n_rows or rows.edge is not None:
+        raise ValueError("expected rows and columns with an index of the same edges, in the order of the receivers")
+    if device.type == "cpu" and (rows.n_values > rows.n_rows or columns.n_values > n_edges):
+        raise ValueError(f"expected senders below {rows.n_rows} and edges below {n_edges}")
+
+
+# --- the kernels -----------------------------------------------------------------------------------------------------
+
+
+def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
+    return _ABSENT if tensor is None else (tensor.data_ptr(), *tensor.shape)
+
+
+def _contiguous(edge_part: Tensor, ends: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Of edge_part only the rows must be, so that it may be a block of columns of something larger."""
+    edge_part = edge_part if edge_part.stride(1) == 1 else edge_part.contiguous()
+    return edge_part, ends.contiguous(), None if weight is None else weight.contiguous()
+
+
+def _op(edge_part: Tensor, ends: Tensor, weight: Tensor | None, rows: Rows, columns: tuple[int, ...]) -> Any:
+    """What all three kernels take."""
+    part, stride = _matrix(edge_part), edge_part.stride(0)
+    return edge_part.element_size(), rows.addresses, columns, part, stride, _matrix(ends), address(weight)
+
+
+def forward(edge_part: Tensor, ends: Tensor, weight: Tensor | None, rows: Rows) -> Tensor:
+    """The sums (N, H); no graph is recorded."""
+    edge_part, ends, weight = _contiguous(edge_part, ends, weight)
+    out = edge_part.new_empty(rows.n_rows, edge_part.shape[1])
+    _C.concat_message(_op(edge_part, ends, weight, rows, _NO_ROWS), _matrix(out), get_num_threads())
+    return out
+
+
+def backward(
+    grad: Tensor,
+    edge_part: Tensor,
+    ends: Tensor,
+    weight: Tensor | None,
+    rows: Rows,
+    columns: Rows,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The derivatives for edge_part and, as `wanted`, for ends and weight; no graph is recorded."""
+    grad, (edge_part, ends, weight) = grad.contiguous(), _contiguous(edge_part, ends, weight)
+    out_edge = edge_part.new_empty(edge_part.shape)
+    out_ends = torch.empty_like(ends) if wanted[0] else None
+    out_weight = torch.empty_like(weight) if wanted[1] and weight is not None else None
+    op = _op(edge_part, ends, weight, rows, columns.addresses)
+    outs = (_matrix(out_edge), _matrix(out_ends), address(out_weight))
+    _C.concat_message_backward(op, _matrix(grad), *outs, get_num_threads())
+    return out_edge, out_ends, out_weight
+
+
+def double_backward(
+    grad2: tuple[Tensor | None, Tensor | None, Tensor | None],
+    grad: Tensor,
+    edge_part: Tensor,
+    ends: Tensor,
+    weight: Tensor | None,
+    rows: Rows,
+    columns: Rows,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The derivative of ``<grad2, backward(grad, ...)>`` for grad, edge_part, ends and weight."""
+    by_edge, by_ends, by_weight = (None if g is None else g.contiguous() for g in grad2)
+    grad, (edge_part, ends, weight) = grad.contiguous(), _contiguous(edge_part, ends, weight)
+    out_grad, out_edge = torch.empty_like(grad), edge_part.new_empty(edge_part.shape)
+    out_ends = torch.empty_like(ends)
+    out_weight = None if weight is None else torch.empty_like(weight)
+    op = _op(edge_part, ends, weight, rows, columns.addresses)
+    given = (_matrix(by_edge), _matrix(by_ends), address(by_weight))
+    outs = (_matrix(out_grad), _matrix(out_edge), _matrix(out_ends), address(out_weight))
+    _C.concat_message_double_backward(op, _matrix(grad), given, *outs, get_num_threads())
+    return out_grad, out_edge, out_ends, out_weight
+
+
+# --- eager autograd --------------------------------------------------------------------------------------------------
+
+
+class _Forward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, edge_part: Tensor, ends: Tensor, weight: Tensor | None, rows: Rows, columns: Rows) -> Tensor:
+        ctx.rows, ctx.columns = rows, columns
+        ctx.save_for_backward(edge_part, ends, weight)
+        return forward(edge_part, ends, weight, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        run: Any = _Backward.apply if torch.is_grad_enabled() else backward
+        found = run(grad, *ctx.saved_tensors, ctx.rows, ctx.columns, ctx.needs_input_grad[1:3])
+        return (*found, None, None)
+
+
+class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, edge_part: Tensor, ends: Tensor, both: tuple[Rows, Rows], by_receiver: Rows, weight: Tensor | None
-    ) -> Tensor:
-        x = forward(ends, both[0], None, "sum")[0].add_(edge_part)
-        ctx.both, ctx.by_receiver = both, by_receiver
-        ctx.save_for_backward(edge_part, ends, weight, x)
-        return forward(silu(x), by_receiver, weight, "sum")[0]
+        ctx: Any,
+        grad: Tensor,
+        edge_part: Tensor,
+        ends: Tensor,
+        weight: Tensor | None,
+        rows: Rows,
+        columns: Rows,
+        wanted: tuple[bool, bool],
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        ctx.rows, ctx.columns = rows, columns
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(grad, edge_part, ends, weight)
+        return backward(grad, edge_part, ends, weight, rows, columns, wanted)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        edge_part, ends, weight, x = ctx.saved_tensors
-        need = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # to be differentiated again: repeat the forward as a chain of operators
-            wanted = (need[0], need[1], need[4])
-            inputs = [t for t, w in zip((edge_part, ends, weight), wanted, strict=True) if w]
-            out = reference(edge_part, ends, ctx.both, ctx.by_receiver, weight)
-            found = iter(torch.autograd.grad(out, inputs, grad, create_graph=True))
-            return tuple(next(found) if w else None for w in need)
-        values = silu(x) if need[4] else x  # they matter for the weight's gradient alone
-        g, grad_weight = backward(grad, values, ctx.by_receiver, weight, wanted=(True, need[4]))
-        assert g is not None
-        g = silu_backward(g, x)
-        grad_ends = forward(g, ctx.both[1], None, "sum")[0] if need[1] else None
-        return g, grad_ends, None, None, grad_weight
+    def backward(ctx: Any, *grad2: Tensor | None) -> tuple[Any, ...]:
+        args = (*grad2, *ctx.saved_tensors, ctx.rows, ctx.columns)
+        return (*_DoubleBackward.apply(*args), None, None, None)  # type: ignore[no-untyped-call]
+
+
+class _DoubleBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        by_edge: Tensor | None,
+        by_ends: Tensor | None,
+        by_weight: Tensor | None,
+        *rest: Any,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        return double_backward((by_edge, by_ends, by_weight), *rest)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError("concat_message: third derivatives are not implemented; the ladder ends at the second")

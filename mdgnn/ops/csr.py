@@ -29,9 +29,14 @@ class Rows:
     def __init__(self, row_ptr: Tensor, index: Tensor | None = None, edge: Tensor | None = None):
         self.row_ptr, self.index, self.edge = row_ptr, index, edge
 
-    @property
+    @cached_property
     def n_rows(self) -> int:
         return self.row_ptr.shape[0] - 1
+
+    @cached_property
+    def index_size(self) -> int:
+        """The number of entries with an index; -1 without one."""
+        return -1 if self.index is None else self.index.shape[0]
 
     @cached_property
     def addresses(self) -> tuple[int, int, int, int]:

@@ -1,7 +1,7 @@
 """silu: x / (1 + exp(-x)) whose bits do not depend on the number of threads, as torch's do on a CPU.
 
 The derivative ladder is forward, backward, double backward; a third derivative is refused. Devices other than the CPU,
-and torch.compile, use torch's.
+torch.compile, and arrays that torch does not split over threads use torch's, which costs a tenth of the overhead.
 """
 
 from typing import Any
@@ -13,6 +13,8 @@ from torch import Tensor
 from mdgnn import _C
 from mdgnn.threads import get_num_threads
 
+_TORCH_SPLITS = 32768  # elements: torch's at::internal::GRAIN_SIZE, below which one thread does all
+
 
 def reference(x: Tensor) -> Tensor:
     """The specification, in plain torch."""
@@ -21,7 +23,9 @@ def reference(x: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """SiLU (Elfwing et al., Neural Networks 107, 3, 2018) of a float32 or float64 tensor of any shape."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or x.dtype not in (torch.float32, torch.float64):
+    if x.numel() < _TORCH_SPLITS or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.silu(x)
+    if x.dtype not in (torch.float32, torch.float64):
         return F.silu(x)
     if torch.is_grad_enabled() and x.requires_grad:
         return _Silu.apply(x)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,25 +1,15 @@
-"""scatter_add, its CSR, silu and concat_message: reference agreement, derivatives, operators, edge cases, bits."""
+"""scatter_add and its rows: reference agreement, derivatives, operators, edge cases, bits."""
 
 from importlib import import_module
 
 import pytest
 import torch
-import torch.nn.functional as F
+from kernels import devices, dtypes, same_bits_for_any_number_of_threads
 from torch.autograd import gradcheck, gradgradcheck
 
-import mdgnn.ops
-from mdgnn.ops import Rows, concat_message, rows_by, scatter_add, silu
+from mdgnn.ops import Rows, rows_by, scatter_add
 
-CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
-DEVICES = ["cpu", CUDA]
 reference = import_module("mdgnn.ops.scatter_add").reference
-concat_reference = import_module("mdgnn.ops.concat_message").reference
-
-if not torch.cuda.is_available():
-    DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skip("no CUDA device")])]
-
-devices = pytest.mark.parametrize("device", DEVICES)
-dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 reductions = pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
 KINDS = ["sorted-messages", "unsorted-messages", "gather", "unsorted-gather"]
 
@@ -184,15 +174,12 @@ def test_non_contiguous_input():
 def test_bits_do_not_depend_on_threads(kind, reduce, dtype):
     values, rows, weight = problem(kind, dtype=dtype, n_rows=2000, n_values=2000, n_edges=40000, n_cols=33)
     values.requires_grad_(), weight.requires_grad_()
-    results = []
-    for n_threads in (1, 2, 3):
-        mdgnn.set_num_threads(n_threads)
+
+    def run():
         out = scatter_add(values, rows, weight, reduce=reduce)
-        results.append((out, *torch.autograd.grad(out.square().sum(), (values, weight))))
-    mdgnn.set_num_threads(None)
-    for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            assert torch.equal(a, b)
+        return out, *torch.autograd.grad(out.square().sum(), (values, weight))
+
+    same_bits_for_any_number_of_threads(run)
 
 
 @pytest.mark.parametrize(
@@ -222,88 +209,3 @@ def test_rows_by_is_a_stable_sort_and_names_bad_indices(device):
     for bad in (4, -1):
         with pytest.raises(IndexError, match="index < 4"):
             rows_by(torch.tensor([0, bad], device=device), 4)
-
-
-# --- silu -------------------------------------------------------------------------------------------------------------
-
-
-@dtypes
-def test_silu_equals_torch_in_float64_to_three_units_in_the_last_place(dtype):
-    x = torch.cat([torch.linspace(-30, 30, 100001), torch.linspace(-1e-3, 1e-3, 1001)]).to(dtype)
-    exact = F.silu(x.double())
-    error = (silu(x).double() - exact).abs() / exact.abs().clamp(min=1e-300)
-    assert float(error[x != 0].max()) < 3 * torch.finfo(dtype).eps
-    assert float(silu(torch.zeros(1, dtype=dtype))) == 0.0
-    torch.testing.assert_close(silu(x), import_module("mdgnn.ops.silu").reference(x))
-
-
-@dtypes
-def test_silu_at_extremes(dtype):
-    big = torch.finfo(dtype).max
-    x = torch.tensor([big, -big, 1000.0, -1000.0, float("nan")], dtype=dtype)
-    y = silu(x)
-    assert y[0] == big and y[2] == 1000 and abs(float(y[3])) < 1e-30 and y[4].isnan()
-
-
-def test_silu_derivatives():
-    x = torch.linspace(-20, 20, 41, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(silu, x) and gradgradcheck(silu, x)
-    (g,) = torch.autograd.grad(silu(x).sum(), x, create_graph=True)
-    (g2,) = torch.autograd.grad(g.pow(2).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="silu: third derivatives"):
-        torch.autograd.grad(g2.sum(), x)
-
-
-@dtypes
-@pytest.mark.parametrize("n", [0, 1, 7, 8191, 8193, 100003])
-def test_silu_bits_do_not_depend_on_threads_or_position(dtype, n):
-    """torch's own silu fails this: the end of each thread's share takes another exp."""
-    x = torch.randn(n, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 4
-    results = []
-    for n_threads in (1, 2, 3):
-        mdgnn.set_num_threads(n_threads)
-        results.append(silu(x))
-    mdgnn.set_num_threads(None)
-    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
-    for k in range(0, n, max(1, n // 50)):
-        assert torch.equal(silu(x[k : k + 1]), results[0][k : k + 1])
-    assert silu(x[::2]).shape == x[::2].shape and torch.equal(silu(x[::2]), results[0][::2])
-
-
-# --- concat_message ---------------------------------------------------------------------------------------------------
-
-
-def message_problem(n=5, width=4):
-    from systems import triclinic
-
-    from mdgnn import Graph
-
-    graph = Graph.from_atoms(triclinic((True, True, False), n=n), 1.6)
-    g = torch.Generator().manual_seed(0)
-    part = torch.randn(graph.n_edges, width, dtype=torch.float64, generator=g, requires_grad=True)
-    ends = torch.randn(2 * n, width, dtype=torch.float64, generator=g, requires_grad=True)
-    weight = torch.rand(graph.n_edges, dtype=torch.float64, generator=g, requires_grad=True)
-    return graph, part, ends, weight
-
-
-@pytest.mark.parametrize("weighted", [True, False])
-def test_concat_message_equals_its_formula(weighted):
-    graph, part, ends, weight = message_problem()
-    weight = weight if weighted else None
-    found = concat_message(part, ends, graph.both_ends, graph.by_receiver, weight)
-    m = F.silu(part + ends[2 * graph.senders] + ends[2 * graph.receivers + 1])
-    m = m if weight is None else weight[:, None] * m
-    torch.testing.assert_close(found, torch.zeros(5, 4, dtype=torch.float64).index_add(0, graph.receivers, m))
-    torch.testing.assert_close(found, concat_reference(part, ends, graph.both_ends, graph.by_receiver, weight))
-
-
-def test_concat_message_derivatives():
-    graph, part, ends, weight = message_problem(n=3)
-
-    def op(p, e, w):
-        return concat_message(p, e, graph.both_ends, graph.by_receiver, w)
-
-    assert gradcheck(op, (part, ends, weight)) and gradgradcheck(op, (part, ends, weight))
-    assert gradcheck(lambda p, e: concat_message(p, e, graph.both_ends, graph.by_receiver), (part, ends))
-    out = op(part, ends.detach(), weight.detach())  # only some inputs want a gradient
-    assert torch.autograd.grad(out.sum(), part)[0].shape == part.shape

@@ -1,0 +1,52 @@
+// concat_message: the message of SimpleGNN after splitting its first Linear by blocks, summed over neighbours.
+//
+//   out[i, f] = sum_k  w[k] silu(x[k, f]),   x[k, f] = (ends[j, f] + ends[i, H + f]) + edge_part[k, f],
+//
+// over the edges k of receiver i, with sender j = index[k]. Nothing of size edges x features is saved for the
+// derivatives: they compute x again.
+#pragma once
+
+#include <cstdint>
+
+#include "core/view.hpp"
+
+namespace mdgnn {
+
+// Arguments shared by the three functions.
+template <class T>
+struct ConcatMessage {
+    Rows rows;                     // by receiver; index: the sender of each edge
+    Rows columns;                  // by sender; index: the edges. Needed where a result for `ends` is wanted
+    Matrix<const T> edge_part;     // (E, H)
+    std::int64_t edge_stride = 0;  // from one row of edge_part to the next
+    Matrix<const T> ends;          // (N, 2 H): an atom's share as a sender, then as a receiver
+    const T* weight = nullptr;     // (E) or null: 1
+};
+
+namespace cpu {
+
+// out (N, H)
+template <class T>
+void concat_message(const ConcatMessage<T>& op, Matrix<T> out, const Context& context);
+
+// grad (N, H) is d/d out. grad_edge (E, H) is always written; grad_ends (N, 2 H) and grad_weight (E) may be null.
+template <class T>
+void concat_message_backward(const ConcatMessage<T>& op, Matrix<const T> grad, Matrix<T> grad_edge, Matrix<T> grad_ends,
+                             T* grad_weight, const Context& context);
+
+// What multiplies the results of backward: grad2_edge (E, H), grad2_ends (N, 2 H), grad2_weight (E); each may be null.
+template <class T>
+struct ConcatMessageGrad2 {
+    Matrix<const T> edge, ends;
+    const T* weight = nullptr;
+};
+
+// The derivative of <grad2, results of backward> with respect to grad, edge_part, ends and weight. out_grad (N, H) and
+// out_edge (E, H) are always written; out_ends (N, 2 H) and out_weight (E) may be null.
+template <class T>
+void concat_message_double_backward(const ConcatMessage<T>& op, Matrix<const T> grad,
+                                    const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad, Matrix<T> out_edge,
+                                    Matrix<T> out_ends, T* out_weight, const Context& context);
+
+}  // namespace cpu
+}  // namespace mdgnn

@@ -1,0 +1,65 @@
+"""silu: agreement with torch, derivatives, extremes, bits."""
+
+from importlib import import_module
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kernels import dtypes, same_bits_for_any_number_of_threads
+from torch.autograd import gradcheck, gradgradcheck
+
+from mdgnn.ops import silu
+
+
+@dtypes
+def test_silu_equals_torch_in_float64_to_three_units_in_the_last_place(dtype):
+    x = torch.cat([torch.linspace(-30, 30, 100001), torch.linspace(-1e-3, 1e-3, 1001)]).to(dtype)
+    exact = F.silu(x.double())
+    error = (silu(x).double() - exact).abs() / exact.abs().clamp(min=1e-300)
+    assert float(error[x != 0].max()) < 3 * torch.finfo(dtype).eps
+    assert float(silu(torch.zeros(1, dtype=dtype))) == 0.0 and not silu(torch.zeros(40000, dtype=dtype)).any()
+    torch.testing.assert_close(silu(x), import_module("mdgnn.ops.silu").reference(x))
+
+
+@dtypes
+@pytest.mark.parametrize("n", [1, 8000])
+def test_silu_at_extremes(dtype, n):
+    big = torch.finfo(dtype).max
+    x = torch.tensor([big, -big, 1000.0, -1000.0, float("nan")], dtype=dtype)
+    y = silu(x.repeat(n))
+    assert y[0] == big and y[2] == 1000 and abs(float(y[3])) < 1e-30 and y[4].isnan()
+
+
+def test_silu_derivatives(monkeypatch):
+    monkeypatch.setattr(import_module("mdgnn.ops.silu"), "_TORCH_SPLITS", 0)  # the kernel, for few elements too
+    x = torch.linspace(-20, 20, 41, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(silu, x) and gradgradcheck(silu, x)
+    (g,) = torch.autograd.grad(silu(x).sum(), x, create_graph=True)
+    (g2,) = torch.autograd.grad(g.pow(2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="silu: third derivatives"):
+        torch.autograd.grad(g2.sum(), x)
+
+
+@dtypes
+@pytest.mark.parametrize("n", [0, 1, 7, 8193, 32767, 32768, 100003])
+def test_bits_do_not_depend_on_threads(dtype, n):
+    """torch's own silu fails this from 32,768 elements on: the end of each thread's share takes another exp."""
+    x = torch.randn(n, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 4
+    x.requires_grad_()
+
+    def run():
+        y = silu(x)
+        (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return y, g, *torch.autograd.grad(g.square().sum(), x)
+
+    same_bits_for_any_number_of_threads(run)
+
+
+@dtypes
+def test_the_kernels_bits_do_not_depend_on_place(dtype):
+    x = torch.randn(32768 + 13, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 4
+    forward = import_module("mdgnn.ops.silu").forward
+    whole = silu(x)
+    for k in range(0, len(x), 997):
+        assert torch.equal(forward(x[k : k + 1]), whole[k : k + 1])
+    assert torch.equal(silu(x.repeat(2)[::2]), silu(x.repeat(2)[::2].contiguous()))
