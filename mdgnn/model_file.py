@@ -69,7 +69,7 @@ def read_header(name_or_path: str | Path) -> dict[str, Any]:
     ------
     FileNotFoundError, ModelFileError
     """
-    path = _locate(name_or_path)
+    path = locate(name_or_path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -101,7 +101,7 @@ def load(name_or_path: str | Path) -> Model:
         If the file is truncated, foreign, of another format version, or does not fit its own header.
     """
     header = read_header(name_or_path)
-    path = _locate(name_or_path)
+    path = locate(name_or_path)
     try:
         model: Model = MODELS[header["architecture"]](**header["config"])
         with safe_open(path, framework="pt") as file:
@@ -117,13 +117,19 @@ def load(name_or_path: str | Path) -> Model:
     return model.eval()
 
 
-def _locate(name_or_path: str | Path) -> Path:
+def locate(name_or_path: str | Path) -> Path:
+    """The file of a shipped model, or the path itself; write ``./lj`` for a file that is named like a shipped model.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
+    names = pretrained_names()
+    if name_or_path in names:
+        return Path(str(resources.files("mdgnn") / "pretrained" / f"{name_or_path}.safetensors"))
     path = Path(name_or_path)
     if path.is_file():
         return path
-    names = pretrained_names()
-    if str(name_or_path) in names:
-        return Path(str(resources.files("mdgnn") / "pretrained" / f"{name_or_path}.safetensors"))
     raise FileNotFoundError(
         f"no model file {str(name_or_path)!r}, and no shipped model of that name ({', '.join(names)})"
     )

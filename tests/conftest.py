@@ -2,7 +2,9 @@
 
 from importlib.util import find_spec
 
-NEED_NO_ASE = {f"test_{name}.py" for name in ("scatter_add", "silu", "concat_message", "edge_basis", "cuda", "house")}
+NEED_NO_ASE = {
+    f"test_{name}.py" for name in ("scatter_add", "silu", "concat_message", "edge_basis", "threads", "cuda", "house")
+}
 HAS_ASE = find_spec("ase") is not None
 
 

@@ -1,11 +1,14 @@
-"""Structures that the tests share. Numbers are atomic numbers of argon unless a model knows others."""
+"""Structures, and a small model, that the tests share. Atoms are argon unless a model knows others."""
 
 import itertools
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.cluster import Icosahedron
+
+from mdgnn import SimpleGNN
 
 NEAREST = 1.09  # nearest-neighbour distance of Lennard-Jones icosahedra, in sigma
 PBCS = list(itertools.product([False, True], repeat=3))
@@ -88,3 +91,22 @@ def _without_third_vector(atoms):
     cell[2] = 0
     atoms.cell = cell
     return atoms
+
+
+def gnn(dtype=torch.float64, seed=0, **options):
+    """A small SimpleGNN for any single species, with random weights."""
+    torch.manual_seed(seed)
+    options = {"elements": "any", "envelope": "polynomial", "cutoff": 2.5, "units": "lj", **options}
+    return SimpleGNN(1, 8, 8, 2, **options).to(dtype)
+
+
+SYSTEMS = {
+    "cluster": icosahedron(3, 0.05),
+    "crystal": crystal(),
+    "slab": slab(),
+    "triclinic": triclinic((True, True, False), n=8),
+    "left-handed": triclinic(True, n=8, left_handed=True),
+    "dimer": Atoms("Ar2", [[0, 0, 0], [1.1, 0.2, 0]]),
+    "isolated-atom": Atoms("Ar"),
+    "atom-and-dimer": Atoms("Ar3", [[0, 0, 0], [1.1, 0, 0], [30, 0, 0]]),
+}

@@ -1,14 +1,14 @@
 #include "core/thread_pool.hpp"
 
-#include <unistd.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
-#include <vector>
 
 namespace mdgnn {
 namespace {
@@ -37,11 +37,7 @@ class Pool {
     std::mutex busy;
 
     void run(Job& job, int helpers) {
-        while (static_cast<int>(threads_.size()) < helpers) {
-            const int id = static_cast<int>(threads_.size());
-            threads_.emplace_back([this, id] { loop(id); });
-            threads_.back().detach();  // workers live as long as the process
-        }
+        helpers = start(helpers);
         {
             std::lock_guard lock(mutex_);
             job_ = &job;
@@ -57,6 +53,15 @@ class Pool {
     }
 
   private:
+    // Starts missing workers, and returns how many of the wanted ones there are: the system may refuse more.
+    int start(int wanted) {
+        try {
+            for (int id = n_threads_; id < wanted; n_threads_ = ++id) std::thread([this, id] { loop(id); }).detach();
+        } catch (const std::system_error&) {
+        }
+        return std::min(n_threads_, wanted);
+    }
+
     void loop(int id) {
         std::uint64_t seen = 0;
         for (;;) {
@@ -74,7 +79,7 @@ class Pool {
         }
     }
 
-    std::vector<std::thread> threads_;
+    int n_threads_ = 0;  // they are detached, and live as long as the process
     std::mutex mutex_;
     std::condition_variable wake_, done_;
     Job* job_ = nullptr;
@@ -83,18 +88,18 @@ class Pool {
     std::uint64_t generation_ = 0;
 };
 
+std::atomic<Pool*> instance{nullptr};
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { instance = nullptr; });
+
 // Threads do not survive fork (DataLoader workers, multiprocessing): a child process starts a pool of its own. Pools
-// are never destroyed, because their threads are detached.
+// are never destroyed, because their threads are detached; and there is no lock that a fork could leave held.
 Pool& pool() {
-    static std::mutex mutex;
-    static Pool* instance = nullptr;
-    static pid_t owner = 0;
-    std::lock_guard lock(mutex);
-    if (instance == nullptr || owner != getpid()) {
-        instance = new Pool;
-        owner = getpid();
-    }
-    return *instance;
+    Pool* found = instance;
+    if (found != nullptr) return *found;
+    Pool* made = new Pool;
+    if (instance.compare_exchange_strong(found, made)) return *made;
+    delete made;  // another thread was first
+    return *found;
 }
 
 }  // namespace

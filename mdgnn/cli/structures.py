@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.cluster import Icosahedron, Octahedron
 from numpy.typing import NDArray
+from scipy.spatial import KDTree  # ASE brings scipy
 
 from mdgnn.cli.errors import CommandError
 
@@ -66,8 +67,7 @@ def _grow(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         direction = rng.standard_normal((300, 3))
         direction *= NEAREST / np.linalg.norm(direction, axis=1, keepdims=True)
         trials = positions[rng.integers(len(positions), size=300)] + direction
-        gaps = np.linalg.norm(trials[:, None] - positions, axis=2).min(axis=1)
-        trials = trials[gaps >= CLOSEST]
+        trials = trials[KDTree(positions).query(trials)[0] >= CLOSEST]
         if len(trials):
             best = np.linalg.norm(trials - positions.mean(axis=0), axis=1).argmin()
             positions = np.vstack([positions, trials[best]])

@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from ase import Atoms, units
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli.errors import CommandError
+from mdgnn.model_file import locate
 
 ATOMS_WORTH_THREADS = 200
 
@@ -67,7 +66,7 @@ def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
     if unit_system is LJ:
         atoms.set_masses(np.ones(len(atoms)))
     atoms.get_potential_energy()
-    return System(atoms, unit_system, model_sha256(model))
+    return System(atoms, unit_system, hashlib.sha256(locate(model).read_bytes()).hexdigest())
 
 
 @contextmanager
@@ -93,11 +92,3 @@ def check_device(device: str) -> None:
         raise CommandError(f"expected a device such as cpu, cuda or cuda:1, got {device!r}") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise CommandError(f"device {device!r} was asked for, but torch sees no CUDA device")
-
-
-def model_sha256(model: str) -> str:
-    """Digest of a model file, or of a shipped model."""
-    path = Path(model)
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return hashlib.sha256((resources.files("mdgnn") / "pretrained" / f"{model}.safetensors").read_bytes()).hexdigest()
