@@ -12,7 +12,7 @@ import torch
 from ase import Atoms
 
 from mdgnn import neighbor_list
-from mdgnn.nn import gaussian_basis
+from mdgnn.ops import edge_basis
 
 
 def draw(ax, places, edges, colors, labels, title):
@@ -66,11 +66,12 @@ def message_passing(path):
 def radial_basis(path):
     """A distance becomes 16 smooth numbers, each sensitive to its own range."""
     centers, r = torch.linspace(0.5, 5.0, 16), torch.linspace(0, 6, 301)
+    along_x = torch.tensor([1.0, 0, 0])
     fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
-    ax.plot(r, gaussian_basis(r, centers, 0.5))
+    ax.plot(r, edge_basis(r[:, None] * along_x, centers, 0.5)[1])
     ax.set(title="Gaussian radial basis", xlabel="distance r (A)", ylabel="value")
     fig.savefig(path, dpi=120)
-    print("basis of r = 2.5:", *(f"{value:.3f}" for value in gaussian_basis(torch.tensor([2.5]), centers, 0.5)[0]))
+    print("basis of r = 2.5:", *(f"{value:.3f}" for value in edge_basis(2.5 * along_x[None], centers, 0.5)[1][0]))
 
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "figures")

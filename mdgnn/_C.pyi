@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,31 +40,32 @@ def edge_basis_double_backward(
     out_vectors: int,
     n_threads: int,
 ) -> None: ...
+def forces(itemsize: int, by_receiver: Rows, by_sender: Rows, gradients: int, out: int, n_threads: int) -> None: ...
+def count_values(rows: Rows, n_entries: int) -> int: ...
 def counting_sort(index: int, n_edges: int, n_rows: int, row_ptr: int, order: int) -> None: ...
+
+Reals = NDArray[np.floating]
+NeighborOptions = tuple[float, bool, bool, int]
+
 def neighbors(
-    positions: NDArray[np.floating],
-    cell: NDArray[np.floating],
-    pbc: tuple[bool, bool, bool],
-    cutoff: float,
-    self_interaction: bool,
-    n_threads: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]: ...
+    quantities: str,
+    positions: Reals,
+    cells: Reals,
+    pbc: NDArray[np.bool_],
+    first: NDArray[np.int64],
+    options: NeighborOptions,
+    widths: tuple[int, int],
+) -> tuple[NDArray[Any], ...]: ...
 def edges_within(
-    positions: NDArray[np.floating],
-    cell: NDArray[np.floating],
-    pbc: tuple[bool, bool, bool],
+    positions: Reals,
+    cell: Reals,
+    pbc: NDArray[np.bool_],
     cutoff: float,
     row_ptr: NDArray[np.int64],
     senders: NDArray[np.int64],
     shifts: NDArray[np.int32],
-) -> tuple[
-    NDArray[np.int64],
-    NDArray[np.int64],
-    NDArray[np.int64],
-    NDArray[np.int32],
-    NDArray[np.floating],
-    NDArray[np.floating],
-]: ...
+    n_threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], Reals, Reals]: ...
 def scatter_add(op: ScatterAdd, out: Matrix, argmax: int, where: Context) -> None: ...
 def scatter_add_backward(
     op: ScatterAdd, grad: Matrix, argmax: int, grad_values: Matrix, grad_weight: int, where: Context

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mdgnn.graph import Graph
     from mdgnn.model_file import load, save
     from mdgnn.models import LennardJones, SimpleGNN
-    from mdgnn.neighbors import NeighborList, neighbor_list
+    from mdgnn.neighbors import NeighborList, first_neighbors, neighbor_list, primitive_neighbor_list
     from mdgnn.potential import evaluate
     from mdgnn.threads import get_num_threads, set_num_threads
 
@@ -27,7 +27,9 @@ _HOME = {
     "evaluate": "mdgnn.potential",
     "get_num_threads": "mdgnn.threads",
     "load": "mdgnn.model_file",
+    "first_neighbors": "mdgnn.neighbors",
     "neighbor_list": "mdgnn.neighbors",
+    "primitive_neighbor_list": "mdgnn.neighbors",
     "save": "mdgnn.model_file",
     "set_num_threads": "mdgnn.threads",
 }
@@ -39,10 +41,12 @@ __all__ = [
     "NeighborList",
     "SimpleGNN",
     "evaluate",
+    "first_neighbors",
     "get_num_threads",
     "load",
     "neighbor_list",
     "ops",
+    "primitive_neighbor_list",
     "save",
     "set_num_threads",
 ]

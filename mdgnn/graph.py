@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mdgnn.neighbors import Edges, NeighborList
@@ -28,7 +29,7 @@ class Graph:
         The edges of receiver i are ``row_ptr[i] .. row_ptr[i + 1]``.
     receivers, senders : (E,) int64
     structure : (N,) int64
-        The structure of each atom, ascending.
+        The structure of each atom.
     cells : (S, 3, 3) float64
         Rows are the cell vectors.
     """
@@ -56,7 +57,7 @@ class Graph:
     @cached_property
     def n_neighbours(self) -> Tensor:
         """(N, 1) float64: the number of edges that each atom receives."""
-        return self.row_ptr.diff()[:, None].to(torch.float64)
+        return torch.sub(self.row_ptr[1:, None], self.row_ptr[:-1, None]).to(torch.float64)
 
     @cached_property
     def by_receiver(self) -> Rows:
@@ -69,15 +70,10 @@ class Graph:
         return Rows(self.row_ptr, self.senders)
 
     @cached_property
-    def edges_of_senders(self) -> Rows:
-        """Row e gathers from arrays with a row per atom: the sender of edge e."""
-        return Rows(self.edge_ptr, self.senders)
-
-    @cached_property
     def by_structure(self) -> Rows:
         """Row s gathers from arrays with a row per atom: the atoms of structure s."""
         if self.n_structures == 1:
-            return Rows(self.row_ptr.new_tensor([0, self.n_atoms]))
+            return Rows(torch.tensor([0, self.n_atoms], device=self.row_ptr.device))
         rows = rows_by(self.structure, self.n_structures)
         return Rows(rows.row_ptr, rows.index)
 
@@ -93,11 +89,6 @@ class Graph:
         return Rows(rows.row_ptr, rows.index)
 
     @cached_property
-    def edge_ptr(self) -> Tensor:
-        """(E + 1,): rows of one entry each."""
-        return torch.arange(self.n_edges + 1, device=self.senders.device)
-
-    @cached_property
     def padded(self) -> "Graph":
         """The graph with isolated atoms added up to a multiple of 16, for fewer than 128 atoms.
 
@@ -106,11 +97,14 @@ class Graph:
         extra = -self.n_atoms % 16 if self.n_atoms < 128 else 0
         if extra == 0:
             return self
-        return replace(
-            self,
-            atomic_numbers=torch.cat([self.atomic_numbers, self.atomic_numbers[:1].expand(extra)]),
-            row_ptr=torch.cat([self.row_ptr, self.row_ptr[-1:].expand(extra)]),
-            structure=torch.cat([self.structure, self.structure[:1].expand(extra)]),
+        return Graph(
+            F.pad(self.atomic_numbers, (0, extra), value=int(self.atomic_numbers[0])),
+            self.vectors,
+            F.pad(self.row_ptr, (0, extra), value=self.n_edges),
+            self.receivers,
+            self.senders,
+            F.pad(self.structure, (0, extra)),
+            self.cells,
         )
 
     @classmethod

@@ -1,4 +1,7 @@
-"""Neighbour lists in numpy: ASE's signature on our kernel, and a list with a skin for molecular dynamics."""
+"""Neighbour lists in numpy: ASE's functions on our kernel, and a list with a skin for molecular dynamics.
+
+An edge is listed when its distance is below the cutoff, strictly, as computed in the precision of the positions.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,6 +13,8 @@ from mdgnn import _C
 from mdgnn.threads import get_num_threads
 
 Cutoff = float | Mapping[tuple[int | str, int | str], float] | ArrayLike
+
+_ONE_STRUCTURE = np.zeros(0, dtype=np.int64)
 
 
 class Edges(NamedTuple):
@@ -28,7 +33,7 @@ class Edges(NamedTuple):
 
 
 class NeighborList:
-    """All edges shorter than `cutoff`, found again only when atoms have moved by more than half the skin.
+    """All edges shorter than `cutoff`, searched again only when atoms or cell have changed too much.
 
     What `update` returns does not depend on when the list was last rebuilt: it is bit for bit the list of a fresh
     search.
@@ -39,6 +44,11 @@ class NeighborList:
         Infinite is allowed for open systems.
     skin : float
         Extra distance that is searched, in the unit of the positions. 0 searches every time.
+
+    Attributes
+    ----------
+    n_rebuilds : int
+        How often the list was searched.
     """
 
     def __init__(self, cutoff: float, skin: float = 0.0):
@@ -60,39 +70,72 @@ class NeighborList:
             For positions that are not finite (names the atom), wrong shapes, or a singular periodic cell.
         """
         r, box, periodic = _inputs(positions, cell, pbc)
+        n_threads = get_num_threads()
+        if self.skin == 0:
+            options = (self.cutoff, False, False, n_threads)
+            self.n_rebuilds += 1
+            return Edges(*_C.neighbors("pijSDd", r, box, periodic, _ONE_STRUCTURE, options, (8, 4)))
         if not self._valid(r, box, periodic):
             self._reference = None
-            reach = self.cutoff + self.skin
-            self._list = _C.neighbors(r, box, periodic, reach, False, get_num_threads())
-            self._reference = (r.copy(), box.copy(), periodic)
+            options = (self.cutoff + self.skin, False, False, n_threads)
+            self._list = _C.neighbors("pjS", r, box, periodic, _ONE_STRUCTURE, options, (8, 4))
+            self._reference = (r.copy(), box.copy(), periodic.copy())
             self.n_rebuilds += 1
-        return Edges(*_C.edges_within(r, box, periodic, self.cutoff, *self._list))
+        row_ptr, senders, shifts = self._list
+        return Edges(*_C.edges_within(r, box, periodic, self.cutoff, row_ptr, senders, shifts, n_threads))
 
-    def _valid(self, r: NDArray[Any], box: NDArray[Any], periodic: tuple[bool, ...]) -> bool:
-        if self._reference is None or self.skin == 0:
+    def _valid(self, r: NDArray[Any], box: NDArray[Any], periodic: NDArray[np.bool_]) -> bool:
+        """Whether no pair outside of the list can have come within the cutoff.
+
+        Positions now are r0 F + u with the change F of the cell. A vector D between atoms or images becomes D F plus a
+        difference of two u, whatever its shift: of at least |D| >= cutoff + skin it keeps the least singular value of
+        F times that length, less twice the largest u. Only differences of u matter, so their mean is taken off.
+        """
+        if self._reference is None:
             return False
         r0, box0, periodic0 = self._reference
-        if r.shape != r0.shape or r.dtype != r0.dtype or periodic != periodic0 or not np.array_equal(box, box0):
+        if r.shape != r0.shape or r.dtype != r0.dtype or not np.array_equal(periodic, periodic0):
             return False
         if r.size == 0:
             return True
-        # A pair comes closer by at most the sum of its two displacements; the rest leaves room for rounding.
-        rounding = 16 * float(np.finfo(r.dtype).eps) * float(np.abs(r).max() + np.abs(box).max())
-        largest = float(np.square(r - r0).sum(axis=1).max())
-        return bool(largest < max(0.0, 0.4999 * self.skin - rounding) ** 2)
+        reach = self.cutoff + self.skin
+        r0, r1 = r0.astype(np.float64), r.astype(np.float64)
+        rounding = 64 * float(np.finfo(r.dtype).eps) * float(np.abs(r).max() + np.abs(box).max() + np.abs(r0).max())
+        if periodic.any() and not np.array_equal(box[periodic], box0[periodic]):
+            change = _change_of_cell(box0.astype(np.float64), box.astype(np.float64), periodic)
+            if change is None:
+                return False
+            reach *= float(np.linalg.svd(change, compute_uv=False)[-1]) * (1 - 1e-12)
+            r0 = r0 @ change
+        u = r1 - r0
+        u -= u.mean(axis=0)
+        largest = float(np.sqrt(np.square(u).sum(axis=1).max()))
+        return bool(reach - 2 * largest - rounding > self.cutoff)
 
 
-def _inputs(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> tuple[Any, Any, tuple[bool, bool, bool]]:
+def _change_of_cell(
+    before: NDArray[np.float64], after: NDArray[np.float64], periodic: NDArray[np.bool_]
+) -> NDArray[np.float64] | None:
+    """F with ``after = before @ F`` for the periodic vectors; what is orthogonal to the old ones stays as it was."""
+    rows0, rows1 = before[periodic], after[periodic]
+    inverse = np.linalg.pinv(rows0)
+    change: NDArray[np.float64] = np.eye(3) + inverse @ (rows1 - rows0)
+    scale = float(np.abs(rows1).max())
+    return change if np.abs(rows0 @ change - rows1).max() <= 1e-12 * scale else None
+
+
+def _inputs(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> tuple[Any, Any, NDArray[np.bool_]]:
     r = np.asarray(positions)
-    dtype = np.float32 if r.dtype == np.float32 else np.float64
-    r = np.ascontiguousarray(r, dtype=dtype)
+    dtype = r.dtype if r.dtype == np.float32 else np.dtype(np.float64)
+    if r.dtype != dtype or not r.flags.c_contiguous:
+        r = np.ascontiguousarray(r, dtype=dtype)
     if r.size == 0:
         r = r.reshape(0, 3)
-    periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), 3)
     box = np.ascontiguousarray(cell, dtype=dtype)
     if box.shape == (3,):
         box = np.diag(box)
-    return r, box, (bool(periodic[0]), bool(periodic[1]), bool(periodic[2]))
+    periodic = np.ascontiguousarray(pbc, dtype=bool)
+    return r, box, periodic if periodic.shape == (3,) else np.broadcast_to(periodic, 3).copy()
 
 
 def neighbor_list(quantities: str, atoms: Any, cutoff: Cutoff, self_interaction: bool = False) -> Any:
@@ -115,55 +158,98 @@ def neighbor_list(quantities: str, atoms: Any, cutoff: Cutoff, self_interaction:
     -------
     One array, or a tuple of arrays, one for each quantity.
     """
-    unknown = sorted(set(quantities) - set("ijdDS"))
-    if unknown or not quantities:
+    arrays = atoms.arrays
+    return primitive_neighbor_list(
+        quantities, atoms.pbc, atoms.cell.array, arrays["positions"], cutoff, arrays["numbers"], self_interaction
+    )
+
+
+def primitive_neighbor_list(
+    quantities: str,
+    pbc: ArrayLike,
+    cell: ArrayLike,
+    positions: ArrayLike,
+    cutoff: Cutoff,
+    numbers: ArrayLike | None = None,
+    self_interaction: bool = False,
+    use_scaled_positions: bool = False,
+) -> Any:
+    """`neighbor_list` from arrays: drop-in for `ase.neighborlist.primitive_neighbor_list`.
+
+    Parameters
+    ----------
+    quantities, cutoff, self_interaction
+        As for `neighbor_list`.
+    pbc : (3,) bool
+    cell : (3, 3)
+        Rows are the cell vectors; those of axes that are not periodic are not used.
+    positions : (N, 3)
+        float32 or float64: the list, its vectors and its distances are made in this precision.
+    numbers : (N,), optional
+        Atomic numbers, for a dict of cutoffs.
+    use_scaled_positions : bool
+        Positions are in units of the cell vectors.
+    """
+    r, box, periodic = _inputs(positions, cell, pbc)
+    if use_scaled_positions:
+        r = np.ascontiguousarray(r @ box)
+    if not quantities or not set(quantities) <= set("ijdDS"):
         raise ValueError(f"expected quantities out of 'i', 'j', 'd', 'D', 'S', got {quantities!r}")
-    largest, radius = _largest_cutoff(cutoff, len(atoms))
-    r, box, periodic = _inputs(atoms.positions, atoms.cell.array, atoms.pbc)
+    if isinstance(cutoff, (float, int)):
+        options = (float(cutoff), self_interaction, False, get_num_threads())
+        out = _C.neighbors(quantities, r, box, periodic, _ONE_STRUCTURE, options, (8, 8))
+        return out if len(out) > 1 else out[0]
+    wanted = quantities + "".join(q for q in "ijd" if q not in quantities)
+    largest = _largest_cutoff(cutoff, len(r))
     if largest > 0:
-        found = _C.neighbors(r, box, periodic, largest, self_interaction, get_num_threads())
-        edges = Edges(*_C.edges_within(r, box, periodic, largest, *found))
+        options = (largest, self_interaction, False, get_num_threads())
+        found = dict(zip(wanted, _C.neighbors(wanted, r, box, periodic, _ONE_STRUCTURE, options, (8, 8)), strict=True))
+        near = found["d"] < _pair_cutoffs(cutoff, numbers, found["i"], found["j"])
+        out = tuple(found[q][near] for q in quantities)
     else:
-        edges = NeighborList(1.0).update(np.zeros((0, 3)))
-    out = {
-        "i": edges.receivers,
-        "j": edges.senders,
-        "d": edges.distances,
-        "D": edges.vectors,
-        "S": edges.shifts.astype(np.int64) if "S" in quantities else edges.shifts,
-    }
-    if radius is not None or isinstance(cutoff, Mapping):
-        limit = (
-            radius[edges.receivers] + radius[edges.senders]
-            if radius is not None
-            else _pair_cutoffs(cutoff, np.asarray(atoms.numbers), edges)  # type: ignore[arg-type]
-        )
-        out = {q: array[edges.distances < limit] for q, array in out.items()}
-    return out[quantities] if len(quantities) == 1 else tuple(out[q] for q in quantities)
+        none = np.zeros((0, 3), dtype=r.dtype)
+        out = _C.neighbors(quantities, none, box, periodic, _ONE_STRUCTURE, (1.0, False, False, 1), (8, 8))
+    return out if len(out) > 1 else out[0]
 
 
-def _largest_cutoff(cutoff: Cutoff, n_atoms: int) -> tuple[float, NDArray[np.float64] | None]:
+def first_neighbors(n_atoms: int, first_atom: ArrayLike) -> NDArray[np.int64]:
+    """Row pointers (N + 1,) of a list: the edges of atom i are ``out[i] .. out[i + 1]``.
+
+    Drop-in for `ase.neighborlist.first_neighbors`; `first_atom` is the list's "i", ascending.
+    """
+    receivers = np.asarray(first_atom)
+    if receivers.ndim != 1 or (np.diff(receivers) < 0).any():
+        raise ValueError("expected the first atoms of a list as a one-dimensional, ascending array")
+    return np.searchsorted(receivers, np.arange(n_atoms + 1)).astype(np.int64)
+
+
+def _largest_cutoff(cutoff: Cutoff, n_atoms: int) -> float:
     if isinstance(cutoff, Mapping):
-        return float(max(cutoff.values(), default=0.0)), None
+        return float(max(cutoff.values(), default=0.0))
     if np.ndim(cutoff) == 0:
         value = float(cutoff)  # type: ignore[arg-type]
         if not value > 0:
             raise ValueError(f"expected a positive cutoff, got {value}")
-        return value, None
+        return value
     radius = np.asarray(cutoff, dtype=np.float64)
     if radius.shape != (n_atoms,):
         raise ValueError(f"expected one radius for each of the {n_atoms} atoms, got shape {radius.shape}")
-    return 2 * float(radius.max(initial=0.0)), radius
+    return 2 * float(radius.max(initial=0.0))
 
 
-def _pair_cutoffs(
-    cutoff: Mapping[tuple[int | str, int | str], float], numbers: NDArray[Any], edges: Edges
-) -> NDArray[np.float64]:
+def _pair_cutoffs(cutoff: Cutoff, numbers: ArrayLike | None, i: NDArray[Any], j: NDArray[Any]) -> Any:
+    """The cutoff of each edge."""
+    if not isinstance(cutoff, Mapping):
+        radius = np.asarray(cutoff, dtype=np.float64)
+        return radius[i] + radius[j] if radius.ndim else radius
+    if numbers is None:
+        raise ValueError("expected the atomic numbers that go with a cutoff for each pair of elements, got None")
     from ase.data import atomic_numbers
 
-    limit = np.zeros(len(edges.senders))
-    zi, zj = numbers[edges.receivers], numbers[edges.senders]
+    limit = np.zeros(len(i))
+    z = np.asarray(numbers)
+    zi, zj = z[i], z[j]
     for (a, b), value in cutoff.items():
-        za, zb = (atomic_numbers[z] if isinstance(z, str) else z for z in (a, b))
+        za, zb = (atomic_numbers[s] if isinstance(s, str) else s for s in (a, b))
         limit[((zi == za) & (zj == zb)) | ((zi == zb) & (zj == za))] = value
     return limit

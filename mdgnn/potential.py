@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mdgnn.graph import Graph, sum_per_structure
+from mdgnn.ops import forces as assemble_forces
 from mdgnn.ops import scatter_add
 
 
@@ -81,43 +82,38 @@ def evaluate(
         with torch.set_grad_enabled(create_graph):
             energies = model.atomic_energies(graph.padded, graph.vectors.to(dtype))[: graph.n_atoms]
             return Prediction(total_energy(model, energies, graph), energies.to(torch.float64), None, None)
-    vectors = graph.vectors.detach().to(dtype).requires_grad_()
+    padded, vectors = graph.padded, graph.vectors.detach().to(dtype).requires_grad_()
     with torch.enable_grad():
-        energies = model.atomic_energies(graph.padded, vectors)
+        energies = model.atomic_energies(padded, vectors)
         g = edge_gradient(model, energies, vectors, graph, create_graph)
         energies = (energies if create_graph else energies.detach())[: graph.n_atoms]
         energy = total_energy(model, energies, graph)
     return Prediction(
         energy,
         energies.to(torch.float64),
-        assemble_forces(g, graph) if forces else None,
-        assemble_virial(g, graph) if virial else None,
+        assemble_forces(g, padded.by_receiver, padded.by_sender)[: graph.n_atoms] if forces else None,
+        assemble_virial(g, padded) if virial else None,
     )
 
 
 def edge_gradient(
     model: Potential, energies: Tensor, vectors: Tensor, graph: Graph, create_graph: bool = False
 ) -> Tensor:
-    """dE/dD (E, 3) in float64, from the atomic energies of `graph.padded`; E is what `total_energy` makes of them."""
+    """dE/dD (E, 3), from the atomic energies of `graph.padded`; E is what `total_energy` makes of them."""
     if not energies.requires_grad:  # a model whose energy does not depend on the edges
-        return torch.zeros_like(vectors, dtype=torch.float64)
+        return torch.zeros_like(vectors)
     share = torch.zeros_like(energies)  # of an atom's energy in E; padding has none
     share[: graph.n_atoms] = 1
     if model.readout != "sum":
         padded = graph.padded
         share = share / sum_per_structure(share, padded).clamp(min=1)[padded.structure]
     (g,) = torch.autograd.grad(energies, vectors, share, create_graph=create_graph, allow_unused=True)
-    return torch.zeros_like(vectors, dtype=torch.float64) if g is None else g.to(torch.float64)
-
-
-def assemble_forces(g: Tensor, graph: Graph) -> Tensor:
-    """(E, 3) edge gradients -> (N, 3) forces: D = r_j - r_i moves with +r_j and -r_i."""
-    return scatter_add(g, graph.by_receiver) - scatter_add(g, graph.by_sender, columns=graph.edges_of_senders)
+    return torch.zeros_like(vectors) if g is None else g
 
 
 def assemble_virial(g: Tensor, graph: Graph) -> Tensor:
     """(E, 3) edge gradients -> (S, 3, 3) virial, -sum g x D, which equals -dE/d(strain); symmetric by construction."""
-    outer = (graph.vectors.detach()[:, :, None] * g[:, None, :]).reshape(-1, 9)
+    outer = (graph.vectors.detach()[:, :, None] * g.to(torch.float64)[:, None, :]).reshape(-1, 9)
     per_atom = scatter_add(outer, graph.by_receiver)
     total = scatter_add(per_atom, graph.by_structure, columns=graph.structures).reshape(-1, 3, 3)
     return -0.5 * (total + total.transpose(1, 2))

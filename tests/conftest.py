@@ -2,9 +2,8 @@
 
 from importlib.util import find_spec
 
-NEED_NO_ASE = {
-    f"test_{name}.py" for name in ("scatter_add", "silu", "concat_message", "edge_basis", "threads", "cuda", "house")
-}
+OPS = ("concat_message", "edge_basis", "forces", "scatter_add", "silu")
+NEED_NO_ASE = {f"test_{name}.py" for name in (*OPS, "cuda", "house", "threads")}
 HAS_ASE = find_spec("ase") is not None
 
 

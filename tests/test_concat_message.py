@@ -152,3 +152,13 @@ def test_bad_input_gets_a_sentence(change, message):
     given = dict(zip(("part", "ends", "rows", "columns", "weight"), problem(), strict=True)) | change
     with pytest.raises(ValueError, match=message):
         concat_message(given["part"], given["ends"], given["rows"], given["columns"], given["weight"])
+
+
+def test_compiles_with_rows_that_nothing_has_looked_at():
+    part, ends, rows, columns, weight = problem()
+
+    def f(p, e, w):
+        return concat_message(p, e, Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index), w).sum()
+
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(part, ends, weight), f(part, ends, weight))

@@ -61,9 +61,11 @@ def test_trainable_centres_get_their_gradient():
 def test_a_vector_of_length_zero_has_no_gradient():
     centers = problem()[1]
     vectors = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
-    distances, basis = edge_basis(vectors, centers, 0.4)
-    (g,) = torch.autograd.grad(distances.sum() + basis.sum(), vectors)
-    assert not distances.any() and not g.any()
+    for op in (edge_basis, reference):
+        distances, basis = op(vectors, centers, 0.4)
+        (g,) = torch.autograd.grad(distances.sum() + basis.sum(), vectors, create_graph=True)
+        (g2,) = torch.autograd.grad(g.sum(), vectors)
+        assert not distances.any() and not g.any() and not g2.any()
 
 
 @pytest.mark.parametrize(("n_edges", "n_basis"), [(0, 4), (3, 0), (0, 0), (1, 1)])
@@ -110,3 +112,5 @@ def test_bits_do_not_depend_on_threads(dtype):
 def test_bad_input_gets_a_sentence(vectors, centers, message):
     with pytest.raises(ValueError, match=message):
         edge_basis(vectors, centers, 0.5)
+    with pytest.raises(ValueError, match="positive width, got 0"):
+        edge_basis(torch.zeros(1, 3), torch.zeros(1), 0)

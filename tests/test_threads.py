@@ -29,7 +29,7 @@ def test_a_forked_process_has_a_pool_of_its_own():
     expected = total_distance()  # the parent's pool has workers now, which the child has not
     fork = multiprocessing.get_context("fork")
     queue = fork.Queue()
-    children = [fork.Process(target=_send, args=(queue,)) for _ in range(2)]
+    children = [fork.Process(target=_send, args=(queue,), daemon=True) for _ in range(2)]
     for child in children:
         child.start()
     assert [queue.get(timeout=60) for _ in children] == [expected, expected]

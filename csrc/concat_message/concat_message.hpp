@@ -2,8 +2,8 @@
 //
 //   out[i, f] = sum_k  w[k] silu(x[k, f]),   x[k, f] = (ends[j, f] + ends[i, H + f]) + edge_part[k, f],
 //
-// over the edges k of receiver i, with sender j = index[k]. Nothing of size edges x features is saved for the
-// derivatives: they compute x again.
+// over the edges k of receiver i, with sender j = index[k]. The derivatives compute x again,
+// so that of size edges x features only edge_part is kept for them.
 #pragma once
 
 #include <cstdint>

@@ -7,7 +7,6 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 namespace mdgnn {
@@ -33,8 +32,8 @@ struct Job {
 
 class Pool {
   public:
-    // Only one job at a time: the caller holds `busy`.
-    std::mutex busy;
+    // Only one job at a time: the caller sets `busy`.
+    std::atomic_flag busy;
 
     void run(Job& job, int helpers) {
         helpers = start(helpers);
@@ -57,7 +56,7 @@ class Pool {
     int start(int wanted) {
         try {
             for (int id = n_threads_; id < wanted; n_threads_ = ++id) std::thread([this, id] { loop(id); }).detach();
-        } catch (const std::system_error&) {
+        } catch (const std::exception&) {
         }
         return std::min(n_threads_, wanted);
     }
@@ -112,10 +111,10 @@ void parallel_for(std::int64_t n, std::int64_t grain, int n_threads,
     const int helpers = static_cast<int>(std::min<std::int64_t>(n_threads, chunks)) - 1;
     if (helpers < 1) return body(0, n);
     Pool& shared = pool();
-    std::unique_lock lock(shared.busy, std::try_to_lock);
-    if (!lock) return body(0, n);
+    if (shared.busy.test_and_set(std::memory_order_acquire)) return body(0, n);
     Job job{&body, n, grain, {}, {}, {}};
     shared.run(job, helpers);
+    shared.busy.clear(std::memory_order_release);
     if (job.error) std::rethrow_exception(job.error);
 }
 

@@ -15,6 +15,8 @@ void bind_csr(py::module_& m) {
                                pointer<std::int64_t>(order));
         },
         py::arg("index"), py::arg("n_edges"), py::arg("n_rows"), py::arg("row_ptr"), py::arg("order"));
+    m.def("count_values",
+          [](const RowsTuple& of, std::int64_t n_entries) { return cpu::count_values(rows(of), n_entries); });
 }
 
 }  // namespace mdgnn

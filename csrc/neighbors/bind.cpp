@@ -1,7 +1,10 @@
-// numpy in, numpy out. Shapes and dtypes are checked by pybind11 and by mdgnn/neighbors.py.
+// numpy in, numpy out. Dtypes are checked by pybind11 and values by the search; mdgnn/neighbors.py prepares the rest.
 #include "core/bind.hpp"
 
-#include <type_traits>
+#include <unistd.h>
+
+#include <limits>
+#include <string>
 
 #include "neighbors/neighbors.hpp"
 
@@ -12,7 +15,6 @@ namespace {
 
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
-using Pbc = std::tuple<bool, bool, bool>;
 
 template <class T>
 void require_shape(const Array<T>& array, const char* name, std::vector<py::ssize_t> shape) {
@@ -28,69 +30,160 @@ void require_shape(const Array<T>& array, const char* name, std::vector<py::ssiz
     }
 }
 
+// The arguments of a search, kept alive.
 template <class T>
-Structure<T> structure_of(const Array<T>& positions, const Array<T>& cell, const Pbc& pbc) {
-    require_shape(positions, "positions", {-1, 3});
-    require_shape(cell, "cell", {3, 3});
-    Structure<T> structure;
-    structure.positions = {positions.data(), positions.shape(0), 3};
-    for (int k = 0; k < 3; ++k)
-        for (int c = 0; c < 3; ++c) structure.cell.rows[k][c] = cell.at(k, c);
-    structure.pbc[0] = std::get<0>(pbc), structure.pbc[1] = std::get<1>(pbc), structure.pbc[2] = std::get<2>(pbc);
-    return structure;
+struct Input {
+    Array<T> positions, cells;
+    Array<bool> pbc;
+    Array<std::int64_t> first;
+
+    // `first` is empty for one structure, which has a cell (3, 3) and pbc (3).
+    Structures<T> structures() {
+        require_shape(positions, "positions", {-1, 3});
+        const py::ssize_t n_atoms = positions.shape(0), n = first.size() == 0 ? 1 : first.size() - 1;
+        if (first.size() == 0) {
+            require_shape(cells, "cell", {3, 3});
+            require_shape(pbc, "pbc", {3});
+            first = Array<std::int64_t>(2);
+            first.mutable_at(0) = 0, first.mutable_at(1) = n_atoms;
+        } else {
+            require_shape(cells, "cells", {n, 3, 3});
+            require_shape(pbc, "pbc", {n, 3});
+            bool rises = first.at(0) == 0 && first.at(n) == n_atoms;
+            for (py::ssize_t s = 0; s < n; ++s) rises = rises && first.at(s) <= first.at(s + 1);
+            if (!rises)
+                throw std::invalid_argument("expected the first atoms of the structures to rise from 0 to " +
+                                            std::to_string(n_atoms));
+        }
+        return {{positions.data(), n_atoms, 3}, first.data(), n, cells.data(), pbc.data()};
+    }
+};
+
+// The arrays of a result, allocated by numpy in exact size once the number of edges is known.
+template <class T>
+struct Output {
+    Array<std::int64_t> row_ptr;
+    py::list arrays;
+    EdgeArrays<T> pointers;
+
+    template <class V>
+    V* add(std::vector<py::ssize_t> shape) {
+        Array<V> array(std::move(shape));
+        V* data = array.mutable_data();
+        arrays.append(std::move(array));
+        return data;
+    }
+
+    // p: row pointers, i, j, S, D, d; indices of index_bytes, shifts of shift_bytes.
+    void allocate(const std::string& quantities, int index_bytes, int shift_bytes) {
+        const std::int64_t n = row_ptr.size() - 1, e = row_ptr.at(n);
+        double bytes = 0;
+        for (char q : quantities)
+            bytes += static_cast<double>(e) * (q == 'S'   ? 3 * shift_bytes
+                                               : q == 'D' ? 3 * sizeof(T)
+                                               : q == 'd' ? sizeof(T)
+                                                          : index_bytes);
+        const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+        if (bytes > memory) {
+            const std::string text = "a list of " + std::to_string(e) + " edges takes " +
+                                     std::to_string(static_cast<std::int64_t>(bytes * 1e-9)) +
+                                     " GB, more than this machine's memory of " +
+                                     std::to_string(static_cast<std::int64_t>(memory * 1e-9)) + " GB";
+            PyErr_SetString(PyExc_MemoryError, text.c_str());
+            throw py::error_already_set();
+        }
+        if (index_bytes == 4 && e > std::numeric_limits<std::int32_t>::max())
+            throw std::invalid_argument("expected less than 2^31 edges for int32 indices, got " + std::to_string(e));
+        for (char q : quantities) {
+            if (q == 'p' && index_bytes == 8) arrays.append(row_ptr);
+            if (q == 'p' && index_bytes == 4)
+                std::copy(row_ptr.data(), row_ptr.data() + n + 1, add<std::int32_t>({n + 1}));
+            if (q == 'i' && index_bytes == 8) pointers.receivers = add<std::int64_t>({e});
+            if (q == 'i' && index_bytes == 4) pointers.receivers32 = add<std::int32_t>({e});
+            if (q == 'j' && index_bytes == 8) pointers.senders = add<std::int64_t>({e});
+            if (q == 'j' && index_bytes == 4) pointers.senders32 = add<std::int32_t>({e});
+            if (q == 'S' && shift_bytes == 8) pointers.shifts = add<std::int64_t>({e, 3});
+            if (q == 'S' && shift_bytes == 4) pointers.shifts32 = add<std::int32_t>({e, 3});
+            if (q == 'D') pointers.vectors = add<T>({e, 3});
+            if (q == 'd') pointers.distances = add<T>({e});
+        }
+    }
+};
+
+using Widths = std::tuple<int, int>;                  // bytes of indices and of shifts
+using Options = std::tuple<double, bool, bool, int>;  // cutoff, self_interaction, half, n_threads
+
+template <class T>
+NeighborOptions<T> options_of(const Options& o) {
+    return {static_cast<T>(std::get<0>(o)), std::get<1>(o), std::get<2>(o), std::get<3>(o)};
 }
 
 template <class T>
-py::tuple neighbors(const Array<T>& positions, const Array<T>& cell, const Pbc& pbc, double cutoff,
-                    bool self_interaction, int n_threads) {
-    const auto structure = structure_of(positions, cell, pbc);
-    EdgeList list;
+py::tuple neighbors(const std::string& quantities, const Array<T>& positions, const Array<T>& cells,
+                    const Array<bool>& pbc, const Array<std::int64_t>& first, const Options& options,
+                    const Widths& widths) {
+    Input<T> input{positions, cells, pbc, first};
+    const Structures<T> structures = input.structures();
+    Output<T> out;
+    out.row_ptr = Array<std::int64_t>(structures.positions.rows + 1);
+    std::int64_t* row_ptr = out.row_ptr.mutable_data();
+    std::unique_ptr<cpu::NeighborSearch<T>> search;
     {
         py::gil_scoped_release release;
-        list = cpu::neighbors<T>(structure, static_cast<T>(cutoff), self_interaction, n_threads);
+        search = std::make_unique<cpu::NeighborSearch<T>>(structures, options_of<T>(options));
+        search->count(row_ptr);
     }
-    const auto n_edges = static_cast<py::ssize_t>(list.senders.size());
-    const auto n_rows = static_cast<py::ssize_t>(list.row_ptr.size());
-    return py::make_tuple(to_numpy(std::move(list.row_ptr), {n_rows}), to_numpy(std::move(list.senders), {n_edges}),
-                          to_numpy(std::move(list.shifts), {n_edges, 3}));
+    out.allocate(quantities, std::get<0>(widths), std::get<1>(widths));
+    {
+        py::gil_scoped_release release;
+        search->fill(row_ptr, out.pointers);
+        search.reset();
+    }
+    return py::tuple(out.arrays);
 }
 
+// Row pointers, receivers, senders, shifts, vectors and distances.
 template <class T>
-py::tuple edges_within(const Array<T>& positions, const Array<T>& cell, const Pbc& pbc, double cutoff,
+py::tuple edges_within(const Array<T>& positions, const Array<T>& cell, const Array<bool>& pbc, double cutoff,
                        const Array<std::int64_t>& row_ptr, const Array<std::int64_t>& senders,
-                       const Array<std::int32_t>& shifts) {
-    const auto structure = structure_of(positions, cell, pbc);
+                       const Array<std::int32_t>& shifts, int n_threads) {
+    Input<T> input{positions, cell, pbc, Array<std::int64_t>(py::ssize_t{0})};
+    const Structures<T> structure = input.structures();
     require_shape(row_ptr, "row_ptr", {structure.positions.rows + 1});
     require_shape(senders, "senders", {row_ptr.at(structure.positions.rows)});
     require_shape(shifts, "shifts", {senders.shape(0), 3});
-    EdgeList list;
-    EdgeVectors<T> edges;
+    const NeighborOptions<T> options{static_cast<T>(cutoff), false, false, n_threads};
+    const cpu::ListView list{row_ptr.data(), senders.data(), shifts.data()};
+    Output<T> out;
+    out.row_ptr = Array<std::int64_t>(structure.positions.rows + 1);
+    std::int64_t* kept = out.row_ptr.mutable_data();
     {
         py::gil_scoped_release release;
-        list = cpu::edges_within<T>(structure, row_ptr.data(), senders.data(), shifts.data(), static_cast<T>(cutoff),
-                                    edges);
+        cpu::count_within(structure, options, list, kept);
     }
-    const auto n_edges = static_cast<py::ssize_t>(list.senders.size());
-    const auto n_rows = static_cast<py::ssize_t>(list.row_ptr.size());
-    return py::make_tuple(to_numpy(std::move(list.row_ptr), {n_rows}), to_numpy(std::move(edges.receivers), {n_edges}),
-                          to_numpy(std::move(list.senders), {n_edges}), to_numpy(std::move(list.shifts), {n_edges, 3}),
-                          to_numpy(std::move(edges.vectors), {n_edges, 3}),
-                          to_numpy(std::move(edges.distances), {n_edges}));
+    out.allocate("pijSDd", 8, 4);
+    {
+        py::gil_scoped_release release;
+        cpu::fill_within(structure, options, list, kept, out.pointers);
+    }
+    return py::tuple(out.arrays);
 }
 
 template <class T>
 void bind_for(py::module_& m) {
-    m.def("neighbors", &neighbors<T>, py::arg("positions").noconvert(), py::arg("cell").noconvert(), py::arg("pbc"),
-          py::arg("cutoff"), py::arg("self_interaction"), py::arg("n_threads"));
+    m.def("neighbors", &neighbors<T>, py::arg("quantities"), py::arg("positions").noconvert(),
+          py::arg("cells").noconvert(), py::arg("pbc").noconvert(), py::arg("first").noconvert(), py::arg("options"),
+          py::arg("widths"));
     m.def("edges_within", &edges_within<T>, py::arg("positions").noconvert(), py::arg("cell").noconvert(),
-          py::arg("pbc"), py::arg("cutoff"), py::arg("row_ptr"), py::arg("senders"), py::arg("shifts"));
+          py::arg("pbc").noconvert(), py::arg("cutoff"), py::arg("row_ptr"), py::arg("senders"), py::arg("shifts"),
+          py::arg("n_threads"));
 }
 
 }  // namespace
 
 void bind_neighbors(py::module_& m) {
-    bind_for<float>(m);
     bind_for<double>(m);
+    bind_for<float>(m);
 }
 
 }  // namespace mdgnn

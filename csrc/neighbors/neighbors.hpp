@@ -1,50 +1,104 @@
 // Neighbour lists as compressed rows in canonical order.
 //
 // An edge (i, j, S) stands for D = (r_j - r_i) + S @ cell with |D| < cutoff (strictly; |D| rounded in T). It belongs to
-// row i, rows are sorted by j, then by S. Both directions of a pair are listed, and self images (i, i, S != 0) are.
+// row i, rows are sorted by j, then by S. A full list holds both directions of a pair, and self images (i, i, S != 0).
+// A half list holds one of them: i < j, or i = j and the first component of S that is not zero is positive.
+//
+// Lists are made in two calls: one counts the edges of every row, the other writes them where the caller wants them.
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 #include "core/view.hpp"
 #include "neighbors/math.hpp"
 
 namespace mdgnn {
 
-// One structure. Positions need not be wrapped into the cell. A cell vector of a non-periodic axis is not used.
+// One structure or a batch of them. Positions need not be wrapped into the cell. A cell vector of an axis that is not
+// periodic is not used.
 template <class T>
-struct Structure {
-    Matrix<const T> positions;  // (N, 3)
-    Cell<T> cell;
-    bool pbc[3] = {false, false, false};
+struct Structures {
+    Matrix<const T> positions;            // (N, 3), of all structures
+    const std::int64_t* first = nullptr;  // n + 1: the atoms of structure s are first[s] .. first[s + 1]
+    std::int64_t n = 0;
+    const T* cells = nullptr;   // (n, 3, 3)
+    const bool* pbc = nullptr;  // (n, 3)
+
+    // Zero on axes that are not periodic.
+    Cell<T> cell(std::int64_t s) const {
+        Cell<T> out;
+        for (int k = 0; k < 3; ++k)
+            for (int c = 0; c < 3; ++c) out.rows[k][c] = pbc[3 * s + k] ? cells[9 * s + 3 * k + c] : T(0);
+        return out;
+    }
 };
 
-struct EdgeList {
-    std::vector<std::int64_t> row_ptr;  // N + 1
-    std::vector<std::int64_t> senders;  // E
-    std::vector<std::int32_t> shifts;   // E x 3
+template <class T>
+struct NeighborOptions {
+    T cutoff = 0;                   // may be infinite when no axis is periodic
+    bool self_interaction = false;  // adds (i, i, 0)
+    bool half = false;
+    int n_threads = 1;
 };
 
+// Where edges are written, from row_ptr[i] on for row i. What is null is not written; of each pair of index types the
+// caller gives one.
 template <class T>
-struct EdgeVectors {
-    std::vector<std::int64_t> receivers;  // E
-    std::vector<T> vectors;               // E x 3
-    std::vector<T> distances;             // E
+struct EdgeArrays {
+    std::int64_t *receivers = nullptr, *senders = nullptr;
+    std::int32_t *receivers32 = nullptr, *senders32 = nullptr;
+    std::int64_t* shifts = nullptr;    // (E, 3)
+    std::int32_t* shifts32 = nullptr;  // (E, 3)
+    T* vectors = nullptr;              // (E, 3)
+    T* distances = nullptr;            // (E)
 };
 
 namespace cpu {
 
-// All edges shorter than `cutoff`, which may be infinite when no axis is periodic. self_interaction adds (i, i, 0).
-// Throws std::invalid_argument with a sentence: non-finite position, cutoff not positive, singular periodic cell.
 template <class T>
-EdgeList neighbors(const Structure<T>& structure, T cutoff, bool self_interaction, int n_threads);
+class Bins;
 
-// The edges of `list` that are shorter than `cutoff` for these positions, with their vectors: what neighbors() would
-// return, bit for bit, if `list` holds at least those edges.
+// A search for all edges shorter than the cutoff. The arrays of `structures` must outlive it.
 template <class T>
-EdgeList edges_within(const Structure<T>& structure, const std::int64_t* row_ptr, const std::int64_t* senders,
-                      const std::int32_t* shifts, T cutoff, EdgeVectors<T>& vectors);
+class NeighborSearch {
+  public:
+    // Throws std::invalid_argument with a sentence: non-finite position, cutoff not positive, singular periodic cell.
+    NeighborSearch(const Structures<T>& structures, const NeighborOptions<T>& options);
+    ~NeighborSearch();
+
+    // row_ptr (N + 1)
+    void count(std::int64_t* row_ptr) const;
+    void fill(const std::int64_t* row_ptr, const EdgeArrays<T>& out) const;
+
+  private:
+    template <bool kFill>
+    void run(std::int64_t* counts, const std::int64_t* row_ptr, const EdgeArrays<T>& out) const;
+
+    Structures<T> structures_;
+    NeighborOptions<T> options_;
+    T limit_;  // of squared distances
+    std::unique_ptr<Bins<T>> bins_;
+};
+
+// A list made with a longer cutoff.
+struct ListView {
+    const std::int64_t *row_ptr, *senders;
+    const std::int32_t* shifts;
+};
+
+// The edges of `list` that are shorter than the cutoff for these positions, of one structure: what a search would find,
+// bit for bit, if `list` holds at least those edges.
+template <class T>
+void count_within(const Structures<T>& structure, const NeighborOptions<T>& options, const ListView& list,
+                  std::int64_t* row_ptr);
+template <class T>
+void fill_within(const Structures<T>& structure, const NeighborOptions<T>& options, const ListView& list,
+                 const std::int64_t* row_ptr, const EdgeArrays<T>& out);
+
+// Throws std::invalid_argument with a sentence for a position that is not finite or a cutoff that cannot be.
+template <class T>
+void check_input(const Structures<T>& structures, T cutoff);
 
 }  // namespace cpu
 }  // namespace mdgnn

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "core/lanes.hpp"
 #include "core/thread_pool.hpp"
 #include "scatter_add/math.hpp"
 
@@ -29,17 +30,6 @@ void add_row(std::int64_t n, T a, const T* __restrict x, T* __restrict y) {
 template <class T>
 void scale_row(std::int64_t n, T a, const T* __restrict x, T* __restrict y) {
     for (std::int64_t f = 0; f < n; ++f) y[f] = a * x[f];
-}
-
-// Four partial sums, combined in a fixed order: wide enough to vectorise, independent of the machine.
-template <class T>
-T dot_row(std::int64_t n, const T* x, const T* y) {
-    T s[4] = {};
-    std::int64_t f = 0;
-    for (; f + 4 <= n; f += 4)
-        for (int l = 0; l < 4; ++l) s[l] += x[f + l] * y[f + l];
-    for (; f < n; ++f) s[0] += x[f] * y[f];
-    return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
 // out[i] = scale_i * sum_k w x[index] (+ w2 x2[index])
@@ -96,8 +86,10 @@ void dot_rows(const ScatterAdd<T>& op, Matrix<const T> g, Matrix<const T> x, T* 
     parallel_for(op.rows.n_rows, grain(op.rows, g.cols), context.n_threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
             const T scale = row_scale<T>(op.rows, i, op.reduce);
-            for (std::int64_t k = op.rows.row_ptr[i]; k < op.rows.row_ptr[i + 1]; ++k)
-                out[entry(op.rows.edge, k)] = scale * dot_row(g.cols, g.row(i), x.row(entry(op.rows.index, k)));
+            for (std::int64_t k = op.rows.row_ptr[i]; k < op.rows.row_ptr[i + 1]; ++k) {
+                const T *u = g.row(i), *v = x.row(entry(op.rows.index, k));
+                out[entry(op.rows.edge, k)] = scale * sum_lanes<T>(g.cols, [&](std::int64_t f) { return u[f] * v[f]; });
+            }
         }
     });
 }

@@ -121,6 +121,8 @@ class SimpleGNN(nn.Module):
             if len(set(elements)) < len(elements) or not all(0 < z < N_NUMBERS for z in elements):
                 raise ValueError(f"expected different atomic numbers from 1 to {N_NUMBERS - 1}, got {elements}")
             n_elements = len(elements)
+        if not options["basis"][2] > 0:
+            raise ValueError(f"expected a positive width of the basis, got {options['basis'][2]}")
         _require("envelope", envelope, (None, *ENVELOPES))
         _require("aggregation", aggregation, AGGREGATIONS)
         _require("readout", options["readout"], ("sum", "mean"))
@@ -167,7 +169,7 @@ class SimpleGNN(nn.Module):
         Raises
         ------
         ValueError
-            For an atom whose element the model does not know.
+            For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
         """
         try:  # on the CPU, both tables name an index that they do not have; -1 stands for an unknown element
             kind = self.row_of.index_select(0, graph.atomic_numbers)

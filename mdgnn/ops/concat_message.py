@@ -2,9 +2,9 @@
 
 ``out[i] = sum_k weight[k] * silu(edge_part[k] + ends[sender(k), :H] + ends[i, H:])`` over the edges k of receiver i.
 
-The derivative ladder is forward, backward, double backward: three functions below; a third derivative is refused. What
-they save does not grow with edges x features: x is computed again. The kernels are the CPU's; other devices and
-torch.compile take the reference, whose parts have kernels of their own.
+The derivative ladder is forward, backward, double backward: three functions below; a third derivative is refused. Of
+size edges x features they save the input edge_part alone: x is computed again. The kernels are the CPU's. CUDA and
+torch.compile take the reference, a chain of registered operators; so this one needs no registration of its own.
 """
 
 from typing import Any
@@ -23,8 +23,14 @@ _NO_ROWS = (0, 0, 0, 0)
 
 
 def add_ends(ends: Tensor, rows: Rows, columns: Rows) -> Tensor:
-    """(N, 2 H) -> (E, H): ``ends[senders, :H] + ends[receivers, H:]``; the derivative is a sum over rows."""
-    assert rows.index is not None
+    """(N, 2 H) -> (E, H): ``ends[senders, :H] + ends[receivers, H:]``; the derivative is a sum over rows.
+
+    `rows` and `columns` are those of `concat_message`.
+    """
+    if rows.index is None or ends.ndim != 2 or ends.shape[0] != rows.n_rows or ends.shape[1] % 2:
+        raise ValueError(
+            f"expected rows with an index, and ends of shape ({rows.n_rows}, 2 H), got {tuple(ends.shape)}"
+        )
     sent, received = ends.chunk(2, dim=1)
     n_edges = rows.index.shape[0]
     one_each = torch.arange(n_edges + 1, device=ends.device)
@@ -74,6 +80,8 @@ def concat_message(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, w
 
 
 def _check(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, weight: Tensor | None) -> None:
+    if edge_part.ndim != 2 or rows.index is None:
+        raise ValueError(f"expected edge_part of shape (E, H) and rows with an index, got {tuple(edge_part.shape)}")
     dtype, device, n_edges, width = edge_part.dtype, rows.row_ptr.device, rows.index_size, edge_part.shape[-1]
     for name, array, shape in (
         ("edge_part", edge_part, (n_edges, width)),

@@ -3,7 +3,7 @@
 ``r[e] = |vectors[e]|,  basis[e, k] = exp(-(r[e] - centers[k])^2 / (2 width^2))``
 
 The derivative ladder is forward, backward, double backward, with respect to the vectors; a third derivative is refused.
-The kernels are the CPU's; other devices, torch.compile and trainable centres take the reference.
+The kernels are the CPU's; CUDA, torch.compile and trainable centres take the reference.
 """
 
 from typing import Any
@@ -18,7 +18,9 @@ from mdgnn.threads import get_num_threads
 
 def reference(vectors: Tensor, centers: Tensor, width: float) -> tuple[Tensor, Tensor]:
     """The specification, in plain torch."""
-    distances = torch.linalg.vector_norm(vectors, dim=1)
+    squares = vectors.square().sum(1)
+    zero = squares == 0  # without this the second derivative there is not a number
+    distances = torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
     return distances, torch.exp((distances[:, None] - centers).square() * (-0.5 / width**2))
 
 
@@ -36,12 +38,14 @@ def edge_basis(vectors: Tensor, centers: Tensor, width: float) -> tuple[Tensor, 
     Raises
     ------
     ValueError
-        If a shape, dtype or device does not fit.
+        If a shape, dtype or device does not fit, or the width is not positive.
     """
     if vectors.ndim != 2 or vectors.shape[1] != 3 or vectors.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"expected vectors of shape (E, 3) in float32 or float64, got {_describe(vectors)}")
     if centers.ndim != 1 or centers.dtype != vectors.dtype or centers.device != vectors.device:
         raise ValueError(f"expected centers as (B,) {vectors.dtype} on {vectors.device}, got {_describe(centers)}")
+    if not width > 0:
+        raise ValueError(f"expected a positive width, got {width}")
     if torch.compiler.is_compiling() or vectors.device.type != "cpu" or centers.requires_grad:
         return reference(vectors, centers, width)
     return _Forward.apply(vectors, centers, 0.5 / width**2)  # type: ignore[no-any-return, no-untyped-call]

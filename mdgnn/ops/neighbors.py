@@ -72,12 +72,13 @@ def _neighbors(
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = np.float32 if positions.dtype == torch.float32 else np.float64
     arrays = _C.neighbors(
+        "pjS",
         np.ascontiguousarray(positions.detach().numpy(), dtype=dtype),
         np.ascontiguousarray(cell.detach().numpy(), dtype=dtype),
-        (bool(pbc[0]), bool(pbc[1]), bool(pbc[2])),
-        cutoff,
-        self_interaction,
-        get_num_threads(),
+        np.ascontiguousarray(pbc.detach().numpy(), dtype=bool),
+        np.zeros(0, dtype=np.int64),
+        (cutoff, self_interaction, False, get_num_threads()),
+        (8, 4),
     )
     row_ptr, senders, shifts = map(torch.from_numpy, arrays)
     return row_ptr, senders, shifts

@@ -1,0 +1,53 @@
+// Bins: the atoms of all structures by place, in double precision. They only propose pairs; whether a pair is an edge
+// is decided elsewhere, exactly.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "neighbors/neighbors.hpp"
+
+namespace mdgnn::cpu {
+
+using Vec = std::array<double, 3>;
+
+// Parallelepipeds along the lattice directions of a structure; an axis that is not periodic gets a direction orthogonal
+// to the others.
+struct Grid {
+    std::array<Vec, 3> cell{}, dual{};  // cell: zero on axes that are not periodic
+    bool pbc[3] = {};
+    double low[3] = {}, per_unit[3] = {};  // bin = floor((r . dual - low) per_unit)
+    std::int64_t n[3] = {1, 1, 1};         // bins of a periodic axis
+    std::int64_t range[3] = {};            // a neighbour is at most so many bins away
+    double reach = 0;                      // the cutoff, and what rounding may add
+};
+
+struct Bin {
+    std::int64_t structure = 0;
+    std::int64_t place[3] = {};
+    std::int64_t first = 0, last = 0;  // in Bins::order
+    double low[3] = {}, high[3] = {};  // the box around its atoms, wrapped
+};
+
+template <class T>
+class Bins {
+  public:
+    Bins(const Structures<T>& structures, T cutoff);
+
+    // The bin there, or -1 where no atom is.
+    std::int64_t find(std::int64_t structure, const std::int64_t* place) const;
+
+    std::vector<Grid> grids;                         // by structure
+    std::vector<Bin> bins;                           // that hold atoms
+    std::vector<std::uint32_t> order;                // atoms by bin, ascending in each
+    std::vector<double> x, y, z;                     // their positions, wrapped, in this order
+    std::vector<std::array<std::int32_t, 3>> wraps;  // by atom: position = wrapped position + wraps @ cell; empty: zero
+
+  private:
+    std::uint64_t slot(std::int64_t structure, const std::int64_t* place) const;
+
+    std::vector<std::int64_t> table_;  // open addressing, a power of two of slots; -1 is free
+};
+
+}  // namespace mdgnn::cpu
