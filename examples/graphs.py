@@ -66,12 +66,11 @@ def message_passing(path):
 def radial_basis(path):
     """A distance becomes 16 smooth numbers, each sensitive to its own range."""
     centers, r = torch.linspace(0.5, 5.0, 16), torch.linspace(0, 6, 301)
-    along_x = torch.tensor([1.0, 0, 0])
     fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
-    ax.plot(r, edge_basis(r[:, None] * along_x, centers, 0.5)[1])
+    ax.plot(r, edge_basis(torch.outer(r, torch.eye(3)[0]), centers, 0.5)[1])
     ax.set(title="Gaussian radial basis", xlabel="distance r (A)", ylabel="value")
     fig.savefig(path, dpi=120)
-    print("basis of r = 2.5:", *(f"{value:.3f}" for value in edge_basis(2.5 * along_x[None], centers, 0.5)[1][0]))
+    print("basis of r = 2.5:", *(f"{value:.3f}" for value in edge_basis(2.5 * torch.eye(3)[:1], centers, 0.5)[1][0]))
 
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "figures")
