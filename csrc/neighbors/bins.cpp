@@ -89,6 +89,7 @@ Grid make_grid(const Structures<T>& structures, std::int64_t s, double cutoff, V
     double scale = farthest + std::min(cutoff, farthest);
     for (int k = 0; k < 3; ++k) scale += norm(grid.cell[k]);
     const double condition = size / std::abs(volume);
+    grid.cutoff = cutoff;
     grid.reach =
         cutoff + 64 * scale * (std::numeric_limits<T>::epsilon() + std::numeric_limits<double>::epsilon() * condition);
 

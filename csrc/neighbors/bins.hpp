@@ -20,7 +20,7 @@ struct Grid {
     double low[3] = {}, per_unit[3] = {};  // bin = floor((r . dual - low) per_unit)
     std::int64_t n[3] = {1, 1, 1};         // bins of a periodic axis
     std::int64_t range[3] = {};            // a neighbour is at most so many bins away
-    double reach = 0;                      // the cutoff, and what rounding may add
+    double cutoff = 0, reach = 0;          // reach: with what rounding may add
 };
 
 struct Bin {
