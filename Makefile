@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check bench gpu-test gpu-bench clean
+.PHONY: demo test build check bench fuzz gpu-test gpu-bench clean
 
 build: $(STAMP)
 
@@ -30,6 +30,11 @@ check: build
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
+
+COUNT ?= 100000
+SEED ?= 0
+fuzz: build
+	$(PY) tests/fuzz_neighbors.py --count $(COUNT) --seed $(SEED)
 
 # A machine with a GPU, nvcc, torch, pybind11, scikit-build-core, ninja, cmake, pytest and pytest-benchmark; no network.
 TARGET := target

@@ -63,7 +63,7 @@ def random_system(rng):
             cutoff = np.inf
         dtype = rng.choice([np.float32, np.float64])
         system = positions.astype(dtype), np.ascontiguousarray(cell, dtype=dtype), pbc, float(dtype(cutoff))
-        if system[3] > 0 and (n * n + 200) * np.prod([2 * m + 1 for m in image_range(*system)]) <= LARGEST:
+        if system[3] > 0 and (n * n + 200) * np.prod([2.0 * m + 1 for m in image_range(*system)]) <= LARGEST:
             return system
 
 

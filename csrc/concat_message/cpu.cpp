@@ -4,8 +4,9 @@
 // gradient of `ends` is wanted, read once more by sender. Rows of `ends` are small and stay in cache.
 // Arithmetic per edge and feature: one exp and one division, vectorised; contraction is off, so that every SIMD level
 // gives the same bits.
-// Alternatives that lost: a chain of scatter_add and silu kernels (four calls and three arrays of size E x H forward);
-// saving x for the backward pass (an array as large as edge_part, for one addition less).
+//
+// Alternatives that lost: a chain of scatter_add and silu kernels (2 to 3.5 times the time with the derivative, four
+// arrays of size E x H); reading edge_part as a block of columns of all layers' (4 times the time at 561 atoms).
 #include <algorithm>
 #include <vector>
 

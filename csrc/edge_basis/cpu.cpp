@@ -1,7 +1,6 @@
 // Parallelisation: fixed chunks of edges over threads; every edge is computed alone, so that the bits depend neither on
 // the number of threads nor on an edge's place.
-// Memory traffic per edge: the vector once, the basis once. Gaussians are computed again for the derivatives, which
-// costs less than reading them.
+// Memory traffic per edge: the vector once, the basis once. Gaussians are computed again for the derivatives.
 // Alternatives that lost: torch operators (six kernels forward, eight backward, each a pass over E x B).
 #include <cmath>
 

@@ -1,0 +1,181 @@
+// Per bin, and shared by its atoms: one pass over the bins within reach, a test against the bin's box (SIMD), and a
+// stable radix sort by j. Images of one atom are found in the order of their shifts, so that (j, S) is sorted too.
+#include "neighbors/candidates.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "core/simd.hpp"
+
+namespace mdgnn::cpu {
+namespace {
+
+struct Box {
+    double low[3], high[3], limit;  // of squared distances from it
+};
+
+inline double gap(double x, double low, double high) { return std::max(std::max(low - x, x - high), 0.0); }
+
+// Places from `first` on whose atom, moved by t, is near the box; returns how many.
+MDGNN_SIMD_CLONES std::int64_t places_near(const double* x, const double* y, const double* z, const double* t,
+                                           const Box& box, std::int64_t first, std::int64_t last,
+                                           std::uint32_t* found) {
+    constexpr std::int64_t kTile = 64;
+    double d2[kTile];
+    std::int64_t n = 0;
+    for (std::int64_t k = first; k < last; k += kTile) {
+        const std::int64_t width = std::min(kTile, last - k);
+        for (std::int64_t l = 0; l < width; ++l) {
+            const double dx = gap(x[k + l] + t[0], box.low[0], box.high[0]);
+            const double dy = gap(y[k + l] + t[1], box.low[1], box.high[1]);
+            const double dz = gap(z[k + l] + t[2], box.low[2], box.high[2]);
+            d2[l] = dx * dx + dy * dy + dz * dz;
+        }
+        for (std::int64_t l = 0; l < width; ++l) {
+            found[n] = static_cast<std::uint32_t>(k + l);
+            n += d2[l] <= box.limit;
+        }
+    }
+    return n;
+}
+
+// rank: the order of the keys, equal ones as they stand.
+template <class T>
+void sort_by_key(Candidates<T>& c) {
+    const std::size_t n = c.key.size();
+    c.rank.resize(n);
+    std::iota(c.rank.begin(), c.rank.end(), 0u);
+    if (std::is_sorted(c.key.begin(), c.key.end())) return;
+    const auto [low, high] = std::minmax_element(c.key.begin(), c.key.end());
+    const std::uint32_t base = *low, spread = *high - *low;
+    if (n < 64) {
+        std::stable_sort(c.rank.begin(), c.rank.end(),
+                         [&](std::uint32_t a, std::uint32_t b) { return c.key[a] < c.key[b]; });
+        return;
+    }
+    c.scratch.resize(n);
+    for (int bits = 0; bits < 32 && (spread >> bits) > 0; bits += 8) {
+        std::uint32_t count[257] = {};
+        for (std::size_t k = 0; k < n; ++k) ++count[(((c.key[k] - base) >> bits) & 255) + 1];
+        for (int d = 0; d < 256; ++d) count[d + 1] += count[d];
+        for (std::size_t k = 0; k < n; ++k) c.scratch[count[((c.key[c.rank[k]] - base) >> bits) & 255]++] = c.rank[k];
+        std::swap(c.rank, c.scratch);
+    }
+}
+
+// Between which rough squares only the exact distance can tell. Places are wrong by half a unit in the last digit of
+// the farthest; 16 units cover their differences and the squares.
+template <class T>
+void set_rough_limits(Candidates<T>& c, const Grid& grid, double farthest) {
+    constexpr double kUnit = std::numeric_limits<float>::epsilon();
+    c.inside = 0, c.outside = std::numeric_limits<float>::infinity();
+    if (!(farthest < 1e15)) {  // squares may overflow: everything is checked
+        std::fill(c.x.begin(), c.x.end(), 0.0f);
+        std::fill(c.y.begin(), c.y.end(), 0.0f);
+        std::fill(c.z.begin(), c.z.end(), 0.0f);
+        return;
+    }
+    if (!(grid.reach < 1e15)) {  // beyond all candidates
+        c.inside = std::numeric_limits<float>::infinity();
+        return;
+    }
+    const double wrong = 16 * kUnit * farthest, low = grid.cutoff - (grid.reach - grid.cutoff) - wrong;
+    const double high = grid.reach + wrong;
+    if (low > 0) c.inside = static_cast<float>(low * low * (1 - 4 * kUnit));
+    c.outside = static_cast<float>(high * high * (1 + 4 * kUnit)) + std::numeric_limits<float>::min();
+}
+
+}  // namespace
+
+template <class T>
+void gather(const Structures<T>& structures, const Bins<T>& bins, const Bin& bin, Candidates<T>& c) {
+    const Grid& grid = bins.grids[bin.structure];
+    Box box;
+    for (int a = 0; a < 3; ++a) box.low[a] = bin.low[a], box.high[a] = bin.high[a];
+    box.limit = grid.reach * grid.reach;
+    for (int a = 0; a < 3; ++a) c.middle[a] = 0.5 * (bin.low[a] + bin.high[a]);
+    c.place.clear(), c.image.clear(), c.images.clear(), c.translations.clear();
+    std::int64_t at[3], wanted[3], image[3];
+    for (at[0] = -grid.range[0]; at[0] <= grid.range[0]; ++at[0])
+        for (at[1] = -grid.range[1]; at[1] <= grid.range[1]; ++at[1])
+            for (at[2] = -grid.range[2]; at[2] <= grid.range[2]; ++at[2]) {
+                double t[3] = {};
+                for (int k = 0; k < 3; ++k) {
+                    wanted[k] = bin.place[k] + at[k];
+                    image[k] = 0;
+                    if (!grid.pbc[k]) continue;
+                    image[k] = wanted[k] / grid.n[k] - (wanted[k] % grid.n[k] < 0);
+                    wanted[k] -= image[k] * grid.n[k];
+                    for (int a = 0; a < 3; ++a) t[a] += static_cast<double>(image[k]) * grid.cell[k][a];
+                }
+                const std::int64_t b = bins.find(bin.structure, wanted);
+                if (b < 0) continue;
+                const Bin& other = bins.bins[b];
+                double d2 = 0;
+                for (int a = 0; a < 3; ++a) {
+                    const double d =
+                        std::max({other.low[a] + t[a] - box.high[a], box.low[a] - (other.high[a] + t[a]), 0.0});
+                    d2 += d * d;
+                }
+                if (!(d2 <= box.limit)) continue;
+                const std::size_t before = c.place.size();
+                c.place.resize(before + static_cast<std::size_t>(other.last - other.first));
+                const std::int64_t n = places_near(bins.x.data(), bins.y.data(), bins.z.data(), t, box, other.first,
+                                                   other.last, c.place.data() + before);
+                c.place.resize(before + static_cast<std::size_t>(n));
+                c.image.resize(c.place.size(), static_cast<std::uint32_t>(c.images.size()));
+                c.images.push_back({static_cast<std::int32_t>(image[0]), static_cast<std::int32_t>(image[1]),
+                                    static_cast<std::int32_t>(image[2])});
+                c.translations.push_back({t[0] - c.middle[0], t[1] - c.middle[1], t[2] - c.middle[2]});
+            }
+    // Images of one atom were found in the order of their shifts, and equal keys keep their order.
+    c.key.resize(c.place.size());
+    for (std::size_t k = 0; k < c.place.size(); ++k) c.key[k] = bins.order[c.place[k]];
+    sort_by_key(c);
+    const std::size_t n = c.place.size();
+    c.sorted.resize(n), c.base.resize(n), c.x.resize(n), c.y.resize(n), c.z.resize(n), c.matches.resize(n + 1);
+    double farthest = 0;
+    for (std::size_t k = 0; k < n; ++k) {
+        const std::uint32_t from = c.rank[k], j = c.key[from], p = c.place[from];
+        const auto& image_of = c.images[c.image[from]];
+        const auto& moved = c.translations[c.image[from]];
+        const double t[3] = {bins.x[p] + moved[0], bins.y[p] + moved[1], bins.z[p] + moved[2]};
+        c.sorted[k].j = j;
+        for (int a = 0; a < 3; ++a) {
+            c.sorted[k].r[a] = structures.positions.row(j)[a];
+            c.base[k][a] = image_of[a] - (bins.wraps.empty() ? 0 : bins.wraps[j][a]);
+            farthest = std::max(farthest, std::abs(t[a]));
+        }
+        c.x[k] = static_cast<float>(t[0]), c.y[k] = static_cast<float>(t[1]), c.z[k] = static_cast<float>(t[2]);
+    }
+    set_rough_limits(c, grid, farthest);
+}
+
+template <class T>
+std::int64_t place_of_self(const Candidates<T>& c, std::int64_t i) {
+    auto e = std::lower_bound(c.sorted.begin(), c.sorted.end(), static_cast<std::uint32_t>(i),
+                              [](const Candidate<T>& a, std::uint32_t j) { return a.j < j; });
+    while (e->shift[0] != 0 || e->shift[1] != 0 || e->shift[2] != 0) ++e;
+    return e - c.sorted.begin();
+}
+
+template <class T>
+void translate(Candidates<T>& c, const Cell<T>& cell, const std::array<std::int32_t, 3>& wrap) {
+    for (std::int64_t k = 0; k < c.size(); ++k) {
+        Candidate<T>& e = c.sorted[k];
+        for (int a = 0; a < 3; ++a) e.shift[a] = c.base[k][a] + wrap[a];
+        const T s0 = static_cast<T>(e.shift[0]), s1 = static_cast<T>(e.shift[1]), s2 = static_cast<T>(e.shift[2]);
+        for (int a = 0; a < 3; ++a) e.offset[a] = translation(s0, s1, s2, cell, a);
+    }
+}
+
+#define MDGNN_INSTANTIATE(T)                                                                        \
+    template void gather<T>(const Structures<T>&, const Bins<T>&, const Bin&, Candidates<T>&);      \
+    template void translate<T>(Candidates<T>&, const Cell<T>&, const std::array<std::int32_t, 3>&); \
+    template std::int64_t place_of_self<T>(const Candidates<T>&, std::int64_t);
+MDGNN_INSTANTIATE(float)
+MDGNN_INSTANTIATE(double)
+
+}  // namespace mdgnn::cpu
