@@ -60,6 +60,7 @@ class NeighborList:
         self.n_rebuilds = 0
         self._reference: tuple[Any, ...] | None = None
         self._list: Any = None
+        self._condition = 1.0  # of the periodic cell vectors: how much larger than a vector its parts S @ cell are
 
     def update(self, positions: ArrayLike, cell: ArrayLike = (0.0, 0.0, 0.0), pbc: ArrayLike = False) -> Edges:
         """The edges for these positions (N, 3), cell (3, 3; rows are vectors) and pbc (3).
@@ -80,6 +81,7 @@ class NeighborList:
             options = (self.cutoff + self.skin, False, False, n_threads)
             self._list = _C.neighbors("pjS", r, box, periodic, _ONE_STRUCTURE, options, (8, 4))
             self._reference = (r.copy(), box.copy(), periodic.copy())
+            self._condition = float(np.linalg.cond(box[periodic])) if periodic.any() else 1.0
             self.n_rebuilds += 1
         row_ptr, senders, shifts = self._list
         return Edges(*_C.edges_within(r, box, periodic, self.cutoff, row_ptr, senders, shifts, n_threads))
@@ -100,11 +102,13 @@ class NeighborList:
             return True
         reach = self.cutoff + self.skin
         r0, r1 = r0.astype(np.float64), r.astype(np.float64)
-        rounding = 64 * float(np.finfo(r.dtype).eps) * float(np.abs(r).max() + np.abs(box).max() + np.abs(r0).max())
+        size = float(np.abs(r).max() + np.abs(r0).max() + np.abs(box).max()) + reach * bool(periodic.any())
+        rounding = 64 * float(np.finfo(r.dtype).eps) * size * self._condition
         if periodic.any() and not np.array_equal(box[periodic], box0[periodic]):
             change = _change_of_cell(box0.astype(np.float64), box.astype(np.float64), periodic)
             if change is None:
                 return False
+            rounding *= 2  # the condition number is that of the cell before; a change within a skin is small
             reach *= float(np.linalg.svd(change, compute_uv=False)[-1]) * (1 - 1e-12)
             r0 = r0 @ change
         u = r1 - r0
@@ -197,9 +201,12 @@ def primitive_neighbor_list(
         raise ValueError(f"expected quantities out of 'i', 'j', 'd', 'D', 'S', got {quantities!r}")
     if isinstance(cutoff, (float, int)):
         options = (float(cutoff), self_interaction, False, get_num_threads())
-        out = _C.neighbors(quantities, r, box, periodic, _ONE_STRUCTURE, options, (8, 8))
+        different = "".join(dict.fromkeys(quantities))
+        out = _C.neighbors(different, r, box, periodic, _ONE_STRUCTURE, options, (8, 8))
+        if len(different) < len(quantities):
+            out = tuple(out[different.index(q)] for q in quantities)
         return out if len(out) > 1 else out[0]
-    wanted = quantities + "".join(q for q in "ijd" if q not in quantities)
+    wanted = "".join(dict.fromkeys(quantities + "ijd"))
     largest = _largest_cutoff(cutoff, len(r))
     if largest > 0:
         options = (largest, self_interaction, False, get_num_threads())
@@ -208,7 +215,7 @@ def primitive_neighbor_list(
         out = tuple(found[q][near] for q in quantities)
     else:
         none = np.zeros((0, 3), dtype=r.dtype)
-        out = _C.neighbors(quantities, none, box, periodic, _ONE_STRUCTURE, (1.0, False, False, 1), (8, 8))
+        return primitive_neighbor_list(quantities, False, box, none, 1.0)
     return out if len(out) > 1 else out[0]
 
 
@@ -234,6 +241,9 @@ def _largest_cutoff(cutoff: Cutoff, n_atoms: int) -> float:
     radius = np.asarray(cutoff, dtype=np.float64)
     if radius.shape != (n_atoms,):
         raise ValueError(f"expected one radius for each of the {n_atoms} atoms, got shape {radius.shape}")
+    if not np.isfinite(radius).all():
+        atom = int(np.argmin(np.isfinite(radius)))
+        raise ValueError(f"expected finite radii, got {radius[atom]} for atom {atom}")
     return 2 * float(radius.max(initial=0.0))
 
 

@@ -30,7 +30,7 @@ def random_cell(rng):
         angle = np.radians(rng.uniform(5, 40))
         cell[1, :2] = np.linalg.norm(cell[1]) * np.array([np.cos(angle), np.sin(angle)])
     if kind == "flat":
-        cell[2] *= 0.05
+        cell[2] *= rng.choice([0.05, 0.005])
     if kind == "needle":
         cell[0] *= 30
     cell = cell[rng.permutation(3)]  # half of the permutations are left-handed

@@ -1,6 +1,7 @@
 """Bugs that other neighbour lists had, by name: ours must not."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -236,3 +237,76 @@ def test_scaled_positions_and_torch_agree():
     np.testing.assert_array_equal(scaled[1], senders)
     np.testing.assert_array_equal(scaled[2], shifts)
     np.testing.assert_array_equal(row_ptr, mdgnn.first_neighbors(8, scaled[0]))
+
+
+def test_a_quantity_asked_for_twice_comes_twice():
+    first, distances, again = mdgnn.neighbor_list("idi", triclinic(True), 1.5)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(distances, mdgnn.neighbor_list("d", triclinic(True), 1.5))
+
+
+def test_rounding_in_skewed_float32_cells_loses_no_edge():
+    cell = np.array(
+        [
+            [-0.21243290603160858, -1.00961172580719, -0.38396885991096497],
+            [-0.20689190924167633, -0.9799008965492249, -0.37193694710731506],
+            [0, 0, 0],
+        ]
+    )
+    positions = np.array(
+        [
+            [0.5060649514198303, 0.7850853204727173, 0.2950064539909363],
+            [0.768771767616272, 0.5256295204162598, 0.14904803037643433],
+        ],
+        dtype=np.float32,
+    )
+    cutoff = 1.9892127513885498
+    i, j, S = mdgnn.primitive_neighbor_list("ijS", [True, True, False], cell, positions, cutoff)
+    assert (0, 1, -1467, 1510, 0) in set(zip(i, j, *S.T, strict=True))
+
+
+def test_a_far_atom_does_not_blur_the_others():
+    positions = np.array([[0.0, 0, 0], [5, 0, 0], [1e30, 0, 0]])
+    assert len(mdgnn.primitive_neighbor_list("i", False, np.zeros((3, 3)), positions, 1.0)) == 0
+    assert len(mdgnn.primitive_neighbor_list("i", False, np.zeros((3, 3)), positions, 6.0)) == 2
+    tiny = np.array([[0.0, 0, 0], [1e-22, 0, 0], [3e-22, 0, 0]], dtype=np.float32)
+    assert len(mdgnn.primitive_neighbor_list("i", False, np.zeros((3, 3)), tiny, 1.5e-22)) == 2
+
+
+def test_edges_at_the_last_digit_of_the_cutoff():
+    positions = np.array([[1 - 1e-13, 0, 0], [2e-13, 0, 0]])
+    cell, pbc = np.eye(3), [True, False, False]
+    assert same_as_brute_force(positions, cell, pbc, 3 + 4e-13) == 26
+
+
+def test_a_search_that_would_not_end_says_so():
+    cell = np.array([[1.0, 0, 0], [1.0, 1e-5, 0], [0, 0, 1]])
+    with pytest.raises(ValueError, match="a cell less skewed"):
+        mdgnn.primitive_neighbor_list("i", True, cell, np.zeros((1, 3)), 1.0)
+    with pytest.raises(ValueError, match="finite radii, got nan for atom 1"):
+        mdgnn.primitive_neighbor_list("i", False, np.eye(3), np.zeros((2, 3)), [1.0, np.nan])
+
+
+def test_positions_that_change_during_a_search_corrupt_nothing():
+    """Another thread writes them: the search may fail with a sentence, but every array it returns is whole."""
+    grid = np.stack(np.meshgrid(*[np.arange(10.0)] * 3), -1).reshape(-1, 3)
+    positions, stop = grid.copy(), threading.Event()
+
+    def shake():
+        while not stop.is_set():
+            positions[:] = grid * (1 + 1e-14)
+            positions[:] = grid * (1 - 1e-14)
+
+    thread = threading.Thread(target=shake, daemon=True)
+    thread.start()
+    try:
+        for _ in range(60):
+            try:
+                i = mdgnn.primitive_neighbor_list("i", True, np.eye(3) * 10, positions, 1.0)
+            except RuntimeError as error:
+                assert "changed while their neighbours were searched" in str(error)
+            else:
+                assert (np.diff(i) >= 0).all() and len(i) <= 6000
+    finally:
+        stop.set()
+        thread.join()

@@ -15,6 +15,9 @@ namespace {
 // More atoms than this in a bin as wide as the cutoff, and it is halved: fewer candidates then outweigh shorter loops.
 constexpr double kCrowded = 100;
 
+// Bins and images that are visited around one bin: above this a search would seem to hang.
+constexpr double kMostVisits = 1e8;
+
 Vec cross(const Vec& a, const Vec& b) {
     return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
 }
@@ -81,17 +84,19 @@ Grid make_grid(const Structures<T>& structures, std::int64_t s, double cutoff, V
             low[k] = std::min(low[k], x);
             high[k] = std::max(high[k], x);
         }
-        farthest = std::max(farthest, dot(r, r));
+        for (int k = 0; k < 3; ++k) farthest = std::max(farthest, 1.8 * std::abs(r[k]));
     }
-    farthest = std::sqrt(farthest);
     // The test of a pair is exact in T; the search must not lose one to rounding, so it reaches further by what
-    // positions, shifts and coordinates can be wrong.
-    double scale = farthest + std::min(cutoff, farthest);
+    // positions, coordinates and S @ cell can be wrong. In a skewed cell the parts of S @ cell are longer than the
+    // whole.
+    const bool periodic = grid.pbc[0] || grid.pbc[1] || grid.pbc[2];
+    double scale = 2 * farthest + (periodic ? cutoff : std::min(cutoff, farthest));
     for (int k = 0; k < 3; ++k) scale += norm(grid.cell[k]);
     const double condition = size / std::abs(volume);
     grid.cutoff = cutoff;
-    grid.reach =
-        cutoff + 64 * scale * (std::numeric_limits<T>::epsilon() + std::numeric_limits<double>::epsilon() * condition);
+    grid.reach = cutoff + 16 * scale * condition * static_cast<double>(std::numeric_limits<T>::epsilon());
+    if (!std::isfinite(grid.reach) && std::isfinite(cutoff))
+        throw std::invalid_argument("expected positions and cells whose squares are finite numbers");
 
     double extent[3], box = 1;  // lengths along the normals of the lattice planes
     for (int k = 0; k < 3; ++k) {
@@ -102,6 +107,7 @@ Grid make_grid(const Structures<T>& structures, std::int64_t s, double cutoff, V
     }
     const double crowd = static_cast<double>(end - begin) * std::pow(std::min(grid.reach, 1e100), 3) / box;
     const double parts = crowd > kCrowded ? 2 : 1;
+    double visits = 1;
     for (int k = 0; k < 3; ++k) {
         double width = grid.reach / parts;
         if (grid.pbc[k]) {
@@ -113,12 +119,20 @@ Grid make_grid(const Structures<T>& structures, std::int64_t s, double cutoff, V
             const double thickness = 1 / norm(grid.dual[k]);
             grid.per_unit[k] = thickness / width;  // zero for an infinite cutoff: one bin
         }
-        const double bins = std::isfinite(grid.reach) ? std::ceil(grid.reach / width * (1 - 1e-12)) : 0;
+        const double bins = std::isfinite(grid.reach)
+                                ? std::ceil(grid.reach / width * (1 - 4 * std::numeric_limits<double>::epsilon()))
+                                : 0;
         if (!(bins < 1e6))
             throw std::invalid_argument("expected a cutoff of less than a million cells, got " +
                                         std::to_string(cutoff));
         grid.range[k] = static_cast<std::int64_t>(bins);
+        visits *= 2 * bins + 1;
     }
+    if (visits > kMostVisits)
+        throw std::invalid_argument(
+            "expected a cell less skewed, a shorter cutoff or atoms nearer to the cell: within the cutoff and its "
+            "rounding lie " +
+            std::to_string(static_cast<std::int64_t>(std::min(visits, 1e18))) + " images");
     return grid;
 }
 

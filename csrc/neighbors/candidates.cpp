@@ -77,14 +77,16 @@ void set_rough_limits(Candidates<T>& c, const Grid& grid, double farthest) {
         std::fill(c.z.begin(), c.z.end(), 0.0f);
         return;
     }
-    if (!(grid.reach < 1e15)) {  // beyond all candidates
+    if (std::isinf(grid.cutoff)) {
         c.inside = std::numeric_limits<float>::infinity();
         return;
     }
     const double wrong = 16 * kUnit * farthest, low = grid.cutoff - (grid.reach - grid.cutoff) - wrong;
-    const double high = grid.reach + wrong;
-    if (low > 0) c.inside = static_cast<float>(low * low * (1 - 4 * kUnit));
-    c.outside = static_cast<float>(high * high * (1 + 4 * kUnit)) + std::numeric_limits<float>::min();
+    const double high = grid.reach + wrong, largest = std::numeric_limits<float>::max();
+    constexpr double kUnderflow = 1e-30;  // squares below lose digits
+    if (low > 0 && low * low > kUnderflow)
+        c.inside = static_cast<float>(std::min(low * low * (1 - 4 * kUnit), largest));
+    if (high * high < 0.5 * largest) c.outside = static_cast<float>(high * high * (1 + 4 * kUnit) + kUnderflow);
 }
 
 }  // namespace

@@ -207,6 +207,8 @@ void NeighborSearch<T>::run(std::int64_t* counts, const std::int64_t* row_ptr, c
                 const float at[3] = {c.x[self], c.y[self], c.z[self]};
                 if constexpr (kFill) {
                     const std::int64_t n = match_loop(c, first, at, ri, limit_, skip, c.matches.data());
+                    if (n != row_ptr[i + 1] - row_ptr[i])
+                        throw std::runtime_error("positions or cell changed while their neighbours were searched");
                     write(c, i, ri, c.matches.data(), n, row_ptr[i], out);
                 } else {
                     counts[i] = count_loop(c, first, at, ri, limit_) - (skip >= 0);

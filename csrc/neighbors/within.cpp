@@ -1,6 +1,7 @@
 // Filtering a list that was made with a skin: one pass that counts, one that writes.
 // Parallelisation: rows over threads. Memory traffic: the list twice, the result once.
-#include "core/simd.hpp"
+#include <stdexcept>
+
 #include "core/thread_pool.hpp"
 #include "neighbors/neighbors.hpp"
 
@@ -48,7 +49,11 @@ void fill_within(const Structures<T>& structure, const NeighborOptions<T>& optio
     parallel_for(structure.positions.rows, kGrain, options.n_threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
             std::int64_t to = row_ptr[i];
-            each_edge(structure, cell, list, limit, i, [&](std::int64_t k, const T* d) {
+            const auto changed = [] {
+                throw std::runtime_error("positions or cell changed while their neighbours were searched");
+            };
+            const std::int64_t n = each_edge(structure, cell, list, limit, i, [&](std::int64_t k, const T* d) {
+                if (to == row_ptr[i + 1]) changed();
                 if (out.receivers) out.receivers[to] = i;
                 if (out.senders) out.senders[to] = list.senders[k];
                 for (int a = 0; a < 3; ++a) {
@@ -58,6 +63,7 @@ void fill_within(const Structures<T>& structure, const NeighborOptions<T>& optio
                 if (out.distances) out.distances[to] = std::sqrt(squared(d[0], d[1], d[2]));
                 ++to;
             });
+            if (n != row_ptr[i + 1] - row_ptr[i]) changed();
         }
     });
 }
