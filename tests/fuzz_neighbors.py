@@ -116,8 +116,13 @@ def ours(systems, half=False, quantities="pijSDd", n_threads=1, index_bytes=8):
 
 def check(system):
     """The number of edges; raises AssertionError where the two differ."""
+    try:
+        row_ptr, *found = ours([system])
+    except ValueError as error:  # the two systems that are refused by design: too far away, or too skewed
+        if "a billion cells away" in str(error) or "a cell less skewed" in str(error):
+            return 0
+        raise
     expected = brute_force(*system)
-    row_ptr, *found = ours([system])
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(np.diff(row_ptr), np.bincount(expected[0], minlength=len(system[0])))
