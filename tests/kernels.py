@@ -10,7 +10,7 @@ devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
 
-def same_bits_for_any_number_of_threads(run):
+def assert_same_bits_for_any_number_of_threads(run):
     """`run()` returns tensors; they are the same on 1, 2 and 3 threads."""
     torch_threads, results = torch.get_num_threads(), []
     try:

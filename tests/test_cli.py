@@ -1,4 +1,4 @@
-"""The command line: structures by name, relaxation, sentences for errors, and what an output folder holds."""
+"""The command line: structures by name, velocities, relaxation, errors, and what an output folder holds."""
 
 import json
 import runpy
@@ -10,7 +10,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
 from ase.constraints import FixAtoms
 from typer.testing import CliRunner
@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import mdgnn
 from mdgnn.cli import app
 from mdgnn.cli.errors import CommandError
+from mdgnn.cli.md import draw_velocities
 from mdgnn.cli.structures import ICOSAHEDRA, NEAREST, lj_cluster
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -257,3 +258,22 @@ def test_demo_runs_twice_and_meets_the_lowest_energies():
         summary = json.loads(Path(f"out/relax-lj{n}/summary.json").read_text())
         assert summary["converged"] and summary["true_lj_energy"] == pytest.approx(lowest, abs=0.05)
     assert Path("out/nve-lj55/energy.png").read_bytes().startswith(PNG)
+
+
+def test_velocities_of_a_temperature():
+    """3/2 kT an atom within the noise, the cluster neither drifting nor turning; also for one, two, three in a line."""
+    kinetic = []
+    for seed in range(20):
+        atoms = lj_cluster("147", np.random.default_rng(seed))
+        atoms.set_masses(np.ones(147))
+        draw_velocities(atoms, 0.2 / units.kB, np.random.default_rng(seed))
+        kinetic.append(atoms.get_kinetic_energy() / 147)
+        assert np.abs(atoms.get_momenta().sum(axis=0)).max() < 1e-12
+        assert np.abs(atoms.get_angular_momentum()).max() < 1e-10
+    assert np.mean(kinetic) == pytest.approx(1.5 * 0.2, rel=4 * np.sqrt(2 / (3 * 147 * 20)))
+    for n in (1, 2, 3):
+        atoms = Atoms(f"Ar{n}", [[1.1 * i, 0.2 * i, 0] for i in range(n)])
+        draw_velocities(atoms, 300, np.random.default_rng(0))
+        assert np.isfinite(atoms.get_momenta()).all() and atoms.get_kinetic_energy() > 0
+        if n > 1:
+            assert np.abs(atoms.get_angular_momentum() / np.abs(atoms.get_momenta()).max()).max() < 1e-10

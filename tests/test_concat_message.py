@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 import torch
 import torch.nn.functional as F
-from kernels import devices, dtypes, same_bits_for_any_number_of_threads
+from kernels import assert_same_bits_for_any_number_of_threads, devices, dtypes
 from torch.autograd import gradcheck, gradgradcheck
 
 from mdgnn.ops import Rows, concat_message, rows_by
@@ -135,7 +135,7 @@ def test_bits_do_not_depend_on_threads(dtype):
         second = torch.autograd.grad(sum(g.sum() for g in first), (part, ends, weight))
         return out, *first, *second
 
-    same_bits_for_any_number_of_threads(run)
+    assert_same_bits_for_any_number_of_threads(run)
 
 
 @pytest.mark.parametrize(

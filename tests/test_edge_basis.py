@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 import torch
-from kernels import devices, dtypes, same_bits_for_any_number_of_threads
+from kernels import assert_same_bits_for_any_number_of_threads, devices, dtypes
 from torch.autograd import gradcheck, gradgradcheck
 
 from mdgnn.ops import edge_basis
@@ -98,7 +98,7 @@ def test_bits_do_not_depend_on_threads(dtype):
         (first,) = torch.autograd.grad(distances.sum() + basis.square().sum(), vectors, create_graph=True)
         return distances, basis, first, *torch.autograd.grad(first.square().sum(), vectors)
 
-    same_bits_for_any_number_of_threads(run)
+    assert_same_bits_for_any_number_of_threads(run)
 
 
 @pytest.mark.parametrize(

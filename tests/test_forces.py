@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kernels import devices, dtypes, same_bits_for_any_number_of_threads
+from kernels import assert_same_bits_for_any_number_of_threads, devices, dtypes
 from torch.autograd import gradcheck, gradgradcheck
 
 from mdgnn.ops import Rows, forces, rows_by
@@ -44,7 +44,7 @@ def test_empty_input(n, n_edges):
 @dtypes
 def test_bits_do_not_depend_on_threads(dtype):
     gradients, rows, columns, *_ = problem(3000, 60000, dtype=dtype)
-    same_bits_for_any_number_of_threads(lambda: [forces(gradients, rows, columns)])
+    assert_same_bits_for_any_number_of_threads(lambda: [forces(gradients, rows, columns)])
 
 
 def test_bad_input_gets_a_sentence():
@@ -54,5 +54,7 @@ def test_bad_input_gets_a_sentence():
             forces(bad, rows, columns)
     with pytest.raises(ValueError, match="as many edges as gradients"):
         forces(gradients[1:], rows, columns)
+    with pytest.raises(ValueError, match="as many edges as gradients"):  # also where a derivative is wanted
+        forces(gradients[1:].clone().requires_grad_(), rows, columns)
     with pytest.raises(ValueError, match="rows and columns of 23 edges, got 22"):
         forces(gradients, Rows(rows.row_ptr.clamp(max=22)), columns)

@@ -19,8 +19,6 @@ import mdgnn
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli import app, checkpoint
 from mdgnn.cli.errors import CommandError
-from mdgnn.cli.md import draw_velocities
-from mdgnn.cli.structures import lj_cluster
 
 # Runs the command line, and kills itself in the middle of the evaluation with this number.
 KILLED = """
@@ -260,25 +258,6 @@ def test_a_free_atom_keeps_the_momentum_of_its_file(models, name, symbol, unit):
     np.testing.assert_allclose(final.positions[0], np.array([0.3, -0.2, 0.1]) / mass * 100 * unit, rtol=1e-6)
     np.testing.assert_allclose(final.get_momenta(), atom.get_momenta(), atol=1e-8)
     assert summary("run")["units"]["time"] == ("tau" if name == "full" else "fs")
-
-
-def test_velocities_of_a_temperature():
-    """3/2 kT an atom within the noise, the cluster neither drifting nor turning; also for one, two, three in a line."""
-    kinetic = []
-    for seed in range(20):
-        atoms = lj_cluster("147", np.random.default_rng(seed))
-        atoms.set_masses(np.ones(147))
-        draw_velocities(atoms, 0.2 / units.kB, np.random.default_rng(seed))
-        kinetic.append(atoms.get_kinetic_energy() / 147)
-        assert np.abs(atoms.get_momenta().sum(axis=0)).max() < 1e-12
-        assert np.abs(atoms.get_angular_momentum()).max() < 1e-10
-    assert np.mean(kinetic) == pytest.approx(1.5 * 0.2, rel=4 * np.sqrt(2 / (3 * 147 * 20)))
-    for n in (1, 2, 3):
-        atoms = Atoms(f"Ar{n}", [[1.1 * i, 0.2 * i, 0] for i in range(n)])
-        draw_velocities(atoms, 300, np.random.default_rng(0))
-        assert np.isfinite(atoms.get_momenta()).all() and atoms.get_kinetic_energy() > 0
-        if n > 1:
-            assert np.abs(atoms.get_angular_momentum() / np.abs(atoms.get_momenta()).max()).max() < 1e-10
 
 
 def test_energy_is_conserved_to_second_order(models):

@@ -173,53 +173,6 @@ def test_self_images_are_listed_fennol_11():
     assert len(mdgnn.primitive_neighbor_list("i", True, np.eye(3), one, 1.01)) == 6
 
 
-def test_the_skin_sees_displacement_and_strain_together_graph_pes():
-    """Each alone would leave the list valid; together they bring a pair within the cutoff."""
-    cell, skin = np.eye(3) * 10.0, 0.4
-    positions = np.array([[0.0, 0, 0], [2.0 + 0.45, 0, 0], [5, 5, 5], [7, 7, 7]])
-    kept = NeighborList(2.0, skin)
-    assert len(kept.update(positions, cell, True).senders) == 0
-    moved = positions.copy()
-    moved[0, 0] += 0.12
-    moved[1, 0] -= 0.12
-    strained = cell * 0.9
-    found = kept.update(moved @ (strained / 10), strained, True)
-    fresh = NeighborList(2.0).update(moved @ (strained / 10), strained, True)
-    for a, b in zip(found, fresh, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert len(found.senders) == 2 and kept.n_rebuilds == 2
-
-
-def test_a_rigid_translation_and_a_small_strain_rebuild_nothing():
-    atoms = bulk("Ar", "fcc", a=1.55, cubic=True) * 3
-    kept = NeighborList(2.0, 0.3)
-    for step in range(20):
-        atoms.positions += 0.5
-        cell = atoms.cell.array * (1 + 0.002 * step)
-        positions = atoms.positions * (1 + 0.002 * step)
-        found = kept.update(positions, cell, True)
-        for a, b in zip(found, NeighborList(2.0).update(positions, cell, True), strict=True):
-            np.testing.assert_array_equal(a, b)
-    assert kept.n_rebuilds == 1
-
-
-@pytest.mark.parametrize("shift", [0, 5000])
-def test_the_skin_is_valid_for_images_with_large_shifts(shift):
-    """An unwrapped atom's images move by shift x strain; what counts is the pair."""
-    rng = np.random.default_rng(3)
-    cell = np.array([[3.0, 0, 0], [0.4, 3.2, 0], [0, 0.3, 2.9]])
-    fractional = rng.random((20, 3)) + rng.integers(-shift, shift + 1, (20, 3))
-    kept = NeighborList(1.6, 0.4)
-    for _ in range(40):
-        cell = cell @ (np.eye(3) + rng.normal(0, 0.004, (3, 3)))
-        positions = (fractional + rng.normal(0, 0.003, (20, 3))) @ cell
-        for a, b in zip(
-            kept.update(positions, cell, True), NeighborList(1.6).update(positions, cell, True), strict=True
-        ):
-            np.testing.assert_array_equal(a, b)
-    assert 1 <= kept.n_rebuilds < 40
-
-
 def test_isolated_and_empty():
     assert same_as_brute_force(np.zeros((0, 3)), np.eye(3), True, 1.0) == 0
     assert same_as_brute_force(np.zeros((1, 3)), np.eye(3), False, 1.0) == 0

@@ -205,36 +205,6 @@ def test_bad_input_gets_a_sentence(change, message):
         mdgnn.neighbor_list(change.get("quantities", "ij"), atoms, change.get("cutoff", 1.0))
 
 
-def test_skin_list_equals_a_fresh_search_bit_for_bit():
-    rng = np.random.default_rng(0)
-    atoms = triclinic(True)
-    kept = NeighborList(1.5, skin=0.3)
-    for _ in range(60):
-        atoms.positions += rng.normal(0, 0.01, atoms.positions.shape)
-        fresh = NeighborList(1.5).update(atoms.positions, atoms.cell.array, atoms.pbc)
-        for a, b in zip(kept.update(atoms.positions, atoms.cell.array, atoms.pbc), fresh, strict=True):
-            np.testing.assert_array_equal(a, b)
-    assert 2 <= kept.n_rebuilds <= 20
-
-
-def test_skin_list_follows_changes_of_cell_pbc_and_atoms():
-    atoms = crystal()
-    kept = NeighborList(2.0, skin=0.5)
-    for change in ("none", "cell", "pbc", "atoms", "one atom"):
-        if change == "cell":
-            atoms.set_cell(atoms.cell.array * 0.9, scale_atoms=False)
-        if change == "pbc":
-            atoms.pbc = (True, False, True)
-        if change == "atoms":
-            del atoms[3]
-        if change == "one atom":
-            atoms.positions[5] += 0.26
-        fresh = NeighborList(2.0).update(atoms.positions, atoms.cell.array, atoms.pbc)
-        for a, b in zip(kept.update(atoms.positions, atoms.cell.array, atoms.pbc), fresh, strict=True):
-            np.testing.assert_array_equal(a, b)
-    assert kept.n_rebuilds == 5
-
-
 def test_op_equals_its_reference_and_passes_opcheck():
     from importlib import import_module
 

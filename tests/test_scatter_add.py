@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 import torch
-from kernels import devices, dtypes, same_bits_for_any_number_of_threads
+from kernels import assert_same_bits_for_any_number_of_threads, devices, dtypes
 from torch.autograd import gradcheck, gradgradcheck
 
 from mdgnn.ops import Rows, rows_by, scatter_add
@@ -179,7 +179,7 @@ def test_bits_do_not_depend_on_threads(kind, reduce, dtype):
         out = scatter_add(values, rows, weight, reduce=reduce)
         return out, *torch.autograd.grad(out.square().sum(), (values, weight))
 
-    same_bits_for_any_number_of_threads(run)
+    assert_same_bits_for_any_number_of_threads(run)
 
 
 @pytest.mark.parametrize(

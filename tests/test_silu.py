@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 import torch
 import torch.nn.functional as F
-from kernels import dtypes, same_bits_for_any_number_of_threads
+from kernels import assert_same_bits_for_any_number_of_threads, dtypes
 from torch.autograd import gradcheck, gradgradcheck
 
 from mdgnn.ops import silu
@@ -53,7 +53,7 @@ def test_bits_do_not_depend_on_threads(dtype, n):
         (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         return y, g, *torch.autograd.grad(g.square().sum(), x)
 
-    same_bits_for_any_number_of_threads(run)
+    assert_same_bits_for_any_number_of_threads(run)
 
 
 @dtypes

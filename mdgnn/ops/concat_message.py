@@ -189,20 +189,11 @@ class _Forward(torch.autograd.Function):
 
 class _Backward(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        grad: Tensor,
-        edge_part: Tensor,
-        ends: Tensor,
-        weight: Tensor | None,
-        rows: Rows,
-        columns: Rows,
-        wanted: tuple[bool, bool],
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        ctx.rows, ctx.columns = rows, columns
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        *tensors, ctx.rows, ctx.columns, _ = args
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(grad, edge_part, ends, weight)
-        return backward(grad, edge_part, ends, weight, rows, columns, wanted)
+        ctx.save_for_backward(*tensors)
+        return backward(*args)
 
     @staticmethod
     def backward(ctx: Any, *grad2: Tensor | None) -> tuple[Any, ...]:
@@ -212,14 +203,8 @@ class _Backward(torch.autograd.Function):
 
 class _DoubleBackward(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        by_edge: Tensor | None,
-        by_ends: Tensor | None,
-        by_weight: Tensor | None,
-        *rest: Any,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        return double_backward((by_edge, by_ends, by_weight), *rest)
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        return double_backward(args[:3], *args[3:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

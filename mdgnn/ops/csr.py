@@ -88,8 +88,7 @@ def rows_by(receivers: Tensor, n_rows: int, senders: Tensor | None = None) -> Ro
     IndexError
         If a receiver is out of range.
     """
-    sort = torch.ops.mdgnn.counting_sort if torch.compiler.is_compiling() else _counting_sort
-    row_ptr, order = sort(receivers, n_rows)
+    row_ptr, order = _sorted(receivers, n_rows)
     return Rows(row_ptr, order if senders is None else senders[order], order)
 
 
@@ -98,8 +97,14 @@ def transpose(rows: Rows, n_values: int) -> Rows:
     receivers = torch.arange(rows.n_rows, device=rows.row_ptr.device).repeat_interleave(rows.row_ptr.diff())
     if rows.index is None:
         return Rows(torch.arange(n_values + 1, device=rows.row_ptr.device), receivers)
-    col_ptr, order = torch.ops.mdgnn.counting_sort(rows.index, n_values)
+    col_ptr, order = _sorted(rows.index, n_values)
     return Rows(col_ptr, receivers[order], order if rows.edge is None else rows.edge[order])
+
+
+def _sorted(index: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Row pointers and order; torch.compile sees the operator, eager code goes past the dispatcher."""
+    sort = torch.ops.mdgnn.counting_sort if torch.compiler.is_compiling() else _counting_sort
+    return sort(index, n_rows)
 
 
 def _counting_sort(index: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:

@@ -49,12 +49,12 @@ def forces(gradients: Tensor, rows: Rows, columns: Rows) -> Tensor:
         raise ValueError(
             f"expected gradients of shape (E, 3) in float32 or float64, got {tuple(gradients.shape)} {gradients.dtype}"
         )
-    needs_derivative = torch.is_grad_enabled() and gradients.requires_grad
-    if needs_derivative or gradients.device.type != "cpu" or torch.compiler.is_compiling():
-        return reference(gradients, rows, columns)
     n_edges = gradients.shape[0]
     if rows.index is not None or columns.index_size != n_edges or columns.n_rows != rows.n_rows:
         raise ValueError("expected rows without an index, and columns with an index of as many edges as gradients")
+    needs_derivative = torch.is_grad_enabled() and gradients.requires_grad
+    if needs_derivative or gradients.device.type != "cpu" or torch.compiler.is_compiling():
+        return reference(gradients, rows, columns)
     if rows.n_values != n_edges or columns.n_values > n_edges:
         raise ValueError(f"expected rows and columns of {n_edges} edges, got {rows.n_values} and {columns.n_values}")
     gradients = gradients.contiguous()

@@ -1,0 +1,85 @@
+"""NeighborList with a skin: what it returns is a fresh search's, bit for bit; when it searches."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from systems import crystal, triclinic
+
+from mdgnn import NeighborList
+
+
+def test_skin_list_equals_a_fresh_search_bit_for_bit():
+    rng = np.random.default_rng(0)
+    atoms = triclinic(True)
+    kept = NeighborList(1.5, skin=0.3)
+    for _ in range(60):
+        atoms.positions += rng.normal(0, 0.01, atoms.positions.shape)
+        fresh = NeighborList(1.5).update(atoms.positions, atoms.cell.array, atoms.pbc)
+        for a, b in zip(kept.update(atoms.positions, atoms.cell.array, atoms.pbc), fresh, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert 2 <= kept.n_rebuilds <= 20
+
+
+def test_skin_list_follows_changes_of_cell_pbc_and_atoms():
+    atoms = crystal()
+    kept = NeighborList(2.0, skin=0.5)
+    for change in ("none", "cell", "pbc", "atoms", "one atom"):
+        if change == "cell":
+            atoms.set_cell(atoms.cell.array * 0.9, scale_atoms=False)
+        if change == "pbc":
+            atoms.pbc = (True, False, True)
+        if change == "atoms":
+            del atoms[3]
+        if change == "one atom":
+            atoms.positions[5] += 0.26
+        fresh = NeighborList(2.0).update(atoms.positions, atoms.cell.array, atoms.pbc)
+        for a, b in zip(kept.update(atoms.positions, atoms.cell.array, atoms.pbc), fresh, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert kept.n_rebuilds == 5
+
+
+def test_the_skin_sees_displacement_and_strain_together_graph_pes():
+    """Each alone would leave the list valid; together they bring a pair within the cutoff."""
+    cell, skin = np.eye(3) * 10.0, 0.4
+    positions = np.array([[0.0, 0, 0], [2.0 + 0.45, 0, 0], [5, 5, 5], [7, 7, 7]])
+    kept = NeighborList(2.0, skin)
+    assert len(kept.update(positions, cell, True).senders) == 0
+    moved = positions.copy()
+    moved[0, 0] += 0.12
+    moved[1, 0] -= 0.12
+    strained = cell * 0.9
+    found = kept.update(moved @ (strained / 10), strained, True)
+    fresh = NeighborList(2.0).update(moved @ (strained / 10), strained, True)
+    for a, b in zip(found, fresh, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(found.senders) == 2 and kept.n_rebuilds == 2
+
+
+def test_a_rigid_translation_and_a_small_strain_rebuild_nothing():
+    atoms = bulk("Ar", "fcc", a=1.55, cubic=True) * 3
+    kept = NeighborList(2.0, 0.3)
+    for step in range(20):
+        atoms.positions += 0.5
+        cell = atoms.cell.array * (1 + 0.002 * step)
+        positions = atoms.positions * (1 + 0.002 * step)
+        found = kept.update(positions, cell, True)
+        for a, b in zip(found, NeighborList(2.0).update(positions, cell, True), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert kept.n_rebuilds == 1
+
+
+@pytest.mark.parametrize("shift", [0, 5000])
+def test_the_skin_is_valid_for_images_with_large_shifts(shift):
+    """An unwrapped atom's images move by shift x strain; what counts is the pair."""
+    rng = np.random.default_rng(3)
+    cell = np.array([[3.0, 0, 0], [0.4, 3.2, 0], [0, 0.3, 2.9]])
+    fractional = rng.random((20, 3)) + rng.integers(-shift, shift + 1, (20, 3))
+    kept = NeighborList(1.6, 0.4)
+    for _ in range(40):
+        cell = cell @ (np.eye(3) + rng.normal(0, 0.004, (3, 3)))
+        positions = (fractional + rng.normal(0, 0.003, (20, 3))) @ cell
+        for a, b in zip(
+            kept.update(positions, cell, True), NeighborList(1.6).update(positions, cell, True), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    assert 1 <= kept.n_rebuilds < 40
