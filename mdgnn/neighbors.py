@@ -21,15 +21,15 @@ class Edges(NamedTuple):
     """Edges of one structure in canonical order (i, j, S); ``vectors = (r_j - r_i) + shifts @ cell``.
 
     row_ptr (N + 1,), receivers i (E,), senders j (E,) int64; shifts S (E, 3) int32; vectors (E, 3) and distances (E,)
-    in the dtype of the positions.
+    in the dtype of the positions. numpy arrays, or tensors where the positions were a tensor.
     """
 
-    row_ptr: NDArray[np.int64]
-    receivers: NDArray[np.int64]
-    senders: NDArray[np.int64]
-    shifts: NDArray[np.int32]
-    vectors: NDArray[np.floating]
-    distances: NDArray[np.floating]
+    row_ptr: Any
+    receivers: Any
+    senders: Any
+    shifts: Any
+    vectors: Any
+    distances: Any
 
 
 class NeighborList:
@@ -62,31 +62,59 @@ class NeighborList:
         self._list: Any = None
         self._condition = 1.0  # of the periodic cell vectors: how much larger than a vector its parts S @ cell are
 
-    def update(self, positions: ArrayLike, cell: ArrayLike = (0.0, 0.0, 0.0), pbc: ArrayLike = False) -> Edges:
+    def update(self, positions: Any, cell: Any = (0.0, 0.0, 0.0), pbc: Any = False) -> Edges:
         """The edges for these positions (N, 3), cell (3, 3; rows are vectors) and pbc (3).
+
+        Arrays, or a torch tensor on any device with cell and pbc as tensors there or as arrays. What comes back has no
+        derivative; for one, see `mdgnn.ops.edge_vectors`.
 
         Raises
         ------
         ValueError
             For positions that are not finite (names the atom), wrong shapes, or a singular periodic cell.
         """
+        if type(positions).__module__ == "torch":
+            return self._update_torch(positions, cell, pbc)
         r, box, periodic = _inputs(positions, cell, pbc)
         n_threads = get_num_threads()
         if self.skin == 0:
             options = (self.cutoff, False, False, n_threads)
             self.n_rebuilds += 1
             return Edges(*_C.neighbors("pijSDd", r, box, periodic, _ONE_STRUCTURE, options, (8, 4)))
-        if not self._valid(r, box, periodic):
-            self._reference = None
+        if not self._valid(r, box, periodic, "cpu"):
             options = (self.cutoff + self.skin, False, False, n_threads)
-            self._list = _C.neighbors("pjS", r, box, periodic, _ONE_STRUCTURE, options, (8, 4))
-            self._reference = (r.copy(), box.copy(), periodic.copy())
-            self._condition = float(np.linalg.cond(box[periodic])) if periodic.any() else 1.0
-            self.n_rebuilds += 1
+            self._rebuild(
+                r, box, periodic, "cpu", lambda: _C.neighbors("pjS", r, box, periodic, _ONE_STRUCTURE, options, (8, 4))
+            )
         row_ptr, senders, shifts = self._list
         return Edges(*_C.edges_within(r, box, periodic, self.cutoff, row_ptr, senders, shifts, n_threads))
 
-    def _valid(self, r: NDArray[Any], box: NDArray[Any], periodic: NDArray[np.bool_]) -> bool:
+    def _update_torch(self, positions: Any, cell: Any, pbc: Any) -> Edges:
+        import torch
+
+        from mdgnn import ops
+
+        device, r = positions.device, positions.detach()
+        host = [x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for x in (positions, cell, pbc)]
+        if device.type == "cpu":
+            return Edges(*map(torch.from_numpy, self.update(*host)))
+        seen = _inputs(*host)  # on the host: whether the list is valid
+        box, periodic = (torch.from_numpy(x).to(device) for x in seen[1:])
+        if self.skin == 0 or not self._valid(*seen, str(device)):
+            reach = self.cutoff + self.skin
+            self._rebuild(*seen, str(device), lambda: ops.neighbors(r, box, periodic, reach)[:3])
+        return Edges(*ops.edges_within(r, box, periodic, self.cutoff, *self._list))
+
+    def _rebuild(
+        self, r: NDArray[Any], box: NDArray[Any], periodic: NDArray[np.bool_], device: str, search: Any
+    ) -> None:
+        self._reference = None
+        self._list = search()
+        self._reference = (r.copy(), box.copy(), periodic.copy(), device)
+        self._condition = float(np.linalg.cond(box[periodic])) if periodic.any() else 1.0
+        self.n_rebuilds += 1
+
+    def _valid(self, r: NDArray[Any], box: NDArray[Any], periodic: NDArray[np.bool_], device: str) -> bool:
         """Whether no pair outside of the list can have come within the cutoff.
 
         Positions now are r0 F + u with the change F of the cell. A vector D between atoms or images becomes D F plus a
@@ -95,8 +123,8 @@ class NeighborList:
         """
         if self._reference is None:
             return False
-        r0, box0, periodic0 = self._reference
-        if r.shape != r0.shape or r.dtype != r0.dtype or not np.array_equal(periodic, periodic0):
+        r0, box0, periodic0, device0 = self._reference
+        if device != device0 or r.shape != r0.shape or r.dtype != r0.dtype or not np.array_equal(periodic, periodic0):
             return False
         if r.size == 0:
             return True

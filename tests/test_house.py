@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {  # layer: layers below it
     "threads": set(),
     "ops": {"_C", "_C_cuda", "threads", "ops"},
-    "neighbors": {"_C", "threads"},
+    "neighbors": {"_C", "threads", "ops"},  # ops: for tensors, when they come
     "graph": {"ops", "neighbors"},
     "nn": {"graph", "ops", "nn"},
     "potential": {"graph", "ops"},

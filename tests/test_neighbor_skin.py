@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from systems import crystal, triclinic
 
-from mdgnn import NeighborList
+from mdgnn import NeighborList, ops
 
 
 def test_skin_list_equals_a_fresh_search_bit_for_bit():
@@ -83,3 +84,40 @@ def test_the_skin_is_valid_for_images_with_large_shifts(shift):
         ):
             np.testing.assert_array_equal(a, b)
     assert 1 <= kept.n_rebuilds < 40
+
+
+@pytest.mark.parametrize("skin", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_tensors_give_the_same_list_as_tensors(dtype, skin):
+    rng = np.random.default_rng(1)
+    atoms = triclinic((True, False, True))
+    of_arrays, of_tensors = NeighborList(1.5, skin), NeighborList(1.5, skin)
+    for _ in range(20):
+        atoms.positions += rng.normal(0, 0.02, atoms.positions.shape)
+        r, cell = (torch.tensor(x, dtype=dtype) for x in (atoms.positions, atoms.cell.array))
+        found = of_tensors.update(r.requires_grad_(), cell, torch.tensor(atoms.pbc))
+        for a, b in zip(found, of_arrays.update(r.detach().numpy(), cell.numpy(), atoms.pbc), strict=True):
+            assert isinstance(a, torch.Tensor) and not a.requires_grad
+            np.testing.assert_array_equal(a, b)
+    assert of_tensors.n_rebuilds == of_arrays.n_rebuilds
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("pbc", [(True, True, True), (False, True, False)])
+def test_edges_within_is_a_search(pbc, dtype):
+    """The function that serves tensors on a GPU, here on the CPU."""
+    atoms = triclinic(pbc, n=20)
+    r, cell, periodic = (
+        torch.tensor(atoms.positions, dtype=dtype),
+        torch.tensor(atoms.cell.array, dtype=dtype),
+        torch.tensor(pbc),
+    )
+    wide = ops.neighbors(r, cell, periodic, 1.9)
+    moved = r + 0.05 * torch.tensor(np.random.default_rng(0).random(r.shape), dtype=dtype)
+    length = float(ops.neighbors(moved, cell, periodic, 1.4, want=("distances",)).distances.max())
+    for cutoff in (1.5, length, np.nextafter(length, 9, dtype=moved.numpy().dtype)):  # one distance at the cutoff
+        found = ops.edges_within(moved, cell, periodic, float(cutoff), *wide[:3])
+        *topology, distances = NeighborList(float(cutoff)).update(moved, cell, periodic)
+        for a, b in zip(found, topology, strict=False):
+            assert torch.equal(a, b)
+        torch.testing.assert_close(found[5], distances, rtol=2 * torch.finfo(dtype).eps, atol=0)

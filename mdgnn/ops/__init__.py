@@ -4,6 +4,7 @@ import mdgnn.ops.scatter_add_operators  # noqa: F401  (registers them)
 from mdgnn.ops.concat_message import add_ends, concat_message
 from mdgnn.ops.csr import Rows, rows_by
 from mdgnn.ops.edge_basis import edge_basis
+from mdgnn.ops.edges_within import edges_within
 from mdgnn.ops.forces import forces
 from mdgnn.ops.neighbors import Neighbors, neighbors
 from mdgnn.ops.scatter_add import scatter_add
@@ -15,6 +16,7 @@ __all__ = [
     "add_ends",
     "concat_message",
     "edge_basis",
+    "edges_within",
     "forces",
     "neighbors",
     "rows_by",
