@@ -1,25 +1,167 @@
-"""Neighbour list: i, j, S and D of every pair within 3.5"""
+"""Neighbour list: every pair within 3.5 sigma (diamond: 6 A, triclinic: 3 cells), one thread unless said
+
+"write" is the floor of an interface that returns fresh arrays: numpy allocates the same arrays and fills them. Ours
+reuses the memory of results that have been freed, so it may go below. MB moved are the bytes of the result.
+"""
+
+from functools import cache
 
 import numpy as np
 import pytest
-from clusters import CUTOFF, SIZES, argon
+import torch
+from clusters import CUTOFF, icosahedron
 
-from mdgnn import get_num_threads, neighbor_list
+import mdgnn
+from mdgnn import ops
 
 ase_neighborlist = pytest.importorskip("ase.neighborlist")
+matscipy_neighbours = pytest.importorskip("matscipy.neighbours")
 vesin = pytest.importorskip("vesin")
 
+LIQUIDS, CLUSTERS = (108, 500, 2048, 8788, 32000, 97556), (13, 55, 147, 561, 6525)
+MINUTES = {"liquid 8788", "liquid 32000", "liquid 97556", "shuffled liquid 32000", "diamond 50000"}  # for ASE
+BYTES = {"i": 8, "j": 8, "S": 24, "D": 24}
 
-@pytest.mark.parametrize("code", ["ours", "ASE", "vesin"])
-@pytest.mark.parametrize("n_atoms", SIZES)
-def test_neighbor_list(timed, n_atoms, code):
-    atoms = argon(n_atoms)
-    peer = vesin.NeighborList(cutoff=CUTOFF, full_list=True, n_threads=get_num_threads())
-    functions = {
-        "ours": lambda: neighbor_list("ijSD", atoms, CUTOFF),
-        "ASE": lambda: ase_neighborlist.neighbor_list("ijSD", atoms, CUTOFF),
-        "vesin": lambda: peer.compute(atoms.positions, np.zeros((3, 3)), False, "ijSD"),
+
+def crystal(motif, lattice_constant, repeats, displacement):
+    """A cubic crystal, cell by cell, with atoms displaced at random."""
+    cells = np.stack(np.meshgrid(*map(np.arange, repeats), indexing="ij"), -1).reshape(-1, 1, 3)
+    r = ((cells + motif).reshape(-1, 3)) * lattice_constant
+    r += np.random.default_rng(0).normal(0, displacement, r.shape)
+    return r, np.diag(np.array(repeats) * lattice_constant)
+
+
+@cache
+def system(name):
+    """Positions, cell, pbc and cutoff."""
+    kind, _, n = name.rpartition(" ")
+    fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    if "liquid" in kind:
+        m = round((int(n) / 4) ** (1 / 3))
+        r, cell = crystal(fcc, (4 / 0.8442) ** (1 / 3), (m, m, m), 0.15)
+        return np.random.default_rng(1).permutation(r) if kind[0] == "s" else r, cell, [True] * 3, CUTOFF
+    if kind == "icosahedron":
+        return icosahedron(int(n)), np.zeros((3, 3)), [False] * 3, CUTOFF
+    if kind == "diamond":
+        r, cell = crystal(np.concatenate([fcc, fcc + 0.25]), 3.567, (25, 25, 10), 0.05)
+        return r, cell, [True] * 3, 6.0
+    if kind == "slab":
+        r, cell = crystal(fcc, 1.55, (20, 20, 4), 0.05)
+        return r, cell + np.diag([0, 0, 40]), [True, True, False], CUTOFF
+    cell = np.array([[3.0, 0.2, -0.3], [0.9, 2.8, 0.1], [-0.6, 0.7, 3.2]])
+    return np.random.default_rng(0).random((12, 3)) @ cell, cell, [True] * 3, 9.0
+
+
+SYSTEMS = [
+    *(f"liquid {n}" for n in LIQUIDS),
+    "shuffled liquid 32000",
+    *(f"icosahedron {n}" for n in CLUSTERS),
+    "diamond 50000",
+    "slab 6400",
+    "triclinic 12",
+]
+
+
+def codes(name, quantities, n_edges):
+    r, cell, pbc, cutoff = system(name)
+
+    peer = vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
+    box = {"cell": cell}
+    if not any(pbc):  # matscipy wants a box
+        box = {"cell": np.diag(np.ptp(r, axis=0) + 2), "cell_origin": r.min(0) - 1}
+    box |= {"pbc": pbc, "cutoff": cutoff}
+
+    def write():
+        for q in quantities:
+            array = np.empty((n_edges, 3) if q in "SD" else n_edges, np.float64 if q == "D" else np.int64)
+            array.fill(1)
+            yield array
+
+    return {
+        "ours": lambda: mdgnn.primitive_neighbor_list(quantities, pbc, cell, r, cutoff),
+        "vesin": lambda: peer.compute(r, cell, pbc, quantities),
+        "matscipy": lambda: matscipy_neighbours.neighbour_list(quantities, positions=r, **box),
+        "ASE": lambda: ase_neighborlist.primitive_neighbor_list(quantities, pbc, cell, r, cutoff),
+        "write": lambda: list(write()),
     }
-    n_edges = len(functions["ours"]()[0])
-    assert len(functions[code]()[0]) == n_edges
-    timed(functions[code], "ijSD", n_atoms, n_edges, code)
+
+
+@pytest.fixture
+def one_thread():
+    mdgnn.set_num_threads(1)
+    yield
+    mdgnn.set_num_threads(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [(n, c) for n in SYSTEMS for c in ("ours", "vesin", "matscipy", "ASE", "write") if c != "ASE" or n not in MINUTES],
+)
+def test_everything(timed, one_thread, name, code):
+    _time(timed, name, "ijSD", code)
+
+
+@pytest.mark.parametrize("code", ["ours", "vesin", "matscipy", "write"])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_pairs(timed, one_thread, name, code):
+    _time(timed, name, "ij", code)
+
+
+def _time(timed, name, quantities, code):
+    n_edges = len(mdgnn.primitive_neighbor_list("i", *(system(name)[k] for k in (2, 1, 0, 3))))
+    function = codes(name, quantities, n_edges)[code]
+    slow = code == "ASE" and n_edges > 500_000
+    if code not in ("ASE", "write"):
+        assert len(function()[0]) == n_edges
+    moved = n_edges * sum(BYTES[q] for q in quantities)
+    timed(function, f"{quantities}, {name}", len(system(name)[0]), n_edges, code, moved, once=slow)
+
+
+@pytest.mark.parametrize("code", ["ours", "1 thread"])
+@pytest.mark.parametrize("name", ["liquid 2048", "liquid 8788", "liquid 32000", "liquid 97556"])
+def test_pairs_on_two_threads(timed, name, code):
+    r, cell, pbc, cutoff = system(name)
+    mdgnn.set_num_threads(2 if code == "ours" else 1)
+    try:
+        n_edges = len(mdgnn.primitive_neighbor_list("i", pbc, cell, r, cutoff))
+        function = lambda: mdgnn.primitive_neighbor_list("ij", pbc, cell, r, cutoff)  # noqa: E731
+        timed(function, f"ij on 2 threads, {name}", len(r), n_edges, code, 16 * n_edges)
+    finally:
+        mdgnn.set_num_threads(None)
+
+
+@pytest.mark.parametrize("code", ["ours", "write"])
+@pytest.mark.parametrize("name", ["liquid 2048", "liquid 32000"])
+def test_the_narrowest_list(timed, one_thread, name, code):
+    """Row pointers, int32 senders and shifts, float32 vectors: 28 bytes an edge."""
+    r, cell, pbc, cutoff = system(name)
+    arguments = (torch.tensor(r, dtype=torch.float32), torch.tensor(cell, dtype=torch.float32), torch.tensor(pbc))
+    make = lambda: ops.neighbors(*arguments, cutoff, want=("vectors",), index_dtype=torch.int32)  # noqa: E731
+    n_edges = len(make().senders)
+
+    def write():
+        return [np.full(shape, 1, dtype=np.int32) for shape in (n_edges, (n_edges, 3), (n_edges, 3))]
+
+    function = make if code == "ours" else write
+    timed(function, f"jSD in 32 bits, {name}", len(r), n_edges, code, 28 * n_edges)
+
+
+@pytest.mark.parametrize("code", ["ours", "vesin"])
+def test_a_batch_of_molecules(timed, one_thread, code):
+    """1,024 molecules of 15 atoms: one call, and a call for each where there are no batches."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.arange(3), np.arange(3), np.arange(2)), -1).reshape(-1, 3)[:15] * 1.1
+    molecules = [grid + rng.normal(0, 0.1, grid.shape) for _ in range(1024)]
+    arguments = (
+        torch.tensor(np.concatenate(molecules)),
+        torch.zeros(1024, 3, 3, dtype=torch.float64),
+        torch.zeros(1024, 3, dtype=torch.bool),
+    )
+    first = torch.arange(1025) * 15
+    make = lambda: ops.neighbors(*arguments, CUTOFF, first_atom=first, want=("receivers", "vectors"))  # noqa: E731
+    n_edges = len(make().senders)
+    if code == "vesin":
+        peer = vesin.NeighborList(cutoff=CUTOFF, full_list=True, n_threads=1)
+        make = lambda: [peer.compute(r, np.zeros((3, 3)), False, "ijSD") for r in molecules]  # noqa: E731
+        assert sum(len(found[0]) for found in make()) == n_edges
+    timed(make, "ijSD, 1,024 molecules of 15", 15 * 1024, n_edges, code)

@@ -40,10 +40,19 @@ load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
 
 @pytest.fixture
 def timed(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Time a function: `timed(function, task, n_atoms, n_edges, code)`; cases of one task and size form a group."""
+    """Time a function: `timed(function, task, n_atoms, n_edges, code)`; cases of one task and size form a group.
+
+    `once`: it takes so long that one call is enough.
+    """
 
     def run(
-        function: Callable[[], Any], task: str, n_atoms: int, n_edges: int, code: str, moved: int | None = None
+        function: Callable[[], Any],
+        task: str,
+        n_atoms: int,
+        n_edges: int,
+        code: str,
+        moved: int | None = None,
+        once: bool = False,
     ) -> None:
         device = _device(request.node)
         benchmark.group = f"{device}: {task}, {n_atoms} atoms"
@@ -51,10 +60,12 @@ def timed(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]
         if not benchmark.enabled:
             benchmark.pedantic(function)
             return
-        cost = min(_once(function) for _ in range(2))
-        cost = cost if cost > 0.1 else min(_once(function) for _ in range(3))
-        iterations = max(1, round(SHORTEST / cost))
-        rounds = min(max(MIN_ROUNDS, int(SECONDS / (cost * iterations))), MAX_ROUNDS)
+        rounds = iterations = 1
+        if not once:
+            cost = min(_once(function) for _ in range(2))
+            cost = cost if cost > 0.1 else min(_once(function) for _ in range(3))
+            iterations = max(1, round(SHORTEST / cost))
+            rounds = min(max(MIN_ROUNDS, int(SECONDS / (cost * iterations))), MAX_ROUNDS)
         benchmark.pedantic(function, rounds=rounds, iterations=iterations)
         seconds = benchmark.stats.stats.median
         if moved is not None:
@@ -120,10 +131,11 @@ def _table(rows: list[Result]) -> list[str]:
         case = {row.code: row for row in rows if (row.task, row.n_atoms) == (task, n_atoms)}
         ours = case["ours"]
         cells = [task, f"{n_atoms:,}", f"{n_edges:,}", _duration(ours.seconds)]
-        cells += [_duration(case[peer].seconds) for peer in peers]
-        cells += [f"{case[peer].seconds / ours.seconds:.3g}" for peer in peers]
-        if traffic and ours.moved:
-            cells += [f"{ours.moved * 1e-6:.3g}", f"{ours.moved / ours.seconds * 1e-9:.3g}"]
+        cells += [_duration(case[peer].seconds) if peer in case else "" for peer in peers]
+        cells += [f"{case[peer].seconds / ours.seconds:.3g}" if peer in case else "" for peer in peers]
+        if traffic:
+            moved = ours.moved
+            cells += [f"{moved * 1e-6:.3g}", f"{moved / ours.seconds * 1e-9:.3g}"] if moved else ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

@@ -43,7 +43,7 @@ def edges_within(
 
 
 def _largest_square_below(cutoff: float, dtype: torch.dtype) -> float:
-    """Comparing squares with it decides as exactly rounded distances would; torch's own root on the CPU is not exact."""
+    """Comparing squares with it decides as exact distances would; torch takes roots on the CPU that are not exact."""
     real = np.float32 if dtype == torch.float32 else np.float64
     limit = real(cutoff)
     x = limit * limit
