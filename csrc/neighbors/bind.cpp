@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "core/block.hpp"
 #include "neighbors/neighbors.hpp"
 
 namespace py = pybind11;
@@ -68,10 +69,18 @@ struct Output {
 
     template <class V>
     V* add(std::vector<py::ssize_t> shape) {
-        Array<V> array(std::move(shape));
-        V* data = array.mutable_data();
-        arrays.append(std::move(array));
-        return data;
+        std::size_t bytes = sizeof(V);
+        for (auto s : shape) bytes *= static_cast<std::size_t>(s);
+        if (bytes < kSmallestBlock) {
+            Array<V> array(std::move(shape));
+            V* data = array.mutable_data();
+            arrays.append(std::move(array));
+            return data;
+        }
+        void* memory = allocate_block(bytes);
+        const py::capsule owner(memory, &free_block);
+        arrays.append(Array<V>(std::move(shape), static_cast<V*>(memory), owner));
+        return static_cast<V*>(memory);
     }
 
     // p: row pointers, i, j, S, D, d; indices of index_bytes, shifts of shift_bytes.

@@ -6,14 +6,19 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 namespace mdgnn::cpu {
 namespace {
 
 // More atoms than this in a bin as wide as the cutoff, and it is halved: fewer candidates then outweigh shorter loops.
 constexpr double kCrowded = 100;
+
+// So few atoms of an open structure share one bin: to try all pairs costs less than to sort candidates for each bin.
+constexpr std::int64_t kFew = 192;
 
 // Bins and images that are visited around one bin: above this a search would seem to hang.
 constexpr double kMostVisits = 1e8;
@@ -106,6 +111,7 @@ Grid make_grid(const Structures<T>& structures, std::int64_t s, double cutoff, V
         box *= std::max(extent[k], std::min(grid.reach, 1e150));
     }
     const double crowd = static_cast<double>(end - begin) * std::pow(std::min(grid.reach, 1e100), 3) / box;
+    const bool few = !periodic && end - begin <= kFew;
     const double parts = crowd > kCrowded ? 2 : 1;
     double visits = 1;
     for (int k = 0; k < 3; ++k) {
@@ -116,8 +122,9 @@ Grid make_grid(const Structures<T>& structures, std::int64_t s, double cutoff, V
             grid.per_unit[k] = static_cast<double>(grid.n[k]);
         } else {
             width = std::max(width, extent[k] * 1e-12);  // so that numbers of bins stay exact integers
+            if (few) width = std::numeric_limits<double>::infinity();
             const double thickness = 1 / norm(grid.dual[k]);
-            grid.per_unit[k] = thickness / width;  // zero for an infinite cutoff: one bin
+            grid.per_unit[k] = thickness / width;  // zero for an infinite width: one bin
         }
         const double bins = std::isfinite(grid.reach)
                                 ? std::ceil(grid.reach / width * (1 - 4 * std::numeric_limits<double>::epsilon()))
@@ -157,6 +164,31 @@ std::int64_t Bins<T>::find(std::int64_t structure, const std::int64_t* place) co
         const Bin& bin = bins[b];
         if (bin.structure == structure && std::equal(place, place + 3, bin.place)) return b;
     }
+}
+
+// Bins near each other in space share candidates: searched one after the other, they find them in the cache. Returns
+// the new number of every bin.
+template <class T>
+std::vector<std::uint32_t> Bins<T>::sort_by_place() {
+    std::vector<std::uint32_t> sorted(bins.size()), number(bins.size());
+    std::iota(sorted.begin(), sorted.end(), 0u);
+    const auto before = [&](std::uint32_t a, std::uint32_t b) {
+        const Bin &p = bins[a], &q = bins[b];
+        return std::tie(p.structure, p.place[0], p.place[1], p.place[2]) <
+               std::tie(q.structure, q.place[0], q.place[1], q.place[2]);
+    };
+    if (std::is_sorted(sorted.begin(), sorted.end(), before)) return sorted;
+    std::sort(sorted.begin(), sorted.end(), before);
+    std::vector<Bin> moved;
+    moved.reserve(bins.size());
+    for (const std::uint32_t b : sorted) {
+        number[b] = static_cast<std::uint32_t>(moved.size());
+        moved.push_back(bins[b]);
+    }
+    bins = std::move(moved);
+    for (std::int64_t& b : table_)
+        if (b >= 0) b = number[b];
+    return number;
 }
 
 template <class T>
@@ -203,28 +235,31 @@ Bins<T>::Bins(const Structures<T>& structures, T cutoff) {
             ++bins[b].last;
         }
     }
+    const std::vector<std::uint32_t> number = sort_by_place();
     std::int64_t first = 0;
     for (Bin& bin : bins) {
         const std::int64_t count = bin.last;
         bin.first = bin.last = first;
         first += count;
     }
-    order.resize(n), x.resize(n), y.resize(n), z.resize(n);
+    if (wrapped) wraps.resize(n);
+    order.resize(n), positions.resize(n), x.resize(n), y.resize(n), z.resize(n);
     for (std::int64_t i = 0; i < n; ++i) {
-        Bin& bin = bins[bin_of[i]];
+        Bin& bin = bins[number[bin_of[i]]];
         const Grid& grid = grids[bin.structure];
         const std::int64_t at = bin.last++;
         order[at] = static_cast<std::uint32_t>(i);
+        if (wrapped) wraps[at] = cells[i];
         double w[3];
         for (int c = 0; c < 3; ++c) {
-            w[c] = static_cast<double>(structures.positions.row(i)[c]);
+            positions[at][c] = structures.positions.row(i)[c];
+            w[c] = static_cast<double>(positions[at][c]);
             for (int k = 0; k < 3; ++k) w[c] -= static_cast<double>(cells[i][k]) * grid.cell[k][c];
             bin.low[c] = at == bin.first ? w[c] : std::min(bin.low[c], w[c]);
             bin.high[c] = at == bin.first ? w[c] : std::max(bin.high[c], w[c]);
         }
         x[at] = w[0], y[at] = w[1], z[at] = w[2];
     }
-    if (wrapped) wraps = std::move(cells);
 }
 
 template class Bins<float>;

@@ -38,13 +38,16 @@ class Bins {
     // The bin there, or -1 where no atom is.
     std::int64_t find(std::int64_t structure, const std::int64_t* place) const;
 
-    std::vector<Grid> grids;                         // by structure
-    std::vector<Bin> bins;                           // that hold atoms
-    std::vector<std::uint32_t> order;                // atoms by bin, ascending in each
-    std::vector<double> x, y, z;                     // their positions, wrapped, in this order
-    std::vector<std::array<std::int32_t, 3>> wraps;  // by atom: position = wrapped position + wraps @ cell; empty: zero
+    std::vector<Grid> grids;  // by structure
+    std::vector<Bin> bins;    // that hold atoms
+    // Of atoms in the order of bins, so that what belongs together lies together:
+    std::vector<std::uint32_t> order;                // their numbers, ascending in each bin
+    std::vector<std::array<T, 3>> positions;         // as they were given
+    std::vector<double> x, y, z;                     // positions wrapped into the cell
+    std::vector<std::array<std::int32_t, 3>> wraps;  // position = wrapped position + wraps @ cell; empty: all are zero
 
   private:
+    std::vector<std::uint32_t> sort_by_place();
     std::uint64_t slot(std::int64_t structure, const std::int64_t* place) const;
 
     std::vector<std::int64_t> table_;  // open addressing, a power of two of slots; -1 is free

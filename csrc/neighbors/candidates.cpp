@@ -92,7 +92,7 @@ void set_rough_limits(Candidates<T>& c, const Grid& grid, double farthest) {
 }  // namespace
 
 template <class T>
-void gather(const Structures<T>& structures, const Bins<T>& bins, const Bin& bin, Candidates<T>& c) {
+void gather(const Bins<T>& bins, const Bin& bin, Candidates<T>& c) {
     const Grid& grid = bins.grids[bin.structure];
     Box box;
     for (int a = 0; a < 3; ++a) box.low[a] = bin.low[a], box.high[a] = bin.high[a];
@@ -137,7 +137,9 @@ void gather(const Structures<T>& structures, const Bins<T>& bins, const Bin& bin
     for (std::size_t k = 0; k < c.place.size(); ++k) c.key[k] = bins.order[c.place[k]];
     sort_by_key(c);
     const std::size_t n = c.place.size();
-    c.sorted.resize(n), c.base.resize(n), c.x.resize(n), c.y.resize(n), c.z.resize(n), c.matches.resize(n + 1);
+    c.sorted.resize(n), c.base.resize(n), c.x.resize(n), c.y.resize(n), c.z.resize(n),
+        c.matches.resize(n + kMatchesSpare);
+    c.self.resize(static_cast<std::size_t>(bin.last - bin.first));
     double farthest = 0;
     for (std::size_t k = 0; k < n; ++k) {
         const std::uint32_t from = c.rank[k], j = c.key[from], p = c.place[from];
@@ -145,22 +147,16 @@ void gather(const Structures<T>& structures, const Bins<T>& bins, const Bin& bin
         const auto& moved = c.translations[c.image[from]];
         const double t[3] = {bins.x[p] + moved[0], bins.y[p] + moved[1], bins.z[p] + moved[2]};
         c.sorted[k].j = j;
+        if (p >= bin.first && p < bin.last && image_of == std::array<std::int32_t, 3>{})
+            c.self[p - bin.first] = static_cast<std::uint32_t>(k);
         for (int a = 0; a < 3; ++a) {
-            c.sorted[k].r[a] = structures.positions.row(j)[a];
-            c.base[k][a] = image_of[a] - (bins.wraps.empty() ? 0 : bins.wraps[j][a]);
+            c.sorted[k].r[a] = bins.positions[p][a];
+            c.base[k][a] = image_of[a] - (bins.wraps.empty() ? 0 : bins.wraps[p][a]);
             farthest = std::max(farthest, std::abs(t[a]));
         }
         c.x[k] = static_cast<float>(t[0]), c.y[k] = static_cast<float>(t[1]), c.z[k] = static_cast<float>(t[2]);
     }
     set_rough_limits(c, grid, farthest);
-}
-
-template <class T>
-std::int64_t place_of_self(const Candidates<T>& c, std::int64_t i) {
-    auto e = std::lower_bound(c.sorted.begin(), c.sorted.end(), static_cast<std::uint32_t>(i),
-                              [](const Candidate<T>& a, std::uint32_t j) { return a.j < j; });
-    while (e->shift[0] != 0 || e->shift[1] != 0 || e->shift[2] != 0) ++e;
-    return e - c.sorted.begin();
 }
 
 template <class T>
@@ -173,10 +169,9 @@ void translate(Candidates<T>& c, const Cell<T>& cell, const std::array<std::int3
     }
 }
 
-#define MDGNN_INSTANTIATE(T)                                                                        \
-    template void gather<T>(const Structures<T>&, const Bins<T>&, const Bin&, Candidates<T>&);      \
-    template void translate<T>(Candidates<T>&, const Cell<T>&, const std::array<std::int32_t, 3>&); \
-    template std::int64_t place_of_self<T>(const Candidates<T>&, std::int64_t);
+#define MDGNN_INSTANTIATE(T)                                             \
+    template void gather<T>(const Bins<T>&, const Bin&, Candidates<T>&); \
+    template void translate<T>(Candidates<T>&, const Cell<T>&, const std::array<std::int32_t, 3>&);
 MDGNN_INSTANTIATE(float)
 MDGNN_INSTANTIATE(double)
 

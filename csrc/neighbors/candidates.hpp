@@ -9,12 +9,15 @@
 
 namespace mdgnn::cpu {
 
+// Triples are kept in fours, so that a vector register loads and stores them at once.
 template <class T>
 struct Candidate {
-    T r[3], offset[3];      // r_j and S @ cell
+    T r[4], offset[4];      // r_j and S @ cell
     std::int32_t shift[3];  // S for the receivers at hand
     std::uint32_t j;
 };
+
+constexpr std::size_t kMatchesSpare = 16;  // places that may be written past the last match
 
 // What a bin's atoms are compared with, sorted by (j, S). One instance a thread, reused.
 template <class T>
@@ -29,21 +32,19 @@ struct Candidates {
     std::vector<std::uint32_t> place, image, key, scratch, rank;
     std::vector<std::array<std::int32_t, 3>> images;
     std::vector<std::array<double, 3>> translations;  // of images
-    std::vector<std::uint32_t> receivers, matches;
+    std::vector<std::uint32_t> receivers;             // places in the bin
+    std::vector<std::uint32_t> matches;
+    std::vector<std::uint32_t> self;  // by place in the bin: the atom itself
 
     std::int64_t size() const { return static_cast<std::int64_t>(sorted.size()); }
 };
 
 // Fills everything but shifts and offsets: what lies near the box around the bin's atoms, sorted by (j, S).
 template <class T>
-void gather(const Structures<T>& structures, const Bins<T>& bins, const Bin& bin, Candidates<T>& c);
+void gather(const Bins<T>& bins, const Bin& bin, Candidates<T>& c);
 
 // S and S @ cell of the candidates, for receivers `wrap` cells away from the cell.
 template <class T>
 void translate(Candidates<T>& c, const Cell<T>& cell, const std::array<std::int32_t, 3>& wrap);
-
-// The candidate (i, S = 0); i is one of the bin's atoms, translated for its wrap.
-template <class T>
-std::int64_t place_of_self(const Candidates<T>& c, std::int64_t i);
 
 }  // namespace mdgnn::cpu

@@ -58,6 +58,8 @@ namespace cpu {
 
 template <class T>
 class Bins;
+template <class T>
+struct Candidates;
 
 // A search for all edges shorter than the cutoff. The arrays of `structures` must outlive it.
 template <class T>
@@ -72,8 +74,10 @@ class NeighborSearch {
     void fill(const std::int64_t* row_ptr, const EdgeArrays<T>& out) const;
 
   private:
-    template <bool kFill>
-    void run(std::int64_t* counts, const std::int64_t* row_ptr, const EdgeArrays<T>& out) const;
+    // Calls row(candidates, i, the candidate that is atom i itself) for every atom, on several threads.
+    template <class Row>
+    void each_row(Row&& row) const;
+    std::int64_t select_edges(const Candidates<T>& c, std::int64_t i, std::int64_t self, std::uint32_t* found) const;
 
     Structures<T> structures_;
     NeighborOptions<T> options_;

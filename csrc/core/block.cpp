@@ -1,0 +1,124 @@
+// A handful of slots, taken and given by atomic exchange: no lock that a fork could leave held.
+#include "core/block.hpp"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+namespace mdgnn {
+
+#if defined(__linux__) && defined(MADV_FREE)
+namespace {
+
+constexpr std::size_t kHugePage = std::size_t{1} << 21, kHeader = 64;
+
+// At the start of a block; the caller's memory follows. Its page is never given away.
+struct Block {
+    std::size_t bytes;  // of the whole mapping
+};
+
+std::array<std::atomic<Block*>, 16> kept{};
+std::atomic<std::size_t> kept_bytes{0};
+
+std::size_t page_size() {
+    static const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    return size;
+}
+
+std::size_t most_kept() {
+    static const std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * page_size() / 8;
+    return bytes;
+}
+
+Block* take(std::atomic<Block*>& slot) {
+    Block* block = slot.exchange(nullptr, std::memory_order_acq_rel);
+    if (block) kept_bytes -= block->bytes;
+    return block;
+}
+
+// Offers a block to a free slot; false if there is none.
+bool keep(Block* block) {
+    kept_bytes += block->bytes;
+    for (auto& slot : kept) {
+        Block* none = nullptr;
+        if (slot.compare_exchange_strong(none, block, std::memory_order_acq_rel)) return true;
+    }
+    kept_bytes -= block->bytes;
+    return false;
+}
+
+void unmap(Block* block) { munmap(block, block->bytes); }
+
+// A kept block of at least so many bytes, and not twice as many.
+Block* reuse(std::size_t bytes) {
+    for (auto& slot : kept) {
+        Block* block = take(slot);
+        if (!block) continue;
+        if (block->bytes >= bytes && block->bytes / 2 < bytes) return block;
+        if (!keep(block)) unmap(block);
+    }
+    return nullptr;
+}
+
+// Sizes of consecutive results differ a little: the next one should fit. What is not touched takes no memory.
+std::size_t rounded(std::size_t bytes) {
+    std::size_t unit = page_size();
+    while (unit * 16 < bytes) unit *= 2;
+    return (bytes + unit - 1) / unit * unit;
+}
+
+Block* map(std::size_t bytes) {
+    const std::size_t spare = bytes >= 4 * kHugePage ? kHugePage : 0;  // to align the start
+    void* p = mmap(nullptr, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) throw std::bad_alloc();
+    if (spare) {
+        auto* first = static_cast<char*>(p);
+        const std::size_t before = (kHugePage - reinterpret_cast<std::uintptr_t>(first) % kHugePage) % kHugePage;
+        if (before) munmap(first, before);
+        if (spare > before) munmap(first + before + bytes, spare - before);
+        p = first + before;
+        madvise(p, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+    }
+    return new (p) Block{bytes};
+}
+
+}  // namespace
+
+void* allocate_block(std::size_t bytes) {
+    const std::size_t whole = rounded(bytes + kHeader);
+    if (whole < bytes) throw std::bad_alloc();
+    Block* block = reuse(whole);
+    if (!block) block = map(whole);
+    return reinterpret_cast<char*>(block) + kHeader;
+}
+
+void free_block(void* memory) noexcept {
+    if (!memory) return;
+    auto* block = reinterpret_cast<Block*>(static_cast<char*>(memory) - kHeader);
+    if (kept_bytes + block->bytes > most_kept()) return unmap(block);
+    // Whole huge pages alone, which would be split otherwise; the first one holds the header. Page by page it would
+    // cost smaller blocks a tenth of what their list does.
+    if (block->bytes >= 4 * kHugePage)
+        madvise(reinterpret_cast<char*>(block) + kHugePage, block->bytes / kHugePage * kHugePage - kHugePage,
+                MADV_FREE);
+    if (!keep(block)) unmap(block);
+}
+#else
+void* allocate_block(std::size_t bytes) {
+    void* memory = std::malloc(bytes);
+    if (!memory) throw std::bad_alloc();
+    return memory;
+}
+
+void free_block(void* memory) noexcept { std::free(memory); }
+#endif
+
+}  // namespace mdgnn
