@@ -5,12 +5,13 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdgnn.neighbors import Edges, NeighborList
-from mdgnn.ops import Rows, rows_by, scatter_add
+from mdgnn.neighbors import Edges
+from mdgnn.ops import Rows, neighbors, rows_by, scatter_add
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,29 @@ class Graph:
     @classmethod
     def from_atoms(cls, atoms: Any, cutoff: float) -> "Graph":
         """Build from an `ase.Atoms` or a sequence of them, with all edges shorter than `cutoff` (Angstrom)."""
-        if hasattr(atoms, "positions"):
-            edges = NeighborList(cutoff).update(atoms.positions, atoms.cell.array, atoms.pbc)
-            return cls.from_edges(atoms.numbers, edges, atoms.cell.array)
-        return cls.batch([cls.from_atoms(a, cutoff) for a in atoms])
+        structures = [atoms] if hasattr(atoms, "positions") else list(atoms)
+        if not structures:
+            raise ValueError("expected at least one structure, got none")
+        counts = torch.tensor([len(a) for a in structures])
+        cells = torch.from_numpy(np.stack([a.cell.array for a in structures]))
+        found = neighbors(
+            torch.from_numpy(np.concatenate([a.positions for a in structures])),
+            cells,
+            torch.from_numpy(np.stack([a.pbc for a in structures])),
+            cutoff,
+            first_atom=F.pad(counts.cumsum(0), (1, 0)),
+            want=("receivers", "vectors"),
+        )
+        assert found.vectors is not None and found.receivers is not None
+        return cls(
+            torch.from_numpy(np.concatenate([a.numbers for a in structures])).to(torch.int64),
+            found.vectors,
+            found.row_ptr,
+            found.receivers,
+            found.senders,
+            torch.arange(len(structures)).repeat_interleave(counts),
+            cells,
+        )
 
     @classmethod
     def from_edges(cls, atomic_numbers: Any, edges: Edges, cell: Any) -> "Graph":

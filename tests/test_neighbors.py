@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.geometry import complete_cell
 from ase.neighborlist import neighbor_list as ase_neighbor_list
@@ -203,14 +202,3 @@ def test_bad_input_gets_a_sentence(change, message):
     atoms = Atoms("Ar2", change.get("positions", np.eye(3)[:2]), cell=change.get("cell", np.eye(3)), pbc=True)
     with pytest.raises(ValueError, match=message):
         mdgnn.neighbor_list(change.get("quantities", "ij"), atoms, change.get("cutoff", 1.0))
-
-
-def test_op_equals_its_reference_and_passes_opcheck():
-    from importlib import import_module
-
-    module = import_module("mdgnn.ops.neighbors")
-    atoms = triclinic((True, False, True), n=6)
-    args = (torch.tensor(atoms.positions), torch.tensor(atoms.cell.array), torch.tensor(atoms.pbc), 1.7)
-    for ours, expected in zip(mdgnn.ops.neighbors(*args), module.reference(*args), strict=True):
-        assert torch.equal(ours, expected)
-    torch.library.opcheck(torch.ops.mdgnn.neighbors.default, (*args, False))

@@ -83,7 +83,7 @@ struct Output {
         return static_cast<V*>(memory);
     }
 
-    // p: row pointers, i, j, S, D, d; indices of index_bytes, shifts of shift_bytes.
+    // p: row pointers, i, j, S, D, d, r: reverse edges (with j); indices of index_bytes, shifts of shift_bytes.
     void allocate(const std::string& quantities, int index_bytes, int shift_bytes) {
         const std::int64_t n = row_ptr.size() - 1, e = row_ptr.at(n);
         double bytes = 0;
@@ -104,13 +104,13 @@ struct Output {
         if (index_bytes == 4 && e > std::numeric_limits<std::int32_t>::max())
             throw std::invalid_argument("expected less than 2^31 edges for int32 indices, got " + std::to_string(e));
         for (char q : quantities) {
-            if (q == 'p' && index_bytes == 8) arrays.append(row_ptr);
-            if (q == 'p' && index_bytes == 4)
-                std::copy(row_ptr.data(), row_ptr.data() + n + 1, add<std::int32_t>({n + 1}));
+            if (q == 'p') arrays.append(row_ptr);
             if (q == 'i' && index_bytes == 8) pointers.receivers = add<std::int64_t>({e});
             if (q == 'i' && index_bytes == 4) pointers.receivers32 = add<std::int32_t>({e});
             if (q == 'j' && index_bytes == 8) pointers.senders = add<std::int64_t>({e});
             if (q == 'j' && index_bytes == 4) pointers.senders32 = add<std::int32_t>({e});
+            if (q == 'r' && index_bytes == 8) pointers.reverse = add<std::int64_t>({e});
+            if (q == 'r' && index_bytes == 4) pointers.reverse32 = add<std::int32_t>({e});
             if (q == 'S' && shift_bytes == 8) pointers.shifts = add<std::int64_t>({e, 3});
             if (q == 'S' && shift_bytes == 4) pointers.shifts32 = add<std::int32_t>({e, 3});
             if (q == 'D') pointers.vectors = add<T>({e, 3});

@@ -94,6 +94,9 @@ void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& o
             throw std::runtime_error("positions or cell changed while their neighbours were searched");
         write(c, i, structures_.positions.row(i), n, from_edge(out, row_ptr[i]));
     });
+    const std::int64_t n_atoms = structures_.positions.rows;
+    if (out.reverse) reverse_edges(n_atoms, row_ptr, out.senders, out.reverse);
+    if (out.reverse32) reverse_edges(n_atoms, row_ptr, out.senders32, out.reverse32);
 }
 
 template <class T>

@@ -52,6 +52,9 @@ struct EdgeArrays {
     std::int32_t* shifts32 = nullptr;  // (E, 3)
     T* vectors = nullptr;              // (E, 3)
     T* distances = nullptr;            // (E)
+    // The place of (j, i, -S), in a full list; senders of the same type must be given too.
+    std::int64_t* reverse = nullptr;
+    std::int32_t* reverse32 = nullptr;
 };
 
 namespace cpu {
@@ -84,6 +87,10 @@ class NeighborSearch {
     T limit_;  // of squared distances
     std::unique_ptr<Bins<T>> bins_;
 };
+
+// The place of (j, i, -S) for every edge (i, j, S) of a full list in canonical order.
+template <class Index>
+void reverse_edges(std::int64_t n_atoms, const std::int64_t* row_ptr, const Index* senders, Index* reverse);
 
 // A list made with a longer cutoff.
 struct ListView {

@@ -5,8 +5,19 @@ from mdgnn.ops.concat_message import add_ends, concat_message
 from mdgnn.ops.csr import Rows, rows_by
 from mdgnn.ops.edge_basis import edge_basis
 from mdgnn.ops.forces import forces
-from mdgnn.ops.neighbors import neighbors
+from mdgnn.ops.neighbors import Neighbors, neighbors
 from mdgnn.ops.scatter_add import scatter_add
 from mdgnn.ops.silu import silu
 
-__all__ = ["Rows", "add_ends", "concat_message", "edge_basis", "forces", "neighbors", "rows_by", "scatter_add", "silu"]
+__all__ = [
+    "Neighbors",
+    "Rows",
+    "add_ends",
+    "concat_message",
+    "edge_basis",
+    "forces",
+    "neighbors",
+    "rows_by",
+    "scatter_add",
+    "silu",
+]

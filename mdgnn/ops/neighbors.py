@@ -1,13 +1,39 @@
-"""neighbors: the neighbour list as a torch operator (CPU; topology only, so it has no derivative)."""
+"""neighbors: the neighbour list of one structure or a batch, as a torch function.
+
+Vectors and distances can be differentiated with respect to positions and cells (`edge_vectors`).
+"""
 
 import itertools
+from collections.abc import Collection
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mdgnn import _C
-from mdgnn.threads import get_num_threads
+from mdgnn.ops.csr import Rows, rows_by
+from mdgnn.ops.edge_vectors import distances, edge_vectors
+from mdgnn.ops.neighbor_search import search
+
+_LETTERS = {"receivers": "i", "vectors": "D", "distances": "d", "reverse": "r", "transposed": "r"}
+
+
+class Neighbors(NamedTuple):
+    """Edges in canonical order (receiver i, sender j, shift S), ``D = (r_j - r_i) + S @ cell``.
+
+    row_ptr (N + 1,) int64: the edges of receiver i are ``row_ptr[i] .. row_ptr[i + 1]``; senders (E,); shifts (E, 3)
+    int32. What was not asked for is None: receivers (E,); vectors (E, 3) and distances (E,) in the dtype of the
+    positions; reverse (E,), the place of (j, i, -S); transposed, the edges by sender as `Rows`: its index holds their
+    receivers and its edge their places in this list.
+    """
+
+    row_ptr: Tensor
+    senders: Tensor
+    shifts: Tensor
+    receivers: Tensor | None = None
+    vectors: Tensor | None = None
+    distances: Tensor | None = None
+    reverse: Tensor | None = None
+    transposed: Rows | None = None
 
 
 def reference(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,66 +61,107 @@ def reference(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tu
 
 
 def neighbors(
-    positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, self_interaction: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """All edges of one structure shorter than `cutoff` (strictly), in canonical order (i, j, shift).
+    positions: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    cutoff: float,
+    *,
+    first_atom: Tensor | None = None,
+    want: Collection[str] = (),
+    self_interaction: bool = False,
+    half: bool = False,
+    index_dtype: torch.dtype = torch.int64,
+) -> Neighbors:
+    """All edges shorter than `cutoff` (strictly), of one structure or of a batch.
 
     Parameters
     ----------
     positions : (N, 3) float32 or float64
         Need not lie inside the cell.
-    cell : (3, 3)
-        Rows are the cell vectors; those of non-periodic axes are not used.
-    pbc : (3,) bool
+    cell : (3, 3), or (S, 3, 3) for a batch
+        Rows are the cell vectors; those of non-periodic axes are not used. The dtype of the positions.
+    pbc : (3,) bool, or (S, 3)
     cutoff : float
         Infinite is allowed when no axis is periodic.
+    first_atom : (S + 1,) int64, optional
+        Makes it a batch: the atoms of structure s are ``first_atom[s] .. first_atom[s + 1]``.
+    want : names out of "receivers", "vectors", "distances", "reverse", "transposed"
+        Vectors and distances are twice differentiable with respect to positions and cell.
     self_interaction : bool
         Whether to add (i, i) without a shift.
+    half : bool
+        One edge for each pair: i < j, or i = j and the first component of S that is not zero is positive.
+    index_dtype : torch.int64 or torch.int32
+        Of senders, receivers and reverse.
 
     Returns
     -------
-    row_ptr : (N + 1,) int64
-    senders : (E,) int64
-    shifts : (E, 3) int32
-        ``D = (positions[j] - positions[i]) + shift @ cell``
+    Neighbors
 
     Raises
     ------
     ValueError
-        For non-finite positions, a cutoff that is not positive, or a singular periodic cell.
+        For positions that are not finite (names the atom), a cutoff that is not positive, a singular periodic cell,
+        shapes, dtypes or devices that do not fit, or more edges than `index_dtype` holds.
+    MemoryError
+        If the list would not fit in memory; nothing has been allocated then.
     """
-    row_ptr, senders, shifts = torch.ops.mdgnn.neighbors(positions, cell, pbc, cutoff, self_interaction)
-    return row_ptr, senders, shifts
-
-
-def _neighbors(
-    positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, self_interaction: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = np.float32 if positions.dtype == torch.float32 else np.float64
-    arrays = _C.neighbors(
-        "pjS",
-        np.ascontiguousarray(positions.detach().numpy(), dtype=dtype),
-        np.ascontiguousarray(cell.detach().numpy(), dtype=dtype),
-        np.ascontiguousarray(pbc.detach().numpy(), dtype=bool),
-        np.zeros(0, dtype=np.int64),
-        (cutoff, self_interaction, False, get_num_threads()),
-        (8, 4),
+    _check(positions, cell, pbc, first_atom)
+    unknown = set(want) - set(_LETTERS)
+    if unknown or isinstance(want, str):
+        raise ValueError(f"expected names out of {', '.join(_LETTERS)}, got {want!r}")
+    if half and "reverse" in want:
+        raise ValueError("a half list has no reverse edges: ask for 'transposed', or for a full list")
+    if index_dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"expected index_dtype torch.int32 or torch.int64, got {index_dtype}")
+    letters = {_LETTERS[name] for name in want} | {"p", "j", "S"}
+    tracked = torch.is_grad_enabled() and (positions.requires_grad or cell.requires_grad)
+    if half and "transposed" in want:
+        letters = letters - {"r"} | {"i"}
+    if tracked and "d" in letters:
+        letters.add("D")
+    made = search(
+        positions.detach(), cell.detach(), pbc, first_atom, "".join(sorted(letters)), float(cutoff),
+        self_interaction, half, index_dtype == torch.int32,
+    )  # fmt: skip
+    row_ptr, senders, shifts, receivers, vectors, lengths, reverse = made
+    if tracked and "D" in letters:
+        if first_atom is None:
+            first_atom = torch.tensor([0, positions.shape[0]], device=positions.device)
+        topology = (row_ptr, senders, shifts, first_atom)
+        vectors = edge_vectors(positions, cell.reshape(-1, 3, 3), topology, vectors)
+        if "d" in letters:
+            lengths = distances(vectors, lengths)
+    transposed = None
+    if "transposed" in want:
+        sent_by = senders.to(torch.int64)
+        if half:
+            transposed = rows_by(sent_by, positions.shape[0], receivers.to(torch.int64))
+        else:  # a full list is its own transpose, but for the places of its edges
+            transposed = Rows(row_ptr, sent_by, reverse.to(torch.int64))
+    optional = {"receivers": receivers, "vectors": vectors, "distances": lengths, "reverse": reverse}
+    return Neighbors(
+        row_ptr, senders, shifts, **{k: v for k, v in optional.items() if k in want}, transposed=transposed
     )
-    row_ptr, senders, shifts = map(torch.from_numpy, arrays)
-    return row_ptr, senders, shifts
 
 
-_library = torch.library.Library("mdgnn", "FRAGMENT")
-_library.define(
-    "neighbors(Tensor positions, Tensor cell, Tensor pbc, float cutoff, bool self_interaction)"
-    " -> (Tensor, Tensor, Tensor)"
-)
-_library.impl("neighbors", _neighbors, "CPU")
+def _check(positions: Tensor, cell: Tensor, pbc: Tensor, first_atom: Tensor | None) -> None:
+    if positions.ndim != 2 or positions.shape[1] != 3 or positions.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"expected positions of shape (N, 3) in float32 or float64, got {_describe(positions)}")
+    n = 0 if first_atom is None else first_atom.shape[0] - 1
+    batch = () if first_atom is None else (n,)
+    for name, tensor, shape, dtype in (
+        ("cell", cell, (*batch, 3, 3), positions.dtype),
+        ("pbc", pbc, (*batch, 3), torch.bool),
+        ("first_atom", first_atom, (n + 1,), torch.int64),
+    ):
+        if tensor is None:
+            continue
+        if tensor.shape != shape or tensor.dtype != dtype or tensor.device != positions.device:
+            raise ValueError(
+                f"expected {name} of shape {tuple(shape)} {dtype} on {positions.device}, got {_describe(tensor)}"
+            )
 
 
-@torch.library.register_fake("mdgnn::neighbors")
-def _(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, self_interaction: bool) -> tuple[Tensor, ...]:
-    n_edges = torch.library.get_ctx().new_dynamic_size()
-    integers = positions.new_empty(0, dtype=torch.int64)
-    shifts = positions.new_empty(n_edges, 3, dtype=torch.int32)
-    return integers.new_empty(positions.shape[0] + 1), integers.new_empty(n_edges), shifts
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
