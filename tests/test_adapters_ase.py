@@ -168,6 +168,10 @@ def test_errors_are_sentences_and_leave_the_list_as_it_was():
     assert before
     with pytest.raises(IndexError):
         kept.get_neighbors(12)
+    pair = PrimitiveNeighborList([1.0, 1.0])
+    pair.update([False] * 3, np.eye(3), np.eye(3)[:2] * 0.1)
+    with pytest.raises(ValueError, match="radius for each of the 1 atoms"):
+        pair.update([False] * 3, np.eye(3), np.eye(3)[:1] * 0.1)
 
 
 @pytest.mark.parametrize(
