@@ -7,7 +7,7 @@ from mdgnn.adapters.torch_sim import neighbor_list
 
 
 def register(name: str = "mdgnn") -> None:
-    """Add our list to NequIP's backends (0.18 on); then ``NeighborListTransform(r_max, backend="mdgnn")`` uses it.
+    """Add our list to NequIP's backends (tested: 0.19); then ``NeighborListTransform(r_max, backend="mdgnn")`` uses it.
 
     Wherever NequIP takes `neighborlist_backend`, its calculator for instance, the name serves too. A backend of this
     name is replaced, so that registering twice does no harm.
