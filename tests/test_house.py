@@ -12,6 +12,7 @@ MAY_IMPORT = {  # layer: layers below it
     "threads": set(),
     "ops": {"_C", "_C_cuda", "threads", "ops"},
     "neighbors": {"_C", "threads", "ops"},  # ops: for tensors, when they come
+    "adapters": {"adapters", "neighbors", "ops"},
     "graph": {"ops", "neighbors"},
     "nn": {"graph", "ops", "nn"},
     "potential": {"graph", "ops"},

@@ -1,0 +1,1 @@
+"""Our neighbour list behind the interfaces of other packages: one file for each package, which it need not import."""
