@@ -9,8 +9,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "core/view.hpp"
+#include "neighbors/grid.hpp"
 #include "neighbors/math.hpp"
 
 namespace mdgnn {
@@ -26,7 +28,7 @@ struct Structures {
     const bool* pbc = nullptr;  // (n, 3)
 
     // Zero on axes that are not periodic.
-    Cell<T> cell(std::int64_t s) const {
+    MDGNN_HD Cell<T> cell(std::int64_t s) const {
         Cell<T> out;
         for (int k = 0; k < 3; ++k)
             for (int c = 0; c < 3; ++c) out.rows[k][c] = pbc[3 * s + k] ? cells[9 * s + 3 * k + c] : T(0);
@@ -53,6 +55,10 @@ struct EdgeArrays {
     T* vectors = nullptr;              // (E, 3)
     T* distances = nullptr;            // (E)
 };
+
+// Why a search was refused, as a sentence; where: the atom or structure, -1 for the only structure; got: the offending
+// position or the number of images, in words.
+std::string neighbor_error(NeighborCode code, std::int64_t where, double cutoff, const std::string& got);
 
 namespace cpu {
 
