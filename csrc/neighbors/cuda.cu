@@ -204,13 +204,11 @@ __device__ int smallest_keys(const Workspace<T>& w, const Row<T>& row, Word leas
             sort_keys(keys, n);
             n = kKeys / 2;
             below = keys[n - 1];
-            __syncwarp();
             taken = taken && key < below;
             takers = __ballot_sync(kAll, taken);
         }
         if (taken) keys[n + __popc(takers & before_me)] = key;
         n += __popc(takers);
-        __syncwarp();
     });
     sort_keys(keys, n);
     return n;

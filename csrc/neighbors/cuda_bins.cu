@@ -93,6 +93,14 @@ __device__ long long least_of_warp(long long value) {
 }
 __device__ long long most_of_warp(long long value) { return ~least_of_warp(~value); }
 
+// Most warps find that another has got further, and spare the atomic. A number that is not the newest does no harm.
+__device__ void lower(long long* least, long long value) {
+    if (value < *static_cast<volatile long long*>(least)) atomicMin(least, value);
+}
+__device__ void raise(long long* most, long long value) {
+    if (value > *static_cast<volatile long long*>(most)) atomicMax(most, value);
+}
+
 // The extents of the structures. The lanes of a warp combine theirs before they touch memory: for each structure that
 // has atoms among them, one after the other.
 struct Measure {
@@ -118,14 +126,15 @@ struct Measure {
                 const bool mine = s == common;
                 pending &= ~__ballot_sync(kAll, mine);
                 for (int k = 0; k < 3; ++k) {
+                    if (w.grids[common].pbc[k]) continue;
                     const long long low = least_of_warp(ordered(mine ? x[k] : kInfinity));
                     const long long high = most_of_warp(ordered(mine ? x[k] : -kInfinity));
                     if (lane != leader) continue;
-                    atomicMin(&w.bounds[common].low[k], low);
-                    atomicMax(&w.bounds[common].high[k], high);
+                    lower(&w.bounds[common].low[k], low);
+                    raise(&w.bounds[common].high[k], high);
                 }
                 const long long farthest = most_of_warp(ordered(mine ? distance_bound(r) : 0));
-                if (lane == leader) atomicMax(&w.bounds[common].farthest, farthest);
+                if (lane == leader) raise(&w.bounds[common].farthest, farthest);
             }
         }
     }

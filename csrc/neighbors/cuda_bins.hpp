@@ -35,7 +35,7 @@ struct alignas(16) Atom {
 
 // The extent of a structure, as numbers that are in the order of the doubles that they stand for.
 struct Bounds {
-    long long low[3], high[3], farthest;
+    long long low[3], high[3], farthest;  // low and high: of axes that are not periodic
 };
 
 struct Progress {
