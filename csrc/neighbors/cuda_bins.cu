@@ -14,6 +14,7 @@ constexpr int kThreads = 256, kBlockThreads = 512;
 constexpr std::int64_t kOneBlock = 2048;  // atoms and structures that one block does
 constexpr std::int64_t kMaxBlocks = std::int64_t{1} << 20;
 constexpr std::int64_t kMostTiles = 4096;
+constexpr std::int64_t kManyRows = 16384, kShare = 4;  // so many rows keep the GPU busy when each warp takes a share
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // This thread's number, and how many there are.
@@ -218,11 +219,12 @@ struct Scatter {
     static __device__ void run(const Workspace<T>& w, Threads t) {
         if (failed(w)) return;
         for (std::int64_t i = t.number; i < w.structures.positions.rows; i += t.count) {
-            Atom<T> atom;
-            for (int c = 0; c < 3; ++c) atom.r[c] = w.structures.positions.row(i)[c];
-            atom.j = static_cast<std::uint32_t>(i);
-            atom.wrap = w.wraps[i];
-            w.atoms[w.bins[w.bin_of[i]].first + w.rank[i]] = atom;
+            const std::uint32_t to = w.bins[w.bin_of[i]].first + w.rank[i];
+            w.atoms.number[to] = static_cast<std::uint32_t>(i);
+            for (int c = 0; c < 3; ++c) {
+                w.atoms.r[c][to] = w.structures.positions.row(i)[c];
+                w.atoms.wrap[c][to] = w.wraps[i].cells[c];
+            }
         }
     }
 };
@@ -273,6 +275,7 @@ Workspace<T> lay_out(void* memory, std::int64_t n_atoms, std::int64_t n_structur
     const std::int64_t blocks_per_tile = n_atoms / (kScanThreads * kMostTiles) + 1;
     w.tile_rows = kScanThreads * blocks_per_tile;
     w.n_tiles = n_atoms / w.tile_rows + 1;
+    w.rows_per_warp = n_atoms < kManyRows ? 1 : kShare;
     Carver carver(memory);
     w.progress = carver.take<Progress>(1);
     w.grids = carver.take<Grid>(n_structures);
@@ -282,7 +285,9 @@ Workspace<T> lay_out(void* memory, std::int64_t n_atoms, std::int64_t n_structur
     w.wraps = carver.take<Wrap>(n_atoms);
     w.bin_of = carver.take<std::uint32_t>(n_atoms);
     w.rank = carver.take<std::uint32_t>(n_atoms);
-    w.atoms = carver.take<Atom<T>>(n_atoms);
+    w.atoms.number = carver.take<std::uint32_t>(n_atoms);
+    for (int c = 0; c < 3; ++c) w.atoms.r[c] = carver.take<T>(n_atoms);
+    for (int c = 0; c < 3; ++c) w.atoms.wrap[c] = carver.take<std::int32_t>(n_atoms);
     w.table = carver.take<std::int32_t>(w.n_slots);
     w.bytes = carver.bytes();
     return w;

@@ -19,18 +19,19 @@ constexpr int kScanThreads = 1024;                                 // a tile of 
 struct Bin {
     std::int64_t place[3];
     std::int32_t structure;
-    std::uint32_t first, count;  // of its atoms in Workspace::atoms
+    std::uint32_t first, count;  // of its atoms in BinnedAtoms
 };
 
 struct Wrap {
     std::int32_t cells[3];  // position = wrapped position + cells @ cell
 };
 
+// The atoms bin by bin. Each component has its array: lanes read candidates that lie side by side.
 template <class T>
-struct alignas(16) Atom {
-    T r[3];
-    std::uint32_t j;
-    Wrap wrap;
+struct BinnedAtoms {
+    std::uint32_t* number;
+    T* r[3];
+    std::int32_t* wrap[3];
 };
 
 // The extent of a structure, as numbers that are in the order of the doubles that they stand for.
@@ -40,7 +41,7 @@ struct Bounds {
 
 struct Progress {
     Word error;   // the smallest (code << 32 | where), kNoError if there is none
-    Word placed;  // atoms that have got a place in Workspace::atoms
+    Word placed;  // atoms that have got a place in BinnedAtoms
 };
 constexpr Word kNoError = ~Word{0};
 
@@ -51,16 +52,16 @@ struct Workspace {
     NeighborOptions<T> options;
     T limit = 0;  // of squared distances
 
-    std::int64_t n_slots = 0, n_tiles = 0, tile_rows = 0;
+    std::int64_t n_slots = 0, n_tiles = 0, tile_rows = 0, rows_per_warp = 1;
     Grid* grids = nullptr;            // by structure
     Bounds* bounds = nullptr;         // by structure
     Bin* bins = nullptr;              // by atom
     Wrap* wraps = nullptr;            // by atom
     std::uint32_t* bin_of = nullptr;  // by atom
     std::uint32_t* rank = nullptr;    // by atom: its place in the bin
-    Atom<T>* atoms = nullptr;         // bin by bin
-    std::int32_t* table = nullptr;    // open addressing, a power of two of slots; -1 is free
-    Word* tile_sums = nullptr;        // edges of tile_rows rows
+    BinnedAtoms<T> atoms = {};
+    std::int32_t* table = nullptr;  // open addressing, a power of two of slots; -1 is free
+    Word* tile_sums = nullptr;      // edges of tile_rows rows
     Progress* progress = nullptr;
     std::int64_t bytes = 0;
 };
@@ -73,20 +74,25 @@ Workspace<T> lay_out(void* memory, std::int64_t n_atoms, std::int64_t n_structur
 template <class T>
 void build_bins(const Workspace<T>& w, const Context& context);
 
+// Turns the counts in row_ptr into row pointers, and says what became of the search.
+template <class T>
+void sum_counts(const Workspace<T>& w, std::int64_t capacity, std::int64_t* row_ptr, NeighborStatus* status,
+                const Context& context);
+
 // The place of every edge's partner.
 template <class T>
 void find_reverse(std::int64_t n_rows, const std::int64_t* row_ptr, const EdgeArrays<T>& list, const Context& context);
 
-// Rows are strided: any number of them fits.
-inline std::int64_t row_blocks(std::int64_t n_rows) {
+// For rows that are strided over warps: any number of them fits.
+inline std::int64_t row_blocks(std::int64_t n_warps) {
     constexpr std::int64_t kMost = std::int64_t{1} << 20;
-    const std::int64_t blocks = (n_rows + kRowWarps - 1) / kRowWarps;
+    const std::int64_t blocks = (n_warps + kRowWarps - 1) / kRowWarps;
     return blocks < kMost ? blocks : kMost;
 }
-__device__ inline std::int64_t first_row() {
+__device__ inline std::int64_t warp_number() {
     return static_cast<std::int64_t>(blockIdx.x) * kRowWarps + threadIdx.x / kWarp;
 }
-__device__ inline std::int64_t row_stride() { return static_cast<std::int64_t>(gridDim.x) * kRowWarps; }
+__device__ inline std::int64_t warp_stride() { return static_cast<std::int64_t>(gridDim.x) * kRowWarps; }
 
 __device__ inline int lane_number() { return static_cast<int>(threadIdx.x) % kWarp; }
 
