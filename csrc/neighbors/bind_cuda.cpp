@@ -80,7 +80,7 @@ void bind_neighbors_cuda(py::module_& m) {
     m.def("neighbor_error", [](std::int64_t code, std::int64_t where, double cutoff) {
         const auto reason = static_cast<NeighborCode>(code);
         return neighbor_error(reason, where, cutoff,
-                              reason == NeighborCode::position ? "another number" : "more than a hundred million");
+                              reason == NeighborCode::position ? "infinity or nan" : "more than a hundred million");
     });
 }
 
