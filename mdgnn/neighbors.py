@@ -4,6 +4,7 @@ An edge is listed when its distance is below the cutoff, strictly, as computed i
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -225,11 +226,9 @@ def primitive_neighbor_list(
     r, box, periodic = _inputs(positions, cell, pbc)
     if use_scaled_positions:
         r = np.ascontiguousarray(r @ box)
-    if not quantities or not set(quantities) <= set("ijdDS"):
-        raise ValueError(f"expected quantities out of 'i', 'j', 'd', 'D', 'S', got {quantities!r}")
+    different = _different(quantities)
     if isinstance(cutoff, (float, int)):
         options = (float(cutoff), self_interaction, False, get_num_threads())
-        different = "".join(dict.fromkeys(quantities))
         out = _C.neighbors(different, r, box, periodic, _ONE_STRUCTURE, options, (8, 8))
         if len(different) < len(quantities):
             out = tuple(out[different.index(q)] for q in quantities)
@@ -245,6 +244,14 @@ def primitive_neighbor_list(
         none = np.zeros((0, 3), dtype=r.dtype)
         return primitive_neighbor_list(quantities, False, box, none, 1.0)
     return out if len(out) > 1 else out[0]
+
+
+@cache
+def _different(quantities: str) -> str:
+    """Each quantity once."""
+    if not quantities or not set(quantities) <= set("ijdDS"):
+        raise ValueError(f"expected quantities out of 'i', 'j', 'd', 'D', 'S', got {quantities!r}")
+    return "".join(dict.fromkeys(quantities))
 
 
 def first_neighbors(n_atoms: int, first_atom: ArrayLike) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -30,5 +31,13 @@ class DeviceGuard {
 };
 
 inline cudaStream_t stream(const Context& context) { return static_cast<cudaStream_t>(context.stream); }
+
+// Starts a kernel of blocks x threads on the context's stream.
+template <class... P, class... A>
+void launch(void (*kernel)(P...), const char* what, std::int64_t blocks, int threads, const Context& context,
+            const A&... arguments) {
+    kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0, stream(context)>>>(arguments...);
+    check(cudaGetLastError(), what);
+}
 
 }  // namespace mdgnn::cuda

@@ -60,6 +60,17 @@ struct Input {
     }
 };
 
+void require_memory(std::int64_t n_edges, double bytes) {
+    const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+    if (bytes <= memory) return;
+    const std::string text = "a list of " + std::to_string(n_edges) + " edges takes " +
+                             std::to_string(static_cast<std::int64_t>(bytes * 1e-9)) +
+                             " GB, more than this machine's memory of " +
+                             std::to_string(static_cast<std::int64_t>(memory * 1e-9)) + " GB";
+    PyErr_SetString(PyExc_MemoryError, text.c_str());
+    throw py::error_already_set();
+}
+
 // The arrays of a result, allocated by numpy in exact size once the number of edges is known.
 template <class T>
 struct Output {
@@ -92,15 +103,7 @@ struct Output {
                                                : q == 'D' ? 3 * sizeof(T)
                                                : q == 'd' ? sizeof(T)
                                                           : index_bytes);
-        const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-        if (bytes > memory) {
-            const std::string text = "a list of " + std::to_string(e) + " edges takes " +
-                                     std::to_string(static_cast<std::int64_t>(bytes * 1e-9)) +
-                                     " GB, more than this machine's memory of " +
-                                     std::to_string(static_cast<std::int64_t>(memory * 1e-9)) + " GB";
-            PyErr_SetString(PyExc_MemoryError, text.c_str());
-            throw py::error_already_set();
-        }
+        if (bytes > 1e8) require_memory(e, bytes);  // asking the system takes a microsecond
         if (index_bytes == 4 && e > std::numeric_limits<std::int32_t>::max())
             throw std::invalid_argument("expected less than 2^31 edges for int32 indices, got " + std::to_string(e));
         for (char q : quantities) {

@@ -6,22 +6,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "neighbors/grid.hpp"
 #include "neighbors/neighbors.hpp"
 
 namespace mdgnn::cpu {
-
-using Vec = std::array<double, 3>;
-
-// Parallelepipeds along the lattice directions of a structure; an axis that is not periodic gets a direction orthogonal
-// to the others.
-struct Grid {
-    std::array<Vec, 3> cell{}, dual{};  // cell: zero on axes that are not periodic
-    bool pbc[3] = {};
-    double low[3] = {}, per_unit[3] = {};  // bin = floor((r . dual - low) per_unit)
-    std::int64_t n[3] = {1, 1, 1};         // bins of a periodic axis
-    std::int64_t range[3] = {};            // a neighbour is at most so many bins away
-    double cutoff = 0, reach = 0;          // reach: with what rounding may add
-};
 
 struct Bin {
     std::int64_t structure = 0;

@@ -99,19 +99,15 @@ void gather(const Bins<T>& bins, const Bin& bin, Candidates<T>& c) {
     box.limit = grid.reach * grid.reach;
     for (int a = 0; a < 3; ++a) c.middle[a] = 0.5 * (bin.low[a] + bin.high[a]);
     c.place.clear(), c.image.clear(), c.images.clear(), c.translations.clear();
-    std::int64_t at[3], wanted[3], image[3];
+    std::int64_t at[3], wanted[3];
+    std::int32_t image[3];
     for (at[0] = -grid.range[0]; at[0] <= grid.range[0]; ++at[0])
         for (at[1] = -grid.range[1]; at[1] <= grid.range[1]; ++at[1])
             for (at[2] = -grid.range[2]; at[2] <= grid.range[2]; ++at[2]) {
                 double t[3] = {};
-                for (int k = 0; k < 3; ++k) {
-                    wanted[k] = bin.place[k] + at[k];
-                    image[k] = 0;
-                    if (!grid.pbc[k]) continue;
-                    image[k] = wanted[k] / grid.n[k] - (wanted[k] % grid.n[k] < 0);
-                    wanted[k] -= image[k] * grid.n[k];
+                neighbor_place(grid, bin.place, at, wanted, image);
+                for (int k = 0; k < 3; ++k)
                     for (int a = 0; a < 3; ++a) t[a] += static_cast<double>(image[k]) * grid.cell[k][a];
-                }
                 const std::int64_t b = bins.find(bin.structure, wanted);
                 if (b < 0) continue;
                 const Bin& other = bins.bins[b];
@@ -128,8 +124,7 @@ void gather(const Bins<T>& bins, const Bin& bin, Candidates<T>& c) {
                                                    other.last, c.place.data() + before);
                 c.place.resize(before + static_cast<std::size_t>(n));
                 c.image.resize(c.place.size(), static_cast<std::uint32_t>(c.images.size()));
-                c.images.push_back({static_cast<std::int32_t>(image[0]), static_cast<std::int32_t>(image[1]),
-                                    static_cast<std::int32_t>(image[2])});
+                c.images.push_back({image[0], image[1], image[2]});
                 c.translations.push_back({t[0] - c.middle[0], t[1] - c.middle[1], t[2] - c.middle[2]});
             }
     // Images of one atom were found in the order of their shifts, and equal keys keep their order.

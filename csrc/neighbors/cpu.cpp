@@ -106,12 +106,13 @@ void check_input(const Structures<T>& structures, T cutoff) {
     if (r.rows >= (std::int64_t{1} << 31)) throw std::invalid_argument("expected less than 2^31 atoms");
     for (std::int64_t i = 0; i < 3 * r.rows; ++i)
         if (!std::isfinite(r.data[i]))
-            throw std::invalid_argument("expected finite positions, got " + std::to_string(r.data[i]) + " for atom " +
-                                        std::to_string(i / 3));
+            throw std::invalid_argument(
+                neighbor_error(NeighborCode::position, i / 3, static_cast<double>(cutoff), std::to_string(r.data[i])));
     if (std::isinf(cutoff))
         for (std::int64_t k = 0; k < 3 * structures.n; ++k)
             if (structures.pbc[k])
-                throw std::invalid_argument("expected a finite cutoff for a periodic system, got infinity");
+                throw std::invalid_argument(
+                    neighbor_error(NeighborCode::infinite_cutoff, -1, static_cast<double>(cutoff), ""));
 }
 
 template class NeighborSearch<float>;

@@ -9,8 +9,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "core/view.hpp"
+#include "neighbors/grid.hpp"
 #include "neighbors/math.hpp"
 
 namespace mdgnn {
@@ -26,7 +28,7 @@ struct Structures {
     const bool* pbc = nullptr;  // (n, 3)
 
     // Zero on axes that are not periodic.
-    Cell<T> cell(std::int64_t s) const {
+    MDGNN_HD Cell<T> cell(std::int64_t s) const {
         Cell<T> out;
         for (int k = 0; k < 3; ++k)
             for (int c = 0; c < 3; ++c) out.rows[k][c] = pbc[3 * s + k] ? cells[9 * s + 3 * k + c] : T(0);
@@ -52,10 +54,13 @@ struct EdgeArrays {
     std::int32_t* shifts32 = nullptr;  // (E, 3)
     T* vectors = nullptr;              // (E, 3)
     T* distances = nullptr;            // (E)
-    // The place of (j, i, -S), in a full list; senders of the same type must be given too.
-    std::int64_t* reverse = nullptr;
+    std::int64_t* reverse = nullptr;   // (E): the place of (j, i, -S); full lists only, with senders and shifts
     std::int32_t* reverse32 = nullptr;
 };
+
+// Why a search was refused, as a sentence; where: the atom or structure, -1 for the only structure; got: the offending
+// position or the number of images, in words.
+std::string neighbor_error(NeighborCode code, std::int64_t where, double cutoff, const std::string& got);
 
 namespace cpu {
 
@@ -112,4 +117,33 @@ template <class T>
 void check_input(const Structures<T>& structures, T cutoff);
 
 }  // namespace cpu
+
+namespace cuda {
+
+// What became of a count, in device memory.
+struct NeighborStatus {
+    std::int64_t n_edges = 0;  // that there are, whatever the capacity; 0 if the search was refused
+    std::int64_t code = 0;     // a NeighborCode; of several reasons the one with the smallest number
+    std::int64_t where = -1;   // the first atom or structure that it holds for; -1 for the only structure
+};
+
+// Both calls only launch kernels: nothing is allocated and the host never waits, so that a CUDA graph can hold them.
+// Every pointer is one of the device: positions, first, cells, pbc, and the workspace of so many bytes.
+template <class T>
+std::int64_t neighbor_workspace(std::int64_t n_atoms, std::int64_t n_structures);
+
+// row_ptr (N + 1) is cut off at `capacity`: nothing is written beyond it, and n_edges > capacity says that edges are
+// missing. If the search is refused every row is empty. Throws std::invalid_argument for what the host can see: a
+// cutoff that is not positive, too many atoms.
+template <class T>
+void neighbors_count(const Structures<T>& structures, const NeighborOptions<T>& options, void* workspace,
+                     std::int64_t capacity, std::int64_t* row_ptr, NeighborStatus* status, const Context& context);
+
+// With the structures, options, workspace and row_ptr of the count, all unchanged. Reverse is -1 for an edge whose
+// partner the capacity has cut off.
+template <class T>
+void neighbors_fill(const Structures<T>& structures, const NeighborOptions<T>& options, void* workspace,
+                    const std::int64_t* row_ptr, const EdgeArrays<T>& out, const Context& context);
+
+}  // namespace cuda
 }  // namespace mdgnn
