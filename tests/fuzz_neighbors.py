@@ -4,6 +4,7 @@
 
 The brute force tries every image of every pair in numpy. It shares one thing with the kernel: the formula of a distance
 and its order of operations, D = (r_j - r_i) + ((S0 a + S1 b) + S2 c), so that decisions at the cutoff must agree too.
+A sample is compared with ASE's list, too.
 """
 
 import argparse
@@ -117,7 +118,7 @@ def ours(systems, half=False, quantities="pijSDd", n_threads=1, index_bytes=8):
 def check(system):
     """The number of edges; raises AssertionError where the two differ."""
     try:
-        row_ptr, *found = ours([system])
+        row_ptr, *found, reverse = ours([system], quantities="pijSDdr")
     except ValueError as error:  # the two systems that are refused by design: too far away, or too skewed
         if "a billion cells away" in str(error) or "a cell less skewed" in str(error):
             return 0
@@ -127,11 +128,28 @@ def check(system):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(np.diff(row_ptr), np.bincount(expected[0], minlength=len(system[0])))
     i, j, shifts = expected[:3]
+    for a, b in ((i[reverse], j), (j[reverse], i), (shifts[reverse], -shifts)):
+        np.testing.assert_array_equal(a, b)
     leading = np.where(shifts[:, 0] != 0, shifts[:, 0], np.where(shifts[:, 1] != 0, shifts[:, 1], shifts[:, 2]))
     upper = (i < j) | ((i == j) & (leading > 0))
     for a, b in zip(ours([system], half=True)[1:], expected, strict=True):
         np.testing.assert_array_equal(a, b[upper])
     return len(i)
+
+
+def check_ase(system):
+    """ASE's list has the same edges, but for those within its own rounding of the cutoff."""
+    from ase.neighborlist import primitive_neighbor_list
+
+    positions, cell, pbc, cutoff = system
+    tolerance = 1e-9 * (np.abs(positions).max(initial=1.0) + np.abs(cell).max() + cutoff)
+    edges = []
+    for found in (ours([system])[1:], primitive_neighbor_list("ijSDd", pbc, cell, positions, cutoff + tolerance)):
+        i, j, shifts, _, distances = found
+        clear = distances < cutoff - tolerance
+        edges.append(np.unique(np.column_stack([i, j, shifts])[clear], axis=0))
+        assert len(edges[-1]) == clear.sum()
+    np.testing.assert_array_equal(*edges)
 
 
 def check_batch(systems):
@@ -160,6 +178,8 @@ def main():
         recent = [*recent[-3:], system]
         try:
             edges += check(system)
+            if number % 50 == 49 and system[0].dtype == np.float64 and len(system[0]) and np.isfinite(system[3]):
+                check_ase(system)
             if number % 10 == 9 and system[3] * 2 < min(s[3] for s in recent) * 20:
                 check_batch(recent[::-1])
         except AssertionError as error:
