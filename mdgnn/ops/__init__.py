@@ -6,11 +6,13 @@ from mdgnn.ops.csr import Rows, rows_by
 from mdgnn.ops.edge_basis import edge_basis
 from mdgnn.ops.edges_within import edges_within
 from mdgnn.ops.forces import forces
+from mdgnn.ops.neighbor_buffers import NeighborBuffers
 from mdgnn.ops.neighbors import Neighbors, neighbors
 from mdgnn.ops.scatter_add import scatter_add
 from mdgnn.ops.silu import silu
 
 __all__ = [
+    "NeighborBuffers",
     "Neighbors",
     "Rows",
     "add_ends",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mdgnn.ops.csr import Rows, rows_by
 from mdgnn.ops.edge_vectors import distances, edge_vectors
-from mdgnn.ops.neighbor_search import search
+from mdgnn.ops.neighbor_search import check_structures, search
 
 _LETTERS = {"receivers": "i", "vectors": "D", "distances": "d", "reverse": "r", "transposed": "r"}
 
@@ -106,7 +106,7 @@ def neighbors(
     MemoryError
         If the list would not fit in memory; nothing has been allocated then.
     """
-    _check(positions, cell, pbc, first_atom)
+    check_structures(positions, cell, pbc, first_atom)
     unknown = set(want) - set(_LETTERS)
     if unknown or isinstance(want, str):
         raise ValueError(f"expected names out of {', '.join(_LETTERS)}, got {want!r}")
@@ -143,25 +143,3 @@ def neighbors(
     return Neighbors(
         row_ptr, senders, shifts, **{k: v for k, v in optional.items() if k in want}, transposed=transposed
     )
-
-
-def _check(positions: Tensor, cell: Tensor, pbc: Tensor, first_atom: Tensor | None) -> None:
-    if positions.ndim != 2 or positions.shape[1] != 3 or positions.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"expected positions of shape (N, 3) in float32 or float64, got {_describe(positions)}")
-    n = 0 if first_atom is None else first_atom.shape[0] - 1
-    batch = () if first_atom is None else (n,)
-    for name, tensor, shape, dtype in (
-        ("cell", cell, (*batch, 3, 3), positions.dtype),
-        ("pbc", pbc, (*batch, 3), torch.bool),
-        ("first_atom", first_atom, (n + 1,), torch.int64),
-    ):
-        if tensor is None:
-            continue
-        if tensor.shape != shape or tensor.dtype != dtype or tensor.device != positions.device:
-            raise ValueError(
-                f"expected {name} of shape {tuple(shape)} {dtype} on {positions.device}, got {_describe(tensor)}"
-            )
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"

@@ -8,16 +8,13 @@ names in ``torch.ops.mdgnn``, which torch.compile sees. Eager code calls the fun
 derivative at 13 atoms). A third derivative is refused.
 """
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdgnn import _C
 from mdgnn.ops.csr import Rows, address, transpose
-from mdgnn.threads import get_num_threads
+from mdgnn.ops.kernels import kernels_for
 
 _REDUCE = {"sum": 0, "mean": 1, "max": 2}
 _NO_ROWS = (0, 0, 0, 0)
@@ -101,17 +98,6 @@ def _describe(tensor: Tensor) -> str:
 # --- the kernels -----------------------------------------------------------------------------------------------------
 
 
-def _kernels(tensor: Tensor) -> tuple[Any, tuple[int, int, int]]:
-    """The extension for a tensor's device, and where it shall run: threads, device, stream."""
-    device = tensor.device
-    if device.type == "cpu":
-        return _C, (get_num_threads(), 0, 0)
-    if device.type != "cuda" or find_spec("mdgnn._C_cuda") is None:
-        raise RuntimeError(f"mdgnn was built without kernels for {device.type}; build it where nvcc is on the PATH")
-    stream = torch.cuda.current_stream(device).cuda_stream
-    return import_module("mdgnn._C_cuda"), (0, device.index, stream)
-
-
 def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if tensor is None else (tensor.data_ptr(), *tensor.shape)
 
@@ -136,7 +122,7 @@ def forward(values: Tensor, rows: Rows, weight: Tensor | None, reduce: str) -> t
     out = values.new_empty(rows.n_rows, values.shape[1])
     argmax = torch.empty_like(out, dtype=torch.int64) if reduce == "max" else None
     op = (values.element_size(), rows.addresses, _NO_ROWS, _matrix(values), address(weight), _REDUCE[reduce])
-    kernels, where = _kernels(values)
+    kernels, where = kernels_for(values)
     kernels.scatter_add(op, _matrix(out), address(argmax), where)
     return out, argmax
 
@@ -157,7 +143,7 @@ def backward(
     grad_values = torch.empty_like(values) if wanted[0] else None
     grad_weight = torch.empty_like(weight) if wanted[1] and weight is not None else None
     op = (values.element_size(), rows.addresses, column_addresses, _matrix(values), address(weight), _REDUCE[reduce])
-    kernels, where = _kernels(values)
+    kernels, where = kernels_for(values)
     kernels.scatter_add_backward(op, _matrix(grad), address(argmax), _matrix(grad_values), address(grad_weight), where)
     return grad_values, grad_weight
 
@@ -181,7 +167,7 @@ def double_backward(
     out_values = torch.empty_like(values) if grad2_weight is not None else None
     out_weight = torch.empty_like(weight) if weight is not None and grad2_values is not None else None
     op = (values.element_size(), rows.addresses, column_addresses, _matrix(values), address(weight), _REDUCE[reduce])
-    kernels, where = _kernels(values)
+    kernels, where = kernels_for(values)
     given = (_matrix(grad), _matrix(grad2_values), address(grad2_weight))
     kernels.scatter_add_double_backward(op, *given, _matrix(out_grad), _matrix(out_values), address(out_weight), where)
     return out_grad, out_values, out_weight

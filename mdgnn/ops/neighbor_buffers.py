@@ -1,0 +1,124 @@
+"""NeighborBuffers: a neighbour list in memory of fixed size, which a CUDA graph can make anew."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from mdgnn.ops.neighbor_search import ORDER, GpuSearch, check_structures, empty_array, search, workspace_for
+
+_LETTERS = {"receivers": "i", "vectors": "D", "distances": "d", "reverse": "r"}
+
+
+class NeighborBuffers:
+    """Arrays for up to `capacity` edges of `n_atoms` atoms, which `update` fills without waiting for the device.
+
+    Edges that do not fit are left out from the end, so that rows never point beyond the arrays; `n_edges` says how many
+    there would have been. After the last edge, arrays hold what they held before, at first zeros.
+
+    Parameters
+    ----------
+    n_atoms, capacity : int
+    n_structures : int
+    want : names out of "receivers", "vectors", "distances", "reverse"
+    index_dtype : torch.int64 or torch.int32
+        Of senders, receivers and reverse.
+    dtype, device
+        Of the positions.
+
+    Attributes
+    ----------
+    row_ptr (N + 1,) int64; senders (capacity,); shifts (capacity, 3) int32; and what is wanted. reverse is -1 where the
+    partner was left out. No derivatives.
+    status : (3,) int64
+        n_edges, a code that is 0 without an error, and the atom or structure it holds for.
+    """
+
+    def __init__(
+        self,
+        n_atoms: int,
+        capacity: int,
+        *,
+        n_structures: int = 1,
+        want: Collection[str] = (),
+        index_dtype: torch.dtype = torch.int64,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cuda",
+    ):
+        if not set(want) <= set(_LETTERS) or isinstance(want, str):
+            raise ValueError(f"expected names out of {', '.join(_LETTERS)}, got {want!r}")
+        self.capacity, self._narrow = capacity, index_dtype == torch.int32
+        if not 0 <= capacity < (2**31 if self._narrow else 2**63):
+            raise ValueError(f"expected a capacity of at least 0 that {index_dtype} holds, got {capacity}")
+        self._like = torch.empty(n_atoms, 3, dtype=dtype, device=device)
+        self._first_atom = torch.tensor([0, n_atoms], device=device)
+        self._letters = "jS" + "".join(_LETTERS[name] for name in want)
+        self.row_ptr = torch.zeros(n_atoms + 1, dtype=torch.int64, device=device)
+        self.status = torch.zeros(3, dtype=torch.int64, device=device)
+        self._arrays = {q: empty_array(q, self._like, self._narrow, capacity).zero_() for q in self._letters}
+        self.senders, self.shifts = self._arrays["j"], self._arrays["S"]
+        self.receivers, self.vectors, self.distances, self.reverse = map(self._arrays.get, "iDdr")
+        self._n_structures = n_structures
+        self._workspace = None if self._like.device.type == "cpu" else workspace_for(self._like, n_structures)
+
+    @property
+    def n_edges(self) -> Tensor:
+        """() int64: the number of edges within the cutoff, whether they fit or not."""
+        return self.status[0]
+
+    @property
+    def overflow(self) -> Tensor:
+        """() bool: the edges did not fit, or there are none because of an error."""
+        return (self.status[0] > self.capacity) | (self.status[1] != 0)
+
+    def update(
+        self,
+        positions: Tensor,
+        cell: Tensor,
+        pbc: Tensor,
+        cutoff: float,
+        *,
+        first_atom: Tensor | None = None,
+        self_interaction: bool = False,
+        half: bool = False,
+    ) -> None:
+        """Search; the arguments are those of `neighbors`. Errors on a GPU wait for `check`."""
+        check_structures(positions, cell, pbc, first_atom)
+        n_structures = 1 if first_atom is None else first_atom.shape[0] - 1
+        given = positions.shape, positions.dtype, positions.device, n_structures
+        expected = self._like.shape, self._like.dtype, self._like.device, self._n_structures
+        if given != expected:
+            words = [f"{tuple(x[0])} {x[1]} on {x[2]} of {x[3]} structures" for x in (expected, given)]
+            raise ValueError(f"expected positions {words[0]}, got {words[1]}")
+        if half and self.reverse is not None:
+            raise ValueError("a half list has no reverse edges")
+        positions, cell = positions.detach(), cell.detach()
+        if self._workspace is None:
+            self._copy(
+                search(
+                    positions, cell, pbc, first_atom, f"p{self._letters}", cutoff, self_interaction, half, self._narrow
+                )
+            )
+            return
+        first_atom = self._first_atom if first_atom is None else first_atom
+        gpu = GpuSearch(positions, cell, pbc, first_atom, cutoff, self_interaction, half, self._workspace)
+        gpu.count(self.row_ptr, self.status, self.capacity)
+        gpu.fill(self.row_ptr, self._arrays, self._letters, self._narrow)
+        self._error = gpu.error
+
+    def _copy(self, found: list[Tensor]) -> None:
+        """What the CPU found."""
+        self.status[0] = found[0][-1]
+        self.row_ptr.copy_(found[0].clamp(max=self.capacity))
+        for q, array in zip(ORDER, found, strict=True):
+            if q in self._letters:
+                kept = array[: self.capacity]
+                self._arrays[q][: len(kept)] = torch.where(kept < self.capacity, kept, -1) if q == "r" else kept
+
+    def check(self) -> None:
+        """Raise a ValueError if the last search met an error or the edges did not fit. Waits for the device."""
+        n_edges, code, where = self.status.tolist()
+        if code:
+            raise ValueError(self._error(code, where))
+        if n_edges > self.capacity:
+            raise ValueError(f"{n_edges} edges do not fit into a capacity of {self.capacity}")
