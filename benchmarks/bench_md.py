@@ -3,6 +3,8 @@
 The lecture's code takes its edges from ASE's list. Masses and units are reduced: T = 0.2, timestep 0.002.
 """
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -12,11 +14,12 @@ from lecture_code import LectureGNN, energy_and_forces
 from mdgnn import SimpleGNN
 
 pytest.importorskip("ase")
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.md.verlet import VelocityVerlet
 from ase.neighborlist import neighbor_list
 
-from mdgnn import MDGNNCalculator
+from mdgnn import LennardJones, MDGNNCalculator
 
 
 class LectureCalculator(Calculator):
@@ -53,3 +56,39 @@ def test_md_step(timed, n_atoms, code):
         assert abs(atoms.get_potential_energy() - ours.get_property("energy", atoms)) <= 1e-5 * scale
     dynamics = VelocityVerlet(atoms, timestep=0.002)
     timed(dynamics.step, "VelocityVerlet step", n_atoms, graph(n_atoms).n_edges, code)
+
+
+@cache
+def liquid_trajectory(n_atoms):
+    """Atoms, and positions of 60 steps of 0.005 at T = 0.85 and density 0.8442, after 100 steps from a crystal."""
+    atoms = bulk("Ar", "fcc", a=(4 / 0.8442) ** (1 / 3), cubic=True) * round((n_atoms / 4) ** (1 / 3))
+    atoms.set_masses(np.ones(len(atoms)))
+    atoms.set_momenta(np.random.default_rng(0).normal(scale=1.7**0.5, size=(len(atoms), 3)))  # half of it melts
+    atoms.calc = MDGNNCalculator(LennardJones(cutoff=2.5))
+    dynamics = VelocityVerlet(atoms, timestep=0.005)
+    dynamics.run(100)
+    frames = []
+    for _ in range(60):
+        dynamics.run(1)
+        frames.append(atoms.positions.copy())
+    return atoms, frames
+
+
+@pytest.mark.parametrize("code", ["ours", "whole step"])
+@pytest.mark.parametrize("n_atoms", [500, 2048])
+def test_list_work(timed, n_atoms, code):
+    atoms, frames = liquid_trajectory(n_atoms)
+    torch.manual_seed(0)
+    calculator = MDGNNCalculator(SimpleGNN(elements="any", units="lj", cutoff=CUTOFF), skin=0.3)
+    n_edges = len(calculator.neighbors.update(frames[0], atoms.cell.array, True).senders)
+    step = atoms.copy()
+
+    def replay():
+        for frame in frames:
+            if code == "ours":
+                calculator.neighbors.update(frame, atoms.cell.array, atoms.pbc)
+            else:
+                step.positions = frame
+                calculator.calculate(step)
+
+    timed(replay, "list work in 60 steps of a liquid, skin 0.3", n_atoms, n_edges, code, once=code != "ours")

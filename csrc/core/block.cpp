@@ -44,26 +44,30 @@ Block* take(std::atomic<Block*>& slot) {
     return block;
 }
 
-// Offers a block to a free slot; false if there is none.
-bool keep(Block* block) {
+void unmap(Block* block) { munmap(block, block->bytes); }
+
+// Gives a block to a free slot, or to the next one in turn, whose block goes: sizes that are no longer asked for do not
+// stay for ever.
+void keep(Block* block) {
+    static std::atomic<unsigned> turn{0};
     kept_bytes += block->bytes;
     for (auto& slot : kept) {
         Block* none = nullptr;
-        if (slot.compare_exchange_strong(none, block, std::memory_order_acq_rel)) return true;
+        if (slot.compare_exchange_strong(none, block, std::memory_order_acq_rel)) return;
     }
-    kept_bytes -= block->bytes;
-    return false;
+    Block* old = kept[turn++ % kept.size()].exchange(block, std::memory_order_acq_rel);
+    if (!old) return;
+    kept_bytes -= old->bytes;
+    unmap(old);
 }
 
-void unmap(Block* block) { munmap(block, block->bytes); }
-
-// A kept block of at least so many bytes, and not twice as many.
+// A kept block of at least so many bytes, and a quarter more at most: a larger one is for another result.
 Block* reuse(std::size_t bytes) {
     for (auto& slot : kept) {
         Block* block = take(slot);
         if (!block) continue;
-        if (block->bytes >= bytes && block->bytes / 2 < bytes) return block;
-        if (!keep(block)) unmap(block);
+        if (block->bytes >= bytes && block->bytes - bytes <= bytes / 4) return block;
+        keep(block);
     }
     return nullptr;
 }
@@ -109,7 +113,7 @@ void free_block(void* memory) noexcept {
     if (block->bytes >= 4 * kHugePage)
         madvise(reinterpret_cast<char*>(block) + kHugePage, block->bytes / kHugePage * kHugePage - kHugePage,
                 MADV_FREE);
-    if (!keep(block)) unmap(block);
+    keep(block);
 }
 #else
 void* allocate_block(std::size_t bytes) {

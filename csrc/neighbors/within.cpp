@@ -1,28 +1,51 @@
-// Filtering a list that was made with a skin: one pass that counts, one that writes.
+// Filtering a list that was made with a skin: one pass that counts, one that writes, both without a branch for each
+// edge, which would often be guessed wrong.
+//
 // Parallelisation: rows over threads. Memory traffic: the list twice, the result once.
 #include <stdexcept>
+#include <vector>
 
 #include "core/thread_pool.hpp"
 #include "neighbors/neighbors.hpp"
+#include "neighbors/write.hpp"
 
 namespace mdgnn::cpu {
 namespace {
 
 constexpr std::int64_t kGrain = 128;  // rows
 
-// Calls f(k, d) for the edges k of row i that are short enough, and returns how many there are.
-template <class T, class F>
-inline std::int64_t each_edge(const Structures<T>& structure, const Cell<T>& cell, const ListView& list, T limit,
-                              std::int64_t i, F&& f) {
-    const T* ri = structure.positions.row(i);
-    std::int64_t n = 0;
-    for (std::int64_t k = list.row_ptr[i]; k < list.row_ptr[i + 1]; ++k) {
-        T d[3];
-        edge_vector(ri, structure.positions.row(list.senders[k]), list.shifts + 3 * k, cell, d);
-        if (squared(d[0], d[1], d[2]) <= limit) f(k, d), ++n;
+// The vectors of a list's edges. Triples are kept in fours, as in Candidate.
+template <class T>
+class Vectors {
+  public:
+    using V = typename Four<T>::type;
+
+    Vectors(const Structures<T>& structure, const ListView& list) : list_(list), places_(structure.positions.rows) {
+        const Cell<T> cell = structure.cell(0);
+        for (int k = 0; k < 3; ++k) cell_[k] = V{cell.rows[k][0], cell.rows[k][1], cell.rows[k][2], T(0)};
+        for (std::int64_t i = 0; i < structure.positions.rows; ++i)
+            for (int c = 0; c < 3; ++c) places_[i].r[c] = structure.positions.row(i)[c];
     }
-    return n;
-}
+
+    // Of edge k, in row i; returns the square of its length. The order of operations is that of edge_vector.
+    inline __attribute__((always_inline)) T operator()(std::int64_t i, std::int64_t k, V& d) const {
+        const std::int32_t* s = list_.shifts + 3 * k;
+        const T a = static_cast<T>(s[0]), b = static_cast<T>(s[1]), c = static_cast<T>(s[2]);
+        V ri, rj;
+        load_four<T>(places_[i].r, ri), load_four<T>(places_[list_.senders[k]].r, rj);
+        d = (rj - ri) + ((a * cell_[0] + b * cell_[1]) + c * cell_[2]);
+        return squared<T>(d[0], d[1], d[2]);
+    }
+
+  private:
+    struct Place {
+        T r[4] = {};
+    };
+
+    ListView list_;
+    V cell_[3];
+    std::vector<Place> places_;
+};
 
 }  // namespace
 
@@ -30,13 +53,17 @@ template <class T>
 void count_within(const Structures<T>& structure, const NeighborOptions<T>& options, const ListView& list,
                   std::int64_t* row_ptr) {
     check_input(structure, options.cutoff);
-    const Cell<T> cell = structure.cell(0);
+    const Vectors<T> vector_of(structure, list);
     const T limit = largest_square_below(options.cutoff);
     const std::int64_t n = structure.positions.rows;
     row_ptr[0] = 0;
     parallel_for(n, kGrain, options.n_threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i)
-            row_ptr[i + 1] = each_edge(structure, cell, list, limit, i, [](std::int64_t, const T*) {});
+        typename Four<T>::type d;
+        for (std::int64_t i = begin; i < end; ++i) {
+            std::int64_t count = 0;
+            for (std::int64_t k = list.row_ptr[i]; k < list.row_ptr[i + 1]; ++k) count += vector_of(i, k, d) <= limit;
+            row_ptr[i + 1] = count;
+        }
     });
     for (std::int64_t i = 0; i < n; ++i) row_ptr[i + 1] += row_ptr[i];
 }
@@ -44,26 +71,27 @@ void count_within(const Structures<T>& structure, const NeighborOptions<T>& opti
 template <class T>
 void fill_within(const Structures<T>& structure, const NeighborOptions<T>& options, const ListView& list,
                  const std::int64_t* row_ptr, const EdgeArrays<T>& out) {
-    const Cell<T> cell = structure.cell(0);
+    const Vectors<T> vector_of(structure, list);
     const T limit = largest_square_below(options.cutoff);
     parallel_for(structure.positions.rows, kGrain, options.n_threads, [&](std::int64_t begin, std::int64_t end) {
+        typename Four<T>::type d;
         for (std::int64_t i = begin; i < end; ++i) {
-            std::int64_t to = row_ptr[i];
-            const auto changed = [] {
+            std::int64_t to = row_ptr[i], k = list.row_ptr[i];
+            const std::int64_t last = row_ptr[i + 1] - 1;
+            std::fill(out.receivers + to, out.receivers + last + 1, i);
+            // Every edge is written; the next one takes its place if it is too long.
+            for (; k < list.row_ptr[i + 1] && to <= last; ++k) {
+                const T square = vector_of(i, k, d);
+                out.senders[to] = list.senders[k];
+                for (int c = 0; c < 3; ++c) out.shifts32[3 * to + c] = list.shifts[3 * k + c];
+                store_triple(out.vectors, to, d, to == last);
+                out.distances[to] = std::sqrt(square);
+                to += square <= limit;
+            }
+            std::int64_t missing = last + 1 - to;
+            for (; k < list.row_ptr[i + 1]; ++k) missing += vector_of(i, k, d) <= limit;
+            if (missing != 0)
                 throw std::runtime_error("positions or cell changed while their neighbours were searched");
-            };
-            const std::int64_t n = each_edge(structure, cell, list, limit, i, [&](std::int64_t k, const T* d) {
-                if (to == row_ptr[i + 1]) changed();
-                if (out.receivers) out.receivers[to] = i;
-                if (out.senders) out.senders[to] = list.senders[k];
-                for (int a = 0; a < 3; ++a) {
-                    if (out.shifts32) out.shifts32[3 * to + a] = list.shifts[3 * k + a];
-                    if (out.vectors) out.vectors[3 * to + a] = d[a];
-                }
-                if (out.distances) out.distances[to] = std::sqrt(squared(d[0], d[1], d[2]));
-                ++to;
-            });
-            if (n != row_ptr[i + 1] - row_ptr[i]) changed();
         }
     });
 }
