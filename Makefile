@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check bench fuzz gpu-test gpu-bench clean
+.PHONY: demo test build check bench fuzz sanitize gpu-test gpu-bench clean
 
 build: $(STAMP)
 
@@ -26,7 +26,7 @@ check: build
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc -name '*.[ch]pp' -o -name '*.cu')
+	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.[ch]pp' -o -name '*.cu')
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
@@ -35,6 +35,16 @@ COUNT ?= 100000
 SEED ?= 0
 fuzz: build
 	$(PY) tests/fuzz_neighbors.py --count $(COUNT) --seed $(SEED)
+
+# The C++ of the neighbour list alone, under the sanitizers of the compiler.
+CXX ?= g++
+SANITIZED := $(filter-out %/bind.cpp %/bind_cuda.cpp,$(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp))
+sanitize:
+	mkdir -p build
+	for kind in address,undefined thread; do \
+	    $(CXX) -std=c++20 -O1 -g -ffp-contract=off -fsanitize=$$kind -fno-sanitize-recover=all -Icsrc \
+	        tests/cpp/neighbors.cpp $(SANITIZED) -o build/sanitize-$$kind -pthread && build/sanitize-$$kind || exit 1; \
+	done
 
 # A machine with a GPU, nvcc, torch, pybind11, scikit-build-core, ninja, cmake, pytest and pytest-benchmark; no network.
 TARGET := target

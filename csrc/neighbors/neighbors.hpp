@@ -104,7 +104,7 @@ struct ListView {
 };
 
 // The edges of `list` that are shorter than the cutoff for these positions, of one structure: what a search would find,
-// bit for bit, if `list` holds at least those edges.
+// bit for bit, if `list` holds at least those edges. Receivers, senders, shifts32, vectors and distances are written.
 template <class T>
 void count_within(const Structures<T>& structure, const NeighborOptions<T>& options, const ListView& list,
                   std::int64_t* row_ptr);
