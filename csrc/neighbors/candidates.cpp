@@ -132,8 +132,8 @@ void gather(const Bins<T>& bins, const Bin& bin, Candidates<T>& c) {
     for (std::size_t k = 0; k < c.place.size(); ++k) c.key[k] = bins.order[c.place[k]];
     sort_by_key(c);
     const std::size_t n = c.place.size();
-    c.sorted.resize(n), c.base.resize(n), c.x.resize(n), c.y.resize(n), c.z.resize(n),
-        c.matches.resize(n + kMatchesSpare);
+    c.j.resize(n), c.move.resize(n), c.places.resize(n), c.x.resize(n), c.y.resize(n), c.z.resize(n);
+    c.matches.resize(n + kMatchesSpare);
     c.self.resize(static_cast<std::size_t>(bin.last - bin.first));
     double farthest = 0;
     for (std::size_t k = 0; k < n; ++k) {
@@ -141,26 +141,38 @@ void gather(const Bins<T>& bins, const Bin& bin, Candidates<T>& c) {
         const auto& image_of = c.images[c.image[from]];
         const auto& moved = c.translations[c.image[from]];
         const double t[3] = {bins.x[p] + moved[0], bins.y[p] + moved[1], bins.z[p] + moved[2]};
-        c.sorted[k].j = j;
+        c.j[k] = j;
+        c.move[k] = c.image[from];
         if (p >= bin.first && p < bin.last && image_of == std::array<std::int32_t, 3>{})
             c.self[p - bin.first] = static_cast<std::uint32_t>(k);
         for (int a = 0; a < 3; ++a) {
-            c.sorted[k].r[a] = bins.positions[p][a];
-            c.base[k][a] = image_of[a] - (bins.wraps.empty() ? 0 : bins.wraps[p][a]);
+            c.places[k].r[a] = bins.positions[p][a];
             farthest = std::max(farthest, std::abs(t[a]));
         }
         c.x[k] = static_cast<float>(t[0]), c.y[k] = static_cast<float>(t[1]), c.z[k] = static_cast<float>(t[2]);
+    }
+    c.base = c.images;
+    if (!bins.wraps.empty()) {  // then every candidate has a shift of its own
+        c.base.resize(n);
+        for (std::size_t k = 0; k < n; ++k) {
+            const auto& image_of = c.images[c.move[k]];
+            const auto& wrap = bins.wraps[c.place[c.rank[k]]];
+            for (int a = 0; a < 3; ++a) c.base[k][a] = image_of[a] - wrap[a];
+            c.move[k] = static_cast<std::uint32_t>(k);
+        }
     }
     set_rough_limits(c, grid, farthest);
 }
 
 template <class T>
 void translate(Candidates<T>& c, const Cell<T>& cell, const std::array<std::int32_t, 3>& wrap) {
-    for (std::int64_t k = 0; k < c.size(); ++k) {
-        Candidate<T>& e = c.sorted[k];
-        for (int a = 0; a < 3; ++a) e.shift[a] = c.base[k][a] + wrap[a];
-        const T s0 = static_cast<T>(e.shift[0]), s1 = static_cast<T>(e.shift[1]), s2 = static_cast<T>(e.shift[2]);
-        for (int a = 0; a < 3; ++a) e.offset[a] = translation(s0, s1, s2, cell, a);
+    c.moves.resize(c.base.size());
+    for (std::size_t m = 0; m < c.base.size(); ++m) {
+        Move<T>& move = c.moves[m];
+        for (int a = 0; a < 3; ++a) move.shift[a] = c.base[m][a] + wrap[a];
+        const T s0 = static_cast<T>(move.shift[0]), s1 = static_cast<T>(move.shift[1]);
+        const T s2 = static_cast<T>(move.shift[2]);
+        for (int a = 0; a < 3; ++a) move.offset[a] = translation(s0, s1, s2, cell, a);
     }
 }
 

@@ -11,10 +11,15 @@ namespace mdgnn::cpu {
 
 // Triples are kept in fours, so that a vector register loads and stores them at once.
 template <class T>
-struct Candidate {
-    T r[4], offset[4];      // r_j and S @ cell
-    std::int32_t shift[3];  // S for the receivers at hand
-    std::uint32_t j;
+struct Place {
+    T r[4] = {};
+};
+
+// The shift of some candidates, for the receivers at hand.
+template <class T>
+struct Move {
+    T offset[4] = {};            // S @ cell
+    std::int32_t shift[4] = {};  // S
 };
 
 constexpr std::size_t kMatchesSpare = 16;  // places that may be written past the last match
@@ -22,9 +27,11 @@ constexpr std::size_t kMatchesSpare = 16;  // places that may be written past th
 // What a bin's atoms are compared with, sorted by (j, S). One instance a thread, reused.
 template <class T>
 struct Candidates {
-    std::vector<Candidate<T>> sorted;
-    std::vector<std::array<std::int32_t, 3>> base;  // S for a receiver that lies in the cell
-    std::vector<float> x, y, z;                     // places relative to the middle of the bin
+    std::vector<std::uint32_t> j, move;  // the atom, and its place in moves
+    std::vector<Place<T>> places;        // r_j
+    std::vector<float> x, y, z;          // the same moved by S @ cell, relative to the middle of the bin
+    std::vector<Move<T>> moves;
+    std::vector<std::array<std::int32_t, 3>> base;  // of moves: S for a receiver that lies in the cell
     double middle[3] = {};
     float inside = 0, outside = 0;  // squares of distances between such places, beyond which nothing need be checked
 
@@ -36,14 +43,14 @@ struct Candidates {
     std::vector<std::uint32_t> matches;
     std::vector<std::uint32_t> self;  // by place in the bin: the atom itself
 
-    std::int64_t size() const { return static_cast<std::int64_t>(sorted.size()); }
+    std::int64_t size() const { return static_cast<std::int64_t>(j.size()); }
 };
 
-// Fills everything but shifts and offsets: what lies near the box around the bin's atoms, sorted by (j, S).
+// Fills everything but moves: what lies near the box around the bin's atoms, sorted by (j, S).
 template <class T>
 void gather(const Bins<T>& bins, const Bin& bin, Candidates<T>& c);
 
-// S and S @ cell of the candidates, for receivers `wrap` cells away from the cell.
+// Fills the moves, for receivers `wrap` cells away from the cell.
 template <class T>
 void translate(Candidates<T>& c, const Cell<T>& cell, const std::array<std::int32_t, 3>& wrap);
 

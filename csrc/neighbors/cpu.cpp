@@ -4,14 +4,15 @@
 //
 // Parallelisation: bins over threads; every row is written by one thread.
 //
-// Cost per edge of a liquid, float64 ijSD, one thread: 1.5 to 2 ns to gather candidates and 0.7 to select among them,
-// in each of the two calls, and 3 ns to write 64 bytes into the cache, 6 to 9 into memory.
+// Cost per edge of a liquid, float64 ijSD, one thread: 2 ns to gather and select in each of the two calls, and 4 ns to
+// write 64 bytes into the cache, 7 (rows in the order of space) to 12 (in random order) into memory.
 //
-// Alternatives that lost (ns per edge). Liquid of 2,048 atoms, this one 10: a loop for each array, 24; numbers of edges
-// packed without AVX-512, and triples stored one by one, 15. Icosahedron of 147 atoms, this one 5: bins half as wide, a
-// sort of every row, results in pieces that are joined, 40. Rows put together in the cache and streamed past it: no
-// faster for 20,000 atoms, slower for 97,556. Bins in the order of their first atoms: twice as slow for 97,556 atoms in
-// random order.
+// Alternatives that lost (ns per edge). Liquid of 2,048 atoms, this one 11: a loop for each array, 24; numbers of edges
+// packed without AVX-512, and triples stored one by one, 15. 500 atoms, writing alone, this one 4: the shift in every
+// candidate instead of a table, 5. Icosahedron of 147 atoms, this one 5: bins half as wide, a sort of every row,
+// results in pieces that are joined, 40. 32,000 atoms, writing alone, this one 7: rows put together in the cache and
+// streamed past it, 8; the lines of the next row fetched ahead, the same. 97,556 atoms in random order: bins in the
+// order of their first atoms took twice as long.
 #include <algorithm>
 #include <cmath>
 #include <numeric>

@@ -19,9 +19,10 @@ namespace mdgnn::cpu {
 namespace {
 
 template <class T>
-bool is_edge(const Candidate<T>& c, const T* ri, T limit) {
+bool is_edge(const Candidates<T>& c, std::int64_t k, const T* ri, T limit) {
+    const T *rj = c.places[k].r, *offset = c.moves[c.move[k]].offset;
     T d[3];
-    for (int a = 0; a < 3; ++a) d[a] = (c.r[a] - ri[a]) + c.offset[a];
+    for (int a = 0; a < 3; ++a) d[a] = (rj[a] - ri[a]) + offset[a];
     return squared(d[0], d[1], d[2]) <= limit;
 }
 
@@ -108,7 +109,7 @@ std::int64_t select(const Candidates<T>& c, std::int64_t self, const T* ri, T li
                     std::int64_t skip, std::uint32_t* found) {
     const Rough rough{c.x.data(), c.y.data(), c.z.data(), first, c.size(), {c.x[self], c.y[self], c.z[self]},
                       c.inside,   c.outside};
-    const auto decide = [&](std::int64_t k) { return is_edge(c.sorted[k], ri, limit); };
+    const auto decide = [&](std::int64_t k) { return is_edge(c, k, ri, limit); };
 #ifdef MDGNN_AVX512
     if (has_avx512()) return select_avx512(rough, skip, found, decide);
 #endif

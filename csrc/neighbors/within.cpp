@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::int64_t kGrain = 128;  // rows
 
-// The vectors of a list's edges. Triples are kept in fours, as in Candidate.
+// The vectors of a list's edges. Triples are kept in fours, as in Candidates.
 template <class T>
 class Vectors {
   public:
@@ -38,13 +38,9 @@ class Vectors {
     }
 
   private:
-    struct Place {
-        T r[4] = {};
-    };
-
     ListView list_;
     V cell_[3];
-    std::vector<Place> places_;
+    std::vector<Place<T>> places_;
 };
 
 }  // namespace

@@ -43,22 +43,24 @@ template <class T, class J, class S, bool kVectors, bool kDistances>
 void write_row(const Candidates<T>& c, std::int64_t i, const T* ri, std::int64_t n, const EdgeArrays<T>& out) {
     if (out.receivers) std::fill(out.receivers, out.receivers + n, i);
     if (out.receivers32) std::fill(out.receivers32, out.receivers32 + n, static_cast<std::int32_t>(i));
-    const Candidate<T>* const candidates = c.sorted.data();
-    const std::uint32_t* const match = c.matches.data();
+    const std::uint32_t *const match = c.matches.data(), *const senders = c.j.data(), *const move_of = c.move.data();
+    const Place<T>* const places = c.places.data();
+    const Move<T>* const moves = c.moves.data();
     const typename Four<T>::type origin = {ri[0], ri[1], ri[2], T(0)};
     const auto write = [&](std::int64_t m, bool last) __attribute__((always_inline)) {
-        const Candidate<T>& e = candidates[match[m]];
-        if constexpr (std::is_same_v<J, std::int64_t>) out.senders[m] = e.j;
-        if constexpr (std::is_same_v<J, std::int32_t>) out.senders32[m] = static_cast<std::int32_t>(e.j);
+        const std::uint32_t k = match[m];
+        [[maybe_unused]] const Move<T>& move = moves[move_of[k]];
+        if constexpr (std::is_same_v<J, std::int64_t>) out.senders[m] = senders[k];
+        if constexpr (std::is_same_v<J, std::int32_t>) out.senders32[m] = static_cast<std::int32_t>(senders[k]);
         if constexpr (!std::is_void_v<S>) {
             typename Four<S>::type shift;
-            load_four<S>(e.shift, shift);
+            load_four<S>(move.shift, shift);
             if constexpr (std::is_same_v<S, std::int64_t>) store_triple(out.shifts, m, shift, last);
             if constexpr (std::is_same_v<S, std::int32_t>) store_triple(out.shifts32, m, shift, last);
         }
         if constexpr (kVectors || kDistances) {
             typename Four<T>::type r, offset;
-            load_four<T>(e.r, r), load_four<T>(e.offset, offset);
+            load_four<T>(places[k].r, r), load_four<T>(move.offset, offset);
             const typename Four<T>::type d = (r - origin) + offset;
             if constexpr (kVectors) store_triple(out.vectors, m, d, last);
             if constexpr (kDistances) out.distances[m] = std::sqrt(squared<T>(d[0], d[1], d[2]));
