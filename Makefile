@@ -36,14 +36,14 @@ SEED ?= 0
 fuzz: build
 	$(PY) tests/fuzz_neighbors.py --count $(COUNT) --seed $(SEED)
 
-# The C++ of the neighbour list alone, under the sanitizers of the compiler.
+# The C++ of the neighbour list alone, under the sanitizers of the compiler; the second without code for AVX-512.
 CXX ?= g++
 SANITIZED := $(filter-out %/bind.cpp %/bind_cuda.cpp,$(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp))
 sanitize:
 	mkdir -p build
-	for kind in address,undefined thread; do \
-	    $(CXX) -std=c++20 -O1 -g -ffp-contract=off -fsanitize=$$kind -fno-sanitize-recover=all -Icsrc \
-	        tests/cpp/neighbors.cpp $(SANITIZED) -o build/sanitize-$$kind -pthread && build/sanitize-$$kind || exit 1; \
+	for flags in -fsanitize=address,undefined "-fsanitize=thread -DMDGNN_GENERIC"; do \
+	    $(CXX) -std=c++20 -O1 -g -ffp-contract=off $$flags -fno-sanitize-recover=all -Icsrc \
+	        tests/cpp/neighbors.cpp $(SANITIZED) -o build/sanitize -pthread && build/sanitize || exit 1; \
 	done
 
 # A machine with a GPU, nvcc, torch, pybind11, scikit-build-core, ninja, cmake, pytest and pytest-benchmark; no network.
