@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
+GUIDE = (Path(__file__).parent.parent / "docs" / "neighbors.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
 
 
@@ -32,3 +35,15 @@ def test_shell_blocks(tmp_path):
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
         assert (Path(__file__).parent.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", GUIDE, re.S), ids=lambda code: code.split()[1])
+def test_blocks_of_the_guide_to_neighbour_lists(code, monkeypatch):
+    for package in ("mace", "nequip", "torch_sim"):
+        if re.search(rf"^(import|from) {package}\b", code, re.M):
+            pytest.importorskip(package)
+    if "emt.NeighborList" in code:
+        import ase.calculators.emt
+
+        monkeypatch.setattr(ase.calculators.emt, "NeighborList", ase.calculators.emt.NeighborList)
+    exec(compile(code, "neighbors.md", "exec"), {})
