@@ -3,6 +3,7 @@
 An edge is listed when its distance is below the cutoff, strictly, as computed in the precision of the positions.
 """
 
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -11,9 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mdgnn import _C
+from mdgnn.pair_cutoffs import Cutoff, pair_cutoffs
 from mdgnn.threads import get_num_threads
-
-Cutoff = float | Mapping[tuple[int | str, int | str], float] | ArrayLike
 
 _ONE_STRUCTURE = np.zeros(0, dtype=np.int64)
 
@@ -37,7 +37,7 @@ class NeighborList:
     """All edges shorter than `cutoff`, searched again only when atoms or cell have changed too much.
 
     What `update` returns does not depend on when the list was last rebuilt: it is bit for bit the list of a fresh
-    search.
+    search. An instance serves one thread at a time.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class NeighborList:
         ValueError
             For positions that are not finite (names the atom), wrong shapes, or a singular periodic cell.
         """
-        if type(positions).__module__ == "torch":
+        if any(_is_tensor(x) for x in (positions, cell, pbc)):
             return self._update_torch(positions, cell, pbc)
         r, box, periodic = _inputs(positions, cell, pbc)
         n_threads = get_num_threads()
@@ -95,6 +95,7 @@ class NeighborList:
 
         from mdgnn import ops
 
+        positions = torch.as_tensor(positions)
         device, r = positions.device, positions.detach()
         host = [x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for x in (positions, cell, pbc)]
         if device.type == "cpu":
@@ -146,6 +147,11 @@ class NeighborList:
         return bool(reach - 2 * largest - rounding > self.cutoff)
 
 
+def _is_tensor(array: Any) -> bool:
+    """A tensor cannot have come without torch."""
+    return "torch" in sys.modules and isinstance(array, sys.modules["torch"].Tensor)
+
+
 def _change_of_cell(
     before: NDArray[np.float64], after: NDArray[np.float64], periodic: NDArray[np.bool_]
 ) -> NDArray[np.float64] | None:
@@ -159,15 +165,19 @@ def _change_of_cell(
 
 def _inputs(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> tuple[Any, Any, NDArray[np.bool_]]:
     r = np.asarray(positions)
+    if r.dtype.kind not in "fiub":
+        raise ValueError(f"expected positions of real numbers, got {r.dtype}")
     dtype = r.dtype if r.dtype == np.float32 else np.dtype(np.float64)
     if r.dtype != dtype or not r.flags.c_contiguous:
         r = np.ascontiguousarray(r, dtype=dtype)
-    if r.size == 0:
+    if r.shape == (0,):
         r = r.reshape(0, 3)
     box = np.ascontiguousarray(cell, dtype=dtype)
     if box.shape == (3,):
         box = np.diag(box)
     periodic = np.ascontiguousarray(pbc, dtype=bool)
+    if periodic.shape not in ((1,), (3,)):
+        raise ValueError(f"expected pbc as one bool or three, got shape {periodic.shape}")
     return r, box, periodic if periodic.shape == (3,) else np.broadcast_to(periodic, 3).copy()
 
 
@@ -221,28 +231,26 @@ def primitive_neighbor_list(
     numbers : (N,), optional
         Atomic numbers, for a dict of cutoffs.
     use_scaled_positions : bool
-        Positions are in units of the cell vectors.
+        Positions are in units of the cell vectors, all three.
     """
     r, box, periodic = _inputs(positions, cell, pbc)
     if use_scaled_positions:
         r = np.ascontiguousarray(r @ box)
     different = _different(quantities)
-    if isinstance(cutoff, (float, int)):
-        options = (float(cutoff), self_interaction, False, get_num_threads())
+    if isinstance(cutoff, (float, int)) or (not isinstance(cutoff, Mapping) and np.ndim(cutoff) == 0):
+        options = (float(cutoff), self_interaction, False, get_num_threads())  # type: ignore[arg-type]
         out = _C.neighbors(different, r, box, periodic, _ONE_STRUCTURE, options, (8, 8))
         if len(different) < len(quantities):
             out = tuple(out[different.index(q)] for q in quantities)
         return out if len(out) > 1 else out[0]
+    largest, cutoff_of = pair_cutoffs(cutoff, numbers, len(r))
+    if not largest > 0:  # no pair at all
+        return primitive_neighbor_list(quantities, False, box, r[:0], 1.0)
     wanted = "".join(dict.fromkeys(quantities + "ijd"))
-    largest = _largest_cutoff(cutoff, len(r))
-    if largest > 0:
-        options = (largest, self_interaction, False, get_num_threads())
-        found = dict(zip(wanted, _C.neighbors(wanted, r, box, periodic, _ONE_STRUCTURE, options, (8, 8)), strict=True))
-        near = found["d"] < _pair_cutoffs(cutoff, numbers, found["i"], found["j"])
-        out = tuple(found[q][near] for q in quantities)
-    else:
-        none = np.zeros((0, 3), dtype=r.dtype)
-        return primitive_neighbor_list(quantities, False, box, none, 1.0)
+    options = (largest, self_interaction, False, get_num_threads())
+    found = dict(zip(wanted, _C.neighbors(wanted, r, box, periodic, _ONE_STRUCTURE, options, (8, 8)), strict=True))
+    near = found["d"] < cutoff_of(found["i"], found["j"]).astype(r.dtype)  # one precision, one rule
+    out = tuple(found[q][near] for q in quantities)
     return out if len(out) > 1 else out[0]
 
 
@@ -263,38 +271,3 @@ def first_neighbors(n_atoms: int, first_atom: ArrayLike) -> NDArray[np.int64]:
     if receivers.ndim != 1 or (np.diff(receivers) < 0).any():
         raise ValueError("expected the first atoms of a list as a one-dimensional, ascending array")
     return np.searchsorted(receivers, np.arange(n_atoms + 1)).astype(np.int64)
-
-
-def _largest_cutoff(cutoff: Cutoff, n_atoms: int) -> float:
-    if isinstance(cutoff, Mapping):
-        return float(max(cutoff.values(), default=0.0))
-    if np.ndim(cutoff) == 0:
-        value = float(cutoff)  # type: ignore[arg-type]
-        if not value > 0:
-            raise ValueError(f"expected a positive cutoff, got {value}")
-        return value
-    radius = np.asarray(cutoff, dtype=np.float64)
-    if radius.shape != (n_atoms,):
-        raise ValueError(f"expected one radius for each of the {n_atoms} atoms, got shape {radius.shape}")
-    if not np.isfinite(radius).all():
-        atom = int(np.argmin(np.isfinite(radius)))
-        raise ValueError(f"expected finite radii, got {radius[atom]} for atom {atom}")
-    return 2 * float(radius.max(initial=0.0))
-
-
-def _pair_cutoffs(cutoff: Cutoff, numbers: ArrayLike | None, i: NDArray[Any], j: NDArray[Any]) -> Any:
-    """The cutoff of each edge."""
-    if not isinstance(cutoff, Mapping):
-        radius = np.asarray(cutoff, dtype=np.float64)
-        return radius[i] + radius[j] if radius.ndim else radius
-    if numbers is None:
-        raise ValueError("expected the atomic numbers that go with a cutoff for each pair of elements, got None")
-    from ase.data import atomic_numbers
-
-    limit = np.zeros(len(i))
-    z = np.asarray(numbers)
-    zi, zj = z[i], z[j]
-    for (a, b), value in cutoff.items():
-        za, zb = (atomic_numbers[s] if isinstance(s, str) else s for s in (a, b))
-        limit[((zi == za) & (zj == zb)) | ((zi == zb) & (zj == za))] = value
-    return limit

@@ -11,8 +11,9 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {  # layer: layers below it
     "threads": set(),
     "ops": {"_C", "_C_cuda", "threads", "ops"},
-    "neighbors": {"_C", "threads", "ops"},  # ops: for tensors, when they come
-    "adapters": {"adapters", "neighbors", "ops"},
+    "pair_cutoffs": set(),
+    "neighbors": {"_C", "threads", "ops", "pair_cutoffs"},  # ops: for tensors, when they come
+    "adapters": {"adapters", "neighbors", "ops", "pair_cutoffs"},
     "graph": {"ops", "neighbors"},
     "nn": {"graph", "ops", "nn"},
     "potential": {"graph", "ops"},

@@ -236,7 +236,7 @@ def test_a_search_that_would_not_end_says_so():
     cell = np.array([[1.0, 0, 0], [1.0, 1e-5, 0], [0, 0, 1]])
     with pytest.raises(ValueError, match="a cell less skewed"):
         mdgnn.primitive_neighbor_list("i", True, cell, np.zeros((1, 3)), 1.0)
-    with pytest.raises(ValueError, match="finite radii, got nan for atom 1"):
+    with pytest.raises(ValueError, match="finite radii of at least 0, got nan for atom 1"):
         mdgnn.primitive_neighbor_list("i", False, np.eye(3), np.zeros((2, 3)), [1.0, np.nan])
 
 
@@ -263,3 +263,32 @@ def test_positions_that_change_during_a_search_corrupt_nothing():
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("n", [30, 3000])
+def test_every_number_is_written_openequivariance_205(n):
+    """Results take the memory of earlier ones: what is not written would show what was there."""
+    positions = RNG.random((n, 3)) * np.cbrt(n)
+    lists = []
+    for _ in range(3):
+        found = mdgnn.primitive_neighbor_list("ijSDd", True, np.eye(3) * np.cbrt(n), positions, 1.5)
+        lists.append([a.copy() for a in found])
+        for array in found:
+            array.fill(-77)
+        del found, array
+    for other in lists[1:]:
+        for a, b in zip(lists[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not any((a == -77).any() for a in lists[0])
+
+
+def test_results_that_are_kept_are_not_overwritten():
+    kept = []
+    for seed in range(6):
+        positions = np.random.default_rng(seed).random((800, 3)) * 9
+        found = mdgnn.primitive_neighbor_list("ijD", False, np.eye(3), positions, 1.5)
+        kept.append((positions, found, [a.copy() for a in found]))
+    for positions, found, copies in kept:
+        for a, b in zip(found, copies, strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(found[2], positions[found[1]] - positions[found[0]])

@@ -121,3 +121,18 @@ def test_edges_within_is_a_search(pbc, dtype):
         for a, b in zip(found, topology, strict=False):
             assert torch.equal(a, b)
         torch.testing.assert_close(found[5], distances, rtol=2 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("cutoff", [0.0, -1.0, float("nan")])
+def test_edges_within_refuses_a_cutoff_that_is_not_positive(cutoff):
+    r, box, pbc = torch.zeros(1, 3), torch.eye(3), torch.zeros(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="positive cutoff"):
+        ops.edges_within(r, box, pbc, cutoff, *ops.neighbors(r, box, pbc, 1.0)[:3])
+    assert len(ops.edges_within(r.double(), box.double(), pbc, 1e-160, *ops.neighbors(r, box, pbc, 1.0)[:3])[1]) == 0
+
+
+def test_parameters_and_a_cell_that_needs_a_gradient():
+    r = torch.nn.Parameter(torch.rand(5, 3))
+    found = NeighborList(0.9, 0.1).update(r, torch.eye(3, requires_grad=True), True)
+    again = NeighborList(0.9, 0.1).update(r.detach().numpy(), torch.eye(3, requires_grad=True), True)
+    assert torch.equal(found.senders, again.senders) and len(found.senders)

@@ -247,14 +247,33 @@ def test_bad_input_gets_a_sentence(change, message):
         ops.neighbors(*args, **options)
 
 
+@devices
 @pytest.mark.parametrize("first", [[0, 3], [1, 2], [0, 2, 1, 2]])
-def test_first_atoms_must_rise_from_zero_to_n(first):
+def test_first_atoms_must_rise_from_zero_to_n(first, device):
     s = len(first) - 1
+    cells, pbc = torch.eye(3, device=device).expand(s, 3, 3), torch.ones(s, 3, dtype=torch.bool, device=device)
     with pytest.raises(ValueError, match="rise from 0 to 2"):
-        ops.neighbors(
-            torch.eye(3)[:2],
-            torch.eye(3).expand(s, 3, 3),
-            torch.ones(s, 3, dtype=torch.bool),
-            1.0,
-            first_atom=torch.tensor(first),
-        )
+        ops.neighbors(cells[0, :2], cells, pbc, 1.0, first_atom=torch.tensor(first, device=device))
+
+
+@devices
+def test_names_may_come_from_a_generator(device):
+    found = ops.neighbors(*structure(0, 5, PBC[1], device=device), 1.5, want=(name for name in ("vectors", "reverse")))
+    assert found.vectors is not None and found.reverse is not None and found.distances is None
+
+
+@devices
+def test_large_lists_equal_numpys(device):
+    """Several kernels on a GPU, and rows longer than are sorted in one go."""
+    import mdgnn
+
+    rng = np.random.default_rng(0)
+    for n, cutoff in ((6000, 1.1), (1500, 6.0)):
+        side = (n / 0.9) ** (1 / 3)
+        r, cell = rng.random((n, 3)) * side, np.eye(3) * side
+        j, S, D = mdgnn.primitive_neighbor_list("jSD", True, cell, r, cutoff)
+        args = (torch.tensor(r, device=device), torch.tensor(cell, device=device))
+        found = ops.neighbors(*args, torch.ones(3, dtype=torch.bool, device=device), cutoff, want=EVERYTHING)
+        for ours, theirs in ((found.senders, j), (found.shifts, S), (found.vectors, D)):
+            np.testing.assert_array_equal(ours.cpu(), theirs)
+        assert torch.equal(found.senders[found.reverse], found.receivers)

@@ -80,7 +80,7 @@ std::size_t rounded(std::size_t bytes) {
 }
 
 Block* map(std::size_t bytes) {
-    const std::size_t spare = bytes >= 4 * kHugePage ? kHugePage : 0;  // to align the start
+    const std::size_t spare = bytes >= 2 * kHugePage ? kHugePage : 0;  // to align the start
     void* p = mmap(nullptr, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     if (spare) {
@@ -110,7 +110,7 @@ void free_block(void* memory) noexcept {
     if (kept_bytes + block->bytes > most_kept()) return unmap(block);
     // Whole huge pages alone, which would be split otherwise; the first one holds the header. Page by page it would
     // cost smaller blocks a tenth of what their list does.
-    if (block->bytes >= 4 * kHugePage)
+    if (block->bytes >= 2 * kHugePage)
         madvise(reinterpret_cast<char*>(block) + kHugePage, block->bytes / kHugePage * kHugePage - kHugePage,
                 MADV_FREE);
     keep(block);

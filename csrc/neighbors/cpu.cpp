@@ -27,6 +27,8 @@
 
 namespace mdgnn::cpu {
 
+constexpr std::size_t kKept = 1 << 16;  // candidates; memory for more, which a long cutoff needs, is given back
+
 template <class T>
 NeighborSearch<T>::NeighborSearch(const Structures<T>& structures, const NeighborOptions<T>& options)
     : structures_(structures), options_(options), limit_(largest_square_below(options.cutoff)) {
@@ -66,22 +68,21 @@ void NeighborSearch<T>::each_row(Row&& row) const {
                 row(c, i, c.self[place]);
             }
         }
+        if (c.j.capacity() > kKept) c = {};
     });
 }
 
 // In a half list only what follows (i, 0) counts: the order is that of (j, S).
 template <class T>
-std::int64_t NeighborSearch<T>::select_edges(const Candidates<T>& c, std::int64_t i, std::int64_t self,
-                                             std::uint32_t* found) const {
-    return select(c, self, structures_.positions.row(i), limit_, options_.half ? self : 0,
-                  options_.self_interaction ? -1 : self, found);
+std::int64_t NeighborSearch<T>::select_edges(const Candidates<T>& c, std::int64_t self, std::uint32_t* found) const {
+    return select(c, self, limit_, options_.half ? self : 0, options_.self_interaction ? -1 : self, found);
 }
 
 template <class T>
 void NeighborSearch<T>::count(std::int64_t* row_ptr) const {
     row_ptr[0] = 0;
     each_row([&](const Candidates<T>& c, std::int64_t i, std::int64_t self) {
-        row_ptr[i + 1] = select_edges(c, i, self, nullptr);
+        row_ptr[i + 1] = select_edges(c, self, nullptr);
     });
     for (std::int64_t i = 0; i < structures_.positions.rows; ++i) row_ptr[i + 1] += row_ptr[i];
 }
@@ -90,10 +91,10 @@ template <class T>
 void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& out) const {
     const Writer<T> write = choose_writer(out);
     each_row([&](Candidates<T>& c, std::int64_t i, std::int64_t self) {
-        const std::int64_t n = select_edges(c, i, self, c.matches.data());
+        const std::int64_t n = select_edges(c, self, c.matches.data());
         if (n != row_ptr[i + 1] - row_ptr[i])
             throw std::runtime_error("positions or cell changed while their neighbours were searched");
-        write(c, i, structures_.positions.row(i), n, from_edge(out, row_ptr[i]));
+        write(c, i, c.places[self].r, n, from_edge(out, row_ptr[i]));
     });
     const std::int64_t n_atoms = structures_.positions.rows;
     if (out.reverse) reverse_edges(n_atoms, row_ptr, out.senders, out.reverse);
@@ -102,13 +103,13 @@ void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& o
 
 template <class T>
 void check_input(const Structures<T>& structures, T cutoff) {
-    if (!(cutoff > 0)) throw std::invalid_argument("expected a positive cutoff, got " + std::to_string(cutoff));
+    if (!(cutoff > 0)) throw std::invalid_argument("expected a positive cutoff, got " + in_words(cutoff));
     const Matrix<const T>& r = structures.positions;
     if (r.rows >= (std::int64_t{1} << 31)) throw std::invalid_argument("expected less than 2^31 atoms");
     for (std::int64_t i = 0; i < 3 * r.rows; ++i)
         if (!std::isfinite(r.data[i]))
             throw std::invalid_argument(
-                neighbor_error(NeighborCode::position, i / 3, static_cast<double>(cutoff), std::to_string(r.data[i])));
+                neighbor_error(NeighborCode::position, i / 3, static_cast<double>(cutoff), in_words(r.data[i])));
     if (std::isinf(cutoff))
         for (std::int64_t k = 0; k < 3 * structures.n; ++k)
             if (structures.pbc[k])

@@ -264,7 +264,7 @@ void neighbors_count(const Structures<T>& structures, const NeighborOptions<T>& 
     constexpr std::int64_t kMost = std::int64_t{1} << 31;
     const std::int64_t n = structures.positions.rows;
     if (!(options.cutoff > 0))
-        throw std::invalid_argument("expected a positive cutoff, got " + std::to_string(options.cutoff));
+        throw std::invalid_argument("expected a positive cutoff, got " + in_words(options.cutoff));
     if (n >= kMost || structures.n >= kMost)
         throw std::invalid_argument("expected less than 2^31 atoms and structures");
     if (n > 0 && structures.n < 1) throw std::invalid_argument("expected a structure for the atoms");

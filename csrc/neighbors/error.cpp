@@ -1,7 +1,15 @@
 // What is said when a search is refused, on every device.
+#include <cstdio>
+
 #include "neighbors/neighbors.hpp"
 
 namespace mdgnn {
+
+std::string in_words(double number) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.9g", number);
+    return text;
+}
 
 std::string neighbor_error(NeighborCode code, std::int64_t where, double cutoff, const std::string& got) {
     const std::string number = std::to_string(where);
@@ -18,7 +26,7 @@ std::string neighbor_error(NeighborCode code, std::int64_t where, double cutoff,
         case NeighborCode::overflow:
             return "expected positions and cells whose squares are finite numbers";
         case NeighborCode::long_cutoff:
-            return "expected a cutoff of less than a million cells, got " + std::to_string(cutoff);
+            return "expected a cutoff of less than a million cells, got " + in_words(cutoff);
         case NeighborCode::many_images:
             return "expected a cell less skewed, a shorter cutoff or atoms nearer to the cell: within the cutoff and "
                    "its rounding lie " +

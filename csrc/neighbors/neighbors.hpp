@@ -60,6 +60,7 @@ struct EdgeArrays {
 
 // Why a search was refused, as a sentence; where: the atom or structure, -1 for the only structure; got: the offending
 // position or the number of images, in words.
+std::string in_words(double number);
 std::string neighbor_error(NeighborCode code, std::int64_t where, double cutoff, const std::string& got);
 
 namespace cpu {
@@ -85,7 +86,7 @@ class NeighborSearch {
     // Calls row(candidates, i, the candidate that is atom i itself) for every atom, on several threads.
     template <class Row>
     void each_row(Row&& row) const;
-    std::int64_t select_edges(const Candidates<T>& c, std::int64_t i, std::int64_t self, std::uint32_t* found) const;
+    std::int64_t select_edges(const Candidates<T>& c, std::int64_t self, std::uint32_t* found) const;
 
     Structures<T> structures_;
     NeighborOptions<T> options_;

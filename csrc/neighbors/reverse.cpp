@@ -3,6 +3,7 @@
 //
 // Serial: an eighth of what the list costs. Memory traffic: senders twice, the permutation twice.
 #include <algorithm>
+#include <stdexcept>
 #include <vector>
 
 #include "neighbors/neighbors.hpp"
@@ -12,7 +13,12 @@ namespace mdgnn::cpu {
 template <class Index>
 void reverse_edges(std::int64_t n_atoms, const std::int64_t* row_ptr, const Index* senders, Index* reverse) {
     std::vector<std::int64_t> next(row_ptr, row_ptr + n_atoms);  // the entry of row j that is met next
-    for (std::int64_t k = 0; k < row_ptr[n_atoms]; ++k) reverse[next[senders[k]]++] = static_cast<Index>(k);
+    for (std::int64_t k = 0; k < row_ptr[n_atoms]; ++k) {
+        const auto j = static_cast<std::int64_t>(senders[k]);
+        if (next[j] == row_ptr[j + 1])
+            throw std::runtime_error("positions or cell changed while their neighbours were searched");
+        reverse[next[j]++] = static_cast<Index>(k);
+    }
     for (std::int64_t i = 0; i < n_atoms; ++i)
         for (std::int64_t k = row_ptr[i], last; k < row_ptr[i + 1]; k = last) {
             for (last = k + 1; last < row_ptr[i + 1] && senders[last] == senders[k];) ++last;

@@ -105,10 +105,11 @@ bool has_avx512() {
 }  // namespace
 
 template <class T>
-std::int64_t select(const Candidates<T>& c, std::int64_t self, const T* ri, T limit, std::int64_t first,
-                    std::int64_t skip, std::uint32_t* found) {
+std::int64_t select(const Candidates<T>& c, std::int64_t self, T limit, std::int64_t first, std::int64_t skip,
+                    std::uint32_t* found) {
     const Rough rough{c.x.data(), c.y.data(), c.z.data(), first, c.size(), {c.x[self], c.y[self], c.z[self]},
                       c.inside,   c.outside};
+    const T* const ri = c.places[self].r;
     const auto decide = [&](std::int64_t k) { return is_edge(c, k, ri, limit); };
 #ifdef MDGNN_AVX512
     if (has_avx512()) return select_avx512(rough, skip, found, decide);
@@ -116,9 +117,9 @@ std::int64_t select(const Candidates<T>& c, std::int64_t self, const T* ri, T li
     return select_anywhere(rough, skip, found, decide);
 }
 
-template std::int64_t select<float>(const Candidates<float>&, std::int64_t, const float*, float, std::int64_t,
-                                    std::int64_t, std::uint32_t*);
-template std::int64_t select<double>(const Candidates<double>&, std::int64_t, const double*, double, std::int64_t,
-                                     std::int64_t, std::uint32_t*);
+template std::int64_t select<float>(const Candidates<float>&, std::int64_t, float, std::int64_t, std::int64_t,
+                                    std::uint32_t*);
+template std::int64_t select<double>(const Candidates<double>&, std::int64_t, double, std::int64_t, std::int64_t,
+                                     std::uint32_t*);
 
 }  // namespace mdgnn::cpu

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mdgnn.neighbors import Cutoff, primitive_neighbor_list
+from mdgnn.neighbors import primitive_neighbor_list
+from mdgnn.pair_cutoffs import Cutoff
 
 
 def neighbour_list(

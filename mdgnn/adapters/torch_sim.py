@@ -45,13 +45,16 @@ def neighbor_list(
     """
     if (system_idx[1:] < system_idx[:-1]).any():
         raise ValueError("expected the atoms of a system next to each other, got a system_idx that does not ascend")
-    n_systems = len(cell) if cell.ndim == 3 else int(system_idx[-1]) + 1 if len(system_idx) else 0
+    cells = cell.reshape(-1, 3, 3)
+    n_systems = len(cells)
+    if cell.shape == (3, 3):  # for every system
+        n_systems = max(1, int(system_idx[-1]) + 1 if len(system_idx) else 0)
     counts = torch.bincount(system_idx, minlength=n_systems)
     if len(counts) != n_systems:
         raise ValueError(f"expected atoms of the {n_systems} systems that have a cell, got system {len(counts) - 1}")
     edges = ops.neighbors(
         positions,
-        cell.to(positions.dtype).reshape(-1, 3, 3).expand(n_systems, 3, 3),
+        cells.to(positions.dtype).expand(n_systems, 3, 3),
         pbc.reshape(-1, 3).expand(n_systems, 3),
         float(cutoff),
         first_atom=torch.nn.functional.pad(counts.cumsum(0), (1, 0)),

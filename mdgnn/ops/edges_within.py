@@ -12,7 +12,10 @@ from torch import Tensor
 def edges_within(
     positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, row_ptr: Tensor, senders: Tensor, shifts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What a search with `cutoff` would find, bit for bit, if the list holds at least those edges.
+    """What a search with `cutoff` would find, if the list holds at least those edges.
+
+    The same edges and vectors, bit for bit, and on a GPU the same distances: torch takes roots that are not exact on
+    the CPU.
 
     Parameters
     ----------
@@ -46,9 +49,13 @@ def _largest_square_below(cutoff: float, dtype: torch.dtype) -> float:
     """Comparing squares with it decides as exact distances would; torch takes roots on the CPU that are not exact."""
     real = np.float32 if dtype == torch.float32 else np.float64
     limit = real(cutoff)
+    if not limit > 0:
+        raise ValueError(f"expected a positive cutoff, got {cutoff}")
+    if np.isinf(limit):
+        return float(np.finfo(real).max)
     x = limit * limit
     while np.sqrt(x) < limit:
         x = np.nextafter(x, real(np.inf))
-    while not np.sqrt(x) < limit:
+    while x > 0 and not np.sqrt(x) < limit:
         x = np.nextafter(x, real(0))
     return float(x)

@@ -5,7 +5,15 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from mdgnn.ops.neighbor_search import ORDER, GpuSearch, check_structures, empty_array, search, workspace_for
+from mdgnn.ops.neighbor_search import (
+    ORDER,
+    GpuSearch,
+    check_structures,
+    empty_array,
+    require_rising,
+    search,
+    workspace_for,
+)
 
 _LETTERS = {"receivers": "i", "vectors": "D", "distances": "d", "reverse": "r"}
 
@@ -45,14 +53,17 @@ class NeighborBuffers:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cuda",
     ):
-        if not set(want) <= set(_LETTERS) or isinstance(want, str):
+        names = set(want)
+        if not names <= set(_LETTERS) or isinstance(want, str):
             raise ValueError(f"expected names out of {', '.join(_LETTERS)}, got {want!r}")
+        if index_dtype not in (torch.int32, torch.int64) or dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"expected int32 or int64 and float32 or float64, got {index_dtype} and {dtype}")
         self.capacity, self._narrow = capacity, index_dtype == torch.int32
         if not 0 <= capacity < (2**31 if self._narrow else 2**63):
             raise ValueError(f"expected a capacity of at least 0 that {index_dtype} holds, got {capacity}")
         self._like = torch.empty(n_atoms, 3, dtype=dtype, device=device)
         self._first_atom = torch.tensor([0, n_atoms], device=device)
-        self._letters = "jS" + "".join(_LETTERS[name] for name in want)
+        self._letters = "jS" + "".join(_LETTERS[name] for name in sorted(names))
         self.row_ptr = torch.zeros(n_atoms + 1, dtype=torch.int64, device=device)
         self.status = torch.zeros(3, dtype=torch.int64, device=device)
         self._arrays = {q: empty_array(q, self._like, self._narrow, capacity).zero_() for q in self._letters}
@@ -93,6 +104,8 @@ class NeighborBuffers:
         if half and self.reverse is not None:
             raise ValueError("a half list has no reverse edges")
         positions, cell = positions.detach(), cell.detach()
+        self.status.zero_()  # nothing of the last search stands if this one fails
+        self.row_ptr.zero_()
         if self._workspace is None:
             self._copy(
                 search(
@@ -100,6 +113,8 @@ class NeighborBuffers:
                 )
             )
             return
+        if not torch.cuda.is_current_stream_capturing():
+            require_rising(first_atom, self._like.shape[0])
         first_atom = self._first_atom if first_atom is None else first_atom
         gpu = GpuSearch(positions, cell, pbc, first_atom, cutoff, self_interaction, half, self._workspace)
         gpu.count(self.row_ptr, self.status, self.capacity)

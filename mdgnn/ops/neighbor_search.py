@@ -59,6 +59,15 @@ def _describe(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
 
 
+def require_rising(first_atom: Tensor | None, n_atoms: int) -> None:
+    """Raise a ValueError if `first_atom` cannot be one; waits for the device."""
+    if first_atom is None:
+        return
+    ends = (first_atom[0] == 0) & (first_atom[-1] == n_atoms)
+    if not bool(ends & (first_atom.diff() >= 0).all()):
+        raise ValueError(f"expected the first atoms of the structures to rise from 0 to {n_atoms}")
+
+
 def _on_cpu(
     positions: Tensor,
     cell: Tensor,
@@ -90,9 +99,8 @@ def _on_gpu(
     half: bool,
     narrow: bool,
 ) -> list[Tensor]:
-    """Count, then allocate what the count says: the host waits once."""
-    if first_atom is not None and bool((first_atom.diff() < 0).any()):
-        raise ValueError(f"expected the first atoms of the structures to rise from 0 to {positions.shape[0]}")
+    """Count, then allocate what the count says: the host waits once, for a batch twice."""
+    require_rising(first_atom, positions.shape[0])
     gpu = GpuSearch(positions, cell, pbc, first_atom, cutoff, self_interaction, half)
     row_ptr = positions.new_empty(positions.shape[0] + 1, dtype=torch.int64)
     status = row_ptr.new_empty(3)

@@ -107,16 +107,16 @@ def neighbors(
         If the list would not fit in memory; nothing has been allocated then.
     """
     check_structures(positions, cell, pbc, first_atom)
-    unknown = set(want) - set(_LETTERS)
-    if unknown or isinstance(want, str):
+    names = set(want)
+    if not names <= set(_LETTERS) or isinstance(want, str):
         raise ValueError(f"expected names out of {', '.join(_LETTERS)}, got {want!r}")
-    if half and "reverse" in want:
+    if half and "reverse" in names:
         raise ValueError("a half list has no reverse edges: ask for 'transposed', or for a full list")
     if index_dtype not in (torch.int32, torch.int64):
         raise ValueError(f"expected index_dtype torch.int32 or torch.int64, got {index_dtype}")
-    letters = {_LETTERS[name] for name in want} | {"p", "j", "S"}
+    letters = {_LETTERS[name] for name in names} | {"p", "j", "S"}
     tracked = torch.is_grad_enabled() and (positions.requires_grad or cell.requires_grad)
-    if half and "transposed" in want:
+    if half and "transposed" in names:
         letters = letters - {"r"} | {"i"}
     if tracked and "d" in letters:
         letters.add("D")
@@ -133,7 +133,7 @@ def neighbors(
         if "d" in letters:
             lengths = distances(vectors, lengths)
     transposed = None
-    if "transposed" in want:
+    if "transposed" in names:
         sent_by = senders.to(torch.int64)
         if half:
             transposed = rows_by(sent_by, positions.shape[0], receivers.to(torch.int64))
@@ -141,5 +141,5 @@ def neighbors(
             transposed = Rows(row_ptr, sent_by, reverse.to(torch.int64))
     optional = {"receivers": receivers, "vectors": vectors, "distances": lengths, "reverse": reverse}
     return Neighbors(
-        row_ptr, senders, shifts, **{k: v for k, v in optional.items() if k in want}, transposed=transposed
+        row_ptr, senders, shifts, **{k: v for k, v in optional.items() if k in names}, transposed=transposed
     )
