@@ -14,6 +14,7 @@
 // streamed past it, 8; the lines of the next row fetched ahead, the same. 97,556 atoms in random order: bins in the
 // order of their first atoms took twice as long.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -27,11 +28,29 @@
 
 namespace mdgnn::cpu {
 
+namespace {
+
 constexpr std::size_t kKept = 1 << 16;  // candidates; memory for more, which a long cutoff needs, is given back
+
+// Of a thread. A search that has one bin alone gathers once for its two calls.
+template <class T>
+struct Gathered {
+    Candidates<T> candidates;
+    std::uint64_t search = 0;  // whose only bin it is
+};
+template <class T>
+Gathered<T>& gathered() {
+    thread_local Gathered<T> kept;
+    return kept;
+}
+
+}  // namespace
 
 template <class T>
 NeighborSearch<T>::NeighborSearch(const Structures<T>& structures, const NeighborOptions<T>& options)
     : structures_(structures), options_(options), limit_(largest_square_below(options.cutoff)) {
+    static std::atomic<std::uint64_t> n_searches{0};
+    id_ = ++n_searches;
     check_input(structures, options.cutoff);
     bins_ = std::make_unique<Bins<T>>(structures, options.cutoff);
 }
@@ -46,13 +65,16 @@ void NeighborSearch<T>::each_row(Row&& row) const {
     const auto& wraps = bins_->wraps;
     const std::int64_t grain = 256 / (structures_.positions.rows / (n_bins + 1) + 1) + 1;  // some 256 atoms
     parallel_for(n_bins, grain, options_.n_threads, [&](std::int64_t begin, std::int64_t end) {
-        thread_local Candidates<T> c;
+        auto& [c, gathered_for] = gathered<T>();
         for (std::int64_t b = begin; b < end; ++b) {
             const Bin& bin = bins_->bins[b];
             const Cell<T> cell = structures_.cell(bin.structure);
-            gather(*bins_, bin, c);
             std::array<std::int32_t, 3> wrap{};
-            if (wraps.empty()) translate(c, cell, wrap);
+            if (gathered_for != id_) {
+                gather(*bins_, bin, c);
+                if (wraps.empty()) translate(c, cell, wrap);
+                gathered_for = n_bins == 1 ? id_ : 0;
+            }
             c.receivers.resize(c.self.size());
             std::iota(c.receivers.begin(), c.receivers.end(), 0u);
             if (!wraps.empty())  // those of one cell together
@@ -68,7 +90,7 @@ void NeighborSearch<T>::each_row(Row&& row) const {
                 row(c, i, c.self[place]);
             }
         }
-        if (c.j.capacity() > kKept) c = {};
+        if (c.j.capacity() > kKept) gathered<T>() = {};
     });
 }
 

@@ -92,6 +92,7 @@ class NeighborSearch {
     NeighborOptions<T> options_;
     T limit_;  // of squared distances
     std::unique_ptr<Bins<T>> bins_;
+    std::uint64_t id_ = 0;
 };
 
 // The place of (j, i, -S) for every edge (i, j, S) of a full list in canonical order.
