@@ -25,8 +25,7 @@ def same_as_brute_force(positions, cell, pbc, cutoff):
 def test_short_fuzz_campaign():
     recent = []
     for number in range(400):
-        system = random_system(np.random.default_rng([1, number]))
-        check(system)
+        check(system := random_system(np.random.default_rng([1, number])))
         recent = [*recent[-3:], system]
         if number % 20 == 19:
             check_batch(sorted(recent, key=lambda s: -s[3])[-2:])
@@ -166,6 +165,13 @@ def test_int32_indices_are_int32():
     for a, b in zip(wide[:3], narrow[:3], strict=True):
         np.testing.assert_array_equal(a, b)
     assert [a.dtype for a in narrow[:3]] == [np.int64, np.int32, np.int32], "row pointers count edges: never narrow"
+
+
+def test_more_edges_than_the_index_type_holds_nnpops():
+    """Counted in 64 bits, refused before anything is stored."""
+    positions = RNG.random((46_342, 3)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"less than 2\^31 edges for int32 indices, got 2147534622"):
+        ours([(positions, np.eye(3, dtype=np.float32), np.zeros(3, dtype=bool), np.inf)], quantities="j", index_bytes=4)
 
 
 def test_self_images_are_listed_fennol_11():
