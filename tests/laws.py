@@ -41,30 +41,30 @@ def _same(model, energies, forces, expected_energies, expected_forces):
     assert float((forces - expected_forces).abs().max()) <= tolerance * max(largest, scale * 1e-3)
 
 
-def rotation(model, atoms, improper=False):
+def assert_rotation(model, atoms, improper=False):
     """Energies stay, forces turn with the structure; `improper` adds an inversion."""
     matrix = random_rotation(np.random.default_rng(1)) * (-1 if improper else 1)
     a, b = predict(model, atoms), predict(model, moved(atoms, matrix))
     _same(model, b.energies, b.forces, a.energies, a.forces @ torch.tensor(matrix.T))
 
 
-def translation(model, atoms):
+def assert_translation(model, atoms):
     a, b = predict(model, atoms), predict(model, moved(atoms, shift=[0.3, -1.7, 2.1]))
     _same(model, b.energies, b.forces, a.energies, a.forces)
 
 
-def permutation(model, atoms):
+def assert_permutation(model, atoms):
     order = np.random.default_rng(2).permutation(len(atoms))
     a, b = predict(model, atoms), predict(model, atoms[order])
     _same(model, b.energies, b.forces, a.energies[order], a.forces[order])
 
 
-def no_net_force(model, atoms):
+def assert_no_net_force(model, atoms):
     forces = predict(model, atoms).forces
     assert float(forces.sum(0).abs().max()) <= 1e-10 * max(1.0, float(forces.abs().sum()))
 
 
-def forces_are_minus_gradient(model, atoms, step=1e-5):
+def assert_forces_are_minus_gradient(model, atoms, step=1e-5):
     """F = -dE/dx by central differences; float64 models that are smooth at the cutoff."""
     forces = predict(model, atoms).forces
     scale = float(forces.abs().max()) + 1e-3
@@ -77,7 +77,7 @@ def forces_are_minus_gradient(model, atoms, step=1e-5):
         assert abs(float(forces[atom, axis]) + (energy[0] - energy[1]) / (2 * step)) < 1e-6 * scale
 
 
-def stress_is_strain_derivative(model, atoms, step=1e-5):
+def assert_stress_is_strain_derivative(model, atoms, step=1e-5):
     """stress = dE/d(strain) / volume by central differences, for all six components."""
     found = predict(model, atoms, virial=True)
     cell = torch.tensor(atoms.cell.array)[None]
@@ -93,7 +93,7 @@ def stress_is_strain_derivative(model, atoms, step=1e-5):
         assert abs(voigt[k] - expected) < 1e-6 * (np.abs(voigt).max() + 1e-3)
 
 
-def extensivity(model, atoms):
+def assert_extensivity(model, atoms):
     """A repeated periodic cell, and two copies out of reach, have multiples of the energy."""
     if atoms.pbc.any():
         a, b = predict(model, atoms), predict(model, atoms * (2, 1, 1))
@@ -104,7 +104,7 @@ def extensivity(model, atoms):
     _same(model, b.energies, b.forces, a.energies.repeat(2), a.forces.repeat(2, 1))
 
 
-def batch_equals_singles(model, many):
+def assert_batch_equals_singles(model, many):
     graph = Graph.batch([Graph.from_atoms(a, model.cutoff) for a in many])
     together = evaluate(model, graph, virial=True)
     for s, atoms in enumerate(many):
@@ -114,7 +114,7 @@ def batch_equals_singles(model, many):
         torch.testing.assert_close(together.virial[s], alone.virial[0], rtol=1e-4, atol=1e-4)
 
 
-def smooth_at_the_cutoff(model, symbol="Ar"):
+def assert_smooth_at_the_cutoff(model, symbol="Ar"):
     """A dimer's energy has no step where the pair crosses the cutoff."""
     inside, outside = (
         float(predict(model, Atoms(f"{symbol}2", [[0, 0, 0], [model.cutoff + dr, 0, 0]]), forces=False).energy)
@@ -123,7 +123,7 @@ def smooth_at_the_cutoff(model, symbol="Ar"):
     assert abs(inside - outside) < 1e-8
 
 
-def bitwise_repeatable(model, atoms):
+def assert_bitwise_repeatable(model, atoms):
     first = predict(model, atoms, virial=True)
     for n_threads in (1, 2, torch.get_num_threads()):
         before = torch.get_num_threads()
@@ -134,7 +134,7 @@ def bitwise_repeatable(model, atoms):
             assert torch.equal(a, b), f"bits differ with {n_threads} threads"
 
 
-def nve_drift_is_second_order(model, atoms, steps=400, dt=0.004):
+def assert_nve_drift_is_second_order(model, atoms, steps=400, dt=0.004):
     """Energy fluctuations of velocity Verlet fall fourfold when the time step is halved."""
     from ase.md.verlet import VelocityVerlet
 

@@ -36,49 +36,49 @@ def make(name, dtype=torch.float64):
 @dtypes
 def test_symmetries(model, system, dtype):
     model, atoms = make(model, dtype), SYSTEMS[system]
-    laws.rotation(model, atoms)
-    laws.rotation(model, atoms, improper=True)
-    laws.translation(model, atoms)
-    laws.permutation(model, atoms)
-    laws.no_net_force(model, atoms)
+    laws.assert_rotation(model, atoms)
+    laws.assert_rotation(model, atoms, improper=True)
+    laws.assert_translation(model, atoms)
+    laws.assert_permutation(model, atoms)
+    laws.assert_no_net_force(model, atoms)
 
 
 @everything
 @pytest.mark.parametrize("system", ["cluster", "crystal", "slab", "atom-and-dimer"])
 def test_extensivity(model, system):
-    laws.extensivity(make(model), SYSTEMS[system])
+    laws.assert_extensivity(make(model), SYSTEMS[system])
 
 
 @everything
 def test_batch_equals_singles(model):
-    laws.batch_equals_singles(make(model), list(SYSTEMS.values()))
+    laws.assert_batch_equals_singles(make(model), list(SYSTEMS.values()))
 
 
 @smooth
 @systems
 def test_forces_are_minus_gradient(model, system):
-    laws.forces_are_minus_gradient(make(model), SYSTEMS[system])
+    laws.assert_forces_are_minus_gradient(make(model), SYSTEMS[system])
 
 
 @smooth
 @pytest.mark.parametrize("system", ["crystal", "slab", "triclinic", "left-handed"])
 def test_stress_is_strain_derivative(model, system):
-    laws.stress_is_strain_derivative(make(model), SYSTEMS[system])
+    laws.assert_stress_is_strain_derivative(make(model), SYSTEMS[system])
 
 
 @pytest.mark.parametrize("system", ["cluster", "dimer", "isolated-atom", "atom-and-dimer"])
 def test_symmetries_of_max(system):
     """Where no two messages are equally large: ties make the derivative depend on the order of atoms."""
     model, atoms = gnn(aggregation="max"), SYSTEMS[system]
-    laws.rotation(model, atoms)
-    laws.translation(model, atoms)
-    laws.permutation(model, atoms)
-    laws.bitwise_repeatable(model, icosahedron(4, 0.05))
+    laws.assert_rotation(model, atoms)
+    laws.assert_translation(model, atoms)
+    laws.assert_permutation(model, atoms)
+    laws.assert_bitwise_repeatable(model, icosahedron(4, 0.05))
 
 
 @smooth
 def test_smooth_at_the_cutoff(model):
-    laws.smooth_at_the_cutoff(make(model))
+    laws.assert_smooth_at_the_cutoff(make(model))
 
 
 @pytest.mark.parametrize("model", list(JUMPING))
@@ -88,21 +88,21 @@ def test_without_an_envelope_the_energy_jumps(model):
         assert float(laws.predict(make(model), pair(2.4999)).forces.abs().max()) > 0.03
         return
     with pytest.raises(AssertionError):
-        laws.smooth_at_the_cutoff(make(model))
+        laws.assert_smooth_at_the_cutoff(make(model))
 
 
 @everything
 @dtypes
 def test_bitwise_repeatable_for_any_number_of_threads(model, dtype):
     for atoms in (icosahedron(2, 0.05), icosahedron(3, 0.05), icosahedron(4, 0.05), crystal() * (3, 3, 2)):
-        laws.bitwise_repeatable(make(model, dtype), atoms)
+        laws.assert_bitwise_repeatable(make(model, dtype), atoms)
 
 
 @dtypes
 @pytest.mark.parametrize("shells", [2, 3, 4, 6])
 def test_shipped_model_is_bitwise_repeatable(dtype, shells):
     for seed in range(3):
-        laws.bitwise_repeatable(mdgnn.load("lj").to(dtype), icosahedron(shells, 0.05, seed))
+        laws.assert_bitwise_repeatable(mdgnn.load("lj").to(dtype), icosahedron(shells, 0.05, seed))
 
 
 @dtypes
@@ -112,9 +112,9 @@ def test_any_number_of_atoms_is_bitwise_repeatable(dtype, n):
     for width in (8, 32, 33):
         torch.manual_seed(0)
         model = SimpleGNN(1, width, 16, 2, elements="any", envelope="cosine").to(dtype)
-        laws.bitwise_repeatable(model, icosahedron(4, 0.05)[:n])
+        laws.assert_bitwise_repeatable(model, icosahedron(4, 0.05)[:n])
 
 
 @pytest.mark.parametrize("model", ["gnn-polynomial", "lj-smooth"])
 def test_nve_drift_is_second_order(model):
-    laws.nve_drift_is_second_order(make(model), icosahedron(2))
+    laws.assert_nve_drift_is_second_order(make(model), icosahedron(2))

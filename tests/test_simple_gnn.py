@@ -149,8 +149,8 @@ def test_mean_readout_is_intensive():
     a, b = laws.predict(model, crystal()), laws.predict(model, crystal() * (2, 1, 1))
     assert float(a.energy) == pytest.approx(float(b.energy), rel=1e-12)
     for atoms in (crystal(), icosahedron(2, 0.05)):  # 32 atoms, and 13, which are padded
-        laws.forces_are_minus_gradient(model, atoms)
-    laws.batch_equals_singles(model, [icosahedron(2, 0.05), crystal(), Atoms("Ar"), icosahedron(3, 0.05)])
+        laws.assert_forces_are_minus_gradient(model, atoms)
+    laws.assert_batch_equals_singles(model, [icosahedron(2, 0.05), crystal(), Atoms("Ar"), icosahedron(3, 0.05)])
 
 
 def test_receptive_field_is_one_cutoff_per_layer():

@@ -99,7 +99,8 @@ struct Output {
         const std::int64_t n = row_ptr.size() - 1, e = row_ptr.at(n);
         double bytes = 0;
         for (char q : quantities)
-            bytes += static_cast<double>(e) * (q == 'S'   ? 3 * shift_bytes
+            bytes += static_cast<double>(e) * (q == 'p'   ? 0
+                                               : q == 'S' ? 3 * shift_bytes
                                                : q == 'D' ? 3 * sizeof(T)
                                                : q == 'd' ? sizeof(T)
                                                           : index_bytes);

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from mdgnn.ops.neighbor_search import (
+    LETTERS,
     ORDER,
     GpuSearch,
+    Query,
     check_structures,
     empty_array,
+    names_of,
     require_rising,
     search,
     workspace_for,
 )
-
-_LETTERS = {"receivers": "i", "vectors": "D", "distances": "d", "reverse": "r"}
 
 
 class NeighborBuffers:
@@ -53,9 +54,7 @@ class NeighborBuffers:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cuda",
     ):
-        names = set(want)
-        if not names <= set(_LETTERS) or isinstance(want, str):
-            raise ValueError(f"expected names out of {', '.join(_LETTERS)}, got {want!r}")
+        names = names_of(want, LETTERS)
         if index_dtype not in (torch.int32, torch.int64) or dtype not in (torch.float32, torch.float64):
             raise ValueError(f"expected int32 or int64 and float32 or float64, got {index_dtype} and {dtype}")
         self.capacity, self._narrow = capacity, index_dtype == torch.int32
@@ -63,7 +62,7 @@ class NeighborBuffers:
             raise ValueError(f"expected a capacity of at least 0 that {index_dtype} holds, got {capacity}")
         self._like = torch.empty(n_atoms, 3, dtype=dtype, device=device)
         self._first_atom = torch.tensor([0, n_atoms], device=device)
-        self._letters = "jS" + "".join(_LETTERS[name] for name in sorted(names))
+        self._letters = "jS" + "".join(LETTERS[name] for name in sorted(names))
         self.row_ptr = torch.zeros(n_atoms + 1, dtype=torch.int64, device=device)
         self.status = torch.zeros(3, dtype=torch.int64, device=device)
         self._arrays = {q: empty_array(q, self._like, self._narrow, capacity).zero_() for q in self._letters}
@@ -93,7 +92,10 @@ class NeighborBuffers:
         self_interaction: bool = False,
         half: bool = False,
     ) -> None:
-        """Search; the arguments are those of `neighbors`. Errors on a GPU wait for `check`."""
+        """Search; the arguments are those of `neighbors`. Errors on a GPU wait for `check`.
+
+        Only `first_atom` is looked at on the host, unless a CUDA graph is being captured.
+        """
         check_structures(positions, cell, pbc, first_atom)
         n_structures = 1 if first_atom is None else first_atom.shape[0] - 1
         given = positions.shape, positions.dtype, positions.device, n_structures
@@ -103,22 +105,22 @@ class NeighborBuffers:
             raise ValueError(f"expected positions {words[0]}, got {words[1]}")
         if half and self.reverse is not None:
             raise ValueError("a half list has no reverse edges")
-        positions, cell = positions.detach(), cell.detach()
+        query = Query(
+            positions.detach(), cell.detach(), pbc, first_atom,
+            f"p{self._letters}", cutoff, self_interaction, half, self._narrow,
+        )  # fmt: skip
         self.status.zero_()  # nothing of the last search stands if this one fails
         self.row_ptr.zero_()
         if self._workspace is None:
-            self._copy(
-                search(
-                    positions, cell, pbc, first_atom, f"p{self._letters}", cutoff, self_interaction, half, self._narrow
-                )
-            )
+            self._copy(search(query))
             return
-        if not torch.cuda.is_current_stream_capturing():
+        if first_atom is None:
+            query = query._replace(first_atom=self._first_atom)
+        elif not torch.cuda.is_current_stream_capturing():
             require_rising(first_atom, self._like.shape[0])
-        first_atom = self._first_atom if first_atom is None else first_atom
-        gpu = GpuSearch(positions, cell, pbc, first_atom, cutoff, self_interaction, half, self._workspace)
+        gpu = GpuSearch(query, self._workspace)
         gpu.count(self.row_ptr, self.status, self.capacity)
-        gpu.fill(self.row_ptr, self._arrays, self._letters, self._narrow)
+        gpu.fill(self.row_ptr, self._arrays)
         self._error = gpu.error
 
     def _copy(self, found: list[Tensor]) -> None:

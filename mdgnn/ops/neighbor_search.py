@@ -3,7 +3,8 @@
 It returns row_ptr, senders, shifts, receivers, vectors, distances, reverse; what `letters` does not ask for is empty.
 """
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,22 +19,36 @@ ORDER = "pjSiDdr"  # of what the operator returns, by letter
 _NO_LIMIT = 2**63 - 1
 
 
-def search(
-    positions: Tensor,
-    cell: Tensor,
-    pbc: Tensor,
-    first_atom: Tensor | None,
-    letters: str,
-    cutoff: float,
-    self_interaction: bool,
-    half: bool,
-    narrow: bool,
-) -> list[Tensor]:
-    """`narrow` makes senders, receivers and reverse int32."""
-    arguments = (positions, cell, pbc, first_atom, letters, cutoff, self_interaction, half, narrow)
+LETTERS = {"receivers": "i", "vectors": "D", "distances": "d", "reverse": "r"}  # of what is made on request
+
+
+class Query(NamedTuple):
+    """What is searched, in the order of the operator's arguments."""
+
+    positions: Tensor
+    cell: Tensor
+    pbc: Tensor
+    first_atom: Tensor | None
+    letters: str
+    cutoff: float
+    self_interaction: bool
+    half: bool
+    narrow: bool  # makes senders, receivers and reverse int32
+
+
+def search(query: Query) -> list[Tensor]:
+    """Run the kernels of the positions' device."""
     if torch.compiler.is_compiling():
-        return torch.ops.mdgnn.neighbors(*arguments)  # type: ignore[no-any-return]
-    return (_on_cpu if positions.device.type == "cpu" else _on_gpu)(*arguments)
+        return torch.ops.mdgnn.neighbors(*query)  # type: ignore[no-any-return]
+    return (_on_cpu if query.positions.device.type == "cpu" else _on_gpu)(*query)
+
+
+def names_of(want: Collection[str], known: Collection[str]) -> set[str]:
+    """The names as a set; raises a ValueError for one that is not known."""
+    names = set(want)
+    if isinstance(want, str) or not names <= set(known):
+        raise ValueError(f"expected names out of {', '.join(known)}, got {want!r}")
+    return names
 
 
 def check_structures(positions: Tensor, cell: Tensor, pbc: Tensor, first_atom: Tensor | None) -> None:
@@ -68,81 +83,58 @@ def require_rising(first_atom: Tensor | None, n_atoms: int) -> None:
         raise ValueError(f"expected the first atoms of the structures to rise from 0 to {n_atoms}")
 
 
-def _on_cpu(
-    positions: Tensor,
-    cell: Tensor,
-    pbc: Tensor,
-    first_atom: Tensor | None,
-    letters: str,
-    cutoff: float,
-    self_interaction: bool,
-    half: bool,
-    narrow: bool,
-) -> list[Tensor]:
-    first = np.zeros(0, dtype=np.int64) if first_atom is None else _numpy(first_atom)
-    options = (cutoff, self_interaction, half, get_num_threads())
-    widths = (4 if narrow else 8, 4)
-    asked = "".join(q for q in ORDER if q in letters)
-    arrays = _C.neighbors(asked, _numpy(positions), _numpy(cell), _numpy(pbc), first, options, widths)
-    found = {q: torch.from_numpy(array) for q, array in zip(asked, arrays, strict=True)}
-    return [found[q] if q in found else empty_array(q, positions, narrow) for q in ORDER]
+def _on_cpu(*arguments: Any) -> list[Tensor]:
+    q = Query(*arguments)
+    first = np.zeros(0, dtype=np.int64) if q.first_atom is None else _numpy(q.first_atom)
+    options = (q.cutoff, q.self_interaction, q.half, get_num_threads())
+    asked = "".join(letter for letter in ORDER if letter in q.letters)
+    arrays = _C.neighbors(
+        asked, _numpy(q.positions), _numpy(q.cell), _numpy(q.pbc), first, options, (4 if q.narrow else 8, 4)
+    )
+    found = {letter: torch.from_numpy(array) for letter, array in zip(asked, arrays, strict=True)}
+    return [found[x] if x in found else empty_array(x, q.positions, q.narrow) for x in ORDER]
 
 
-def _on_gpu(
-    positions: Tensor,
-    cell: Tensor,
-    pbc: Tensor,
-    first_atom: Tensor | None,
-    letters: str,
-    cutoff: float,
-    self_interaction: bool,
-    half: bool,
-    narrow: bool,
-) -> list[Tensor]:
+def _on_gpu(*arguments: Any) -> list[Tensor]:
     """Count, then allocate what the count says: the host waits once, for a batch twice."""
-    require_rising(first_atom, positions.shape[0])
-    gpu = GpuSearch(positions, cell, pbc, first_atom, cutoff, self_interaction, half)
-    row_ptr = positions.new_empty(positions.shape[0] + 1, dtype=torch.int64)
+    q = Query(*arguments)
+    require_rising(q.first_atom, q.positions.shape[0])
+    gpu = GpuSearch(q)
+    row_ptr = q.positions.new_empty(q.positions.shape[0] + 1, dtype=torch.int64)
     status = row_ptr.new_empty(3)
     gpu.count(row_ptr, status, _NO_LIMIT)
     n_edges, code, where = status.tolist()
     if code:
         raise ValueError(gpu.error(code, where))
-    if narrow and n_edges >= 2**31:
+    if q.narrow and n_edges >= 2**31:
         raise ValueError(f"expected less than 2^31 edges for int32 indices, got {n_edges}")
-    out = [empty_array(q, positions, narrow, n_edges if q in letters else 0) for q in ORDER]
-    out[0] = row_ptr
-    gpu.fill(row_ptr, dict(zip(ORDER, out, strict=True)), letters, narrow)
+    out = _arrays(q, n_edges, row_ptr)
+    gpu.fill(row_ptr, dict(zip(ORDER, out, strict=True)))
     return out
+
+
+def _arrays(q: Query, n_edges: int | torch.SymInt, row_ptr: Tensor) -> list[Tensor]:
+    """What the operator returns, not yet set but for the row pointers."""
+    return [row_ptr] + [empty_array(x, q.positions, q.narrow, n_edges if x in q.letters else 0) for x in ORDER[1:]]
 
 
 class GpuSearch:
     """One search on a GPU, in two asynchronous steps on torch's current stream."""
 
-    def __init__(
-        self,
-        positions: Tensor,
-        cell: Tensor,
-        pbc: Tensor,
-        first_atom: Tensor | None,
-        cutoff: float,
-        self_interaction: bool,
-        half: bool,
-        workspace: Tensor | None = None,
-    ):
+    def __init__(self, query: Query, workspace: Tensor | None = None):
+        positions, cell, pbc, first_atom = query[:4]
         if first_atom is None:
             first_atom = torch.arange(2, device=positions.device) * positions.shape[0]
+        self._query = query
         self._kernels, self._where = kernels_for(positions)
         self._kept = positions, cell, pbc, first_atom = [t.contiguous() for t in (positions, cell, pbc, first_atom)]
         n_atoms, n_structures = positions.shape[0], first_atom.shape[0] - 1
-        if workspace is None:
-            workspace = workspace_for(positions, n_structures)
-        self._workspace = workspace
+        self._workspace = workspace_for(positions, n_structures) if workspace is None else workspace
         self._structures = (
             positions.element_size(), positions.data_ptr(), n_atoms,
             first_atom.data_ptr(), n_structures, cell.data_ptr(), pbc.data_ptr(),
         )  # fmt: skip
-        self._options = (cutoff, self_interaction, half)
+        self._options = (query.cutoff, query.self_interaction, query.half)
 
     def count(self, row_ptr: Tensor, status: Tensor, capacity: int) -> None:
         """Fill `row_ptr` and `status`: the number of edges, a code that is 0 without an error, where the error is."""
@@ -151,10 +143,10 @@ class GpuSearch:
             capacity, row_ptr.data_ptr(), status.data_ptr(), self._where,
         )  # fmt: skip
 
-    def fill(self, row_ptr: Tensor, arrays: dict[str, Tensor], letters: str, narrow: bool) -> None:
-        """Write the arrays that `letters` names."""
-        addresses = (arrays[q].data_ptr() if q in letters else 0 for q in "ijSDdr")
-        edges = (4 if narrow else 8, 4, *addresses)
+    def fill(self, row_ptr: Tensor, arrays: dict[str, Tensor]) -> None:
+        """Write the arrays that the query's letters name."""
+        addresses = (arrays[x].data_ptr() if x in self._query.letters else 0 for x in "ijSDdr")
+        edges = (4 if self._query.narrow else 8, 4, *addresses)
         self._kernels.neighbors_fill(
             self._structures, self._options, self._workspace.data_ptr(), row_ptr.data_ptr(), edges, self._where
         )
@@ -191,18 +183,7 @@ _library.impl("neighbors", _on_gpu, "CUDA")
 
 
 @torch.library.register_fake("mdgnn::neighbors")
-def _(
-    positions: Tensor,
-    cell: Tensor,
-    pbc: Tensor,
-    first_atom: Tensor | None,
-    letters: str,
-    cutoff: float,
-    self_interaction: bool,
-    half: bool,
-    narrow: bool,
-) -> list[Tensor]:
-    n_edges = torch.library.get_ctx().new_dynamic_size()
-    out = [empty_array(q, positions, narrow, n_edges if q in letters else 0) for q in ORDER]
-    out[0] = positions.new_empty(positions.shape[0] + 1, dtype=torch.int64)
-    return out
+def _(*arguments: Any) -> list[Tensor]:
+    q = Query(*arguments)
+    row_ptr = q.positions.new_empty(q.positions.shape[0] + 1, dtype=torch.int64)
+    return _arrays(q, torch.library.get_ctx().new_dynamic_size(), row_ptr)

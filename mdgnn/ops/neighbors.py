@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mdgnn.ops.csr import Rows, rows_by
 from mdgnn.ops.edge_vectors import distances, edge_vectors
-from mdgnn.ops.neighbor_search import check_structures, search
+from mdgnn.ops.neighbor_search import LETTERS, Query, check_structures, names_of, search
 
-_LETTERS = {"receivers": "i", "vectors": "D", "distances": "d", "reverse": "r", "transposed": "r"}
+_LETTERS = LETTERS | {"transposed": "r"}
 
 
 class Neighbors(NamedTuple):
@@ -107,9 +107,7 @@ def neighbors(
         If the list would not fit in memory; nothing has been allocated then.
     """
     check_structures(positions, cell, pbc, first_atom)
-    names = set(want)
-    if not names <= set(_LETTERS) or isinstance(want, str):
-        raise ValueError(f"expected names out of {', '.join(_LETTERS)}, got {want!r}")
+    names = names_of(want, _LETTERS)
     if half and "reverse" in names:
         raise ValueError("a half list has no reverse edges: ask for 'transposed', or for a full list")
     if index_dtype not in (torch.int32, torch.int64):
@@ -120,11 +118,11 @@ def neighbors(
         letters = letters - {"r"} | {"i"}
     if tracked and "d" in letters:
         letters.add("D")
-    made = search(
-        positions.detach(), cell.detach(), pbc, first_atom, "".join(sorted(letters)), float(cutoff),
-        self_interaction, half, index_dtype == torch.int32,
+    query = Query(
+        positions.detach(), cell.detach(), pbc, first_atom,
+        "".join(sorted(letters)), float(cutoff), self_interaction, half, index_dtype == torch.int32,
     )  # fmt: skip
-    row_ptr, senders, shifts, receivers, vectors, lengths, reverse = made
+    row_ptr, senders, shifts, receivers, vectors, lengths, reverse = search(query)
     if tracked and "D" in letters:
         if first_atom is None:
             first_atom = torch.tensor([0, positions.shape[0]], device=positions.device)
