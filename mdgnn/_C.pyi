@@ -56,6 +56,15 @@ def neighbors(
     options: NeighborOptions,
     widths: tuple[int, int],
 ) -> tuple[NDArray[Any], ...]: ...
+def neighbors_by_pair(
+    quantities: str,
+    positions: Reals,
+    cell: Reals,
+    pbc: NDArray[np.bool_],
+    options: NeighborOptions,
+    kinds: NDArray[np.int32],
+    table: NDArray[np.float64],
+) -> tuple[NDArray[Any], ...]: ...
 def edges_within(
     positions: Reals,
     cell: Reals,

@@ -244,17 +244,14 @@ def primitive_neighbor_list(
     if isinstance(cutoff, (float, int)) or (not isinstance(cutoff, Mapping) and np.ndim(cutoff) == 0):
         options = (float(cutoff), self_interaction, False, get_num_threads())  # type: ignore[arg-type]
         out = _C.neighbors(different, r, box, periodic, _ONE_STRUCTURE, options, (8, 8))
-        if len(different) < len(quantities):
-            out = tuple(out[different.index(q)] for q in quantities)
-        return out if len(out) > 1 else out[0]
-    largest, cutoff_of = pair_cutoffs(cutoff, numbers, len(r))
-    if not largest > 0:  # no pair at all
-        return primitive_neighbor_list(quantities, False, box, r[:0], 1.0)
-    wanted = "".join(dict.fromkeys(quantities + "ijd"))
-    options = (largest, self_interaction, False, get_num_threads())
-    found = dict(zip(wanted, _C.neighbors(wanted, r, box, periodic, _ONE_STRUCTURE, options, (8, 8)), strict=True))
-    near = found["d"] < cutoff_of(found["i"], found["j"]).astype(r.dtype)  # one precision, one rule
-    out = tuple(found[q][near] for q in quantities)
+    else:
+        largest, kinds, table = pair_cutoffs(cutoff, numbers, len(r))
+        if not largest > 0:  # no pair at all
+            return primitive_neighbor_list(quantities, False, box, r[:0], 1.0)
+        options = (largest, self_interaction, False, get_num_threads())
+        out = _C.neighbors_by_pair(different, r, box, periodic, options, kinds, table)
+    if len(different) < len(quantities):
+        out = tuple(out[different.index(q)] for q in quantities)
     return out if len(out) > 1 else out[0]
 
 

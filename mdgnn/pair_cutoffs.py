@@ -1,17 +1,17 @@
 """Cutoffs that differ between pairs of atoms: by elements, or by the atoms' radii."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Cutoff = float | Mapping[tuple[int | str, int | str], float] | ArrayLike
-CutoffOf = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.float64]]
+PairCutoffs = tuple[float, NDArray[np.int32], NDArray[np.float64]]
 
 
-def pair_cutoffs(cutoff: Any, numbers: ArrayLike | None, n_atoms: int) -> tuple[float, CutoffOf]:
-    """The largest cutoff, and a function that takes atoms i (E,) and j (E,) to the cutoffs of the pairs (E,).
+def pair_cutoffs(cutoff: Any, numbers: ArrayLike | None, n_atoms: int) -> PairCutoffs:
+    """The largest cutoff, the kinds of atoms (N,) and the cutoffs of pairs of kinds (K, K); or no kinds and radii (N,).
 
     Parameters
     ----------
@@ -27,16 +27,16 @@ def pair_cutoffs(cutoff: Any, numbers: ArrayLike | None, n_atoms: int) -> tuple[
     """
     if isinstance(cutoff, Mapping):
         return _by_elements(cutoff, numbers, n_atoms)
-    radii = np.asarray(cutoff, dtype=np.float64)
+    radii = np.ascontiguousarray(cutoff, dtype=np.float64)
     if radii.shape != (n_atoms,):
         raise ValueError(f"expected one radius for each of the {n_atoms} atoms, got shape {radii.shape}")
     bad = np.flatnonzero(~((radii >= 0) & np.isfinite(radii)))
     if len(bad):
         raise ValueError(f"expected finite radii of at least 0, got {radii[bad[0]]} for atom {bad[0]}")
-    return 2 * float(radii.max(initial=0.0)), lambda i, j: radii[i] + radii[j]
+    return 2 * float(radii.max(initial=0.0)), np.zeros(0, dtype=np.int32), radii
 
 
-def _by_elements(cutoff: Mapping[Any, float], numbers: ArrayLike | None, n_atoms: int) -> tuple[float, CutoffOf]:
+def _by_elements(cutoff: Mapping[Any, float], numbers: ArrayLike | None, n_atoms: int) -> PairCutoffs:
     if numbers is None:
         raise ValueError("expected the atomic numbers that go with a cutoff for each pair of elements, got None")
     z = np.asarray(numbers)
@@ -51,7 +51,7 @@ def _by_elements(cutoff: Mapping[Any, float], numbers: ArrayLike | None, n_atoms
             raise ValueError(f"expected cutoffs of at least 0, got {value} for {pair}")
         a, b = (elements == _atomic_number(element) for element in pair)
         table[np.ix_(a, b)] = table[np.ix_(b, a)] = value
-    return float(table.max(initial=0.0)), lambda i, j: table[kind[i], kind[j]]
+    return float(table.max(initial=0.0)), kind.astype(np.int32), table
 
 
 def _atomic_number(element: int | str) -> int:

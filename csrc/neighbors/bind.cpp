@@ -132,27 +132,56 @@ NeighborOptions<T> options_of(const Options& o) {
 }
 
 template <class T>
-py::tuple neighbors(const std::string& quantities, const Array<T>& positions, const Array<T>& cells,
-                    const Array<bool>& pbc, const Array<std::int64_t>& first, const Options& options,
-                    const Widths& widths) {
-    Input<T> input{positions, cells, pbc, first};
+py::tuple search(const std::string& quantities, Input<T>& input, const NeighborOptions<T>& options,
+                 const Widths& widths) {
     const Structures<T> structures = input.structures();
     Output<T> out;
     out.row_ptr = Array<std::int64_t>(structures.positions.rows + 1);
     std::int64_t* row_ptr = out.row_ptr.mutable_data();
-    std::unique_ptr<cpu::NeighborSearch<T>> search;
+    std::unique_ptr<cpu::NeighborSearch<T>> found;
     {
         py::gil_scoped_release release;
-        search = std::make_unique<cpu::NeighborSearch<T>>(structures, options_of<T>(options));
-        search->count(row_ptr);
+        found = std::make_unique<cpu::NeighborSearch<T>>(structures, options);
+        found->count(row_ptr);
     }
     out.allocate(quantities, std::get<0>(widths), std::get<1>(widths));
     {
         py::gil_scoped_release release;
-        search->fill(row_ptr, out.pointers);
-        search.reset();
+        found->fill(row_ptr, out.pointers);
+        found.reset();
     }
     return py::tuple(out.arrays);
+}
+
+template <class T>
+py::tuple neighbors(const std::string& quantities, const Array<T>& positions, const Array<T>& cells,
+                    const Array<bool>& pbc, const Array<std::int64_t>& first, const Options& options,
+                    const Widths& widths) {
+    Input<T> input{positions, cells, pbc, first};
+    return search(quantities, input, options_of<T>(options), widths);
+}
+
+// Of one structure. `kinds` (N) with a `table` of cutoffs (K, K); or without kinds the radii (N) in its place.
+template <class T>
+py::tuple neighbors_by_pair(const std::string& quantities, const Array<T>& positions, const Array<T>& cell,
+                            const Array<bool>& pbc, const Options& options, const Array<std::int32_t>& kinds,
+                            const Array<double>& table) {
+    Input<T> input{positions, cell, pbc, Array<std::int64_t>(py::ssize_t{0})};
+    NeighborOptions<T> with_pairs = options_of<T>(options);
+    require_shape(positions, "positions", {-1, 3});
+    const py::ssize_t n_atoms = positions.shape(0);
+    if (table.ndim() == 2) {
+        require_shape(kinds, "kinds", {n_atoms});
+        require_shape(table, "table", {table.shape(0), table.shape(0)});
+        for (py::ssize_t i = 0; i < n_atoms; ++i)
+            if (kinds.at(i) < 0 || kinds.at(i) >= table.shape(0))
+                throw std::invalid_argument("expected kinds below " + std::to_string(table.shape(0)));
+        with_pairs.pairs = {nullptr, kinds.data(), table.data(), table.shape(0)};
+    } else {
+        require_shape(table, "radii", {n_atoms});
+        with_pairs.pairs.radii = table.data();
+    }
+    return search(quantities, input, with_pairs, {8, 8});
 }
 
 // Row pointers, receivers, senders, shifts, vectors and distances.
@@ -187,6 +216,9 @@ void bind_for(py::module_& m) {
     m.def("neighbors", &neighbors<T>, py::arg("quantities"), py::arg("positions").noconvert(),
           py::arg("cells").noconvert(), py::arg("pbc").noconvert(), py::arg("first").noconvert(), py::arg("options"),
           py::arg("widths"));
+    m.def("neighbors_by_pair", &neighbors_by_pair<T>, py::arg("quantities"), py::arg("positions").noconvert(),
+          py::arg("cell").noconvert(), py::arg("pbc").noconvert(), py::arg("options"), py::arg("kinds").noconvert(),
+          py::arg("table").noconvert());
     m.def("edges_within", &edges_within<T>, py::arg("positions").noconvert(), py::arg("cell").noconvert(),
           py::arg("pbc").noconvert(), py::arg("cutoff"), py::arg("row_ptr"), py::arg("senders"), py::arg("shifts"),
           py::arg("n_threads"));

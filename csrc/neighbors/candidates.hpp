@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "neighbors/bins.hpp"
+#include "neighbors/math.hpp"
 
 namespace mdgnn::cpu {
 
@@ -45,6 +46,15 @@ struct Candidates {
 
     std::int64_t size() const { return static_cast<std::int64_t>(j.size()); }
 };
+
+// Of the vector from r_i to candidate k, as an edge would have it.
+template <class T>
+T square_to(const Candidates<T>& c, std::int64_t k, const T* ri) {
+    const T *rj = c.places[k].r, *offset = c.moves[c.move[k]].offset;
+    T d[3];
+    for (int a = 0; a < 3; ++a) d[a] = (rj[a] - ri[a]) + offset[a];
+    return squared(d[0], d[1], d[2]);
+}
 
 // Fills everything but moves: what lies near the box around the bin's atoms, sorted by (j, S).
 template <class T>

@@ -96,16 +96,32 @@ void NeighborSearch<T>::each_row(Row&& row) const {
 
 // In a half list only what follows (i, 0) counts: the order is that of (j, S).
 template <class T>
-std::int64_t NeighborSearch<T>::select_edges(const Candidates<T>& c, std::int64_t self, std::uint32_t* found) const {
-    return select(c, self, limit_, options_.half ? self : 0, options_.self_interaction ? -1 : self, found);
+std::int64_t NeighborSearch<T>::select_edges(Candidates<T>& c, std::int64_t i, std::int64_t self, bool wanted) const {
+    const bool by_pair(options_.pairs);
+    std::uint32_t* const found = wanted || by_pair ? c.matches.data() : nullptr;
+    const std::int64_t n =
+        select(c, self, limit_, options_.half ? self : 0, options_.self_interaction ? -1 : self, found);
+    return by_pair ? keep_pairs(c, i, self, n) : n;
+}
+
+// Of the first n matches those below the cutoffs of their pairs.
+template <class T>
+std::int64_t NeighborSearch<T>::keep_pairs(Candidates<T>& c, std::int64_t i, std::int64_t self, std::int64_t n) const {
+    std::int64_t kept = 0;
+    for (std::int64_t m = 0; m < n; ++m) {
+        const std::uint32_t k = c.matches[m];
+        const T distance = std::sqrt(square_to(c, k, c.places[self].r));
+        c.matches[kept] = k;
+        kept += distance < static_cast<T>(options_.pairs.of(i, c.j[k]));
+    }
+    return kept;
 }
 
 template <class T>
 void NeighborSearch<T>::count(std::int64_t* row_ptr) const {
     row_ptr[0] = 0;
-    each_row([&](const Candidates<T>& c, std::int64_t i, std::int64_t self) {
-        row_ptr[i + 1] = select_edges(c, self, nullptr);
-    });
+    each_row(
+        [&](Candidates<T>& c, std::int64_t i, std::int64_t self) { row_ptr[i + 1] = select_edges(c, i, self, false); });
     for (std::int64_t i = 0; i < structures_.positions.rows; ++i) row_ptr[i + 1] += row_ptr[i];
 }
 
@@ -113,7 +129,7 @@ template <class T>
 void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& out) const {
     const Writer<T> write = choose_writer(out);
     each_row([&](Candidates<T>& c, std::int64_t i, std::int64_t self) {
-        const std::int64_t n = select_edges(c, self, c.matches.data());
+        const std::int64_t n = select_edges(c, i, self, true);
         if (n != row_ptr[i + 1] - row_ptr[i])
             throw std::runtime_error("positions or cell changed while their neighbours were searched");
         write(c, i, c.places[self].r, n, from_edge(out, row_ptr[i]));

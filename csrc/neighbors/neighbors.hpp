@@ -36,12 +36,26 @@ struct Structures {
     }
 };
 
+// Cutoffs that differ between pairs of atoms: the sum of two radii, or by kinds of atoms.
+struct PairCutoffs {
+    const double* radii = nullptr;        // (N)
+    const std::int32_t* kinds = nullptr;  // (N), where there are no radii
+    const double* table = nullptr;        // (n_kinds, n_kinds)
+    std::int64_t n_kinds = 0;
+
+    explicit operator bool() const { return radii || kinds; }
+    double of(std::int64_t i, std::int64_t j) const {
+        return radii ? radii[i] + radii[j] : table[kinds[i] * n_kinds + kinds[j]];
+    }
+};
+
 template <class T>
 struct NeighborOptions {
     T cutoff = 0;                   // may be infinite when no axis is periodic
     bool self_interaction = false;  // adds (i, i, 0)
     bool half = false;
     int n_threads = 1;
+    PairCutoffs pairs = {};  // none above the cutoff
 };
 
 // Where edges are written, from row_ptr[i] on for row i. What is null is not written; of each pair of index types the
@@ -86,7 +100,9 @@ class NeighborSearch {
     // Calls row(candidates, i, the candidate that is atom i itself) for every atom, on several threads.
     template <class Row>
     void each_row(Row&& row) const;
-    std::int64_t select_edges(const Candidates<T>& c, std::int64_t self, std::uint32_t* found) const;
+    // How many of the candidates are neighbours of atom i; which, in c.matches if that is `wanted`.
+    std::int64_t select_edges(Candidates<T>& c, std::int64_t i, std::int64_t self, bool wanted) const;
+    std::int64_t keep_pairs(Candidates<T>& c, std::int64_t i, std::int64_t self, std::int64_t n) const;
 
     Structures<T> structures_;
     NeighborOptions<T> options_;

@@ -18,14 +18,6 @@
 namespace mdgnn::cpu {
 namespace {
 
-template <class T>
-bool is_edge(const Candidates<T>& c, std::int64_t k, const T* ri, T limit) {
-    const T *rj = c.places[k].r, *offset = c.moves[c.move[k]].offset;
-    T d[3];
-    for (int a = 0; a < 3; ++a) d[a] = (rj[a] - ri[a]) + offset[a];
-    return squared(d[0], d[1], d[2]) <= limit;
-}
-
 // What the loops see of Candidates: they are compiled for several instruction sets, which templates cannot be.
 struct Rough {
     const float *x, *y, *z;
@@ -110,7 +102,7 @@ std::int64_t select(const Candidates<T>& c, std::int64_t self, T limit, std::int
     const Rough rough{c.x.data(), c.y.data(), c.z.data(), first, c.size(), {c.x[self], c.y[self], c.z[self]},
                       c.inside,   c.outside};
     const T* const ri = c.places[self].r;
-    const auto decide = [&](std::int64_t k) { return is_edge(c, k, ri, limit); };
+    const auto decide = [&](std::int64_t k) { return square_to(c, k, ri) <= limit; };
 #ifdef MDGNN_AVX512
     if (has_avx512()) return select_avx512(rough, skip, found, decide);
 #endif
