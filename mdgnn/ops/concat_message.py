@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mdgnn import _C
+from mdgnn.ops.checks import check_arrays, check_edges
 from mdgnn.ops.csr import Rows, address
 from mdgnn.ops.scatter_add import scatter_add
 from mdgnn.ops.silu import silu
@@ -82,23 +83,15 @@ def concat_message(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, w
 def _check(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, weight: Tensor | None) -> None:
     if edge_part.ndim != 2 or rows.index is None:
         raise ValueError(f"expected edge_part of shape (E, H) and rows with an index, got {tuple(edge_part.shape)}")
-    dtype, device, n_edges, width = edge_part.dtype, rows.row_ptr.device, rows.index_size, edge_part.shape[-1]
-    for name, array, shape in (
+    n_edges, width = rows.index_size, edge_part.shape[1]
+    check_arrays(
+        edge_part.dtype,
+        rows.row_ptr.device,
         ("edge_part", edge_part, (n_edges, width)),
         ("ends", ends, (rows.n_rows, 2 * width)),
         ("weight", weight, (n_edges,)),
-    ):
-        if array is not None and (array.shape != shape or array.dtype != dtype or array.device != device):
-            raise ValueError(
-                f"expected {name} of shape {shape} {dtype} on {device}, "
-                f"got {tuple(array.shape)} {array.dtype} on {array.device}"
-            )
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"expected edge_part in float32 or float64, got {dtype}")
-    if columns.index_size != n_edges or columns.n_rows != rows.n_rows or rows.edge is not None:
-        raise ValueError("expected rows and columns with an index of the same edges, in the order of the receivers")
-    if device.type == "cpu" and (rows.n_values > rows.n_rows or columns.n_values > n_edges):
-        raise ValueError(f"expected senders below {rows.n_rows} and edges below {n_edges}")
+    )
+    check_edges(rows, columns)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------
