@@ -92,3 +92,30 @@ def scatter_add_double_backward(
 def silu(itemsize: int, n: int, x: int, y: int, n_threads: int) -> None: ...
 def silu_backward(itemsize: int, n: int, grad: int, x: int, out: int, n_threads: int) -> None: ...
 def silu_double_backward(itemsize: int, n: int, a: int, grad: int, x: int, out: int, n_threads: int) -> None: ...
+def cfconv(op: tuple[Any, ...], out: Matrix, n_threads: int) -> None: ...
+def cfconv_backward(
+    op: tuple[Any, ...], grad: Matrix, grad_x: Matrix, grad_r: int, grad_knots: int, n_threads: int
+) -> None: ...
+def cfconv_double_backward(
+    op: tuple[Any, ...],
+    grad: Matrix,
+    grad2_x: Matrix,
+    grad2_r: int,
+    out_grad: Matrix,
+    out_x: Matrix,
+    out_r: int,
+    out_knots: int,
+    n_threads: int,
+) -> None: ...
+def painn_message(op: tuple[Any, ...], out: tuple[Matrix, Matrix], n_threads: int) -> None: ...
+def painn_message_backward(
+    op: tuple[Any, ...], grad: tuple[Matrix, Matrix], out: tuple[Matrix, Matrix, int, int, int], n_threads: int
+) -> None: ...
+def painn_message_double_backward(
+    op: tuple[Any, ...],
+    grad: tuple[Matrix, Matrix],
+    grad2: tuple[Matrix, Matrix, int, int, int],
+    out_grad: tuple[Matrix, Matrix],
+    out: tuple[Matrix, Matrix, int, int, int],
+    n_threads: int,
+) -> None: ...

@@ -90,6 +90,13 @@ class Graph:
         return Rows(rows.row_ptr, rows.index)
 
     @cached_property
+    def sent(self) -> Rows:
+        """Row j gathers from arrays with a row per atom: the receivers of the edges that atom j sends, as `by_sender`."""
+        edges = self.by_sender.index
+        assert edges is not None
+        return Rows(self.by_sender.row_ptr, self.receivers[edges], edges)
+
+    @cached_property
     def padded(self) -> "Graph":
         """The graph with isolated atoms added up to a multiple of 16, for fewer than 128 atoms.
 

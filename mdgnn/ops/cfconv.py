@@ -3,21 +3,30 @@
 ``out[i] = sum_k x[sender(k)] * f(r[k])`` over the edges k of receiver i, with the table's f.
 
 Schuett et al., J. Chem. Phys. 148, 241722 (2018), equation 5.
+
+Nothing of size edges x features is stored: forward, backward and double backward interpolate the filter anew. A third
+derivative is refused. The kernels are the CPU's; CUDA takes the reference.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdgnn.ops.checks import check_arrays, check_edges
-from mdgnn.ops.csr import Rows
-from mdgnn.ops.radial_filter import RadialTable, check_table, radial_filter
+from mdgnn import _C
+from mdgnn.ops.checks import check_arrays, check_both_orders
+from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like, plus
+from mdgnn.ops.radial_filter import RadialTable, check_table, radial_filter, table_address
 from mdgnn.ops.scatter_add import scatter_add
+from mdgnn.threads import get_num_threads
 
 
 def reference(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) -> Tensor:
     """The specification, differentiable as often as `scatter_add` is; memory grows with edges x features."""
     one_each = torch.arange(r.shape[0] + 1, device=r.device)
-    x_j = scatter_add(x, Rows(one_each, rows.index), columns=columns)
+    x_j = scatter_add(x, Rows(one_each, rows.index), columns=Rows(columns.row_ptr, columns.edge))
     return scatter_add(x_j * radial_filter(table, r), Rows(rows.row_ptr))
 
 
@@ -35,11 +44,11 @@ def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) 
     rows : Rows
         The edges of each receiver; the index holds their senders.
     columns : Rows
-        The edges of each sender; the index holds the numbers of the edges.
+        The edges of each sender; the index holds their receivers, `edge` their numbers.
 
     Returns
     -------
-    (N, C)
+    (N, C), differentiable twice with respect to x, the table's knots and r
 
     Raises
     ------
@@ -48,7 +57,66 @@ def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) 
     """
     if not torch.compiler.is_compiling():
         check_table(table, r)
-        check_edges(rows, columns)
+        check_both_orders(rows, columns)
         n_channels = table.knots.shape[2]
         check_arrays(r.dtype, rows.row_ptr.device, ("x", x, (rows.n_rows, n_channels)), ("r", r, (rows.index_size,)))
-    return reference(x, table, r, rows, columns)
+    if x.device.type != "cpu":
+        return reference(x, table, r, rows, columns)
+    out: Tensor
+    (out,) = _ladder(Neighbourhood(rows, columns, table.cutoff), x, table.knots, r)
+    return out
+
+
+# --- the kernels: inputs are x, knots, r; there is one output --------------------------------------------------------
+
+
+def _op(hood: Neighbourhood, x: Tensor, knots: Tensor, r: Tensor) -> Any:
+    table = table_address(knots, hood.cutoff)
+    return x.element_size(), hood.rows.addresses, hood.columns.addresses, _matrix(x), table, address(r)
+
+
+def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if tensor is None else (address(tensor), *tensor.shape)
+
+
+def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
+    """The sums (N, C); no graph is recorded."""
+    x, knots, r = contiguous(inputs)
+    out = x.new_empty(hood.rows.n_rows, x.shape[1])
+    _C.cfconv(_op(hood, x, knots, r), _matrix(out), get_num_threads())
+    return [out]
+
+
+def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]) -> Optionals:
+    """The derivatives for x, knots and r, as `wanted`; no graph is recorded."""
+    (grad,), (x, knots, r) = contiguous(grads), contiguous(inputs)
+    by_x, by_knots, by_r = found = empty_like((x, knots, r), wanted)
+    outs = (_matrix(by_x), address(by_r), address(by_knots))
+    _C.cfconv_backward(_op(hood, x, knots, r), _matrix(grad), *outs, get_num_threads())
+    return found
+
+
+def double_backward(
+    hood: Neighbourhood, grad2: Optionals, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]
+) -> Optionals:
+    """The derivative of ``<grad2, backward(grad, ...)>`` for grad, x, knots and r, as `wanted`."""
+    (grad,), (x, knots, r), (grad2_x, grad2_knots, grad2_r) = contiguous(grads), contiguous(inputs), contiguous(grad2)
+    out_grad, out_x, out_knots, out_r = found = empty_like((grad, x, knots, r), wanted)
+    given = (_matrix(grad), _matrix(grad2_x), address(grad2_r))
+    outs = (_matrix(out_grad), _matrix(out_x), address(out_r), address(out_knots))
+    if grad2_x is None and grad2_r is None:
+        found = [None if t is None else t.zero_() for t in found]
+    else:
+        _C.cfconv_double_backward(_op(hood, x, knots, r), *given, *outs, get_num_threads())
+    if grad2_knots is not None:  # everything is linear in the knots: what multiplies their gradient takes their place
+        replaced = (x, grad2_knots, r)
+        more = (*forward(hood, replaced), *backward(hood, (grad,), replaced, (wanted[1], False, wanted[3])))
+        found = plus(found, more)
+    return found
+
+
+def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
+    return [(n_rows, inputs[0].shape[1])]
+
+
+_ladder = Ladder(Op("cfconv", ("x", "knots", "r"), _shapes, forward, backward, double_backward))

@@ -1,4 +1,4 @@
-"""Checks that several operations share; what they find wrong becomes one sentence."""
+"""Checks that several operations share, where what is wrong becomes one sentence; and how kernels see tensors."""
 
 import torch
 from torch import Tensor
@@ -30,3 +30,14 @@ def check_edges(rows: Rows, columns: Rows) -> None:
         raise ValueError("expected rows and columns with an index of the same edges, in the order of the receivers")
     if rows.row_ptr.device.type == "cpu" and (rows.n_values > rows.n_rows or columns.n_values > n_edges):
         raise ValueError(f"expected senders below {rows.n_rows} and edges below {n_edges}")
+
+
+def check_both_orders(rows: Rows, columns: Rows) -> None:
+    """Raise ValueError unless `rows` (senders) and `columns` (receivers, edges) can be two orders of the same edges."""
+    n_edges = rows.index_size
+    if n_edges < 0 or columns.index_size != n_edges or columns.edge is None or rows.edge is not None:
+        raise ValueError("expected rows with senders, and columns with receivers and edges, of the same edges")
+    if columns.n_rows != rows.n_rows:
+        raise ValueError(f"expected as many columns as rows, {rows.n_rows}, got {columns.n_rows}")
+    if rows.row_ptr.device.type == "cpu" and max(rows.n_values, columns.n_values) > rows.n_rows:
+        raise ValueError(f"expected senders and receivers below {rows.n_rows}")

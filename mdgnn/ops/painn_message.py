@@ -5,15 +5,24 @@ With w = f(r[k]) * x[j], split into three blocks (a, b, c) of F columns, summed 
     ds[i] = sum_k a,   dv[i] = sum_k (unit[k] outer b + v[j] * c)
 
 Schuett, Unke and Gastegger, ICML 2021, equations 7 and 8.
+
+Nothing of size edges x features is stored: forward, backward and double backward interpolate the filter anew. A third
+derivative is refused. The kernels are the CPU's; CUDA takes the reference.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdgnn.ops.checks import check_arrays, check_edges
-from mdgnn.ops.csr import Rows
-from mdgnn.ops.radial_filter import RadialTable, check_table, radial_filter
+from mdgnn import _C
+from mdgnn.ops.checks import check_arrays, check_both_orders
+from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like, plus
+from mdgnn.ops.radial_filter import RadialTable, check_table, radial_filter, table_address
 from mdgnn.ops.scatter_add import scatter_add
+from mdgnn.threads import get_num_threads
 
 
 def reference(
@@ -22,9 +31,10 @@ def reference(
     """The specification, differentiable as often as `scatter_add` is; memory grows with edges x features."""
     n_edges, width = r.shape[0], v.shape[2]
     by_edge = Rows(torch.arange(n_edges + 1, device=r.device), rows.index)
-    x_j = scatter_add(x, by_edge, columns=columns)
-    v_j = scatter_add(v.flatten(1), by_edge, columns=columns).view(n_edges, 3, width)
-    a, b, c = (radial_filter(table, r) * x_j).split(width, dim=1)
+    edges = Rows(columns.row_ptr, columns.edge)
+    x_j = scatter_add(x, by_edge, columns=edges)
+    v_j = scatter_add(v.flatten(1), by_edge, columns=edges).view(n_edges, 3, width)
+    a, b, c = (radial_filter(table, r) * x_j).split([width] * 3, dim=1)
     message = unit[:, :, None] * b[:, None] + v_j * c[:, None]
     by_receiver = Rows(rows.row_ptr)
     return scatter_add(a, by_receiver), scatter_add(message.flatten(1), by_receiver).view(v.shape)
@@ -50,12 +60,13 @@ def painn_message(
     rows : Rows
         The edges of each receiver; the index holds their senders.
     columns : Rows
-        The edges of each sender; the index holds the numbers of the edges.
+        The edges of each sender; the index holds their receivers, `edge` their numbers.
 
     Returns
     -------
     ds : (N, F)
     dv : (N, 3, F)
+        Both are differentiable twice with respect to x, v, the table's knots, r and unit, each taken as independent.
 
     Raises
     ------
@@ -64,7 +75,7 @@ def painn_message(
     """
     if not torch.compiler.is_compiling():
         check_table(table, r)
-        check_edges(rows, columns)
+        check_both_orders(rows, columns)
         n_atoms, n_edges, width = rows.n_rows, rows.index_size, v.shape[-1]
         check_arrays(
             r.dtype,
@@ -75,4 +86,76 @@ def painn_message(
             ("r", r, (n_edges,)),
             ("unit", unit, (n_edges, 3)),
         )
-    return reference(x, v, table, r, unit, rows, columns)
+    if x.device.type != "cpu":
+        return reference(x, v, table, r, unit, rows, columns)
+    out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), x, v, table.knots, r, unit)
+    return out
+
+
+# --- the kernels: inputs are x, v, knots, r, unit; outputs ds, dv ----------------------------------------------------
+
+
+def _op(hood: Neighbourhood, x: Tensor, v: Tensor, knots: Tensor, r: Tensor, unit: Tensor) -> Any:
+    edges = (hood.rows.addresses, hood.columns.addresses)
+    table = table_address(knots, hood.cutoff)
+    return x.element_size(), *edges, _matrix(x), _matrix(v), table, address(r), address(unit)
+
+
+def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
+    """A row for each atom; components and features in one."""
+    return (0, 0, 0) if tensor is None else (address(tensor), tensor.shape[0], tensor.shape[1:].numel())
+
+
+def _gradients(x: Tensor | None, v: Tensor | None, knots: Tensor | None, r: Tensor | None, unit: Tensor | None) -> Any:
+    return _matrix(x), _matrix(v), address(knots), address(r), address(unit)
+
+
+def _pairs(wanted: Sequence[bool]) -> list[bool]:
+    """x and v come together, and r and unit."""
+    x, v, knots, r, unit = wanted
+    return [x or v, x or v, knots, r or unit, r or unit]
+
+
+def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
+    """The sums ds (N, F) and dv (N, 3, F); no graph is recorded."""
+    x, v, knots, r, unit = contiguous(inputs)
+    ds, dv = v.new_empty(v.shape[0], v.shape[2]), torch.empty_like(v)
+    _C.painn_message(_op(hood, x, v, knots, r, unit), (_matrix(ds), _matrix(dv)), get_num_threads())
+    return [ds, dv]
+
+
+def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]) -> Optionals:
+    """The derivatives for the inputs, as `wanted`; no graph is recorded."""
+    (ds, dv), inputs = contiguous(grads), contiguous(inputs)
+    found = empty_like(inputs, _pairs(wanted))
+    grad = (_matrix(ds), _matrix(dv))
+    _C.painn_message_backward(_op(hood, *inputs), grad, _gradients(*found), get_num_threads())
+    return [t if w else None for t, w in zip(found, wanted, strict=True)]
+
+
+def double_backward(
+    hood: Neighbourhood, grad2: Optionals, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]
+) -> Optionals:
+    """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `wanted`."""
+    (ds, dv), inputs, grad2 = contiguous(grads), contiguous(inputs), contiguous(grad2)
+    outs = empty_like((ds, dv), [wanted[0] or wanted[1]] * 2)
+    found = [*outs, *empty_like(inputs, _pairs(wanted[2:]))]
+    x, v, knots, r, unit = inputs
+    factors = [torch.zeros_like(t) if g is None else g for g, t in zip(grad2, inputs, strict=True)]
+    grad, out_grad = (_matrix(ds), _matrix(dv)), (_matrix(outs[0]), _matrix(outs[1]))
+    given = (_op(hood, *inputs), grad, _gradients(factors[0], factors[1], None, *factors[3:]))
+    _C.painn_message_double_backward(*given, out_grad, _gradients(*found[2:]), get_num_threads())
+    if grad2[2] is not None:  # everything is linear in the knots: what multiplies their gradient takes their place
+        replaced = (x, v, grad2[2], r, unit)
+        more = (wanted[2], wanted[3], False, wanted[5], wanted[6])
+        found = plus(found, (*forward(hood, replaced), *backward(hood, (ds, dv), replaced, more)))
+    return [t if w else None for t, w in zip(found, wanted, strict=True)]
+
+
+def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
+    width = inputs[1].shape[2]
+    return [(n_rows, width), (n_rows, 3, width)]
+
+
+_INPUTS = ("x", "v", "knots", "r", "unit")
+_ladder = Ladder(Op("painn_message", _INPUTS, _shapes, forward, backward, double_backward), n_outputs=2)

@@ -100,3 +100,8 @@ def check_table(table: RadialTable, r: Tensor) -> None:
             f"got {tuple(knots.shape)} and {cutoff}"
         )
     check_arrays(knots.dtype, knots.device, ("r", r, (r.numel(),)))
+
+
+def table_address(knots: Tensor, cutoff: float) -> tuple[int, int, int, float]:
+    """What a kernel takes of a contiguous table."""
+    return knots.data_ptr(), knots.shape[0], knots.shape[2], cutoff

@@ -1,0 +1,48 @@
+#include "core/bind.hpp"
+
+#include "cfconv/cfconv.hpp"
+#include "radial_filter/bind.hpp"
+
+namespace py = pybind11;
+
+namespace mdgnn {
+namespace {
+
+// itemsize; then CfConv
+using OpTuple = std::tuple<int, RowsTuple, RowsTuple, MatrixTuple, TableTuple, Address>;
+
+template <class T>
+CfConv<T> cfconv_of(const OpTuple& t) {
+    return {rows(std::get<1>(t)), rows(std::get<2>(t)), matrix<const T>(std::get<3>(t)), table<T>(std::get<4>(t)),
+            pointer<const T>(std::get<5>(t))};
+}
+
+}  // namespace
+
+void bind_cfconv(py::module_& m) {
+    m.def("cfconv", [](const OpTuple& op, const MatrixTuple& out, int n_threads) {
+        py::gil_scoped_release release;
+        dispatch_float(std::get<0>(op),
+                       [&]<class T>(T) { cpu::cfconv<T>(cfconv_of<T>(op), matrix<T>(out), {n_threads}); });
+    });
+    m.def("cfconv_backward", [](const OpTuple& op, const MatrixTuple& grad, const MatrixTuple& grad_x, Address grad_r,
+                                Address grad_knots, int n_threads) {
+        py::gil_scoped_release release;
+        dispatch_float(std::get<0>(op), [&]<class T>(T) {
+            cpu::cfconv_backward<T>(cfconv_of<T>(op), matrix<const T>(grad), matrix<T>(grad_x), pointer<T>(grad_r),
+                                    pointer<T>(grad_knots), {n_threads});
+        });
+    });
+    m.def("cfconv_double_backward",
+          [](const OpTuple& op, const MatrixTuple& grad, const MatrixTuple& grad2_x, Address grad2_r,
+             const MatrixTuple& out_grad, const MatrixTuple& out_x, Address out_r, Address out_knots, int n_threads) {
+              py::gil_scoped_release release;
+              dispatch_float(std::get<0>(op), [&]<class T>(T) {
+                  cpu::cfconv_double_backward<T>(cfconv_of<T>(op), matrix<const T>(grad), matrix<const T>(grad2_x),
+                                                 pointer<const T>(grad2_r), matrix<T>(out_grad), matrix<T>(out_x),
+                                                 pointer<T>(out_r), pointer<T>(out_knots), {n_threads});
+              });
+          });
+}
+
+}  // namespace mdgnn

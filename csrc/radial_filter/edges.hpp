@@ -1,0 +1,113 @@
+// The edges of one row with their places in a table, worked out before the loops over features.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "core/thread_pool.hpp"
+#include "core/vectors.hpp"
+#include "core/view.hpp"
+#include "radial_filter/math.hpp"
+
+namespace mdgnn::cpu {
+
+template <class T>
+struct FilterEdge {
+    const T* knots = nullptr;  // of the interval: value, slope, value, slope, `width` numbers each
+    std::int64_t other = 0;    // the atom at the other end
+    std::int64_t edge = 0;
+    T t = 0;
+};
+
+// Those edges of row i that are shorter than the cutoff, in order. The memory is reused.
+template <class T>
+inline __attribute__((always_inline)) void filter_edges(const Rows& rows, const RadialTable<T>& given, const T* r,
+                                                        std::int64_t i, std::vector<FilterEdge<T>>& found) {
+    const RadialTable<T> table = given;  // a copy stays in registers while edges are written
+    const std::int64_t begin = rows.row_ptr[i], end = rows.row_ptr[i + 1];
+    const std::int64_t *const edges = rows.edge, *const others = rows.index;
+    found.resize(static_cast<std::size_t>(end - begin));
+    FilterEdge<T>* e = found.data();
+    for (std::int64_t k = begin; k < end; ++k) {
+        const std::int64_t edge = edges ? edges[k] : k;
+        const T distance = r[edge];
+        if (!(distance < table.cutoff)) continue;
+        T t;
+        const std::int64_t g = knot_below(table, distance, t);
+        *e++ = {table.knots + 2 * table.width * g, others[k], edge, t};
+    }
+    found.resize(static_cast<std::size_t>(e - found.data()));
+}
+
+// The filter, or a derivative of it, for one feature or a vector of them; `at` points into the table.
+template <class V, class T>
+inline __attribute__((always_inline)) void interpolate(const HermiteWeights<T>& w, const T* at, std::int64_t width,
+                                                       V& filter) {
+    V a, b, c, d;
+    load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
+    filter = (a * w.at[0] + b * w.at[1]) + (c * w.at[2] + d * w.at[3]);
+}
+
+// Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first the widest, at last single
+// numbers. Sums of a piece then fit into registers.
+template <class T, int kMost, class Body>
+inline __attribute__((always_inline)) void each_piece(std::int64_t width, Body&& body) {
+    using V = typename Wide<T>::type;
+    constexpr std::int64_t n = Wide<T>::n;
+    std::int64_t f = 0;
+    if constexpr (kMost > 1)
+        for (; f + kMost * n <= width; f += kMost * n) body.template operator()<V, kMost>(f);
+    for (; f + n <= width; f += n) body.template operator()<V, 1>(f);
+    for (; f < width; ++f) body.template operator()<T, 1>(f);
+}
+
+// Sums over features: `add(sums, f)` adds those from f on, a vector of them or one. Lanes are combined in a fixed
+// order.
+template <class T, int kSums, class Add>
+inline __attribute__((always_inline)) void sum_pieces(std::int64_t width, Add&& add, T* sums) {
+    using V = typename Wide<T>::type;
+    constexpr std::int64_t n = Wide<T>::n;
+    V lanes[kSums] = {};
+    std::int64_t f = 0;
+    for (; f + n <= width; f += n) add(lanes, f);
+    T rest[kSums] = {}, parts[n];
+    for (; f < width; ++f) add(rest, f);
+    for (int m = 0; m < kSums; ++m) {
+        store(lanes[m], parts);
+        for (std::int64_t half = n / 2; half > 0; half /= 2)
+            for (std::int64_t l = 0; l < half; ++l) parts[l] += parts[l + half];
+        sums[m] = parts[0] + rest[m];
+    }
+}
+
+// Rows per piece of work, so that waking a thread pays.
+inline std::int64_t filter_grain(const Rows& rows, std::int64_t width) {
+    const std::int64_t edges = rows.n_rows > 0 ? rows.row_ptr[rows.n_rows] : 0;
+    return 32768 / ((edges / (rows.n_rows + 1) + 1) * (width + 16)) + 1;
+}
+
+// out = sum of body(sum, first row, last row) over blocks of rows, each with a sum of `size` numbers of its own. Blocks
+// depend on the number of edges alone, and are added in order: the same bits for any number of threads.
+template <class T, class Body>
+void sum_over_blocks(const Rows& rows, std::int64_t size, T* out, const Context& context, Body&& body) {
+    const std::int64_t n_edges = rows.n_rows > 0 ? rows.row_ptr[rows.n_rows] : 0;
+    const std::int64_t n_blocks = std::clamp<std::int64_t>(n_edges / 4096, 1, 16);
+    std::vector<std::int64_t> first(static_cast<std::size_t>(n_blocks) + 1, rows.n_rows);
+    for (std::int64_t b = 0; b < n_blocks; ++b)
+        first[b] = std::lower_bound(rows.row_ptr, rows.row_ptr + rows.n_rows, b * n_edges / n_blocks) - rows.row_ptr;
+    first[0] = 0;
+    std::vector<T> sums(static_cast<std::size_t>((n_blocks - 1) * size), T(0));
+    std::fill(out, out + size, T(0));
+    parallel_for(n_blocks, 1, context.n_threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t b = begin; b < end; ++b)
+            body(b == 0 ? out : sums.data() + (b - 1) * size, first[b], first[b + 1]);
+    });
+    parallel_for(size, 16384, context.n_threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t b = 1; b < n_blocks; ++b)
+            for (std::int64_t k = begin; k < end; ++k) out[k] += sums[static_cast<std::size_t>((b - 1) * size + k)];
+    });
+}
+
+}  // namespace mdgnn::cpu
