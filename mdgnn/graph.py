@@ -91,7 +91,7 @@ class Graph:
 
     @cached_property
     def sent(self) -> Rows:
-        """Row j gathers from arrays with a row per atom: the receivers of the edges that atom j sends, as `by_sender`."""
+        """Row j gathers from arrays with a row per atom: the receivers of the edges that atom j sends."""
         edges = self.by_sender.index
         assert edges is not None
         return Rows(self.by_sender.row_ptr, self.receivers[edges], edges)

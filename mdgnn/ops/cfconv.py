@@ -102,12 +102,12 @@ def double_backward(
     """The derivative of ``<grad2, backward(grad, ...)>`` for grad, x, knots and r, as `wanted`."""
     (grad,), (x, knots, r), (grad2_x, grad2_knots, grad2_r) = contiguous(grads), contiguous(inputs), contiguous(grad2)
     out_grad, out_x, out_knots, out_r = found = empty_like((grad, x, knots, r), wanted)
-    given = (_matrix(grad), _matrix(grad2_x), address(grad2_r))
-    outs = (_matrix(out_grad), _matrix(out_x), address(out_r), address(out_knots))
+    given = (_op(hood, x, knots, r), _matrix(grad), _matrix(grad2_x), address(grad2_r))
     if grad2_x is None and grad2_r is None:
         found = [None if t is None else t.zero_() for t in found]
     else:
-        _C.cfconv_double_backward(_op(hood, x, knots, r), *given, *outs, get_num_threads())
+        outs = (_matrix(out_x), address(out_r), address(out_knots))
+        _C.cfconv_double_backward(*given, _matrix(out_grad), *outs, get_num_threads())
     if grad2_knots is not None:  # everything is linear in the knots: what multiplies their gradient takes their place
         replaced = (x, grad2_knots, r)
         more = (*forward(hood, replaced), *backward(hood, (grad,), replaced, (wanted[1], False, wanted[3])))

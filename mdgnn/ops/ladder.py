@@ -29,8 +29,8 @@ class Op(NamedTuple):
     """What an op consists of; tensors come and go in the order of `inputs`.
 
     forward(hood, inputs) -> outputs. backward(hood, grads, inputs, wanted) -> a derivative for each input, or None.
-    double_backward(hood, grad2, grads, inputs, wanted) -> the derivative of <grad2, backward(...)> for each of grads and
-    each of inputs, or None; grad2 has one entry an input, None where nothing multiplies it. shapes(n_rows, inputs) are
+    double_backward(hood, grad2, grads, inputs, wanted) -> the derivative of <grad2, backward(...)> for each of grads
+    and of inputs, or None; grad2 has one entry an input, None where nothing multiplies it. shapes(n_rows, inputs) are
     those of the outputs.
     """
 

@@ -140,7 +140,7 @@ def double_backward(
     (ds, dv), inputs, grad2 = contiguous(grads), contiguous(inputs), contiguous(grad2)
     outs = empty_like((ds, dv), [wanted[0] or wanted[1]] * 2)
     found = [*outs, *empty_like(inputs, _pairs(wanted[2:]))]
-    x, v, knots, r, unit = inputs
+    x, v, _, r, unit = inputs
     factors = [torch.zeros_like(t) if g is None else g for g, t in zip(grad2, inputs, strict=True)]
     grad, out_grad = (_matrix(ds), _matrix(dv)), (_matrix(outs[0]), _matrix(outs[1]))
     given = (_op(hood, *inputs), grad, _gradients(factors[0], factors[1], None, *factors[3:]))
