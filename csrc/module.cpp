@@ -4,6 +4,7 @@
 namespace mdgnn {
 void bind_cfconv(pybind11::module_&);
 void bind_concat_message(pybind11::module_&);
+void bind_concat_message_table(pybind11::module_&);
 void bind_csr(pybind11::module_&);
 void bind_edge_basis(pybind11::module_&);
 void bind_forces(pybind11::module_&);
@@ -17,6 +18,7 @@ PYBIND11_MODULE(_C, m) {
     m.doc() = "Compiled kernels of mdgnn for the CPU";
     mdgnn::bind_cfconv(m);
     mdgnn::bind_concat_message(m);
+    mdgnn::bind_concat_message_table(m);
     mdgnn::bind_csr(m);
     mdgnn::bind_edge_basis(m);
     mdgnn::bind_forces(m);

@@ -119,3 +119,15 @@ def painn_message_double_backward(
     out: tuple[Matrix, Matrix, int, int, int],
     n_threads: int,
 ) -> None: ...
+def concat_message_table(op: tuple[Any, ...], out: tuple[Matrix, int], n_threads: int) -> None: ...
+def concat_message_table_backward(
+    op: tuple[Any, ...], grad: tuple[Matrix, int], out: tuple[Matrix, int, int], n_threads: int
+) -> None: ...
+def concat_message_table_double_backward(
+    op: tuple[Any, ...],
+    grad: tuple[Matrix, int],
+    grad2: tuple[Matrix, int, int],
+    out_grad: tuple[Matrix, int],
+    out: tuple[Matrix, int, int],
+    n_threads: int,
+) -> None: ...

@@ -3,6 +3,7 @@
 import mdgnn.ops.scatter_add_operators  # noqa: F401  (registers them)
 from mdgnn.ops.cfconv import cfconv
 from mdgnn.ops.concat_message import add_ends, concat_message
+from mdgnn.ops.concat_message_table import concat_message_table
 from mdgnn.ops.csr import Rows, rows_by
 from mdgnn.ops.edge_basis import edge_basis
 from mdgnn.ops.edges_within import edges_within
@@ -22,6 +23,7 @@ __all__ = [
     "add_ends",
     "cfconv",
     "concat_message",
+    "concat_message_table",
     "edge_basis",
     "edges_within",
     "forces",

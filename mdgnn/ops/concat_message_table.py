@@ -1,0 +1,133 @@
+"""concat_message_table: SimpleGNN's message with the edge's share and the envelope interpolated from a table.
+
+``out[i] = sum_k c(r[k]) silu(ends[j, :H] + ends[i, H:] + f(r[k]))`` and ``s[i] = sum_k c(r[k])`` over the edges k from
+j to receiver i; the table has the H functions f and, as its last column, c.
+
+Nothing of size edges x features is stored: forward, backward and double backward interpolate the table anew. A third
+derivative is refused. The kernels are the CPU's; CUDA takes the reference.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdgnn import _C
+from mdgnn.ops.checks import check_arrays, check_both_orders
+from mdgnn.ops.concat_message import reference as concat_message_reference
+from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like
+from mdgnn.ops.radial_filter import RadialTable, check_table, radial_filter, table_address
+from mdgnn.ops.scatter_add import scatter_add
+from mdgnn.threads import get_num_threads
+
+
+def reference(ends: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) -> tuple[Tensor, Tensor]:
+    """The specification, differentiable as often as `concat_message` is; memory grows with edges x features."""
+    interpolated = radial_filter(table, r)
+    edge_part, envelope = interpolated[:, :-1], interpolated[:, -1]
+    edges = Rows(columns.row_ptr, columns.edge)
+    out = concat_message_reference(edge_part, ends, rows, edges, envelope)
+    return out, scatter_add(envelope[:, None], Rows(rows.row_ptr))
+
+
+def concat_message_table(
+    ends: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows
+) -> tuple[Tensor, Tensor]:
+    """Sum of messages over each receiver's edges, in order, and the sum of their envelopes.
+
+    Parameters
+    ----------
+    ends : (N, 2 H) float32 or float64
+        What a message gets from its ends: columns :H of its sender's row and H: of its receiver's.
+    table : RadialTable
+        H + 1 functions: what a message gets from its edge, then the envelope. Edges at or beyond its cutoff count for
+        nothing.
+    r : (E,)
+        Lengths of the edges, in the order of the receivers.
+    rows : Rows
+        The edges of each receiver; the index holds their senders.
+    columns : Rows
+        The edges of each sender; the index holds their receivers, `edge` their numbers.
+
+    Returns
+    -------
+    out : (N, H)
+    s : (N, 1)
+        Both are differentiable twice with respect to ends, the table's knots and r.
+
+    Raises
+    ------
+    ValueError
+        If a shape, dtype or device does not fit.
+    """
+    if not torch.compiler.is_compiling():
+        check_table(table, r)
+        check_both_orders(rows, columns)
+        width = 2 * (table.knots.shape[2] - 1)
+        check_arrays(r.dtype, rows.row_ptr.device, ("ends", ends, (rows.n_rows, width)), ("r", r, (rows.index_size,)))
+    if ends.device.type != "cpu":
+        return reference(ends, table, r, rows, columns)
+    out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), ends, table.knots, r)
+    return out
+
+
+# --- the kernels: inputs are ends, knots, r; outputs out, s ----------------------------------------------------------
+
+
+def _op(hood: Neighbourhood, ends: Tensor, knots: Tensor, r: Tensor) -> Any:
+    table = table_address(knots, hood.cutoff)
+    return ends.element_size(), hood.rows.addresses, hood.columns.addresses, _matrix(ends), table, address(r)
+
+
+def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if tensor is None else (address(tensor), *tensor.shape)
+
+
+def _gradients(ends: Tensor | None, knots: Tensor | None, r: Tensor | None) -> Any:
+    return _matrix(ends), address(knots), address(r)
+
+
+def _result(out: Tensor | None, s: Tensor | None) -> Any:
+    return _matrix(out), address(s)
+
+
+def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
+    """The sums (N, H) and (N, 1); no graph is recorded."""
+    ends, knots, r = contiguous(inputs)
+    out, s = (ends.new_empty(shape) for shape in _shapes(hood.rows.n_rows, inputs))
+    _C.concat_message_table(_op(hood, ends, knots, r), _result(out, s), get_num_threads())
+    return [out, s]
+
+
+def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]) -> Optionals:
+    """The derivatives for ends, knots and r, as `wanted`; no graph is recorded."""
+    grads, inputs = contiguous(grads), contiguous(inputs)
+    found = empty_like(inputs, wanted)
+    given = (_op(hood, *inputs), _result(*grads))
+    _C.concat_message_table_backward(*given, _gradients(*found), get_num_threads())
+    return found
+
+
+def double_backward(
+    hood: Neighbourhood, grad2: Optionals, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]
+) -> Optionals:
+    """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `wanted`."""
+    grads, (ends, knots, r), (by_ends, by_knots, by_r) = contiguous(grads), contiguous(inputs), contiguous(grad2)
+    by_ends = torch.zeros_like(ends) if by_ends is None else by_ends
+    by_r = torch.zeros_like(r) if by_r is None else by_r
+    out_grads = empty_like(grads, [wanted[0] or wanted[1]] * 2)
+    found = empty_like((ends, knots, r), wanted[2:])
+    given = (_op(hood, ends, knots, r), _result(*grads), _gradients(by_ends, by_knots, by_r))
+    _C.concat_message_table_double_backward(*given, _result(*out_grads), _gradients(*found), get_num_threads())
+    return [*(t if w else None for t, w in zip(out_grads, wanted[:2], strict=True)), *found]
+
+
+def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
+    return [(n_rows, inputs[0].shape[1] // 2), (n_rows, 1)]
+
+
+_ladder = Ladder(
+    Op("concat_message_table", ("ends", "knots", "r"), _shapes, forward, backward, double_backward), n_outputs=2
+)
