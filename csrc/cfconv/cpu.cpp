@@ -35,7 +35,7 @@ struct Term {
 };
 
 template <class T>
-inline __attribute__((always_inline)) Term<T> term_of(const Convolution<T>& c, const FilterEdge<T>& e) {
+MDGNN_INLINE Term<T> term_of(const Convolution<T>& c, const FilterEdge<T>& e) {
     Term<T> t;
     if (c.by_value) t.value = hermite_value(e.t), t.x = c.by_value.row(e.other);
     if (c.by_slope) t.slope = hermite_slope(e.t, c.table.per_unit, c.factor[e.edge]), t.y = c.by_slope.row(e.other);
@@ -43,8 +43,7 @@ inline __attribute__((always_inline)) Term<T> term_of(const Convolution<T>& c, c
 }
 
 template <class T, bool kValue, bool kSlope>
-inline __attribute__((always_inline)) void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t begin,
-                                                    std::int64_t end) {
+MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t begin, std::int64_t end) {
     Scratch<T> edges;
     std::vector<Term<T>> terms;
     const std::int64_t width = out.cols;
@@ -82,8 +81,7 @@ inline __attribute__((always_inline)) void convolve(const Convolution<T>& c, Mat
 
 // out[k] = sum_f g (x W' + y W'' factor): x the features or what multiplies their gradient, y the features.
 template <class T>
-inline __attribute__((always_inline)) void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out,
-                                                  std::int64_t begin, std::int64_t end) {
+MDGNN_INLINE void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t begin, std::int64_t end) {
     Scratch<T> edges;
     const std::int64_t width = grad.cols;
     const T per_unit = c.table.per_unit;
@@ -117,8 +115,8 @@ inline __attribute__((always_inline)) void slopes(const Convolution<T>& c, Matri
 
 // Adds the gradient of the knots over the rows begin .. end.
 template <class T>
-inline __attribute__((always_inline)) void add_to_knots(const Convolution<T>& c, Matrix<const T> grad, T* knots,
-                                                        std::int64_t begin, std::int64_t end) {
+MDGNN_INLINE void add_to_knots(const Convolution<T>& c, Matrix<const T> grad, T* knots, std::int64_t begin,
+                               std::int64_t end) {
     Scratch<T> edges;
     const std::int64_t width = grad.cols;
     for (std::int64_t i = begin; i < end; ++i) {

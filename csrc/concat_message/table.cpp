@@ -7,11 +7,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/lanes.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
 #include "radial_filter/edges.hpp"
-#include "silu/math.hpp"
+#include "silu/wide.hpp"
 
 namespace mdgnn::cpu {
 namespace {
@@ -27,170 +26,156 @@ struct Concat {
     std::int64_t width() const { return op.ends.cols / 2; }
 };
 
-// One edge, in arrays over features. g: what the message is multiplied by. In the double backward, q multiplies the
-// gradient of x, and by_c that of c.
+// What the loops need of an edge besides its features. In the double backward by_r multiplies the gradient of r, and
+// by_c that of c; `by` is where the factors of the knots' gradient stand, or null.
 template <class T>
 struct Message {
-    std::vector<T> x, slope, q, gradient;
-    const T* g = nullptr;
-    T g_s = 0, c = 0, c_slope = 0, c_curvature = 0, by_r = 0, by_c = 0, by_slope = 0;
-    HermiteWeights<T> weights, slopes, curvatures;
-
-    explicit Message(std::int64_t width) : x(width), slope(width), q(width), gradient(width) {}
-};
-
-// silu, and what its derivatives share.
-template <class T>
-struct Silu {
-    T x, s;
-
-    explicit Silu(T argument) : x(not_too_negative(argument)), s(logistic(argument)) {}
-    T value() const { return x * s; }
-    T slope() const { return s * (T(1) + x * (T(1) - s)); }
-    T curvature() const { return s * (T(1) - s) * (T(2) + x * (T(1) - T(2) * s)); }
+    const T *knots = nullptr, *by = nullptr;
+    HermiteWeights<T> value, slope, curvature;  // the last times by_r
+    T c = 0, c_slope = 0, c_curvature = 0, by_r = 0, by_c = 0;
 };
 
 template <class T>
-inline __attribute__((always_inline)) T interpolated(const HermiteWeights<T>& w, const T* at, std::int64_t width) {
+MDGNN_INLINE T interpolated(const HermiteWeights<T>& w, const T* at, std::int64_t width) {
     T value;
     interpolate(w, at, width, value);
     return value;
 }
 
-// The message of edge e between sender j and receiver i.
 template <class T, bool kTwice>
-inline __attribute__((always_inline)) void set_message(const Concat<T>& p, const FilterEdge<T>& e, std::int64_t i,
-                                                       std::int64_t j, Message<T>& m) {
+MDGNN_INLINE void set_message(const Concat<T>& p, const FilterEdge<T>& e, Message<T>& m) {
     const std::int64_t width = p.width(), all = width + 1;
     const T per_unit = p.op.table.per_unit;
-    const T *const sent = p.op.ends.row(j), *const received = p.op.ends.row(i) + width;
-    m.g = p.grad.messages.row(i);
-    m.g_s = p.grad.s[i];
-    m.weights = hermite_value(e.t);
-    m.slopes = hermite_slope(e.t, per_unit, T(1));
-    m.c = interpolated(m.weights, e.knots + width, all);
-    m.c_slope = interpolated(m.slopes, e.knots + width, all);
-    T *const x = m.x.data(), *const slope = m.slope.data(), *const q = m.q.data();
-    for (std::int64_t f = 0; f < width; ++f) {
-        x[f] = (sent[f] + received[f]) + interpolated(m.weights, e.knots + f, all);
-        slope[f] = interpolated(m.slopes, e.knots + f, all);
-    }
+    m.knots = e.knots;
+    m.value = hermite_value(e.t);
+    m.slope = hermite_slope(e.t, per_unit, T(1));
+    m.c = interpolated(m.value, e.knots + width, all);
+    m.c_slope = interpolated(m.slope, e.knots + width, all);
     if constexpr (kTwice) {
         m.by_r = p.by.r[e.edge];
-        m.curvatures = hermite_curvature(e.t, per_unit, m.by_r);
-        m.c_curvature = interpolated(m.curvatures, e.knots + width, all);
-        const T *const by_sent = p.by.ends.row(j), *const by_received = p.by.ends.row(i) + width;
-        for (std::int64_t f = 0; f < width; ++f) q[f] = (by_sent[f] + by_received[f]) + m.by_r * slope[f];
+        m.curvature = hermite_curvature(e.t, per_unit, m.by_r);
         m.by_c = m.by_r * m.c_slope;
-        if (p.by.knots) {
-            const T* const by = p.by.knots + (e.knots - p.op.table.knots);
-            for (std::int64_t f = 0; f < width; ++f) q[f] += interpolated(m.weights, by + f, all);
-            m.by_c += interpolated(m.weights, by + width, all);
+        m.c_curvature = interpolated(m.curvature, e.knots + width, all);
+        m.by = p.by.knots ? p.by.knots + (e.knots - p.op.table.knots) : nullptr;
+        if (m.by) {
+            m.by_c += interpolated(m.value, m.by + width, all);
+            m.c_curvature += interpolated(m.slope, m.by + width, all);
         }
     }
 }
 
-// The derivative for x, in m.gradient.
-template <class T, bool kTwice>
-inline __attribute__((always_inline)) void set_gradient(Message<T>& m, std::int64_t width) {
-    const T *const x = m.x.data(), *const q = m.q.data();
-    T* const gradient = m.gradient.data();
-    for (std::int64_t f = 0; f < width; ++f) {
-        const Silu<T> silu(x[f]);
-        if constexpr (kTwice)
-            gradient[f] = m.g[f] * (m.c * q[f] * silu.curvature() + m.by_c * silu.slope());
-        else
-            gradient[f] = m.c * m.g[f] * silu.slope();
+// Some features of a message: g silu(x), and its derivatives times what they are multiplied by.
+template <class T, bool kTwice, class V>
+struct Piece {
+    V g, silu, slope, gradient;  // gradient: the derivative for x
+    V filter_slope, q;           // q: what multiplies the gradient of x
+
+    MDGNN_INLINE Piece(const Concat<T>& p, const Message<T>& m, std::int64_t i, std::int64_t j, std::int64_t f) {
+        const std::int64_t width = p.width(), all = width + 1;
+        V sent, received, filter;
+        load(p.op.ends.row(j) + f, sent), load(p.op.ends.row(i) + width + f, received);
+        load(p.grad.messages.row(i) + f, g);
+        interpolate(m.value, m.knots + f, all, filter);
+        interpolate(m.slope, m.knots + f, all, filter_slope);
+        const SiluParts<T, V> parts((sent + received) + filter);
+        parts.value(silu);
+        parts.slope(slope);
+        gradient = g * slope;
+        if constexpr (kTwice) {
+            V curvature;
+            parts.curvature(curvature);
+            load(p.by.ends.row(j) + f, sent), load(p.by.ends.row(i) + width + f, received);
+            q = (sent + received) + filter_slope * m.by_r;
+            if (m.by) {
+                interpolate(m.value, m.by + f, all, filter);
+                q += filter;
+            }
+            gradient = gradient * m.by_c + g * q * curvature * m.c;
+        } else {
+            gradient *= m.c;
+        }
     }
-}
-
-// The derivative for c: of the sum itself, and (twice) of the part with q.
-template <class T>
-inline __attribute__((always_inline)) T sum_values(const Message<T>& m, std::int64_t width) {
-    return m.g_s + sum_lanes<T>(width, [&](std::int64_t f)
-                                           __attribute__((always_inline)) { return m.g[f] * Silu<T>(m.x[f]).value(); });
-}
-template <class T>
-inline __attribute__((always_inline)) T sum_with_q(const Message<T>& m, std::int64_t width) {
-    return sum_lanes<T>(width, [&](std::int64_t f) __attribute__((always_inline)) {
-        return m.g[f] * m.q[f] * Silu<T>(m.x[f]).slope();
-    });
-}
+};
 
 template <class T>
-inline __attribute__((always_inline)) void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>& out,
-                                                        std::int64_t begin, std::int64_t end) {
-    const std::int64_t width = p.width();
+MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t begin,
+                               std::int64_t end) {
+    const std::int64_t width = p.width(), all = width + 1;
     std::vector<FilterEdge<T>> edges;
+    std::vector<Message<T>> messages;
     for (std::int64_t i = begin; i < end; ++i) {
         filter_edges(p.op.rows, p.op.table, p.op.r, i, edges);
-        T* __restrict const y = out.messages.row(i);
-        const T* const received = p.op.ends.row(i) + width;
-        std::fill(y, y + width, T(0));
+        messages.resize(edges.size());
         T s = 0;
-        for (const FilterEdge<T>& e : edges) {
-            const HermiteWeights<T> w = hermite_value(e.t);
-            const T c = interpolated(w, e.knots + width, width + 1);
-            const T* const sent = p.op.ends.row(e.other);
-            for (std::int64_t f = 0; f < width; ++f)
-                y[f] += c * Silu<T>((sent[f] + received[f]) + interpolated(w, e.knots + f, width + 1)).value();
-            s += c;
+        for (std::size_t k = 0; k < edges.size(); ++k) {
+            messages[k].value = hermite_value(edges[k].t);
+            messages[k].c = interpolated(messages[k].value, edges[k].knots + width, all);
+            s += messages[k].c;
         }
         out.s[i] = s;
+        each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            V received, sum = {};
+            load(p.op.ends.row(i) + width + f, received);
+            for (std::size_t k = 0; k < edges.size(); ++k) {
+                V sent, filter, silu;
+                load(p.op.ends.row(edges[k].other) + f, sent);
+                interpolate(messages[k].value, edges[k].knots + f, all, filter);
+                SiluParts<T, V>((sent + received) + filter).value(silu);
+                sum += silu * messages[k].c;
+            }
+            store(sum, out.messages.row(i) + f);
+        });
     }
+}
+
+// Adds x to what is there.
+template <class V, class T>
+MDGNN_INLINE void add(const V& x, T* to) {
+    V sum;
+    load(to, sum);
+    sum += x;
+    store(sum, to);
 }
 
 // By receiver: its share of the derivative for `ends`, that for r, and (twice) that for grad.
 template <class T, bool kTwice>
-inline __attribute__((always_inline)) void receive(const Concat<T>& p, const ConcatMessageResult<T>& out_grad,
-                                                   const ConcatMessageGradients<T>& out, std::int64_t begin,
-                                                   std::int64_t end) {
+MDGNN_INLINE void receive(const Concat<T>& p, const ConcatMessageResult<T>& out_grad,
+                          const ConcatMessageGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
     std::vector<FilterEdge<T>> edges;
-    Message<T> m(width);
-    std::vector<T> sums(2 * width);
-    T* __restrict const received = sums.data(), * __restrict const y = sums.data() + width;
+    std::vector<T> sums(2 * width);  // of the receiver's share, and of the derivative for grad
     for (std::int64_t i = begin; i < end; ++i) {
         std::fill(sums.begin(), sums.end(), T(0));
         if (out.r) std::fill(out.r + p.op.rows.row_ptr[i], out.r + p.op.rows.row_ptr[i + 1], T(0));
-        T s = 0;
         filter_edges(p.op.rows, p.op.table, p.op.r, i, edges);
+        T s = 0;
         for (const FilterEdge<T>& e : edges) {
-            set_message<T, kTwice>(p, e, i, e.other, m);
-            set_gradient<T, kTwice>(m, width);
-            const T *const gradient = m.gradient.data(), *const q = m.q.data(), *const x = m.x.data();
-            for (std::int64_t f = 0; f < width; ++f) received[f] += gradient[f];
-            if (out.r) {
-                T sum = sum_lanes<T>(
-                    width, [&](std::int64_t f) __attribute__((always_inline)) { return gradient[f] * m.slope[f]; });
-                const T by_c = sum_values(m, width);
-                if constexpr (kTwice) {  // q depends on r too
-                    const T* const by = p.by.knots ? p.by.knots + (e.knots - p.op.table.knots) : nullptr;
-                    sum += m.c_slope * sum_with_q(m, width);
-                    T c_change = m.c_curvature;
-                    if (by) c_change += interpolated(m.slopes, by + width, all);
-                    sum += c_change * by_c;
-                    sum += m.c * sum_lanes<T>(width, [&](std::int64_t f) __attribute__((always_inline)) {
-                               T change = interpolated(m.curvatures, e.knots + f, all);
-                               if (by) change += interpolated(m.slopes, by + f, all);
-                               return m.g[f] * Silu<T>(x[f]).slope() * change;
-                           });
-                } else {
-                    sum += m.c_slope * by_c;
+            Message<T> m;
+            set_message<T, kTwice>(p, e, m);
+            s += m.by_c;
+            T parts[2];  // the derivative for r through f, and for c without that of s
+            const auto add_piece = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
+                const Piece<T, kTwice, V> x(p, m, i, e.other, f);
+                add(x.gradient, sums.data() + f);
+                sum[0] += x.gradient * x.filter_slope;
+                if constexpr (kTwice) {
+                    V change, more;  // q depends on r too
+                    interpolate(m.curvature, m.knots + f, all, change);
+                    if (m.by) {
+                        interpolate(m.slope, m.by + f, all, more);
+                        change += more;
+                    }
+                    sum[0] += x.g * x.slope * (change * m.c + x.q * m.c_slope);
+                    add(x.q * x.slope * m.c + x.silu * m.by_c, sums.data() + width + f);
                 }
-                out.r[e.edge] = sum;
-            }
-            if constexpr (kTwice) {
-                for (std::int64_t f = 0; f < width; ++f) {
-                    const Silu<T> silu(x[f]);
-                    y[f] += m.c * q[f] * silu.slope() + m.by_c * silu.value();
-                }
-                s += m.by_c;
-            }
+                sum[1] += x.g * x.silu;
+            };
+            sum_pieces<T, 2>(width, add_piece, parts);
+            if (out.r) out.r[e.edge] = parts[0] + (kTwice ? m.c_curvature : m.c_slope) * (parts[1] + p.grad.s[i]);
         }
-        if (out.ends) std::copy(received, received + width, out.ends.row(i) + width);
+        if (out.ends) std::copy(sums.data(), sums.data() + width, out.ends.row(i) + width);
         if (kTwice && out_grad.messages) {
-            std::copy(y, y + width, out_grad.messages.row(i));
+            std::copy(sums.data() + width, sums.data() + 2 * width, out_grad.messages.row(i));
             out_grad.s[i] = s;
         }
     }
@@ -198,50 +183,53 @@ inline __attribute__((always_inline)) void receive(const Concat<T>& p, const Con
 
 // By sender: its share of the derivative for `ends`.
 template <class T, bool kTwice>
-inline __attribute__((always_inline)) void send(const Concat<T>& p, Matrix<T> ends, std::int64_t begin,
-                                                std::int64_t end) {
+MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width();
     std::vector<FilterEdge<T>> edges;
-    Message<T> m(width);
-    std::vector<T> sum(width);
+    std::vector<Message<T>> messages;
     for (std::int64_t j = begin; j < end; ++j) {
-        std::fill(sum.begin(), sum.end(), T(0));
         filter_edges(p.op.columns, p.op.table, p.op.r, j, edges);
-        for (const FilterEdge<T>& e : edges) {
-            set_message<T, kTwice>(p, e, e.other, j, m);
-            set_gradient<T, kTwice>(m, width);
-            const T* const gradient = m.gradient.data();
-            T* __restrict const y = sum.data();
-            for (std::int64_t f = 0; f < width; ++f) y[f] += gradient[f];
-        }
-        std::copy(sum.begin(), sum.end(), ends.row(j));
+        messages.resize(edges.size());
+        for (std::size_t k = 0; k < edges.size(); ++k) set_message<T, kTwice>(p, edges[k], messages[k]);
+        each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            V sum = {};
+            for (std::size_t k = 0; k < edges.size(); ++k)
+                sum += Piece<T, kTwice, V>(p, messages[k], edges[k].other, j, f).gradient;
+            store(sum, ends.row(j) + f);
+        });
     }
 }
 
 // Adds the derivative for the knots over the rows begin .. end.
 template <class T, bool kTwice>
-inline __attribute__((always_inline)) void add_to_knots(const Concat<T>& p, T* knots, std::int64_t begin,
-                                                        std::int64_t end) {
+MDGNN_INLINE void add_to_knots(const Concat<T>& p, T* knots, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
     std::vector<FilterEdge<T>> edges;
-    Message<T> m(width);
     for (std::int64_t i = begin; i < end; ++i) {
         filter_edges(p.op.rows, p.op.table, p.op.r, i, edges);
         for (const FilterEdge<T>& e : edges) {
-            set_message<T, kTwice>(p, e, i, e.other, m);
-            set_gradient<T, kTwice>(m, width);
+            Message<T> m;
+            set_message<T, kTwice>(p, e, m);
             T* const at = knots + (e.knots - p.op.table.knots);
-            const T *const gradient = m.gradient.data(), *const x = m.x.data();
-            const T by_c = sum_values(m, width), with_q = kTwice ? sum_with_q(m, width) : T(0);
-            for (int n = 0; n < 4; ++n) {
-                T* __restrict const knot = at + n * all;
-                const T w = m.weights.at[n], ws = m.by_r * m.slopes.at[n];
-                for (std::int64_t f = 0; f < width; ++f) {
-                    knot[f] += gradient[f] * w;
-                    if constexpr (kTwice) knot[f] += m.c * m.g[f] * Silu<T>(x[f]).slope() * ws;
+            T parts[2];  // the derivative for c without that of s, and for what multiplies c in it
+            const auto add_piece = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
+                const Piece<T, kTwice, V> x(p, m, i, e.other, f);
+                V along = x.g * x.slope;
+                sum[0] += x.g * x.silu;
+                if constexpr (kTwice) sum[1] += along * x.q;
+                along *= m.c * m.by_r;
+                for (int n = 0; n < 4; ++n) {
+                    if constexpr (kTwice)
+                        add(x.gradient * m.value.at[n] + along * m.slope.at[n], at + n * all + f);
+                    else
+                        add(x.gradient * m.value.at[n], at + n * all + f);
                 }
-                knot[width] += kTwice ? with_q * w + by_c * ws : by_c * w;
-            }
+            };
+            sum_pieces<T, 2>(width, add_piece, parts);
+            parts[0] += p.grad.s[i];
+            for (int n = 0; n < 4; ++n)
+                at[n * all + width] +=
+                    kTwice ? parts[1] * m.value.at[n] + m.by_r * parts[0] * m.slope.at[n] : parts[0] * m.value.at[n];
         }
     }
 }

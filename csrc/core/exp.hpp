@@ -1,4 +1,4 @@
-// exp by argument reduction and a Taylor polynomial, in plain arithmetic: compilers vectorise it, and every element
+// exp by argument reduction and a polynomial, in plain arithmetic: compilers vectorise it, and every element
 // gets the same bits whether it falls into a vector or into the remainder of a loop. Relative error below 2 ulp.
 #pragma once
 
@@ -18,6 +18,9 @@ struct ExpConstants<float> {
     static constexpr float limit = 87.0f, round = 12582912.0f, log2e = 1.44269504f;  // round = 1.5 * 2^23
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
     static constexpr int mantissa_bits = 23, degree = 7;
+    // Of r^7 .. r^2: near-minimax for |r| <= ln(2) / 2 (S. Moshier, Cephes, 1989).
+    static constexpr float coefficients[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                             4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
 };
 
 template <>
@@ -26,27 +29,40 @@ struct ExpConstants<double> {
     static constexpr double limit = 708.0, round = 6755399441055744.0, log2e = 1.4426950408889634;  // 1.5 * 2^52
     static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
     static constexpr int mantissa_bits = 52, degree = 13;
+    static constexpr double coefficients[] = {// Taylor: 1 / 13! .. 1 / 2!
+                                              1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
+                                              1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
+                                              1.0 / 120,        1.0 / 24,        1.0 / 6,        1.0 / 2};
 };
 
-// Arguments beyond +-limit are treated as the limit; NaN stays NaN.
-template <class T>
-MDGNN_HD inline T exp_bounded(T x) {
+// Arguments beyond +-limit are treated as the limit; NaN stays NaN. V is T or a vector of them, Bits the integers of
+// the same shape.
+template <class T, class Bits, class V>
+MDGNN_HD MDGNN_INLINE void exp_bounded(const V& argument, V& result) {
     using C = ExpConstants<T>;
-    x = x < -C::limit ? -C::limit : x;
-    x = x > C::limit ? C::limit : x;
-    const T shifted = x * C::log2e + C::round;  // its low bits hold the nearest integer n to x / ln 2
-    const T n = shifted - C::round;
-    const T r = (x - n * C::ln2_high) - n * C::ln2_low;
-    T p = T(1);
-    for (int k = C::degree; k > 0; --k) p = T(1) + p * (r * (T(1) / T(k)));  // unrolled: 1 / k is a constant
-    typename C::Int bits;
+    V x = argument;
+    const V zero = {}, low = zero - C::limit, high = zero + C::limit;
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    const V shifted = x * C::log2e + C::round;  // its low bits hold the nearest integer n to x / ln 2
+    const V n = shifted - C::round;
+    const V r = (x - n * C::ln2_high) - n * C::ln2_low;
+    V p = zero + C::coefficients[0];
+    for (int k = 1; k < C::degree - 1; ++k) p = p * r + C::coefficients[k];
+    p = (p * (r * r) + r) + T(1);
+    Bits bits, value;
     std::memcpy(&bits, &shifted, sizeof bits);
     bits <<= C::mantissa_bits;  // n, moved into the exponent
-    typename C::Int value;
     std::memcpy(&value, &p, sizeof value);
     value += bits;
-    std::memcpy(&p, &value, sizeof p);
-    return p;
+    std::memcpy(&result, &value, sizeof result);
+}
+
+template <class T>
+MDGNN_HD inline T exp_bounded(T x) {
+    T result;
+    exp_bounded<T, typename ExpConstants<T>::Int>(x, result);
+    return result;
 }
 
 }  // namespace mdgnn

@@ -3,6 +3,8 @@
 
 #if defined(__CUDACC__)
 #define MDGNN_HD __host__ __device__
+#define MDGNN_INLINE __forceinline__
 #else
 #define MDGNN_HD
+#define MDGNN_INLINE inline __attribute__((always_inline))
 #endif

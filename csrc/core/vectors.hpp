@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/host_device.hpp"
+
 namespace mdgnn {
 
 template <class T>
@@ -15,13 +17,30 @@ struct Wide {
 
 // V: a vector, or a single number for what is left of a loop.
 template <class V, class T>
-inline __attribute__((always_inline)) void load(const T* from, V& to) {
+MDGNN_INLINE void load(const T* from, V& to) {
     std::memcpy(&to, from, sizeof to);
 }
 
 template <class V, class T>
-inline __attribute__((always_inline)) void store(const V& from, T* to) {
+MDGNN_INLINE void store(const V& from, T* to) {
     std::memcpy(to, &from, sizeof from);
+}
+
+// The sum of a vector's elements: halves are added until two or four numbers are left.
+template <class T>
+MDGNN_INLINE void sum_of_lanes(const typename Wide<T>::type& v, T& sum) {
+    typedef T Half __attribute__((vector_size(32)));
+    typedef T Quarter __attribute__((vector_size(16)));
+    Half low, high;
+    std::memcpy(&low, &v, 32), std::memcpy(&high, reinterpret_cast<const char*>(&v) + 32, 32);
+    low += high;
+    Quarter a, b;
+    std::memcpy(&a, &low, 16), std::memcpy(&b, reinterpret_cast<const char*>(&low) + 16, 16);
+    a += b;
+    if constexpr (sizeof(T) == 4)
+        sum = (a[0] + a[2]) + (a[1] + a[3]);
+    else
+        sum = a[0] + a[1];
 }
 
 }  // namespace mdgnn

@@ -31,9 +31,8 @@ struct Message {
 };
 
 template <class T, bool kTwice>
-inline __attribute__((always_inline)) void messages_of(const Painn<T>& p, const Rows& rows, std::int64_t i,
-                                                       std::vector<FilterEdge<T>>& edges,
-                                                       std::vector<Message<T>>& found) {
+MDGNN_INLINE void messages_of(const Painn<T>& p, const Rows& rows, std::int64_t i, std::vector<FilterEdge<T>>& edges,
+                              std::vector<Message<T>>& found) {
     filter_edges(rows, p.op.table, p.op.r, i, edges);
     found.resize(edges.size());
     for (std::size_t k = 0; k < edges.size(); ++k) {
@@ -50,19 +49,18 @@ inline __attribute__((always_inline)) void messages_of(const Painn<T>& p, const 
 }
 
 template <class V, class T>
-inline __attribute__((always_inline)) void dot(const V* a, const T* b, V& sum) {
+MDGNN_INLINE void dot(const V* a, const T* b, V& sum) {
     sum = a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 }
 
 template <class V, class T>
-inline __attribute__((always_inline)) void load_three(const T* from, std::int64_t width, V* to) {
+MDGNN_INLINE void load_three(const T* from, std::int64_t width, V* to) {
     for (int c = 0; c < 3; ++c) load(from + c * width, to[c]);
 }
 
 // By receiver: the results, or (twice) the derivative for `grad`.
 template <class T, bool kTwice>
-inline __attribute__((always_inline)) void receive(const Painn<T>& p, const PainnResult<T>& out, std::int64_t begin,
-                                                   std::int64_t end) {
+MDGNN_INLINE void receive(const Painn<T>& p, const PainnResult<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
@@ -102,8 +100,7 @@ inline __attribute__((always_inline)) void receive(const Painn<T>& p, const Pain
 
 // By sender: the derivative for x and v.
 template <class T, bool kTwice>
-inline __attribute__((always_inline)) void send(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin,
-                                                std::int64_t end) {
+MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
@@ -152,8 +149,8 @@ inline __attribute__((always_inline)) void send(const Painn<T>& p, const PainnGr
 
 // What multiplies x W in the sum: q, and (twice) that for the gradients of unit and v, by_q, whose first block is zero.
 template <class T, bool kTwice, class V>
-inline __attribute__((always_inline)) void factors(const Painn<T>& p, std::int64_t i, const Message<T>& m,
-                                                   std::int64_t f, V* q, V* by_q, V* grad_v) {
+MDGNN_INLINE void factors(const Painn<T>& p, std::int64_t i, const Message<T>& m, std::int64_t f, V* q, V* by_q,
+                          V* grad_v) {
     const std::int64_t width = p.op.v.cols / 3;
     V vector[3];
     load(p.grad.s.row(i) + f, q[0]);
@@ -170,8 +167,8 @@ inline __attribute__((always_inline)) void factors(const Painn<T>& p, std::int64
 
 // By edge: the derivative for r and unit.
 template <class T, bool kTwice>
-inline __attribute__((always_inline)) void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out,
-                                                          std::int64_t begin, std::int64_t end) {
+MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin,
+                                 std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
@@ -226,8 +223,7 @@ inline __attribute__((always_inline)) void edge_gradients(const Painn<T>& p, con
 
 // Adds the derivative for the knots over the rows begin .. end.
 template <class T, bool kTwice>
-inline __attribute__((always_inline)) void add_to_knots(const Painn<T>& p, T* knots, std::int64_t begin,
-                                                        std::int64_t end) {
+MDGNN_INLINE void add_to_knots(const Painn<T>& p, T* knots, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;

@@ -23,8 +23,8 @@ struct FilterEdge {
 
 // Those edges of row i that are shorter than the cutoff, in order. The memory is reused.
 template <class T>
-inline __attribute__((always_inline)) void filter_edges(const Rows& rows, const RadialTable<T>& given, const T* r,
-                                                        std::int64_t i, std::vector<FilterEdge<T>>& found) {
+MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, const T* r, std::int64_t i,
+                               std::vector<FilterEdge<T>>& found) {
     const RadialTable<T> table = given;  // a copy stays in registers while edges are written
     const std::int64_t begin = rows.row_ptr[i], end = rows.row_ptr[i + 1];
     const std::int64_t *const edges = rows.edge, *const others = rows.index;
@@ -43,8 +43,7 @@ inline __attribute__((always_inline)) void filter_edges(const Rows& rows, const 
 
 // The filter, or a derivative of it, for one feature or a vector of them; `at` points into the table.
 template <class V, class T>
-inline __attribute__((always_inline)) void interpolate(const HermiteWeights<T>& w, const T* at, std::int64_t width,
-                                                       V& filter) {
+MDGNN_INLINE void interpolate(const HermiteWeights<T>& w, const T* at, std::int64_t width, V& filter) {
     V a, b, c, d;
     load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
     filter = (a * w.at[0] + b * w.at[1]) + (c * w.at[2] + d * w.at[3]);
@@ -53,7 +52,7 @@ inline __attribute__((always_inline)) void interpolate(const HermiteWeights<T>& 
 // Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first the widest, at last single
 // numbers. Sums of a piece then fit into registers.
 template <class T, int kMost, class Body>
-inline __attribute__((always_inline)) void each_piece(std::int64_t width, Body&& body) {
+MDGNN_INLINE void each_piece(std::int64_t width, Body&& body) {
     using V = typename Wide<T>::type;
     constexpr std::int64_t n = Wide<T>::n;
     std::int64_t f = 0;
@@ -66,19 +65,18 @@ inline __attribute__((always_inline)) void each_piece(std::int64_t width, Body&&
 // Sums over features: `add(sums, f)` adds those from f on, a vector of them or one. Lanes are combined in a fixed
 // order.
 template <class T, int kSums, class Add>
-inline __attribute__((always_inline)) void sum_pieces(std::int64_t width, Add&& add, T* sums) {
+MDGNN_INLINE void sum_pieces(std::int64_t width, Add&& add, T* sums) {
     using V = typename Wide<T>::type;
     constexpr std::int64_t n = Wide<T>::n;
     V lanes[kSums] = {};
     std::int64_t f = 0;
     for (; f + n <= width; f += n) add(lanes, f);
-    T rest[kSums] = {}, parts[n];
+    T rest[kSums] = {};
     for (; f < width; ++f) add(rest, f);
     for (int m = 0; m < kSums; ++m) {
-        store(lanes[m], parts);
-        for (std::int64_t half = n / 2; half > 0; half /= 2)
-            for (std::int64_t l = 0; l < half; ++l) parts[l] += parts[l + half];
-        sums[m] = parts[0] + rest[m];
+        T total;
+        sum_of_lanes(lanes[m], total);
+        sums[m] = total + rest[m];
     }
 }
 
