@@ -24,7 +24,7 @@ def reference(
     by_edge = Rows(torch.arange(n_edges + 1, device=r.device), rows.index)
     x_j = scatter_add(x, by_edge, columns=columns)
     v_j = scatter_add(v.flatten(1), by_edge, columns=columns).view(n_edges, 3, width)
-    a, b, c = (radial_filter(table, r) * x_j).split(width, dim=1)
+    a, b, c = (radial_filter(table, r) * x_j).split([width] * 3, dim=1)
     message = unit[:, :, None] * b[:, None] + v_j * c[:, None]
     by_receiver = Rows(rows.row_ptr)
     return scatter_add(a, by_receiver), scatter_add(message.flatten(1), by_receiver).view(v.shape)
