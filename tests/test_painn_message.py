@@ -1,0 +1,172 @@
+"""painn_message: its formula, derivatives, equivariance, edge cases, bits."""
+
+import numpy as np
+import pytest
+import torch
+from kernels import (
+    assert_same_bits_for_any_number_of_threads,
+    devices,
+    dtypes,
+    some_distances,
+    some_edges,
+    some_table,
+)
+from laws import random_rotation
+from torch.autograd import gradcheck, gradgradcheck
+
+from mdgnn.ops import RadialTable, Rows, painn_message, radial_filter
+
+NAMES = ("x", "v", "table", "r", "unit", "rows", "columns")
+
+
+def problem(n=5, n_edges=17, width=4, device="cpu", dtype=torch.float64):
+    """x, v, table, r, unit, rows, columns; atom 1 receives nothing. The op does not need unit vectors to be units."""
+    g = torch.Generator().manual_seed(3)
+    shapes = (n, 3 * width), (n, 3, width), (n_edges, 3)
+    x, v, unit = (
+        torch.randn(*shape, dtype=torch.float64, generator=g).to(device, dtype).requires_grad_() for shape in shapes
+    )
+    table, r = some_table(3 * width, device=device, dtype=dtype), some_distances(n_edges, device=device, dtype=dtype)
+    return x, v, table, r, unit, *some_edges(n, n_edges, device)
+
+
+def floats(given):
+    x, v, table, r, unit, *_ = given
+    return x, v, table.knots, r, unit
+
+
+def formula(x, v, table, r, unit, rows):
+    """Edge by edge, from the definition."""
+    w, ds, dv = radial_filter(table, r), [], []
+    for i in range(rows.n_rows):
+        scalar, vector = torch.zeros_like(v[0, 0]), torch.zeros_like(v[0])
+        for k in range(int(rows.row_ptr[i]), int(rows.row_ptr[i + 1])):
+            a, b, c = (w[k] * x[rows.index[k]]).chunk(3)
+            scalar = scalar + a
+            vector = vector + torch.outer(unit[k], b) + v[rows.index[k]] * c
+        ds.append(scalar)
+        dv.append(vector)
+    return torch.stack(ds), torch.stack(dv)
+
+
+@devices
+@dtypes
+@pytest.mark.parametrize("width", [1, 4, 13, 32])
+def test_equals_its_formula_with_both_derivatives(device, dtype, width):
+    given, found = problem(width=width, device=device, dtype=dtype), []
+    inputs = floats(given)
+    for ds, dv in (painn_message(*given), formula(*given[:6])):
+        first = torch.autograd.grad(ds.square().sum() + dv.square().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        found.append((ds, dv, *first, *second))
+    assert not found[0][0][1].any() and not found[0][1][1].any(), "an atom that receives nothing gets zero"
+    tolerance = {torch.float64: 1e-11, torch.float32: 1e-4}[dtype]
+    for ours, expected in zip(*found, strict=True):
+        scale = tolerance * float(expected.detach().abs().max())
+        torch.testing.assert_close(ours, expected, rtol=tolerance, atol=scale)
+
+
+@devices
+def test_derivatives(device):
+    given = problem(n=3, n_edges=5, width=2, device=device)
+
+    def op(x, v, knots, r, unit):
+        return painn_message(x, v, RadialTable(knots, 2.0), r, unit, *given[5:])
+
+    assert gradcheck(op, floats(given)) and gradgradcheck(op, floats(given))
+
+
+@pytest.mark.parametrize("wanted", range(5), ids=["x", "v", "knots", "r", "unit"])
+@pytest.mark.parametrize("take", [0, 1], ids=["ds", "dv"])
+def test_each_input_alone_gets_the_same_derivatives(wanted, take):
+    """Of either result alone."""
+    given, grads = problem(), []
+    for together in (True, False):
+        x, v, knots, r, unit = used = [
+            t.detach().requires_grad_(together or k == wanted) for k, t in enumerate(floats(given))
+        ]
+        out = painn_message(x, v, RadialTable(knots, 2.0), r, unit, *given[5:])[take]
+        if not out.requires_grad:
+            assert (wanted, take) in {(1, 0), (4, 0)}, "only scalars do not depend on vectors"
+            return
+        (first,) = torch.autograd.grad(out.square().sum(), used[wanted], create_graph=True, allow_unused=True)
+        if first is None:
+            assert (wanted, take) in {(1, 0), (4, 0)}
+            continue
+        grads.append((first, *torch.autograd.grad(first.square().sum(), used[wanted])))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_rotating_directions_and_vectors_rotates_vectors_and_keeps_scalars():
+    x, v, table, r, unit, rows, columns = problem()
+    turn = torch.tensor(random_rotation(np.random.default_rng(0)))
+    ds, dv = painn_message(x, v, table, r, unit, rows, columns)
+    for matrix in (turn, -turn):
+        turned = torch.einsum("ab,nbf->naf", matrix, v)
+        ds2, dv2 = painn_message(x, turned, table, r, unit @ matrix.t(), rows, columns)
+        torch.testing.assert_close(ds2, ds, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(dv2, torch.einsum("ab,nbf->naf", matrix, dv), rtol=1e-12, atol=1e-12)
+
+
+def test_other_strides():
+    x, v, table, r, unit, rows, columns = problem(width=6)
+    expected = painn_message(x, v, table, r, unit, rows, columns)
+    x, v, unit, r = (torch.stack([t] * 2, -1)[..., 0] for t in (x, v, unit, r))
+    knots = torch.stack([table.knots] * 2, -1)[..., 0]
+    for a, b in zip(painn_message(x, v, RadialTable(knots, 2.0), r, unit, rows, columns), expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("n", "n_edges", "width"), [(0, 0, 4), (3, 0, 4), (1, 0, 1), (3, 5, 0)])
+def test_empty_input(n, n_edges, width):
+    given = problem(n, n_edges, width)
+    ds, dv = painn_message(*given)
+    assert ds.shape == (n, width) and dv.shape == (n, 3, width) and (n_edges or not dv.any())
+    g = torch.autograd.grad(ds.sum() + dv.sum(), floats(given), create_graph=True)
+    assert [t.shape for t in g] == [t.shape for t in floats(given)]
+
+
+@dtypes
+def test_bits_do_not_depend_on_threads(dtype):
+    given = problem(n=700, n_edges=9000, width=13, dtype=dtype)
+    x, v, _, r, unit = floats(given)
+
+    def run():
+        ds, dv = painn_message(*given)
+        return ds, dv, *torch.autograd.grad(ds.square().sum() + dv.square().sum(), (x, v, r, unit))
+
+    assert_same_bits_for_any_number_of_threads(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(5, 11, dtype=torch.float64)}, r"x of shape \(5, 12\)"),
+        ({"v": torch.zeros(5, 4, 3, dtype=torch.float64)}, r"x of shape \(5, 9\)"),
+        ({"v": torch.zeros(4, 3, 4, dtype=torch.float64)}, r"v of shape \(5, 3, 4\)"),
+        ({"table": RadialTable(torch.zeros(4, 2, 4, dtype=torch.float64), 2.0)}, r"table.knots of shape \(4, 2, 12\)"),
+        ({"r": torch.zeros(16, dtype=torch.float64)}, r"r of shape \(17,\)"),
+        ({"unit": torch.zeros(17, dtype=torch.float64)}, r"unit of shape \(17, 3\)"),
+        ({"unit": torch.zeros(17, 3)}, r"unit of shape \(17, 3\) torch.float64"),
+        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "index of the same edges"),
+    ],
+)
+def test_bad_input_gets_a_sentence(change, message):
+    with pytest.raises(ValueError, match=message):
+        painn_message(**dict(zip(NAMES, problem(), strict=True)) | change)
+
+
+def test_compiles_with_rows_that_nothing_has_looked_at():
+    x, v, table, r, unit, rows, columns = problem()
+
+    def f(x, v, r, unit):
+        fresh = Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index)
+        ds, dv = painn_message(x, v, table, r, unit, *fresh)
+        return ds.square().sum() + dv.square().sum()
+
+    inputs = (x, v, r, unit)
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+    grads = torch.autograd.grad(compiled(*inputs), inputs), torch.autograd.grad(f(*inputs), inputs)
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
