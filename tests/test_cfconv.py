@@ -113,9 +113,9 @@ def test_bits_do_not_depend_on_threads(dtype):
         ({"r": torch.zeros(16, dtype=torch.float64)}, r"r of shape \(17,\)"),
         ({"r": torch.zeros(17)}, "r of shape"),
         ({"table": RadialTable(torch.zeros(4, 3, 4, dtype=torch.float64), 2.0)}, "knots of shape"),
-        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "index of the same edges"),
-        ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]))}, "index of the same edges"),
-        ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]), torch.full((17,), 5))}, "senders below 5"),
+        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "columns with receivers and edges"),
+        ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]))}, "rows with senders"),
+        ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]), torch.full((17,), 5))}, "senders and receivers below 5"),
     ],
 )
 def test_bad_input_gets_a_sentence(change, message):
@@ -128,7 +128,11 @@ def test_compiles_with_rows_that_nothing_has_looked_at():
     x, table, r, rows, columns = problem()
 
     def f(x, r):
-        return cfconv(x, table, r, Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index)).square().sum()
+        return (
+            cfconv(x, table, r, Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index, columns.edge))
+            .square()
+            .sum()
+        )
 
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, r), f(x, r))

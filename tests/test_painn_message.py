@@ -149,7 +149,7 @@ def test_bits_do_not_depend_on_threads(dtype):
         ({"r": torch.zeros(16, dtype=torch.float64)}, r"r of shape \(17,\)"),
         ({"unit": torch.zeros(17, dtype=torch.float64)}, r"unit of shape \(17, 3\)"),
         ({"unit": torch.zeros(17, 3)}, r"unit of shape \(17, 3\) torch.float64"),
-        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "index of the same edges"),
+        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "columns with receivers and edges"),
     ],
 )
 def test_bad_input_gets_a_sentence(change, message):
@@ -161,7 +161,7 @@ def test_compiles_with_rows_that_nothing_has_looked_at():
     x, v, table, r, unit, rows, columns = problem()
 
     def f(x, v, r, unit):
-        fresh = Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index)
+        fresh = Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index, columns.edge)
         ds, dv = painn_message(x, v, table, r, unit, *fresh)
         return ds.square().sum() + dv.square().sum()
 

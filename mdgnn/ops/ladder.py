@@ -51,7 +51,8 @@ class Ladder:
 
     def __call__(self, hood: Neighbourhood, *inputs: Tensor) -> Any:
         if torch.compiler.is_compiling():
-            return getattr(torch.ops.mdgnn, self.op.name)(*inputs, *_flat(hood))
+            out = getattr(torch.ops.mdgnn, self.op.name)(*inputs, *_flat(hood))
+            return (out,) if self.n_outputs == 1 else out
         if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
             return _Forward.apply(self.op, hood, *inputs)  # type: ignore[no-untyped-call]
         return tuple(self.op.forward(hood, inputs))
@@ -149,6 +150,11 @@ def _present(found: Optionals, like: Tensor) -> tuple[Tensor, ...]:
     return tuple(like.new_empty(0) if t is None else t for t in found)
 
 
+def _one_or_all(found: Tensors) -> Any:
+    """An operator with one result returns no tuple."""
+    return found[0] if len(found) == 1 else tuple(found)
+
+
 def _register(ladder: Ladder) -> None:
     """The three operators of a ladder, their shapes and their derivatives."""
     op, n, m = ladder.op, len(ladder.op.inputs), ladder.n_outputs
@@ -161,7 +167,7 @@ def _register(ladder: Ladder) -> None:
     operators = torch.ops.mdgnn
 
     def forward(*args: Any) -> Any:
-        return tuple(op.forward(_hood(args[n:]), args[:n]))
+        return _one_or_all(op.forward(_hood(args[n:]), args[:n]))
 
     def backward(*args: Any) -> Any:
         found = op.backward(_hood(args[m + n : -1]), args[:m], args[m : m + n], args[-1])
@@ -177,7 +183,7 @@ def _register(ladder: Ladder) -> None:
         _library.impl(f"{name}_double_backward", double_backward, key)
 
     def shapes(*args: Any) -> Any:
-        return tuple(args[0].new_empty(s) for s in op.shapes(args[n].shape[0] - 1, args[:n]))
+        return _one_or_all([args[0].new_empty(s) for s in op.shapes(args[n].shape[0] - 1, args[:n])])
 
     def like(*args: Any) -> Any:
         """What a result has the shape of is among the arguments, which end with what is wanted of them."""

@@ -1,0 +1,93 @@
+"""concat_message_table: its formula, derivatives, and what a table makes of concat_message."""
+
+from importlib import import_module
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kernels import devices, dtypes, some_distances, some_edges, some_table
+from torch.autograd import gradcheck, gradgradcheck
+
+from mdgnn.ops import RadialTable, Rows, concat_message_table, radial_filter
+
+reference = import_module("mdgnn.ops.concat_message_table").reference
+
+
+def problem(n=5, n_edges=17, width=4, device="cpu", dtype=torch.float64):
+    """ends, table, r, rows, columns; atom 1 receives nothing."""
+    ends = torch.randn(n, 2 * width, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).to(device, dtype)
+    table = some_table(width + 1, device=device, dtype=dtype)
+    return (
+        ends.requires_grad_(),
+        table,
+        some_distances(n_edges, device=device, dtype=dtype),
+        *some_edges(n, n_edges, device),
+    )
+
+
+def formula(ends, table, r, rows):
+    """Edge by edge, from the definition."""
+    t, width, out, s = radial_filter(table, r), ends.shape[1] // 2, [], []
+    for i in range(rows.n_rows):
+        edges = range(int(rows.row_ptr[i]), int(rows.row_ptr[i + 1]))
+        x = [F.silu(ends[rows.index[k], :width] + ends[i, width:] + t[k, :-1]) * t[k, -1] for k in edges]
+        out.append(sum(x, torch.zeros_like(ends[0, :width])))
+        s.append(sum((t[k, -1:] for k in edges), torch.zeros_like(ends[0, :1])))
+    return torch.stack(out), torch.stack(s)
+
+
+@devices
+@dtypes
+@pytest.mark.parametrize("width", [1, 4, 32, 37])
+def test_equals_its_formula_with_both_derivatives(device, dtype, width):
+    ends, table, r, rows, columns = problem(width=width, device=device, dtype=dtype)
+    inputs, found = (ends, table.knots, r), []
+    for out, s in (
+        concat_message_table(ends, table, r, rows, columns),
+        reference(ends, table, r, rows, columns),
+        formula(ends, table, r, rows),
+    ):
+        first = torch.autograd.grad(out.square().sum() + (s**3).sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        found.append((out, s, *first, *second))
+    assert not found[0][0][1].any() and not found[0][1][1].any(), "an atom that receives nothing gets zero"
+    tolerance = {torch.float64: 1e-11, torch.float32: 1e-4}[dtype]
+    for ours, chain, expected in zip(*found, strict=True):
+        scale = tolerance * float(expected.detach().abs().max())
+        torch.testing.assert_close(ours, expected, rtol=tolerance, atol=scale)
+        torch.testing.assert_close(chain, expected, rtol=tolerance, atol=scale)
+
+
+@devices
+def test_derivatives(device):
+    ends, table, r, rows, columns = problem(n=4, n_edges=7, width=2, device=device)
+
+    def op(ends, knots, r):
+        return concat_message_table(ends, RadialTable(knots, table.cutoff), r, rows, columns)
+
+    assert gradcheck(op, (ends, table.knots, r)) and gradgradcheck(op, (ends, table.knots, r))
+
+
+@pytest.mark.parametrize(("n", "n_edges"), [(0, 0), (3, 0), (1, 0)])
+def test_empty_input(n, n_edges):
+    given = problem(n=n, n_edges=n_edges)
+    out, s = concat_message_table(*given)
+    assert out.shape == (n, 4) and s.shape == (n, 1) and not out.any() and not s.any()
+    inputs = (given[0], given[1].knots, given[2])
+    first = torch.autograd.grad(out.sum() + s.sum(), inputs, create_graph=True)
+    for g, t in zip(torch.autograd.grad(sum(g.sum() for g in first), inputs), inputs, strict=True):
+        assert g.shape == t.shape and not g.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ends": torch.zeros(5, 9, dtype=torch.float64)}, r"ends of shape \(5, 8\)"),
+        ({"r": torch.zeros(16, dtype=torch.float64)}, r"r of shape \(17,\)"),
+        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "columns with receivers and edges"),
+    ],
+)
+def test_bad_input_gets_a_sentence(change, message):
+    given = dict(zip(("ends", "table", "r", "rows", "columns"), problem(), strict=True)) | change
+    with pytest.raises(ValueError, match=message):
+        concat_message_table(**given)
