@@ -4,22 +4,25 @@
 
 M, U and O are perceptrons with one hidden layer. The messages are computed after splitting M's first Linear by its
 input blocks, so that the parts for h_j and h_i cost one product per atom, and moving its second Linear past the sum,
-where it costs one product per atom too: per edge remain one small product, two additions and a SiLU.
+where it costs one product per atom too. What is left of M's first Linear depends on the distance alone, and is taken
+from a table: per edge remain an interpolation, two additions and a SiLU.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
-from mdgnn.nn import apply_mlp, cosine_cutoff, linears, mlp, polynomial_cutoff
-from mdgnn.ops import add_ends, concat_message, edge_basis, silu
+from mdgnn.nn import TableCache, apply_mlp, cosine_cutoff, linears, mlp, polynomial_cutoff
+from mdgnn.ops import RadialTable, add_ends, concat_message, concat_message_table, edge_basis, silu, tabulate
 from mdgnn.potential import total_energy
 
 ENVELOPES = {"cosine": cosine_cutoff, "polynomial": polynomial_cutoff}
 AGGREGATIONS = ("sum", "mean", "max")
+FILTERS = ("table", "direct")
 N_NUMBERS = 120  # size of the table of atomic numbers; its last entry stands for all that are out of range
 
 
@@ -34,9 +37,27 @@ class MessagePassingLayer(nn.Module):
         self.message_mlp = mlp(2 * node_dim + edge_dim, hidden_dim, hidden_dim)
         self.update_mlp = mlp(node_dim + hidden_dim, hidden_dim, node_dim)
         self.aggregation = aggregation
+        self.tables = TableCache()
 
-    def forward(self, h: Tensor, basis: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
-        """(N, node_dim) -> (N, node_dim).
+    def forward(self, h: Tensor, radial: RadialTable, distances: Tensor, smooth: bool, graph: Graph) -> Tensor:
+        """(N, node_dim) -> (N, node_dim), with the edges' share of the messages from a table.
+
+        radial: the basis, then the envelope, which is one below the cutoff unless `smooth`.
+        """
+        first, second = linears(self.message_mlp)
+        for_ends, for_basis = first.weight.split((2 * h.shape[1], radial.knots.shape[2] - 1), dim=1)
+        table = self.tables.get(
+            "edges", (first.weight, first.bias, radial.knots), lambda: _edge_table(radial, for_basis, first.bias)
+        )
+        ends = F.linear(h, torch.cat(for_ends.chunk(2, dim=1)))
+        x, n_neighbours = concat_message_table(ends, table, distances, graph.neighbours, graph.sent)
+        total = torch.addmm(n_neighbours * second.bias, x, second.weight.t())
+        if self.aggregation == "mean":
+            total = total / (1 + n_neighbours if smooth else n_neighbours.clamp(min=1))
+        return self._update(h, total)
+
+    def direct(self, h: Tensor, basis: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
+        """(N, node_dim) -> (N, node_dim), with the first Linear evaluated at every edge.
 
         basis (E or more, edge_dim); envelope (E,); n_neighbours (N, 1), the sum of the envelope.
         """
@@ -50,6 +71,9 @@ class MessagePassingLayer(nn.Module):
             total = torch.addmm(n_neighbours * second.bias, x, second.weight.t())
         if self.aggregation == "mean":
             total = total / (n_neighbours.clamp(min=1) if envelope is None else 1 + n_neighbours)
+        return self._update(h, total)
+
+    def _update(self, h: Tensor, total: Tensor) -> Tensor:
         return h + apply_mlp(self.update_mlp, torch.cat([h, total], dim=1))
 
     def _first_linear(self, h: Tensor, basis: Tensor, n_edges: int) -> tuple[Tensor, Tensor]:
@@ -62,6 +86,13 @@ class MessagePassingLayer(nn.Module):
         edge_part = F.linear(basis, for_basis, first.bias)
         ends = F.linear(h, torch.cat((for_sender, for_receiver)))
         return ends, edge_part if len(basis) == n_edges else edge_part[:n_edges]
+
+
+def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor) -> RadialTable:
+    """From a table of the basis and the envelope that of the basis' share of the first Linear, and the envelope."""
+    basis, envelope = radial.knots[:, :, :-1], radial.knots[:, :, -1:]
+    values, slopes = F.linear(basis, weight).unbind(1)
+    return RadialTable(torch.cat([torch.stack([values + bias, slopes], dim=1), envelope], dim=2), radial.cutoff)
 
 
 class SimpleGNN(nn.Module):
@@ -87,7 +118,9 @@ class SimpleGNN(nn.Module):
         Rarely needed: ``basis`` = (first centre, last centre, width), default (0.5, 5.0, 0.5); ``readout`` = "sum"
         (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements` (one
         number each for None and "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
-        ``least_distance`` = shortest distance in the training data.
+        ``least_distance`` = shortest distance in the training data; ``filters`` = "table" or "direct": whether what
+        depends on the distance alone is interpolated between ``n_knots`` distances up to the cutoff, or evaluated at
+        every edge, which costs more and differs by less than the rounding of float32. max is always direct.
     """
 
     def __init__(
@@ -111,6 +144,8 @@ class SimpleGNN(nn.Module):
             "scale": [1.0],
             "units": "metal",
             "least_distance": 0.0,
+            "filters": "table",
+            "n_knots": 512,
         }
         unknown = sorted(set(options) - set(known))
         if unknown:
@@ -127,6 +162,9 @@ class SimpleGNN(nn.Module):
         _require("aggregation", aggregation, AGGREGATIONS)
         _require("readout", options["readout"], ("sum", "mean"))
         _require("units", options["units"], ("metal", "lj"))
+        _require("filters", options["filters"], FILTERS)
+        if not options["n_knots"] > 1:
+            raise ValueError(f"expected at least two knots, got {options['n_knots']}")
         if not cutoff > 0:
             raise ValueError(f"expected a positive cutoff, got {cutoff}")
         self.config: dict[str, Any] = {
@@ -152,6 +190,7 @@ class SimpleGNN(nn.Module):
             MessagePassingLayer(node_dim, edge_dim, node_dim, aggregation) for _ in range(n_layers)
         )
         self.output_mlp = mlp(node_dim, node_dim, 1)
+        self.tables = TableCache()
         # Tables that follow from the configuration stay out of the state, whose names are the lecture's.
         self.row_of: Tensor
         self.register_buffer("row_of", _element_rows(elements, n_elements), persistent=False)
@@ -164,31 +203,69 @@ class SimpleGNN(nn.Module):
         return self.rbf_centers.dtype
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
-        """(E, 3) edge vectors -> (N,) atomic energies in float64.
+        """(E, 3) edge vectors -> (N,) atomic energies in float64. Edges beyond the cutoff count for nothing.
 
         Raises
         ------
         ValueError
             For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
         """
+        kind, h = self._embed(graph)
+        tabulated = self.config["filters"] == "table" and self.config["aggregation"] != "max"
+        if tabulated and self.cutoff < float("inf"):
+            return self._read_out(kind, self._from_tables(h, graph, vectors))
+        return self._read_out(kind, self._directly(h, graph, vectors, self.cutoff))
+
+    def _embed(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """Rows of the embedding (N,) and initial features (N, node_dim)."""
         try:  # on the CPU, both tables name an index that they do not have; -1 stands for an unknown element
             kind = self.row_of.index_select(0, graph.atomic_numbers)
-            h = F.embedding(kind, self.atom_embedding.weight)
+            return kind, F.embedding(kind, self.atom_embedding.weight)
         except IndexError as error:
             raise self._unknown_element(graph.atomic_numbers) from error
+
+    def _read_out(self, kind: Tensor, h: Tensor) -> Tensor:
+        scale, shift = (table.to(h.device).index_select(0, kind) for table in (self.scale, self.shift))
+        return torch.addcmul(shift, apply_mlp(self.output_mlp, h).squeeze(1), scale)
+
+    def _from_tables(self, h: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
+        radial = self.tables.get("radial", (self.rbf_centers,), self._tabulate)
+        distances, _ = edge_basis(vectors, self.rbf_centers.detach()[:0], 1.0)
+        smooth = self.config["envelope"] is not None
+        for layer in self.layers:
+            h = layer.forward(h, radial, distances, smooth, graph)
+        return h
+
+    def _tabulate(self) -> RadialTable:
+        """Of the basis, then the envelope."""
+
+        def functions(r: Tensor) -> Tensor:
+            basis = torch.exp((r[:, None] - self.rbf_centers).square() * (-0.5 / self.rbf_width**2))
+            return torch.cat([basis, self._envelope(r)[:, None]], dim=1)
+
+        return tabulate(functions, self.cutoff, self.config["n_knots"], self.rbf_centers)
+
+    def _envelope(self, r: Tensor) -> Tensor:
+        name = self.config["envelope"]
+        return torch.ones_like(r) if name is None else ENVELOPES[name](r, self.cutoff)
+
+    def _directly(self, h: Tensor, graph: Graph, vectors: Tensor, cutoff: float) -> Tensor:
+        """With the basis evaluated at every edge; without an envelope, edges count up to `cutoff`."""
         distances, basis = edge_basis(vectors, self.rbf_centers, self.rbf_width)
         envelope = None
         if self.config["envelope"] is not None:
-            envelope = ENVELOPES[self.config["envelope"]](distances, self.cutoff)
-            n_neighbours = sum_over_neighbours(envelope[:, None], graph)
-        else:
+            envelope = self._envelope(distances)
+        elif bool((distances >= cutoff).any()):
+            envelope = (distances < cutoff).to(h.dtype)
+        if envelope is None:
             n_neighbours = graph.n_neighbours.to(h.dtype)
+        else:
+            n_neighbours = sum_over_neighbours(envelope[:, None], graph)
         extra = -len(basis) % 16 if len(basis) < 128 else 0  # as Graph.padded
         basis = F.pad(basis, (0, 0, 0, extra)) if extra else basis
-        for layer in self.layers:
-            h = layer.forward(h, basis, envelope, n_neighbours, graph)
-        scale, shift = (table.to(h.device).index_select(0, kind) for table in (self.scale, self.shift))
-        return torch.addcmul(shift, apply_mlp(self.output_mlp, h).squeeze(1), scale)
+        for layer in cast(Iterable[MessagePassingLayer], self.layers):
+            h = layer.direct(h, basis, envelope, n_neighbours, graph)
+        return h
 
     def forward(self, z: Tensor, positions: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
         """The lecture's call: energy of one structure, or (S,) energies of a batch.
@@ -204,8 +281,9 @@ class SimpleGNN(nn.Module):
             The structure of each atom.
         """
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
-        energies = self.atomic_energies(graph.padded, graph.vectors.to(self.dtype))[: graph.n_atoms]
-        energy = total_energy(self, energies, graph).to(self.dtype)
+        kind, h = self._embed(graph.padded)
+        h = self._directly(h, graph.padded, graph.vectors.to(self.dtype), float("inf"))
+        energy = total_energy(self, self._read_out(kind, h)[: graph.n_atoms], graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy
 
     def _unknown_element(self, atomic_numbers: Tensor) -> ValueError:

@@ -1,0 +1,35 @@
+"""Tables that follow from a network's parameters, kept between calls."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class TableCache:
+    """Tables by name, made again when a tensor that one follows from has changed; in training they are made every time.
+
+    A change is another tensor, other memory, or a write that torch has counted. Copies and pickles start empty.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Sequence[Tensor], Any, Any]] = {}
+
+    def get(self, name: str, follows_from: Sequence[Tensor], make: Callable[[], Any]) -> Any:
+        """What `make` returns, or what it returned for the same tensors."""
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(t.requires_grad for t in follows_from)):
+            return make()
+        state = [(t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in follows_from]
+        tensors, before, table = self._kept.get(name, ((), None, None))
+        if state != before or any(a is not b for a, b in zip(tensors, follows_from, strict=True)):
+            with torch.inference_mode(False), torch.no_grad():  # so that autograd may use it later
+                table = make()
+            self._kept[name] = (follows_from, state, table)
+        return table
+
+    def __deepcopy__(self, memo: Any) -> "TableCache":
+        return TableCache()
+
+    def __reduce__(self) -> Any:
+        return TableCache, ()
