@@ -94,7 +94,7 @@ def silu_backward(itemsize: int, n: int, grad: int, x: int, out: int, n_threads:
 def silu_double_backward(itemsize: int, n: int, a: int, grad: int, x: int, out: int, n_threads: int) -> None: ...
 def cfconv(op: tuple[Any, ...], out: Matrix, n_threads: int) -> None: ...
 def cfconv_backward(
-    op: tuple[Any, ...], grad: Matrix, grad_x: Matrix, grad_r: int, grad_knots: int, n_threads: int
+    op: tuple[Any, ...], grad: Matrix, grad_x: Matrix, grad_r: int, grad_coefficients: int, n_threads: int
 ) -> None: ...
 def cfconv_double_backward(
     op: tuple[Any, ...],
@@ -104,7 +104,7 @@ def cfconv_double_backward(
     out_grad: Matrix,
     out_x: Matrix,
     out_r: int,
-    out_knots: int,
+    out_coefficients: int,
     n_threads: int,
 ) -> None: ...
 def painn_message(op: tuple[Any, ...], out: tuple[Matrix, Matrix], n_threads: int) -> None: ...

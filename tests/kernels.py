@@ -6,6 +6,7 @@ import torch
 import mdgnn
 from mdgnn.ops import RadialTable, Rows, rows_by
 from mdgnn.ops.csr import transpose
+from mdgnn.ops.radial_filter import hermite
 
 _NO_GPU = [] if torch.cuda.is_available() else [pytest.mark.skip("no CUDA device")]
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, *_NO_GPU])])
@@ -43,9 +44,9 @@ def some_edges(n=5, n_edges=17, device="cpu"):
 
 def some_table(n_channels, n_knots=9, cutoff=2.0, device="cpu", dtype=torch.float64):
     """Random values and slopes, as rough as they come; zero at the cutoff."""
-    knots = torch.randn(n_knots, 2, n_channels, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    knots[-1] = 0
-    return RadialTable(knots.to(device, dtype).requires_grad_(), cutoff)
+    knots = torch.randn(2, n_knots, n_channels, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    knots[:, -1] = 0
+    return RadialTable(hermite(*knots).to(device, dtype).requires_grad_(), cutoff)
 
 
 def some_distances(n_edges, n_knots=9, cutoff=2.0, device="cpu", dtype=torch.float64):

@@ -41,7 +41,7 @@ def formula(x, table, r, rows):
 @pytest.mark.parametrize("width", [1, 4, 32, 37])
 def test_equals_its_formula_with_both_derivatives(device, dtype, width):
     x, table, r, rows, columns = problem(width=width, device=device, dtype=dtype)
-    inputs, found = (x, table.knots, r), []
+    inputs, found = (x, table.coefficients, r), []
     for out in (cfconv(x, table, r, rows, columns), formula(x, table, r, rows)):
         first = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
@@ -57,18 +57,18 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width):
 def test_derivatives(device):
     x, table, r, rows, columns = problem(n=4, n_edges=7, width=3, device=device)
 
-    def op(x, knots, r):
-        return cfconv(x, RadialTable(knots, table.cutoff), r, rows, columns)
+    def op(x, coefficients, r):
+        return cfconv(x, RadialTable(coefficients, table.cutoff), r, rows, columns)
 
-    assert gradcheck(op, (x, table.knots, r)) and gradgradcheck(op, (x, table.knots, r))
+    assert gradcheck(op, (x, table.coefficients, r)) and gradgradcheck(op, (x, table.coefficients, r))
 
 
-@pytest.mark.parametrize("wanted", [0, 1, 2], ids=["x", "knots", "r"])
+@pytest.mark.parametrize("wanted", [0, 1, 2], ids=["x", "coefficients", "r"])
 def test_each_input_alone_gets_the_same_derivatives(wanted):
     x, table, r, rows, columns = problem()
     grads = []
     for together in (True, False):
-        given = [t.detach().requires_grad_(together or k == wanted) for k, t in enumerate((x, table.knots, r))]
+        given = [t.detach().requires_grad_(together or k == wanted) for k, t in enumerate((x, table.coefficients, r))]
         out = cfconv(given[0], RadialTable(given[1], table.cutoff), given[2], rows, columns)
         (first,) = torch.autograd.grad(out.square().sum(), given[wanted], create_graph=True)
         grads.append((first, *torch.autograd.grad(first.square().sum(), given[wanted])))
@@ -79,8 +79,8 @@ def test_each_input_alone_gets_the_same_derivatives(wanted):
 def test_other_strides():
     x, table, r, rows, columns = (t.detach() if isinstance(t, torch.Tensor) else t for t in problem(width=6))
     expected = cfconv(x, table, r, rows, columns)
-    knots = torch.stack([table.knots] * 2, -1)[..., 0]
-    out = cfconv(x.t().contiguous().t(), RadialTable(knots, 2.0), torch.stack([r] * 2, 1)[:, 0], rows, columns)
+    coefficients = torch.stack([table.coefficients] * 2, -1)[..., 0]
+    out = cfconv(x.t().contiguous().t(), RadialTable(coefficients, 2.0), torch.stack([r] * 2, 1)[:, 0], rows, columns)
     assert torch.equal(out, expected)
 
 
@@ -89,8 +89,8 @@ def test_empty_input(n, n_edges, width):
     x, table, r, rows, columns = problem(n, n_edges, width)
     out = cfconv(x, table, r, rows, columns)
     assert out.shape == (n, width) and (n_edges or not out.any())
-    g = torch.autograd.grad(out.sum(), (x, table.knots, r), create_graph=True)
-    assert [t.shape for t in g] == [x.shape, table.knots.shape, r.shape]
+    g = torch.autograd.grad(out.sum(), (x, table.coefficients, r), create_graph=True)
+    assert [t.shape for t in g] == [x.shape, table.coefficients.shape, r.shape]
     torch.autograd.grad(sum(t.sum() for t in g), x, allow_unused=True)
 
 
@@ -112,7 +112,7 @@ def test_bits_do_not_depend_on_threads(dtype):
         ({"x": torch.zeros(5, 4)}, r"x of shape \(5, 4\) torch.float64"),
         ({"r": torch.zeros(16, dtype=torch.float64)}, r"r of shape \(17,\)"),
         ({"r": torch.zeros(17)}, "r of shape"),
-        ({"table": RadialTable(torch.zeros(4, 3, 4, dtype=torch.float64), 2.0)}, "knots of shape"),
+        ({"table": RadialTable(torch.zeros(4, 3, 4, dtype=torch.float64), 2.0)}, "coefficients of shape"),
         ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "columns with receivers and edges"),
         ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]))}, "rows with senders"),
         ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]), torch.full((17,), 5))}, "senders and receivers below 5"),

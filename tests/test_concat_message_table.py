@@ -41,7 +41,7 @@ def formula(ends, table, r, rows):
 @pytest.mark.parametrize("width", [1, 4, 32, 37])
 def test_equals_its_formula_with_both_derivatives(device, dtype, width):
     ends, table, r, rows, columns = problem(width=width, device=device, dtype=dtype)
-    inputs, found = (ends, table.knots, r), []
+    inputs, found = (ends, table.coefficients, r), []
     for out, s in (
         concat_message_table(ends, table, r, rows, columns),
         reference(ends, table, r, rows, columns),
@@ -62,10 +62,10 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width):
 def test_derivatives(device):
     ends, table, r, rows, columns = problem(n=4, n_edges=7, width=2, device=device)
 
-    def op(ends, knots, r):
-        return concat_message_table(ends, RadialTable(knots, table.cutoff), r, rows, columns)
+    def op(ends, coefficients, r):
+        return concat_message_table(ends, RadialTable(coefficients, table.cutoff), r, rows, columns)
 
-    assert gradcheck(op, (ends, table.knots, r)) and gradgradcheck(op, (ends, table.knots, r))
+    assert gradcheck(op, (ends, table.coefficients, r)) and gradgradcheck(op, (ends, table.coefficients, r))
 
 
 @pytest.mark.parametrize(("n", "n_edges"), [(0, 0), (3, 0), (1, 0)])
@@ -73,7 +73,7 @@ def test_empty_input(n, n_edges):
     given = problem(n=n, n_edges=n_edges)
     out, s = concat_message_table(*given)
     assert out.shape == (n, 4) and s.shape == (n, 1) and not out.any() and not s.any()
-    inputs = (given[0], given[1].knots, given[2])
+    inputs = (given[0], given[1].coefficients, given[2])
     first = torch.autograd.grad(out.sum() + s.sum(), inputs, create_graph=True)
     for g, t in zip(torch.autograd.grad(sum(g.sum() for g in first), inputs), inputs, strict=True):
         assert g.shape == t.shape and not g.any()

@@ -11,7 +11,7 @@ ops = pytest.mark.parametrize("name", list(OPS))
 
 
 def problem(name, n=5, n_edges=17, width=4, dtype=torch.float64):
-    """A function of the differentiable inputs, and those: features, knots, distances and directions."""
+    """A function of the differentiable inputs, and those: features, coefficients, distances and directions."""
     rows, columns = some_edges(n, n_edges)
     g = torch.Generator().manual_seed(4)
     r = some_distances(n_edges, dtype=dtype).detach()
@@ -27,12 +27,12 @@ def problem(name, n=5, n_edges=17, width=4, dtype=torch.float64):
     table = some_table({"cfconv": width, "concat_message_table": width + 1, "painn_message": 3 * width}[name])
     place = 2 if name == "painn_message" else 1  # of the table among the arguments
 
-    def call(knots, *rest):
-        args = (*rest[:place], RadialTable(knots, table.cutoff), *rest[place:])
+    def call(coefficients, *rest):
+        args = (*rest[:place], RadialTable(coefficients, table.cutoff), *rest[place:])
         out = OPS[name](*args, rows, columns)
         return (out,) if name == "cfconv" else out
 
-    return call, [t.requires_grad_() for t in (table.knots.detach().to(dtype), *inputs)]
+    return call, [t.requires_grad_() for t in (table.coefficients.detach().to(dtype), *inputs)]
 
 
 def loss(results):
@@ -80,8 +80,8 @@ def test_operators_are_differentiable_twice(name):
     graph = (rows.row_ptr, rows.index, columns.row_ptr, columns.index, columns.edge, 2.0)
     place = 2 if name == "painn_message" else 1
 
-    def operator(knots, *rest):
-        out = getattr(torch.ops.mdgnn, name)(*rest[:place], knots, *rest[place:], *graph)
+    def operator(coefficients, *rest):
+        out = getattr(torch.ops.mdgnn, name)(*rest[:place], coefficients, *rest[place:], *graph)
         return out if isinstance(out, tuple) else (out,)
 
     found = []
@@ -118,14 +118,16 @@ def test_bits_do_not_depend_on_threads(name, dtype):
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 63, 64, 65, 129, 512])
 def test_every_width_gives_what_its_columns_give_alone(name, width):
     """Blocks of vectors, vectors and single numbers are sums over the same edges: results for x are the same bits."""
-    call, (knots, x, *rest) = problem(name, width=width)
+    call, (coefficients, x, *rest) = problem(name, width=width)
     parts = {"cfconv": 1, "concat_message_table": 2, "painn_message": 3}[name]
-    wide = call(knots, x, *rest)[0]
+    wide = call(coefficients, x, *rest)[0]
     for f in {0, width // 2, width - 1}:
         columns = [f + k * width for k in range(parts)]
         of_table = [f, width] if name == "concat_message_table" else columns
         vectors = [rest[0][:, :, f : f + 1]] if name == "painn_message" else []
-        narrow = call(knots[:, :, of_table].contiguous(), x[:, columns].contiguous(), *vectors, *rest[len(vectors) :])
+        narrow = call(
+            coefficients[:, :, of_table].contiguous(), x[:, columns].contiguous(), *vectors, *rest[len(vectors) :]
+        )
         assert torch.equal(wide[:, f], narrow[0][:, 0])
 
 

@@ -32,7 +32,7 @@ def problem(n=5, n_edges=17, width=4, device="cpu", dtype=torch.float64):
 
 def floats(given):
     x, v, table, r, unit, *_ = given
-    return x, v, table.knots, r, unit
+    return x, v, table.coefficients, r, unit
 
 
 def formula(x, v, table, r, unit, rows):
@@ -70,22 +70,22 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width):
 def test_derivatives(device):
     given = problem(n=3, n_edges=5, width=2, device=device)
 
-    def op(x, v, knots, r, unit):
-        return painn_message(x, v, RadialTable(knots, 2.0), r, unit, *given[5:])
+    def op(x, v, coefficients, r, unit):
+        return painn_message(x, v, RadialTable(coefficients, 2.0), r, unit, *given[5:])
 
     assert gradcheck(op, floats(given)) and gradgradcheck(op, floats(given))
 
 
-@pytest.mark.parametrize("wanted", range(5), ids=["x", "v", "knots", "r", "unit"])
+@pytest.mark.parametrize("wanted", range(5), ids=["x", "v", "coefficients", "r", "unit"])
 @pytest.mark.parametrize("take", [0, 1], ids=["ds", "dv"])
 def test_each_input_alone_gets_the_same_derivatives(wanted, take):
     """Of either result alone."""
     given, grads = problem(), []
     for together in (True, False):
-        x, v, knots, r, unit = used = [
+        x, v, coefficients, r, unit = used = [
             t.detach().requires_grad_(together or k == wanted) for k, t in enumerate(floats(given))
         ]
-        out = painn_message(x, v, RadialTable(knots, 2.0), r, unit, *given[5:])[take]
+        out = painn_message(x, v, RadialTable(coefficients, 2.0), r, unit, *given[5:])[take]
         if not out.requires_grad:
             assert (wanted, take) in {(1, 0), (4, 0)}, "only scalars do not depend on vectors"
             return
@@ -113,8 +113,8 @@ def test_other_strides():
     x, v, table, r, unit, rows, columns = problem(width=6)
     expected = painn_message(x, v, table, r, unit, rows, columns)
     x, v, unit, r = (torch.stack([t] * 2, -1)[..., 0] for t in (x, v, unit, r))
-    knots = torch.stack([table.knots] * 2, -1)[..., 0]
-    for a, b in zip(painn_message(x, v, RadialTable(knots, 2.0), r, unit, rows, columns), expected, strict=True):
+    coefficients = torch.stack([table.coefficients] * 2, -1)[..., 0]
+    for a, b in zip(painn_message(x, v, RadialTable(coefficients, 2.0), r, unit, rows, columns), expected, strict=True):
         assert torch.equal(a, b)
 
 
@@ -145,7 +145,10 @@ def test_bits_do_not_depend_on_threads(dtype):
         ({"x": torch.zeros(5, 11, dtype=torch.float64)}, r"x of shape \(5, 12\)"),
         ({"v": torch.zeros(5, 4, 3, dtype=torch.float64)}, r"x of shape \(5, 9\)"),
         ({"v": torch.zeros(4, 3, 4, dtype=torch.float64)}, r"v of shape \(5, 3, 4\)"),
-        ({"table": RadialTable(torch.zeros(4, 2, 4, dtype=torch.float64), 2.0)}, r"table.knots of shape \(4, 2, 12\)"),
+        (
+            {"table": RadialTable(torch.zeros(4, 4, 4, dtype=torch.float64), 2.0)},
+            r"table.coefficients of shape \(4, 4, 12\)",
+        ),
         ({"r": torch.zeros(16, dtype=torch.float64)}, r"r of shape \(17,\)"),
         ({"unit": torch.zeros(17, dtype=torch.float64)}, r"unit of shape \(17, 3\)"),
         ({"unit": torch.zeros(17, 3)}, r"unit of shape \(17, 3\) torch.float64"),

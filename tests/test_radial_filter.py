@@ -57,11 +57,11 @@ def test_value_and_slope_are_continuous_at_knots_and_at_the_cutoff():
 
 
 def test_exactly_zero_from_the_cutoff_on():
-    table = RadialTable(torch.ones(5, 2, 3, dtype=torch.float64, requires_grad=True), 2.0)
+    table = RadialTable(torch.ones(5, 4, 3, dtype=torch.float64, requires_grad=True), 2.0)
     r = torch.tensor([2.0, 2.0 + 1e-12, 3.0, 1e9], dtype=torch.float64, requires_grad=True)
     f = radial_filter(table, r)
     assert not f.any()
-    assert not any(g.any() for g in torch.autograd.grad(f.sum(), (r, table.knots)))
+    assert not any(g.any() for g in torch.autograd.grad(f.sum(), (r, table.coefficients)))
     assert radial_filter(table, torch.tensor([2.0 - 1e-12], dtype=torch.float64)).all()
 
 
@@ -76,13 +76,13 @@ def test_error_falls_as_the_fourth_power_of_the_spacing():
 @pytest.mark.parametrize("n_channels", [1, 3])
 def test_derivatives(device, n_channels):
     """With respect to distances (away from knots, where the second derivative jumps) and knots."""
-    knots, cutoff = some_table(n_channels, device=device)
+    coefficients, cutoff = some_table(n_channels, device=device)
     r = some_distances(11, device=device)
 
     def op(k, x):
         return radial_filter(RadialTable(k, cutoff), x)
 
-    assert gradcheck(op, (knots, r)) and gradgradcheck(op, (knots, r))
+    assert gradcheck(op, (coefficients, r)) and gradgradcheck(op, (coefficients, r))
 
 
 def filter_network():
@@ -131,23 +131,23 @@ def test_empty_input(n_edges, n_channels):
     table, r = some_table(n_channels), some_distances(n_edges)
     f = radial_filter(table, r)
     assert f.shape == (n_edges, n_channels)
-    g = torch.autograd.grad(f.sum(), (table.knots, r), create_graph=True)
-    assert [t.shape for t in g] == [table.knots.shape, r.shape]
+    g = torch.autograd.grad(f.sum(), (table.coefficients, r), create_graph=True)
+    assert [t.shape for t in g] == [table.coefficients.shape, r.shape]
 
 
 @pytest.mark.parametrize(
-    ("knots", "r", "message"),
+    ("coefficients", "r", "message"),
     [
-        (torch.zeros(4, 3, 2), torch.zeros(3), r"knots of shape \(G, 2, C\).*got \(4, 3, 2\)"),
-        (torch.zeros(1, 2, 2), torch.zeros(3), "G > 1"),
-        (torch.zeros(4, 2, 2), torch.zeros(3, 1), r"r of shape \(3,\)"),
-        (torch.zeros(4, 2, 2), torch.zeros(3, dtype=torch.float64), r"r of shape \(3,\) torch.float32"),
-        (torch.zeros(4, 2, 2, dtype=torch.float16), torch.zeros(3, dtype=torch.float16), "float32 or float64"),
+        (torch.zeros(4, 3, 2), torch.zeros(3), r"coefficients of shape \(G - 1, 4, C\).*got \(4, 3, 2\)"),
+        (torch.zeros(0, 4, 2), torch.zeros(3), "G > 1"),
+        (torch.zeros(4, 4, 2), torch.zeros(3, 1), r"r of shape \(3,\)"),
+        (torch.zeros(4, 4, 2), torch.zeros(3, dtype=torch.float64), r"r of shape \(3,\) torch.float32"),
+        (torch.zeros(4, 4, 2, dtype=torch.float16), torch.zeros(3, dtype=torch.float16), "float32 or float64"),
     ],
 )
-def test_bad_input_gets_a_sentence(knots, r, message):
+def test_bad_input_gets_a_sentence(coefficients, r, message):
     with pytest.raises(ValueError, match=message):
-        radial_filter(RadialTable(knots, 2.0), r)
+        radial_filter(RadialTable(coefficients, 2.0), r)
 
 
 @pytest.mark.parametrize(("cutoff", "n_knots"), [(0.0, 8), (-1.0, 8), (2.0, 1)])

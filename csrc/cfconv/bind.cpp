@@ -26,23 +26,23 @@ void bind_cfconv(py::module_& m) {
                        [&]<class T>(T) { cpu::cfconv<T>(cfconv_of<T>(op), matrix<T>(out), {n_threads}); });
     });
     m.def("cfconv_backward", [](const OpTuple& op, const MatrixTuple& grad, const MatrixTuple& grad_x, Address grad_r,
-                                Address grad_knots, int n_threads) {
+                                Address grad_coefficients, int n_threads) {
         py::gil_scoped_release release;
         dispatch_float(std::get<0>(op), [&]<class T>(T) {
             cpu::cfconv_backward<T>(cfconv_of<T>(op), matrix<const T>(grad), matrix<T>(grad_x), pointer<T>(grad_r),
-                                    pointer<T>(grad_knots), {n_threads});
+                                    pointer<T>(grad_coefficients), {n_threads});
         });
     });
-    m.def("cfconv_double_backward",
-          [](const OpTuple& op, const MatrixTuple& grad, const MatrixTuple& grad2_x, Address grad2_r,
-             const MatrixTuple& out_grad, const MatrixTuple& out_x, Address out_r, Address out_knots, int n_threads) {
-              py::gil_scoped_release release;
-              dispatch_float(std::get<0>(op), [&]<class T>(T) {
-                  cpu::cfconv_double_backward<T>(cfconv_of<T>(op), matrix<const T>(grad), matrix<const T>(grad2_x),
-                                                 pointer<const T>(grad2_r), matrix<T>(out_grad), matrix<T>(out_x),
-                                                 pointer<T>(out_r), pointer<T>(out_knots), {n_threads});
-              });
-          });
+    m.def("cfconv_double_backward", [](const OpTuple& op, const MatrixTuple& grad, const MatrixTuple& grad2_x,
+                                       Address grad2_r, const MatrixTuple& out_grad, const MatrixTuple& out_x,
+                                       Address out_r, Address out_coefficients, int n_threads) {
+        py::gil_scoped_release release;
+        dispatch_float(std::get<0>(op), [&]<class T>(T) {
+            cpu::cfconv_double_backward<T>(cfconv_of<T>(op), matrix<const T>(grad), matrix<const T>(grad2_x),
+                                           pointer<const T>(grad2_r), matrix<T>(out_grad), matrix<T>(out_x),
+                                           pointer<T>(out_r), pointer<T>(out_coefficients), {n_threads});
+        });
+    });
 }
 
 }  // namespace mdgnn

@@ -29,16 +29,17 @@ namespace cpu {
 template <class T>
 void cfconv(const CfConv<T>& op, Matrix<T> out, const Context& context);
 
-// grad (N, C) is d/d out. grad_x (N, C), grad_r (E) and grad_knots (n_knots, 2, C) may be null.
+// grad (N, C) is d/d out. grad_x (N, C), grad_r (E) and grad_coefficients (n_intervals, 4, C) may be null.
 template <class T>
-void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x, T* grad_r, T* grad_knots,
+void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x, T* grad_r, T* grad_coefficients,
                      const Context& context);
 
 // The derivative of <grad2_x, grad_x> + <grad2_r, grad_r>, of which either may be null, with respect to grad, x, r and
-// knots; each result may be null. What multiplies grad_knots takes the place of the table in calls of the two others.
+// coefficients; each result may be null. What multiplies grad_coefficients takes the place of the table in calls of the
+// two others.
 template <class T>
 void cfconv_double_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<const T> grad2_x, const T* grad2_r,
-                            Matrix<T> out_grad, Matrix<T> out_x, T* out_r, T* out_knots, const Context& context);
+                            Matrix<T> out_grad, Matrix<T> out_x, T* out_r, T* out_coefficients, const Context& context);
 
 }  // namespace cpu
 }  // namespace mdgnn

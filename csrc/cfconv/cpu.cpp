@@ -1,8 +1,8 @@
 // Parallelisation: receivers are split over threads, and senders for results by sender: every row is summed by one
 // thread in edge order. The gradient of the table is summed over blocks of edges whose number depends on that of the
 // edges alone, and the blocks are added in order. So no bits depend on the number of threads.
-// Memory traffic per edge: 4 C numbers of the table and C of x, both from the cache (the table of 512 knots and 64
-// features takes 256 KB in float32). Arithmetic per edge and feature: 9 operations forward, 10 for each derivative.
+// Memory traffic per edge: 4 C numbers of the table and C of x, both from the cache (the table of 512 coefficients and
+// 64 features takes 256 KB in float32). Arithmetic per edge and feature: 9 operations forward, 10 for each derivative.
 #include <algorithm>
 #include <vector>
 
@@ -30,15 +30,15 @@ using Scratch = std::vector<FilterEdge<T>>;
 // Two gathered rows and the weights that the table gets for them.
 template <class T>
 struct Term {
-    HermiteWeights<T> value, slope;
+    FilterWeights<T> value, slope;
     const T *x = nullptr, *y = nullptr;
 };
 
 template <class T>
 MDGNN_INLINE Term<T> term_of(const Convolution<T>& c, const FilterEdge<T>& e) {
     Term<T> t;
-    if (c.by_value) t.value = hermite_value(e.t), t.x = c.by_value.row(e.other);
-    if (c.by_slope) t.slope = hermite_slope(e.t, c.table.per_unit, c.factor[e.edge]), t.y = c.by_slope.row(e.other);
+    if (c.by_value) t.value = filter_value(e.t), t.x = c.by_value.row(e.other);
+    if (c.by_slope) t.slope = filter_slope(e.t, c.table.per_unit, c.factor[e.edge]), t.y = c.by_slope.row(e.other);
     return t;
 }
 
@@ -57,7 +57,7 @@ MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t 
             constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
             V sum[kParts] = {};
             for (std::size_t k = 0; k < n; ++k) {
-                const T* const at = edges[k].knots + f;
+                const T* const at = edges[k].coefficients + f;
                 const Term<T>& t = terms[k];
 #pragma GCC unroll 4
                 for (int p = 0; p < kParts; ++p) {
@@ -90,21 +90,21 @@ MDGNN_INLINE void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, 
         filter_edges(c.rows, c.table, c.r, i, edges);
         const T* const g = grad.row(i);
         for (const FilterEdge<T>& e : edges) {
-            HermiteWeights<T> slope, curvature;
+            FilterWeights<T> slope, curvature;
             const T *x = nullptr, *y = nullptr;
-            if (c.by_value) slope = hermite_slope(e.t, per_unit, T(1)), x = c.by_value.row(e.other);
-            if (c.by_slope) curvature = hermite_curvature(e.t, per_unit, c.factor[e.edge]), y = c.by_slope.row(e.other);
+            if (c.by_value) slope = filter_slope(e.t, per_unit, T(1)), x = c.by_value.row(e.other);
+            if (c.by_slope) curvature = filter_curvature(e.t, per_unit, c.factor[e.edge]), y = c.by_slope.row(e.other);
             const auto add = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
                 V gradient, filter, features;
                 load(g + f, gradient);
                 if (x) {
                     load(x + f, features);
-                    interpolate(slope, e.knots + f, width, filter);
+                    interpolate(slope, e.coefficients + f, width, filter);
                     *sum += gradient * features * filter;
                 }
                 if (y) {
                     load(y + f, features);
-                    interpolate(curvature, e.knots + f, width, filter);
+                    interpolate(curvature, e.coefficients + f, width, filter);
                     *sum += gradient * features * filter;
                 }
             };
@@ -113,9 +113,9 @@ MDGNN_INLINE void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, 
     }
 }
 
-// Adds the gradient of the knots over the rows begin .. end.
+// Adds the gradient of the coefficients over the rows begin .. end.
 template <class T>
-MDGNN_INLINE void add_to_knots(const Convolution<T>& c, Matrix<const T> grad, T* knots, std::int64_t begin,
+MDGNN_INLINE void add_to_table(const Convolution<T>& c, Matrix<const T> grad, T* coefficients, std::int64_t begin,
                                std::int64_t end) {
     Scratch<T> edges;
     const std::int64_t width = grad.cols;
@@ -124,7 +124,7 @@ MDGNN_INLINE void add_to_knots(const Convolution<T>& c, Matrix<const T> grad, T*
         const T* const g = grad.row(i);
         for (const FilterEdge<T>& e : edges) {
             const Term<T> t = term_of(c, e);
-            T* const at = knots + (e.knots - c.table.knots);
+            T* const at = coefficients + (e.coefficients - c.table.coefficients);
             each_piece<T, 4>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
                 constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
 #pragma GCC unroll 4
@@ -136,11 +136,11 @@ MDGNN_INLINE void add_to_knots(const Convolution<T>& c, Matrix<const T> grad, T*
                     if (t.y) load(t.y + here, y), y *= gradient;
 #pragma GCC unroll 4
                     for (int q = 0; q < 4; ++q) {
-                        V knot;
-                        load(at + q * width + here, knot);
-                        if (t.x) knot += x * t.value.at[q];
-                        if (t.y) knot += y * t.slope.at[q];
-                        store(knot, at + q * width + here);
+                        V sum;
+                        load(at + q * width + here, sum);
+                        if (t.x) sum += x * t.value.at[q];
+                        if (t.y) sum += y * t.slope.at[q];
+                        store(sum, at + q * width + here);
                     }
                 }
             });
@@ -149,19 +149,19 @@ MDGNN_INLINE void add_to_knots(const Convolution<T>& c, Matrix<const T> grad, T*
 }
 
 // The instruction set is chosen by functions that are not templates: one set of them per type.
-#define MDGNN_LOOPS(T)                                                                                             \
-    MDGNN_SIMD_CLONES void convolve_loop(const Convolution<T>& c, Matrix<T> out, std::int64_t a, std::int64_t b) { \
-        if (c.by_value && c.by_slope) convolve<T, true, true>(c, out, a, b);                                       \
-        if (c.by_value && !c.by_slope) convolve<T, true, false>(c, out, a, b);                                     \
-        if (!c.by_value) convolve<T, false, true>(c, out, a, b);                                                   \
-    }                                                                                                              \
-    MDGNN_SIMD_CLONES void slopes_loop(const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t a,      \
-                                       std::int64_t b) {                                                           \
-        slopes<T>(c, grad, out, a, b);                                                                             \
-    }                                                                                                              \
-    MDGNN_SIMD_CLONES void knots_loop(const Convolution<T>& c, Matrix<const T> grad, T* knots, std::int64_t a,     \
-                                      std::int64_t b) {                                                            \
-        add_to_knots<T>(c, grad, knots, a, b);                                                                     \
+#define MDGNN_LOOPS(T)                                                                                                \
+    MDGNN_SIMD_CLONES void convolve_loop(const Convolution<T>& c, Matrix<T> out, std::int64_t a, std::int64_t b) {    \
+        if (c.by_value && c.by_slope) convolve<T, true, true>(c, out, a, b);                                          \
+        if (c.by_value && !c.by_slope) convolve<T, true, false>(c, out, a, b);                                        \
+        if (!c.by_value) convolve<T, false, true>(c, out, a, b);                                                      \
+    }                                                                                                                 \
+    MDGNN_SIMD_CLONES void slopes_loop(const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t a,         \
+                                       std::int64_t b) {                                                              \
+        slopes<T>(c, grad, out, a, b);                                                                                \
+    }                                                                                                                 \
+    MDGNN_SIMD_CLONES void table_loop(const Convolution<T>& c, Matrix<const T> grad, T* coefficients, std::int64_t a, \
+                                      std::int64_t b) {                                                               \
+        add_to_table<T>(c, grad, coefficients, a, b);                                                                 \
     }
 MDGNN_LOOPS(float)
 MDGNN_LOOPS(double)
@@ -179,9 +179,10 @@ void run_slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, const Con
 }
 
 template <class T>
-void run_knots(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
-    sum_over_blocks<T>(c.rows, c.table.n_knots * 2 * c.table.width, out, context,
-                       [&](T* knots, std::int64_t a, std::int64_t b) { knots_loop(c, grad, knots, a, b); });
+void run_intervals(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
+    sum_over_blocks<T>(
+        c.rows, 4 * c.table.n_intervals * c.table.width, out, context,
+        [&](T* coefficients, std::int64_t a, std::int64_t b) { table_loop(c, grad, coefficients, a, b); });
 }
 
 }  // namespace
@@ -192,24 +193,25 @@ void cfconv(const CfConv<T>& op, Matrix<T> out, const Context& context) {
 }
 
 template <class T>
-void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x, T* grad_r, T* grad_knots,
+void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x, T* grad_r, T* grad_coefficients,
                      const Context& context) {
     const Convolution<T> forward{op.rows, op.table, op.r, op.x, {}, nullptr};
     if (grad_x) run_convolve<T>({op.columns, op.table, op.r, grad, {}, nullptr}, grad_x, context);
     if (grad_r) run_slopes(forward, grad, grad_r, context);
-    if (grad_knots) run_knots(forward, grad, grad_knots, context);
+    if (grad_coefficients) run_intervals(forward, grad, grad_coefficients, context);
 }
 
 template <class T>
 void cfconv_double_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<const T> grad2_x, const T* grad2_r,
-                            Matrix<T> out_grad, Matrix<T> out_x, T* out_r, T* out_knots, const Context& context) {
+                            Matrix<T> out_grad, Matrix<T> out_x, T* out_r, T* out_coefficients,
+                            const Context& context) {
     const Matrix<const T> none, x = grad2_r ? op.x : none;
     const Convolution<T> forward{op.rows, op.table, op.r, grad2_x, x, grad2_r};
     if (out_grad) run_convolve(forward, out_grad, context);  // one of the two is there
     if (out_x && !grad2_r) std::fill(out_x.data, out_x.data + out_x.rows * out_x.cols, T(0));
     if (out_x && grad2_r) run_convolve<T>({op.columns, op.table, op.r, none, grad, grad2_r}, out_x, context);
     if (out_r) run_slopes(forward, grad, out_r, context);
-    if (out_knots) run_knots(forward, grad, out_knots, context);
+    if (out_coefficients) run_intervals(forward, grad, out_coefficients, context);
 }
 
 #define MDGNN_INSTANTIATE(T)                                                                                         \

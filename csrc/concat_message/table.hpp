@@ -31,11 +31,11 @@ struct ConcatMessageResult {
     T* s = nullptr;
 };
 
-// One for each input: ends (N, 2 H), knots (n_knots, 2, H + 1), r (E).
+// One for each input: ends (N, 2 H), coefficients (n_intervals, 4, H + 1), r (E).
 template <class T>
 struct ConcatMessageGradients {
     Matrix<T> ends;
-    T *knots = nullptr, *r = nullptr;
+    T *coefficients = nullptr, *r = nullptr;
 };
 
 namespace cpu {
@@ -48,8 +48,8 @@ template <class T>
 void concat_message_table_backward(const ConcatMessageTable<T>& op, const ConcatMessageResult<const T>& grad,
                                    const ConcatMessageGradients<T>& out, const Context& context);
 
-// The derivative of <grad2, results of backward>, for grad and the inputs. grad2.knots may be null; out_grad may be,
-// and each of `out`.
+// The derivative of <grad2, results of backward>, for grad and the inputs. grad2.coefficients may be null; out_grad may
+// be, and each of `out`.
 template <class T>
 void concat_message_table_double_backward(const ConcatMessageTable<T>& op, const ConcatMessageResult<const T>& grad,
                                           const ConcatMessageGradients<const T>& grad2,

@@ -1,5 +1,6 @@
 #include "core/thread_pool.hpp"
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -88,7 +89,19 @@ class Pool {
 };
 
 std::atomic<Pool*> instance{nullptr};
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { instance = nullptr; });
+std::atomic<bool> forked{false};
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { instance = nullptr, forked = true; });
+
+// The threads of OpenMP, where a library of this process has brought its runtime: torch has. They keep spinning for a
+// while after each of torch's operators, and a second pool would compete with them for the cores; a kernel between two
+// operators took 1.3 times as long. By name, so that nothing needs to be linked. They do not survive a fork.
+using OpenMp = void (*)(void (*)(void*), void*, unsigned n_threads, unsigned flags);
+OpenMp openmp() {
+    static std::atomic<OpenMp> known{nullptr};
+    OpenMp found = known;
+    if (found == nullptr && !forked) known = found = reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return forked ? nullptr : found;
+}
 
 // Threads do not survive fork (DataLoader workers, multiprocessing): a child process starts a pool of its own. Pools
 // are never destroyed, because their threads are detached; and there is no lock that a fork could leave held.
@@ -113,7 +126,10 @@ void parallel_for(std::int64_t n, std::int64_t grain, int n_threads,
     Pool& shared = pool();
     if (shared.busy.test_and_set(std::memory_order_acquire)) return body(0, n);
     Job job{&body, n, grain, {}, {}, {}};
-    shared.run(job, helpers);
+    if (const OpenMp run = openmp())  // always with all threads: a smaller team would end some
+        run([](void* work) { static_cast<Job*>(work)->work(); }, &job, static_cast<unsigned>(n_threads), 0);
+    else
+        shared.run(job, helpers);
     shared.busy.clear(std::memory_order_release);
     if (job.error) std::rethrow_exception(job.error);
 }

@@ -1,5 +1,5 @@
-// A small persistent thread pool. It is separate from torch's, so that kernels need no torch; callers pass the number
-// of threads (torch's by default), and workers sleep between calls instead of spinning against torch's own.
+// Threads for the loops of kernels: those of OpenMP where torch has brought its runtime, else a small persistent pool
+// whose workers sleep between calls. Callers pass the number of threads (torch's by default).
 #pragma once
 
 #include <cstdint>

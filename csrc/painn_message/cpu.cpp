@@ -25,9 +25,9 @@ struct Painn {
 // An edge with the weights of its filter; `factor`, what multiplies the gradient of its length, is in the slopes.
 template <class T>
 struct Message {
-    const T *knots, *unit, *by_unit;
+    const T *coefficients, *unit, *by_unit;
     std::int64_t other, edge;
-    HermiteWeights<T> value, slope;
+    FilterWeights<T> value, slope;
 };
 
 template <class T, bool kTwice>
@@ -38,12 +38,12 @@ MDGNN_INLINE void messages_of(const Painn<T>& p, const Rows& rows, std::int64_t 
     for (std::size_t k = 0; k < edges.size(); ++k) {
         const FilterEdge<T>& e = edges[k];
         Message<T>& m = found[k];
-        m.knots = e.knots, m.other = e.other, m.edge = e.edge;
+        m.coefficients = e.coefficients, m.other = e.other, m.edge = e.edge;
         m.unit = p.op.unit + 3 * e.edge;
-        m.value = hermite_value(e.t);
+        m.value = filter_value(e.t);
         if constexpr (kTwice) {
             m.by_unit = p.by.unit + 3 * e.edge;
-            m.slope = hermite_slope(e.t, p.op.table.per_unit, p.by.r[e.edge]);
+            m.slope = filter_slope(e.t, p.op.table.per_unit, p.by.r[e.edge]);
         }
     }
 }
@@ -74,12 +74,12 @@ MDGNN_INLINE void receive(const Painn<T>& p, const PainnResult<T>& out, std::int
                 load_three(p.op.v.row(m.other) + f, width, vector);
                 for (int c = 0; c < 3; ++c) {
                     V filter;
-                    interpolate(m.value, m.knots + c * width + f, all, filter);
+                    interpolate(m.value, m.coefficients + c * width + f, all, filter);
                     product[c] = block[c] * filter;
                     if constexpr (kTwice) {
                         V by, slope;
                         load(p.by.x.row(m.other) + c * width + f, by);
-                        interpolate(m.slope, m.knots + c * width + f, all, slope);
+                        interpolate(m.slope, m.coefficients + c * width + f, all, slope);
                         if (c > 0) {  // direction and vector have gradients of their own
                             V more[3];
                             if (c == 2) load_three(p.by.v.row(m.other) + f, width, more);
@@ -113,11 +113,11 @@ MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int
                 load(p.grad.s.row(m.other) + f, s);
                 load_three(p.grad.v.row(m.other) + f, width, v);
                 dot(v, m.unit, along);
-                for (int c = 0; c < 3; ++c) interpolate(m.value, m.knots + c * width + f, all, filter[c]);
+                for (int c = 0; c < 3; ++c) interpolate(m.value, m.coefficients + c * width + f, all, filter[c]);
                 for (int c = 0; c < 3; ++c) a[c] += v[c] * filter[2];
                 if constexpr (kTwice) {
                     V slope[3], by_along;
-                    for (int c = 0; c < 3; ++c) interpolate(m.slope, m.knots + c * width + f, all, slope[c]);
+                    for (int c = 0; c < 3; ++c) interpolate(m.slope, m.coefficients + c * width + f, all, slope[c]);
                     dot(v, m.by_unit, by_along);
                     x[0] += s * slope[0];
                     x[1] += along * slope[1] + by_along * filter[1];
@@ -180,9 +180,9 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
         for (std::size_t k = 0; k < messages.size(); ++k) {
             const Message<T>& m = messages[k];
             const T per_unit = p.op.table.per_unit, t = edges[k].t;
-            const HermiteWeights<T> first_order = hermite_slope(t, per_unit, T(1));
-            HermiteWeights<T> second_order;
-            if constexpr (kTwice) second_order = hermite_curvature(t, per_unit, p.by.r[m.edge]);
+            const FilterWeights<T> first_order = filter_slope(t, per_unit, T(1));
+            FilterWeights<T> second_order;
+            if constexpr (kTwice) second_order = filter_curvature(t, per_unit, p.by.r[m.edge]);
             T sums[4];  // r, then unit
             sum_pieces<T, 4>(
                 width,
@@ -192,7 +192,7 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
                     load_three(p.op.x.row(m.other) + f, width, block);
                     if constexpr (kTwice) load_three(p.by.x.row(m.other) + f, width, by);
                     for (int c = 0; c < 3; ++c) {
-                        const T* const at = m.knots + c * width + f;
+                        const T* const at = m.coefficients + c * width + f;
                         V slope;
                         interpolate(first_order, at, all, slope);
                         if constexpr (kTwice) {
@@ -205,11 +205,11 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
                         }
                     }
                     V filter, b;
-                    interpolate(m.value, m.knots + width + f, all, filter);
+                    interpolate(m.value, m.coefficients + width + f, all, filter);
                     b = block[1] * filter;
                     if constexpr (kTwice) {
                         V scaled_slope;
-                        interpolate(m.slope, m.knots + width + f, all, scaled_slope);
+                        interpolate(m.slope, m.coefficients + width + f, all, scaled_slope);
                         b = by[1] * filter + block[1] * scaled_slope;
                     }
                     for (int c = 0; c < 3; ++c) sum[1 + c] += grad_v[c] * b;
@@ -221,16 +221,16 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
     }
 }
 
-// Adds the derivative for the knots over the rows begin .. end.
+// Adds the derivative for the coefficients over the rows begin .. end.
 template <class T, bool kTwice>
-MDGNN_INLINE void add_to_knots(const Painn<T>& p, T* knots, std::int64_t begin, std::int64_t end) {
+MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
     for (std::int64_t i = begin; i < end; ++i) {
         messages_of<T, kTwice>(p, p.op.rows, i, edges, messages);
         for (const Message<T>& m : messages) {
-            T* const at = knots + (m.knots - p.op.table.knots);
+            T* const at = coefficients + (m.coefficients - p.op.table.coefficients);
             each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
                 V q[3], by_q[3], grad_v[3], block[3], by[3];
                 factors<T, kTwice>(p, i, m, f, q, by_q, grad_v);
@@ -241,11 +241,11 @@ MDGNN_INLINE void add_to_knots(const Painn<T>& p, T* knots, std::int64_t begin, 
                     if constexpr (kTwice) value = c > 0 ? q[c] * by[c] + by_q[c] * block[c] : q[c] * by[c];
                     for (int n = 0; n < 4; ++n) {
                         T* const here = at + n * all + c * width + f;
-                        V knot;
-                        load(here, knot);
-                        knot += value * m.value.at[n];
-                        if constexpr (kTwice) knot += slope * m.slope.at[n];
-                        store(knot, here);
+                        V sum;
+                        load(here, sum);
+                        sum += value * m.value.at[n];
+                        if constexpr (kTwice) sum += slope * m.slope.at[n];
+                        store(sum, here);
                     }
                 }
             });
@@ -254,21 +254,21 @@ MDGNN_INLINE void add_to_knots(const Painn<T>& p, T* knots, std::int64_t begin, 
 }
 
 // The instruction set is chosen by functions that are not templates: one set of them per type.
-#define MDGNN_LOOPS(T)                                                                                \
-    MDGNN_SIMD_CLONES void receive_loop(const Painn<T>& p, const PainnResult<T>& out, std::int64_t a, \
-                                        std::int64_t b) {                                             \
-        p.twice ? receive<T, true>(p, out, a, b) : receive<T, false>(p, out, a, b);                   \
-    }                                                                                                 \
-    MDGNN_SIMD_CLONES void send_loop(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a, \
-                                     std::int64_t b) {                                                \
-        p.twice ? send<T, true>(p, out, a, b) : send<T, false>(p, out, a, b);                         \
-    }                                                                                                 \
-    MDGNN_SIMD_CLONES void edge_loop(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a, \
-                                     std::int64_t b) {                                                \
-        p.twice ? edge_gradients<T, true>(p, out, a, b) : edge_gradients<T, false>(p, out, a, b);     \
-    }                                                                                                 \
-    MDGNN_SIMD_CLONES void knots_loop(const Painn<T>& p, T* knots, std::int64_t a, std::int64_t b) {  \
-        p.twice ? add_to_knots<T, true>(p, knots, a, b) : add_to_knots<T, false>(p, knots, a, b);     \
+#define MDGNN_LOOPS(T)                                                                                          \
+    MDGNN_SIMD_CLONES void receive_loop(const Painn<T>& p, const PainnResult<T>& out, std::int64_t a,           \
+                                        std::int64_t b) {                                                       \
+        p.twice ? receive<T, true>(p, out, a, b) : receive<T, false>(p, out, a, b);                             \
+    }                                                                                                           \
+    MDGNN_SIMD_CLONES void send_loop(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,           \
+                                     std::int64_t b) {                                                          \
+        p.twice ? send<T, true>(p, out, a, b) : send<T, false>(p, out, a, b);                                   \
+    }                                                                                                           \
+    MDGNN_SIMD_CLONES void edge_loop(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,           \
+                                     std::int64_t b) {                                                          \
+        p.twice ? edge_gradients<T, true>(p, out, a, b) : edge_gradients<T, false>(p, out, a, b);               \
+    }                                                                                                           \
+    MDGNN_SIMD_CLONES void table_loop(const Painn<T>& p, T* coefficients, std::int64_t a, std::int64_t b) {     \
+        p.twice ? add_to_table<T, true>(p, coefficients, a, b) : add_to_table<T, false>(p, coefficients, a, b); \
     }
 MDGNN_LOOPS(float)
 MDGNN_LOOPS(double)
@@ -288,9 +288,9 @@ void run_gradients(const Painn<T>& p, const PainnGradients<T>& out, const Contex
     if (out.r)
         parallel_for(p.op.rows.n_rows, grain, context.n_threads,
                      [&](std::int64_t a, std::int64_t b) { edge_loop(p, out, a, b); });
-    if (out.knots)
-        sum_over_blocks<T>(p.op.rows, 2 * p.op.table.n_knots * p.op.table.width, out.knots, context,
-                           [&](T* knots, std::int64_t a, std::int64_t b) { knots_loop(p, knots, a, b); });
+    if (out.coefficients)
+        sum_over_blocks<T>(p.op.rows, 4 * p.op.table.n_intervals * p.op.table.width, out.coefficients, context,
+                           [&](T* coefficients, std::int64_t a, std::int64_t b) { table_loop(p, coefficients, a, b); });
 }
 
 }  // namespace

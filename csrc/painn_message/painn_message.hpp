@@ -31,11 +31,11 @@ struct PainnResult {
     Matrix<T> s, v;
 };
 
-// One for each input: x (N, 3 F), v (N, 3 F), knots (n_knots, 2, 3 F), r (E), unit (E, 3).
+// One for each input: x (N, 3 F), v (N, 3 F), coefficients (n_intervals, 4, 3 F), r (E), unit (E, 3).
 template <class T>
 struct PainnGradients {
     Matrix<T> x, v;
-    T *knots = nullptr, *r = nullptr, *unit = nullptr;
+    T *coefficients = nullptr, *r = nullptr, *unit = nullptr;
 };
 
 namespace cpu {
@@ -43,13 +43,13 @@ namespace cpu {
 template <class T>
 void painn_message(const PainnMessage<T>& op, const PainnResult<T>& out, const Context& context);
 
-// grad is d/d results. x and v come together, and r and unit; each pair and knots may be null.
+// grad is d/d results. x and v come together, and r and unit; each pair and coefficients may be null.
 template <class T>
 void painn_message_backward(const PainnMessage<T>& op, const PainnResult<const T>& grad, const PainnGradients<T>& out,
                             const Context& context);
 
-// The derivative of <grad2, results of backward>, for grad (out_grad, may be null) and the inputs. grad2.knots is not
-// read: what multiplies that gradient takes the place of the table in calls of the two others.
+// The derivative of <grad2, results of backward>, for grad (out_grad, may be null) and the inputs. grad2.coefficients
+// is not read: what multiplies that gradient takes the place of the table in calls of the two others.
 template <class T>
 void painn_message_double_backward(const PainnMessage<T>& op, const PainnResult<const T>& grad,
                                    const PainnGradients<const T>& grad2, const PainnResult<T>& out_grad,

@@ -6,13 +6,13 @@
 
 namespace mdgnn {
 
-using TableTuple = std::tuple<Address, std::int64_t, std::int64_t, double>;  // knots, n_knots, width, cutoff
+using TableTuple = std::tuple<Address, std::int64_t, std::int64_t, double>;  // coefficients, n_intervals, width, cutoff
 
 template <class T>
 RadialTable<T> table(const TableTuple& t) {
-    const auto& [knots, n_knots, width, cutoff] = t;
-    const double per_unit = static_cast<double>(n_knots - 1) / cutoff;
-    return {pointer<const T>(knots), n_knots, width, static_cast<T>(cutoff), static_cast<T>(per_unit)};
+    const auto& [coefficients, n_intervals, width, cutoff] = t;
+    const double per_unit = static_cast<double>(n_intervals) / cutoff;
+    return {pointer<const T>(coefficients), n_intervals, width, static_cast<T>(cutoff), static_cast<T>(per_unit)};
 }
 
 }  // namespace mdgnn

@@ -15,8 +15,8 @@ namespace mdgnn::cpu {
 
 template <class T>
 struct FilterEdge {
-    const T* knots = nullptr;  // of the interval: value, slope, value, slope, `width` numbers each
-    std::int64_t other = 0;    // the atom at the other end
+    const T* coefficients = nullptr;  // of the interval: four times `width` numbers
+    std::int64_t other = 0;           // the atom at the other end
     std::int64_t edge = 0;
     T t = 0;
 };
@@ -35,15 +35,15 @@ MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, co
         const T distance = r[edge];
         if (!(distance < table.cutoff)) continue;
         T t;
-        const std::int64_t g = knot_below(table, distance, t);
-        *e++ = {table.knots + 2 * table.width * g, others[k], edge, t};
+        const std::int64_t g = interval_of(table, distance, t);
+        *e++ = {table.coefficients + 4 * table.width * g, others[k], edge, t};
     }
     found.resize(static_cast<std::size_t>(e - found.data()));
 }
 
 // The filter, or a derivative of it, for one feature or a vector of them; `at` points into the table.
 template <class V, class T>
-MDGNN_INLINE void interpolate(const HermiteWeights<T>& w, const T* at, std::int64_t width, V& filter) {
+MDGNN_INLINE void interpolate(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
     V a, b, c, d;
     load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
     filter = (a * w.at[0] + b * w.at[1]) + (c * w.at[2] + d * w.at[3]);

@@ -45,9 +45,11 @@ class MessagePassingLayer(nn.Module):
         radial: the basis, then the envelope, which is one below the cutoff unless `smooth`.
         """
         first, second = linears(self.message_mlp)
-        for_ends, for_basis = first.weight.split((2 * h.shape[1], radial.knots.shape[2] - 1), dim=1)
+        for_ends, for_basis = first.weight.split((2 * h.shape[1], radial.coefficients.shape[2] - 1), dim=1)
         table = self.tables.get(
-            "edges", (first.weight, first.bias, radial.knots), lambda: _edge_table(radial, for_basis, first.bias)
+            "edges",
+            (first.weight, first.bias, radial.coefficients),
+            lambda: _edge_table(radial, for_basis, first.bias, h.dtype),
         )
         ends = F.linear(h, torch.cat(for_ends.chunk(2, dim=1)))
         x, n_neighbours = concat_message_table(ends, table, distances, graph.neighbours, graph.sent)
@@ -88,11 +90,12 @@ class MessagePassingLayer(nn.Module):
         return ends, edge_part if len(basis) == n_edges else edge_part[:n_edges]
 
 
-def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor) -> RadialTable:
+def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> RadialTable:
     """From a table of the basis and the envelope that of the basis' share of the first Linear, and the envelope."""
-    basis, envelope = radial.knots[:, :, :-1], radial.knots[:, :, -1:]
-    values, slopes = F.linear(basis, weight).unbind(1)
-    return RadialTable(torch.cat([torch.stack([values + bias, slopes], dim=1), envelope], dim=2), radial.cutoff)
+    basis, envelope = radial.coefficients[:, :, :-1], radial.coefficients[:, :, -1:]
+    constant, *rest = F.linear(basis, weight.double()).unbind(1)  # the bias is in the constant alone
+    share = torch.stack([constant + bias.double(), *rest], dim=1)
+    return RadialTable(torch.cat([share, envelope], dim=2).to(dtype), radial.cutoff)
 
 
 class SimpleGNN(nn.Module):
@@ -237,13 +240,14 @@ class SimpleGNN(nn.Module):
         return h
 
     def _tabulate(self) -> RadialTable:
-        """Of the basis, then the envelope."""
+        """Of the basis, then the envelope, in float64."""
+        centers = self.rbf_centers.double()
 
         def functions(r: Tensor) -> Tensor:
-            basis = torch.exp((r[:, None] - self.rbf_centers).square() * (-0.5 / self.rbf_width**2))
+            basis = torch.exp((r[:, None] - centers).square() * (-0.5 / self.rbf_width**2))
             return torch.cat([basis, self._envelope(r)[:, None]], dim=1)
 
-        return tabulate(functions, self.cutoff, self.config["n_knots"], self.rbf_centers)
+        return tabulate(functions, self.cutoff, self.config["n_knots"], centers)
 
     def _envelope(self, r: Tensor) -> Tensor:
         name = self.config["envelope"]

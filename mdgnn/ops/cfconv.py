@@ -48,7 +48,7 @@ def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) 
 
     Returns
     -------
-    (N, C), differentiable twice with respect to x, the table's knots and r
+    (N, C), differentiable twice with respect to x, the table's coefficients and r
 
     Raises
     ------
@@ -58,20 +58,20 @@ def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) 
     if not torch.compiler.is_compiling():
         check_table(table, r)
         check_both_orders(rows, columns)
-        n_channels = table.knots.shape[2]
+        n_channels = table.coefficients.shape[2]
         check_arrays(r.dtype, rows.row_ptr.device, ("x", x, (rows.n_rows, n_channels)), ("r", r, (rows.index_size,)))
     if x.device.type != "cpu":
         return reference(x, table, r, rows, columns)
     out: Tensor
-    (out,) = _ladder(Neighbourhood(rows, columns, table.cutoff), x, table.knots, r)
+    (out,) = _ladder(Neighbourhood(rows, columns, table.cutoff), x, table.coefficients, r)
     return out
 
 
-# --- the kernels: inputs are x, knots, r; there is one output --------------------------------------------------------
+# --- the kernels: inputs are x, coefficients, r; there is one output --------------------------------------------------
 
 
-def _op(hood: Neighbourhood, x: Tensor, knots: Tensor, r: Tensor) -> Any:
-    table = table_address(knots, hood.cutoff)
+def _op(hood: Neighbourhood, x: Tensor, coefficients: Tensor, r: Tensor) -> Any:
+    table = table_address(coefficients, hood.cutoff)
     return x.element_size(), hood.rows.addresses, hood.columns.addresses, _matrix(x), table, address(r)
 
 
@@ -81,35 +81,36 @@ def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
 
 def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
     """The sums (N, C); no graph is recorded."""
-    x, knots, r = contiguous(inputs)
+    x, coefficients, r = contiguous(inputs)
     out = x.new_empty(hood.rows.n_rows, x.shape[1])
-    _C.cfconv(_op(hood, x, knots, r), _matrix(out), get_num_threads())
+    _C.cfconv(_op(hood, x, coefficients, r), _matrix(out), get_num_threads())
     return [out]
 
 
 def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]) -> Optionals:
-    """The derivatives for x, knots and r, as `wanted`; no graph is recorded."""
-    (grad,), (x, knots, r) = contiguous(grads), contiguous(inputs)
-    by_x, by_knots, by_r = found = empty_like((x, knots, r), wanted)
-    outs = (_matrix(by_x), address(by_r), address(by_knots))
-    _C.cfconv_backward(_op(hood, x, knots, r), _matrix(grad), *outs, get_num_threads())
+    """The derivatives for x, coefficients and r, as `wanted`; no graph is recorded."""
+    (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
+    by_x, by_coefficients, by_r = found = empty_like((x, coefficients, r), wanted)
+    outs = (_matrix(by_x), address(by_r), address(by_coefficients))
+    _C.cfconv_backward(_op(hood, x, coefficients, r), _matrix(grad), *outs, get_num_threads())
     return found
 
 
 def double_backward(
     hood: Neighbourhood, grad2: Optionals, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]
 ) -> Optionals:
-    """The derivative of ``<grad2, backward(grad, ...)>`` for grad, x, knots and r, as `wanted`."""
-    (grad,), (x, knots, r), (grad2_x, grad2_knots, grad2_r) = contiguous(grads), contiguous(inputs), contiguous(grad2)
-    out_grad, out_x, out_knots, out_r = found = empty_like((grad, x, knots, r), wanted)
-    given = (_op(hood, x, knots, r), _matrix(grad), _matrix(grad2_x), address(grad2_r))
+    """The derivative of ``<grad2, backward(grad, ...)>`` for grad, x, coefficients and r, as `wanted`."""
+    (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
+    grad2_x, grad2_table, grad2_r = contiguous(grad2)
+    out_grad, out_x, out_coefficients, out_r = found = empty_like((grad, x, coefficients, r), wanted)
+    given = (_op(hood, x, coefficients, r), _matrix(grad), _matrix(grad2_x), address(grad2_r))
     if grad2_x is None and grad2_r is None:
         found = [None if t is None else t.zero_() for t in found]
     else:
-        outs = (_matrix(out_x), address(out_r), address(out_knots))
+        outs = (_matrix(out_x), address(out_r), address(out_coefficients))
         _C.cfconv_double_backward(*given, _matrix(out_grad), *outs, get_num_threads())
-    if grad2_knots is not None:  # everything is linear in the knots: what multiplies their gradient takes their place
-        replaced = (x, grad2_knots, r)
+    if grad2_table is not None:  # everything is linear in the table: what multiplies its gradient takes its place
+        replaced = (x, grad2_table, r)
         more = (*forward(hood, replaced), *backward(hood, (grad,), replaced, (wanted[1], False, wanted[3])))
         found = plus(found, more)
     return found
@@ -119,4 +120,4 @@ def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
     return [(n_rows, inputs[0].shape[1])]
 
 
-_ladder = Ladder(Op("cfconv", ("x", "knots", "r"), _shapes, forward, backward, double_backward))
+_ladder = Ladder(Op("cfconv", ("x", "coefficients", "r"), _shapes, forward, backward, double_backward))

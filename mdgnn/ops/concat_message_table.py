@@ -55,7 +55,7 @@ def concat_message_table(
     -------
     out : (N, H)
     s : (N, 1)
-        Both are differentiable twice with respect to ends, the table's knots and r.
+        Both are differentiable twice with respect to ends, the table's coefficients and r.
 
     Raises
     ------
@@ -65,19 +65,19 @@ def concat_message_table(
     if not torch.compiler.is_compiling():
         check_table(table, r)
         check_both_orders(rows, columns)
-        width = 2 * (table.knots.shape[2] - 1)
+        width = 2 * (table.coefficients.shape[2] - 1)
         check_arrays(r.dtype, rows.row_ptr.device, ("ends", ends, (rows.n_rows, width)), ("r", r, (rows.index_size,)))
     if ends.device.type != "cpu":
         return reference(ends, table, r, rows, columns)
-    out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), ends, table.knots, r)
+    out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), ends, table.coefficients, r)
     return out
 
 
-# --- the kernels: inputs are ends, knots, r; outputs out, s ----------------------------------------------------------
+# --- the kernels: inputs are ends, coefficients, r; outputs out, s ---------------------------------------------------
 
 
-def _op(hood: Neighbourhood, ends: Tensor, knots: Tensor, r: Tensor) -> Any:
-    table = table_address(knots, hood.cutoff)
+def _op(hood: Neighbourhood, ends: Tensor, coefficients: Tensor, r: Tensor) -> Any:
+    table = table_address(coefficients, hood.cutoff)
     return ends.element_size(), hood.rows.addresses, hood.columns.addresses, _matrix(ends), table, address(r)
 
 
@@ -85,8 +85,8 @@ def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if tensor is None else (address(tensor), *tensor.shape)
 
 
-def _gradients(ends: Tensor | None, knots: Tensor | None, r: Tensor | None) -> Any:
-    return _matrix(ends), address(knots), address(r)
+def _gradients(ends: Tensor | None, coefficients: Tensor | None, r: Tensor | None) -> Any:
+    return _matrix(ends), address(coefficients), address(r)
 
 
 def _result(out: Tensor | None, s: Tensor | None) -> Any:
@@ -95,14 +95,14 @@ def _result(out: Tensor | None, s: Tensor | None) -> Any:
 
 def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
     """The sums (N, H) and (N, 1); no graph is recorded."""
-    ends, knots, r = contiguous(inputs)
+    ends, coefficients, r = contiguous(inputs)
     out, s = (ends.new_empty(shape) for shape in _shapes(hood.rows.n_rows, inputs))
-    _C.concat_message_table(_op(hood, ends, knots, r), _result(out, s), get_num_threads())
+    _C.concat_message_table(_op(hood, ends, coefficients, r), _result(out, s), get_num_threads())
     return [out, s]
 
 
 def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]) -> Optionals:
-    """The derivatives for ends, knots and r, as `wanted`; no graph is recorded."""
+    """The derivatives for ends, coefficients and r, as `wanted`; no graph is recorded."""
     grads, inputs = contiguous(grads), contiguous(inputs)
     found = empty_like(inputs, wanted)
     given = (_op(hood, *inputs), _result(*grads))
@@ -114,12 +114,13 @@ def double_backward(
     hood: Neighbourhood, grad2: Optionals, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]
 ) -> Optionals:
     """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `wanted`."""
-    grads, (ends, knots, r), (by_ends, by_knots, by_r) = contiguous(grads), contiguous(inputs), contiguous(grad2)
+    grads, (ends, coefficients, r) = contiguous(grads), contiguous(inputs)
+    by_ends, by_table, by_r = contiguous(grad2)
     by_ends = torch.zeros_like(ends) if by_ends is None else by_ends
     by_r = torch.zeros_like(r) if by_r is None else by_r
     out_grads = empty_like(grads, [wanted[0] or wanted[1]] * 2)
-    found = empty_like((ends, knots, r), wanted[2:])
-    given = (_op(hood, ends, knots, r), _result(*grads), _gradients(by_ends, by_knots, by_r))
+    found = empty_like((ends, coefficients, r), wanted[2:])
+    given = (_op(hood, ends, coefficients, r), _result(*grads), _gradients(by_ends, by_table, by_r))
     _C.concat_message_table_double_backward(*given, _result(*out_grads), _gradients(*found), get_num_threads())
     return [*(t if w else None for t, w in zip(out_grads, wanted[:2], strict=True)), *found]
 
@@ -129,5 +130,5 @@ def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
 
 
 _ladder = Ladder(
-    Op("concat_message_table", ("ends", "knots", "r"), _shapes, forward, backward, double_backward), n_outputs=2
+    Op("concat_message_table", ("ends", "coefficients", "r"), _shapes, forward, backward, double_backward), n_outputs=2
 )

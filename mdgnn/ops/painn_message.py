@@ -66,7 +66,7 @@ def painn_message(
     -------
     ds : (N, F)
     dv : (N, 3, F)
-        Both are differentiable twice with respect to x, v, the table's knots, r and unit, each taken as independent.
+        Both are differentiable twice with respect to x, v, the table's coefficients, r and unit, taken as independent.
 
     Raises
     ------
@@ -82,22 +82,22 @@ def painn_message(
             rows.row_ptr.device,
             ("x", x, (n_atoms, 3 * width)),
             ("v", v, (n_atoms, 3, width)),
-            ("table.knots", table.knots, (table.knots.shape[0], 2, 3 * width)),
+            ("table.coefficients", table.coefficients, (table.coefficients.shape[0], 4, 3 * width)),
             ("r", r, (n_edges,)),
             ("unit", unit, (n_edges, 3)),
         )
     if x.device.type != "cpu":
         return reference(x, v, table, r, unit, rows, columns)
-    out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), x, v, table.knots, r, unit)
+    out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), x, v, table.coefficients, r, unit)
     return out
 
 
-# --- the kernels: inputs are x, v, knots, r, unit; outputs ds, dv ----------------------------------------------------
+# --- the kernels: inputs are x, v, coefficients, r, unit; outputs ds, dv ---------------------------------------------
 
 
-def _op(hood: Neighbourhood, x: Tensor, v: Tensor, knots: Tensor, r: Tensor, unit: Tensor) -> Any:
+def _op(hood: Neighbourhood, x: Tensor, v: Tensor, coefficients: Tensor, r: Tensor, unit: Tensor) -> Any:
     edges = (hood.rows.addresses, hood.columns.addresses)
-    table = table_address(knots, hood.cutoff)
+    table = table_address(coefficients, hood.cutoff)
     return x.element_size(), *edges, _matrix(x), _matrix(v), table, address(r), address(unit)
 
 
@@ -106,21 +106,22 @@ def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if tensor is None else (address(tensor), tensor.shape[0], tensor.shape[1:].numel())
 
 
-def _gradients(x: Tensor | None, v: Tensor | None, knots: Tensor | None, r: Tensor | None, unit: Tensor | None) -> Any:
-    return _matrix(x), _matrix(v), address(knots), address(r), address(unit)
+def _gradients(x: Tensor | None, v: Tensor | None, *rest: Tensor | None) -> Any:
+    """`rest`: of the table, r and unit."""
+    return _matrix(x), _matrix(v), *map(address, rest)
 
 
 def _pairs(wanted: Sequence[bool]) -> list[bool]:
     """x and v come together, and r and unit."""
-    x, v, knots, r, unit = wanted
-    return [x or v, x or v, knots, r or unit, r or unit]
+    x, v, coefficients, r, unit = wanted
+    return [x or v, x or v, coefficients, r or unit, r or unit]
 
 
 def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
     """The sums ds (N, F) and dv (N, 3, F); no graph is recorded."""
-    x, v, knots, r, unit = contiguous(inputs)
+    x, v, coefficients, r, unit = contiguous(inputs)
     ds, dv = v.new_empty(v.shape[0], v.shape[2]), torch.empty_like(v)
-    _C.painn_message(_op(hood, x, v, knots, r, unit), (_matrix(ds), _matrix(dv)), get_num_threads())
+    _C.painn_message(_op(hood, x, v, coefficients, r, unit), (_matrix(ds), _matrix(dv)), get_num_threads())
     return [ds, dv]
 
 
@@ -145,7 +146,7 @@ def double_backward(
     grad, out_grad = (_matrix(ds), _matrix(dv)), (_matrix(outs[0]), _matrix(outs[1]))
     given = (_op(hood, *inputs), grad, _gradients(factors[0], factors[1], None, *factors[3:]))
     _C.painn_message_double_backward(*given, out_grad, _gradients(*found[2:]), get_num_threads())
-    if grad2[2] is not None:  # everything is linear in the knots: what multiplies their gradient takes their place
+    if grad2[2] is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, v, grad2[2], r, unit)
         more = (wanted[2], wanted[3], False, wanted[5], wanted[6])
         found = plus(found, (*forward(hood, replaced), *backward(hood, (ds, dv), replaced, more)))
@@ -157,5 +158,5 @@ def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
     return [(n_rows, width), (n_rows, 3, width)]
 
 
-_INPUTS = ("x", "v", "knots", "r", "unit")
+_INPUTS = ("x", "v", "coefficients", "r", "unit")
 _ladder = Ladder(Op("painn_message", _INPUTS, _shapes, forward, backward, double_backward), n_outputs=2)

@@ -1,12 +1,15 @@
-"""radial_filter: a function of distance with C values, from a table of values and slopes.
+"""radial_filter: a function of distance with C values, from a table of cubic polynomials.
 
 A filter network depends on the distance alone. Its value and slope at G knots, tabulated once, replace its evaluation
-at every edge by a cubic Hermite interpolation, whose error falls as the fourth power of the knots' spacing:
+at every edge by a cubic Hermite interpolation, whose error falls as the fourth power of the knots' spacing h:
 
     f(r) = f_0 + t (s_0 + t (3 d - 2 s_0 - s_1 + t (s_0 + s_1 - 2 d))),   d = f_1 - f_0,  s = h f'
 
 between the knots r_0 <= r < r_1 = r_0 + h, with t = (r - r_0) / h. Value and slope are continuous. The second
 derivative is that of the cubic on the interval of r, right of a knot where r is one; it jumps at knots, by O(h^2).
+
+The table holds the four coefficients, worked out in float64 and then rounded. Values and slopes rounded to float32
+would make d, and with it the slope, wrong by G times the rounding.
 """
 
 from collections.abc import Callable
@@ -23,14 +26,13 @@ class RadialTable(NamedTuple):
 
     Attributes
     ----------
-    knots : (G, 2, C)
-        Knot g stands at g h with h = cutoff / (G - 1); ``knots[g, 0]`` is the function and ``knots[g, 1]`` is h times
-        its slope there.
+    coefficients : (G - 1, 4, C)
+        Of 1, t, t^2 and t^3 on each interval.
     cutoff : float
-        In Angstrom.
+        Where the last interval ends, in Angstrom.
     """
 
-    knots: Tensor
+    coefficients: Tensor
     cutoff: float
 
 
@@ -40,13 +42,13 @@ def tabulate(function: Callable[[Tensor], Tensor], cutoff: float, n_knots: int, 
     Parameters
     ----------
     function : callable
-        (G,) distances -> (G, C), of operations with a forward-mode derivative, from which the slopes are. It should
-        vanish at the cutoff with its slope; a table is zero beyond in any case.
+        (G,) distances -> (G, C), both float64, of operations with a forward-mode derivative, from which the slopes
+        are. It should vanish at the cutoff with its slope; a table is zero beyond in any case.
     cutoff : float
     n_knots : int
         G, at least 2.
     like : Tensor
-        Gives dtype and device.
+        Gives dtype and device of the table.
 
     Raises
     ------
@@ -55,21 +57,26 @@ def tabulate(function: Callable[[Tensor], Tensor], cutoff: float, n_knots: int, 
     """
     if n_knots < 2 or not cutoff > 0:
         raise ValueError(f"expected two knots or more and a positive cutoff, got {n_knots} knots and {cutoff}")
-    r = torch.linspace(0, cutoff, n_knots, dtype=like.dtype, device=like.device)
+    r = torch.linspace(0, cutoff, n_knots, dtype=torch.float64, device=like.device)
     spacing = torch.full_like(r, cutoff / (n_knots - 1))
-    return RadialTable(torch.stack(torch.func.jvp(function, (r,), (spacing,)), dim=1), cutoff)
+    values, slopes = torch.func.jvp(function, (r,), (spacing,))  # type: ignore[misc]
+    return RadialTable(hermite(values, slopes).to(like.dtype), cutoff)
+
+
+def hermite(values: Tensor, slopes: Tensor) -> Tensor:
+    """Values and h times slopes at knots, (G, C), -> coefficients (G - 1, 4, C)."""
+    f, s, d = values[:-1], slopes, values.diff(dim=0)
+    return torch.stack([f, s[:-1], 3 * d - 2 * s[:-1] - s[1:], s[:-1] + s[1:] - 2 * d], dim=1)
 
 
 def reference(table: RadialTable, r: Tensor) -> Tensor:
-    """The specification, in plain torch; differentiable in knots and distances, as a polynomial is."""
-    n_intervals = table.knots.shape[0] - 1
+    """The specification, in plain torch; differentiable in coefficients and distances, as a polynomial is."""
+    n_intervals = table.coefficients.shape[0]
     x = (r * (n_intervals / table.cutoff)).clamp(max=n_intervals)
     interval = x.detach().to(torch.int64).clamp(max=n_intervals - 1)
     t = (x - interval)[:, None]
-    (f0, s0), (f1, s1) = table.knots[interval].unbind(1), table.knots[interval + 1].unbind(1)
-    d = f1 - f0
-    f = f0 + t * (s0 + t * (3 * d - 2 * s0 - s1 + t * (s0 + s1 - 2 * d)))
-    return torch.where((r < table.cutoff)[:, None], f, 0)
+    a, b, c, d = table.coefficients[interval].unbind(1)
+    return torch.where((r < table.cutoff)[:, None], a + t * (b + t * (c + t * d)), 0)
 
 
 def radial_filter(table: RadialTable, r: Tensor) -> Tensor:
@@ -78,7 +85,7 @@ def radial_filter(table: RadialTable, r: Tensor) -> Tensor:
     Parameters
     ----------
     table : RadialTable
-    r : (E,), dtype and device of the knots
+    r : (E,), dtype and device of the table
         Not negative, in the unit of the cutoff.
 
     Raises
@@ -93,15 +100,15 @@ def radial_filter(table: RadialTable, r: Tensor) -> Tensor:
 
 def check_table(table: RadialTable, r: Tensor) -> None:
     """Raise ValueError unless `table` is one, and `r` (E,) distances for it."""
-    knots, cutoff = table
-    if knots.ndim != 3 or knots.shape[0] < 2 or knots.shape[1] != 2 or not cutoff > 0:
+    coefficients, cutoff = table
+    if coefficients.ndim != 3 or coefficients.shape[0] < 1 or coefficients.shape[1] != 4 or not cutoff > 0:
         raise ValueError(
-            f"expected a table with knots of shape (G, 2, C), G > 1, and a positive cutoff, "
-            f"got {tuple(knots.shape)} and {cutoff}"
+            f"expected a table with coefficients of shape (G - 1, 4, C), G > 1, and a positive cutoff, "
+            f"got {tuple(coefficients.shape)} and {cutoff}"
         )
-    check_arrays(knots.dtype, knots.device, ("r", r, (r.numel(),)))
+    check_arrays(coefficients.dtype, coefficients.device, ("r", r, (r.numel(),)))
 
 
-def table_address(knots: Tensor, cutoff: float) -> tuple[int, int, int, float]:
+def table_address(coefficients: Tensor, cutoff: float) -> tuple[int, int, int, float]:
     """What a kernel takes of a contiguous table."""
-    return knots.data_ptr(), knots.shape[0], knots.shape[2], cutoff
+    return coefficients.data_ptr(), coefficients.shape[0], coefficients.shape[2], cutoff
