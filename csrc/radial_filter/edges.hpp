@@ -49,8 +49,8 @@ MDGNN_INLINE void interpolate(const FilterWeights<T>& w, const T* at, std::int64
     filter = (a * w.at[0] + b * w.at[1]) + (c * w.at[2] + d * w.at[3]);
 }
 
-// Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first the widest, at last single
-// numbers. Sums of a piece then fit into registers.
+// Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first the widest, then shorter
+// vectors, at last single numbers. Sums of a piece then fit into registers.
 template <class T, int kMost, class Body>
 MDGNN_INLINE void each_piece(std::int64_t width, Body&& body) {
     using V = typename Wide<T>::type;
@@ -59,6 +59,8 @@ MDGNN_INLINE void each_piece(std::int64_t width, Body&& body) {
     if constexpr (kMost > 1)
         for (; f + kMost * n <= width; f += kMost * n) body.template operator()<V, kMost>(f);
     for (; f + n <= width; f += n) body.template operator()<V, 1>(f);
+    if (f + n / 2 <= width) body.template operator()<typename Wide<T, 32>::type, 1>(f), f += n / 2;
+    if (f + n / 4 <= width) body.template operator()<typename Wide<T, 16>::type, 1>(f), f += n / 4;
     for (; f < width; ++f) body.template operator()<T, 1>(f);
 }
 
@@ -71,13 +73,20 @@ MDGNN_INLINE void sum_pieces(std::int64_t width, Add&& add, T* sums) {
     V lanes[kSums] = {};
     std::int64_t f = 0;
     for (; f + n <= width; f += n) add(lanes, f);
-    T rest[kSums] = {};
-    for (; f < width; ++f) add(rest, f);
-    for (int m = 0; m < kSums; ++m) {
-        T total;
-        sum_of_lanes(lanes[m], total);
-        sums[m] = total + rest[m];
-    }
+    for (int m = 0; m < kSums; ++m) sum_of_lanes(lanes[m], sums[m]);
+    const auto add_shorter = [&]<class S>(S) __attribute__((always_inline)) {
+        S shorter[kSums] = {};
+        add(shorter, f);
+        f += sizeof(S) / sizeof(T);
+        for (int m = 0; m < kSums; ++m) {
+            T sum;
+            sum_of_lanes(shorter[m], sum);
+            sums[m] += sum;
+        }
+    };
+    if (f + n / 2 <= width) add_shorter(typename Wide<T, 32>::type{});
+    if (f + n / 4 <= width) add_shorter(typename Wide<T, 16>::type{});
+    while (f < width) add_shorter(T{});
 }
 
 // Rows per piece of work, so that waking a thread pays.

@@ -15,7 +15,7 @@ struct SiluParts {
 
     MDGNN_INLINE explicit SiluParts(const V& argument) {
         using Int = typename ExpConstants<T>::Int;
-        using Bits = std::conditional_t<std::is_same_v<V, T>, Int, typename Wide<Int>::type>;
+        using Bits = std::conditional_t<std::is_same_v<V, T>, Int, typename Wide<Int, sizeof(V)>::type>;
         const V low = V{} - ExpConstants<T>::limit;
         x = argument < low ? low : argument;
         V e;
