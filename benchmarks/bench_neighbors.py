@@ -113,6 +113,18 @@ def _time(timed, name, quantities, peers):
     timed(functions, f"{quantities}, {name}", len(system(name)[0]), n_edges, moved, once=slow)
 
 
+@pytest.mark.parametrize("name", ["liquid 2048", "liquid 32000"])
+def test_results_that_are_kept(timed, one_thread, name):
+    """No result is freed before the last one is made: each has to find fresh memory, up to 1 GB for each code."""
+    functions = codes(name, "ijSD", 0)
+    n_edges = len(functions["vesin"]()[0])
+    moved = n_edges * sum(BYTES.values())
+    kept = []
+    keeping = {code: lambda make=functions[code]: kept.append(make()) for code in ("ours", "vesin")}
+    timed(keeping, f"ijSD, results kept, {name}", len(system(name)[0]), n_edges, moved, rounds=10**9 // moved)
+    assert all(len(result[0]) == n_edges for result in kept)
+
+
 @pytest.mark.parametrize("name", ["liquid 2048", "liquid 8788", "liquid 32000", "liquid 97556"])
 def test_pairs_on_two_threads(timed, one_thread, name):
     r, cell, pbc, cutoff = system(name)
