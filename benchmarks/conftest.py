@@ -4,31 +4,33 @@ import datetime
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
-SECONDS = 0.4  # that one case aims to be timed for
+SECONDS = 0.4  # that each code of a case aims to be timed for
 MIN_ROUNDS, MAX_ROUNDS = 5, 400
-SHORTEST = 2e-4  # seconds; what takes less is called several times a round
+SHORTEST = 5e-3  # seconds; what takes less is called several times a round, so that a cold cache after the turn of
+# another code weighs little
 
 
 @dataclass(frozen=True)
 class Result:
-    """One timed case: `code` is "ours" or the name of a peer, `moved` the bytes of its memory traffic."""
+    """One timed case: medians of every code and of the ratios to ours, `moved` the bytes of the memory traffic."""
 
     section: str
     device: str
     task: str
     n_atoms: int
     n_edges: int
-    code: str
-    seconds: float
+    seconds: dict[str, float]
+    ratios: dict[str, float]
     moved: int | None
 
 
@@ -40,46 +42,72 @@ load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
 
 @pytest.fixture
 def timed(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Time a function: `timed(function, task, n_atoms, n_edges, code)`; cases of one task and size form a group.
+    """Time the codes of a task in turns: `timed({"ours": f, "vesin": g}, task, n_atoms, n_edges)`.
 
-    `once`: it takes so long that one call is enough.
+    In every round each code runs for one call, or for a few where they are short: the speed of a machine wanders, and a
+    ratio within a round does not. What a call returns is freed before its time ends. Slow codes run in the first rounds
+    alone, and those named in `once` in the first one. `moved`: bytes that ours moves. `rounds`: that many rounds of one
+    call, and no call before them.
     """
 
     def run(
-        function: Callable[[], Any],
+        functions: dict[str, Callable[[], Any]],
         task: str,
         n_atoms: int,
         n_edges: int,
-        code: str,
         moved: int | None = None,
-        once: bool = False,
+        once: Collection[str] = (),
+        rounds: int | None = None,
     ) -> None:
-        device = _device(request.node)
-        benchmark.group = f"{device}: {task}, {n_atoms} atoms"
-        benchmark.extra_info |= {"n_atoms": n_atoms, "n_edges": n_edges, "code": code}
+        device, section = _device(request.node), request.module.__doc__.splitlines()[0]
+        peers = {code: function for code, function in functions.items() if code != "ours"}
+        benchmark.group = f"{device}: {section}"
         if not benchmark.enabled:
-            benchmark.pedantic(function)
+            benchmark.pedantic(functions["ours"])
+            for function in peers.values():
+                function()
             return
-        rounds = iterations = 1
-        if not once:
-            cost = min(_once(function) for _ in range(2))
-            cost = cost if cost > 0.1 else min(_once(function) for _ in range(3))
-            iterations = max(1, round(SHORTEST / cost))
-            rounds = min(max(MIN_ROUNDS, int(SECONDS / (cost * iterations))), MAX_ROUNDS)
-        benchmark.pedantic(function, rounds=rounds, iterations=iterations)
-        seconds = benchmark.stats.stats.median
+        # (rounds, calls a round)
+        plans = {code: (1, 1) if code in once else (rounds, 1) if rounds else _plan(f) for code, f in functions.items()}
+        times: dict[str, list[float]] = {code: [] for code in peers}
+
+        def ours() -> None:
+            functions["ours"]()  # without this, pytest-benchmark would hold what one call returns during the next
+
+        def turn_of_the_peers() -> None:
+            for code, function in peers.items():
+                if len(times[code]) < plans[code][0]:
+                    times[code].append(_seconds(function, plans[code][1]))
+
+        benchmark.pedantic(ours, rounds=plans["ours"][0], iterations=plans["ours"][1], teardown=turn_of_the_peers)
+        own = benchmark.stats.stats.data
+        # Not strict: pytest-benchmark calls a batch once more than it times it.
+        ratios = {code: median(peer / one for peer, one in zip(times[code], own, strict=False)) for code in peers}
+        seconds = {"ours": median(own)} | {code: median(times[code]) for code in peers}
+        benchmark.extra_info |= {"task": task, "n_atoms": n_atoms, "n_edges": n_edges}
+        benchmark.extra_info |= {"peers": {code: seconds[code] for code in peers}, "ratios": ratios}
         if moved is not None:
-            benchmark.extra_info |= {"bytes": moved, "GB/s": round(moved / seconds * 1e-9, 1)}
-        section = request.module.__doc__.splitlines()[0]
-        results[request.node.nodeid] = Result(section, device, task, n_atoms, n_edges, code, seconds, moved)
+            benchmark.extra_info |= {"bytes": moved, "GB/s": round(moved / seconds["ours"] * 1e-9, 1)}
+        results[request.node.nodeid] = Result(section, device, task, n_atoms, n_edges, seconds, ratios, moved)
 
     return run
 
 
-def _once(function: Callable[[], Any]) -> float:
+def _plan(function: Callable[[], Any]) -> tuple[int, int]:
+    """The rounds and the calls a round that a function gets."""
+    cost = _seconds(function, 1)
+    if cost < 0.1:
+        cost = min(_seconds(function, 1) for _ in range(3))
+    calls = max(1, round(SHORTEST / cost))
+    fewest = MIN_ROUNDS if cost < 1 else 3
+    return min(max(fewest, int(SECONDS / (cost * calls))), MAX_ROUNDS), calls
+
+
+def _seconds(function: Callable[[], Any], calls: int) -> float:
     start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
 
 
 def _device(item: pytest.Item) -> str:
@@ -93,6 +121,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent == HERE:
             collected[_device(item)].append(item.nodeid)
             files.add(item.path.name)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show the peers, whom the table of pytest-benchmark lacks."""
+    for line in _tables(list(results.values())):
+        terminalreporter.write_line(line)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -114,28 +148,30 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _page(device: str, rows: list[Result]) -> str:
     lines = [f"# Benchmarks, {device.upper()}", "", *_header(device), ""]
-    lines.append("Median times of one run; a ratio above 1 means that ours is faster.")
+    lines.append("Codes in turns: median times, and medians of the ratios within a round; above 1 ours is faster.")
+    return "\n".join([*lines, *_tables(rows)]) + "\n"
+
+
+def _tables(rows: list[Result]) -> list[str]:
+    lines = []
     for section in dict.fromkeys(row.section for row in rows):
         lines += ["", f"## {section}", "", *_table([row for row in rows if row.section == section])]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _table(rows: list[Result]) -> list[str]:
-    codes = list(dict.fromkeys(row.code for row in rows))
-    peers = [code for code in codes if code != "ours"]
+    peers = list(dict.fromkeys(code for row in rows for code in row.ratios))
     traffic = any(row.moved for row in rows)
     head = ["task", "atoms", "edges", "ours", *peers, *(f"{peer} / ours" for peer in peers)]
     head += ["MB moved", "ours GB/s"] if traffic else []
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    for task, n_atoms, n_edges in dict.fromkeys((row.task, row.n_atoms, row.n_edges) for row in rows):
-        case = {row.code: row for row in rows if (row.task, row.n_atoms) == (task, n_atoms)}
-        ours = case["ours"]
-        cells = [task, f"{n_atoms:,}", f"{n_edges:,}", _duration(ours.seconds)]
-        cells += [_duration(case[peer].seconds) if peer in case else "" for peer in peers]
-        cells += [f"{case[peer].seconds / ours.seconds:.3g}" if peer in case else "" for peer in peers]
+    for row in rows:
+        ours = row.seconds["ours"]
+        cells = [row.task, f"{row.n_atoms:,}", f"{row.n_edges:,}", _duration(ours)]
+        cells += [_duration(row.seconds[peer]) if peer in row.seconds else "" for peer in peers]
+        cells += [f"{row.ratios[peer]:.3g}" if peer in row.ratios else "" for peer in peers]
         if traffic:
-            moved = ours.moved
-            cells += [f"{moved * 1e-6:.3g}", f"{moved / ours.seconds * 1e-9:.3g}"] if moved else ["", ""]
+            cells += [f"{row.moved * 1e-6:.3g}", f"{row.moved / ours * 1e-9:.3g}"] if row.moved else ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
