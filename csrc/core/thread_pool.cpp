@@ -92,9 +92,8 @@ std::atomic<Pool*> instance{nullptr};
 std::atomic<bool> forked{false};
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { instance = nullptr, forked = true; });
 
-// The threads of OpenMP, where a library of this process has brought its runtime: torch has. They keep spinning for a
-// while after each of torch's operators, and a second pool would compete with them for the cores; a kernel between two
-// operators took 1.3 times as long. By name, so that nothing needs to be linked. They do not survive a fork.
+// How OpenMP starts its threads, where a library of this process has brought its runtime. By name, so that nothing
+// needs to be linked. Its threads do not survive a fork.
 using OpenMp = void (*)(void (*)(void*), void*, unsigned n_threads, unsigned flags);
 OpenMp openmp() {
     static std::atomic<OpenMp> known{nullptr};
@@ -117,7 +116,7 @@ Pool& pool() {
 }  // namespace
 
 void parallel_for(std::int64_t n, std::int64_t grain, int n_threads,
-                  const std::function<void(std::int64_t, std::int64_t)>& body) {
+                  const std::function<void(std::int64_t, std::int64_t)>& body, Team team) {
     if (n <= 0) return;
     grain = std::max<std::int64_t>(grain, 1);
     const std::int64_t chunks = (n - 1) / grain + 1;
@@ -126,7 +125,8 @@ void parallel_for(std::int64_t n, std::int64_t grain, int n_threads,
     Pool& shared = pool();
     if (shared.busy.test_and_set(std::memory_order_acquire)) return body(0, n);
     Job job{&body, n, grain, {}, {}, {}};
-    if (const OpenMp run = openmp())  // always with all threads: a smaller team would end some
+    if (const OpenMp run =
+            team == Team::openmp ? openmp() : nullptr)  // always with all threads: a smaller team would end some
         run([](void* work) { static_cast<Job*>(work)->work(); }, &job, static_cast<unsigned>(n_threads), 0);
     else
         shared.run(job, helpers);

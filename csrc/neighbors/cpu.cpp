@@ -64,7 +64,7 @@ void NeighborSearch<T>::each_row(Row&& row) const {
     const auto n_bins = static_cast<std::int64_t>(bins_->bins.size());
     const auto& wraps = bins_->wraps;
     const std::int64_t grain = 256 / (structures_.positions.rows / (n_bins + 1) + 1) + 1;  // some 256 atoms
-    parallel_for(n_bins, grain, options_.n_threads, [&](std::int64_t begin, std::int64_t end) {
+    const auto body = [&](std::int64_t begin, std::int64_t end) {
         auto& [c, gathered_for] = gathered<T>();
         for (std::int64_t b = begin; b < end; ++b) {
             const Bin& bin = bins_->bins[b];
@@ -91,7 +91,8 @@ void NeighborSearch<T>::each_row(Row&& row) const {
             }
         }
         if (c.j.capacity() > kKept) gathered<T>() = {};
-    });
+    };
+    parallel_for(n_bins, grain, options_.n_threads, body, Team::own);
 }
 
 // In a half list only what follows (i, 0) counts: the order is that of (j, S).
