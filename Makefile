@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check bench fuzz sanitize gpu-test gpu-bench clean
+.PHONY: demo test build check bench fuzz sanitize levels gpu-test gpu-bench clean
 
 build: $(STAMP)
 
@@ -36,14 +36,30 @@ SEED ?= 0
 fuzz: build
 	$(PY) tests/fuzz_neighbors.py --count $(COUNT) --seed $(SEED)
 
-# The C++ of the neighbour list alone, under the sanitizers of the compiler; the second without code for AVX-512.
+# The C++ of the neighbour list alone: its sources with those of its driver.
 CXX ?= g++
-SANITIZED := $(filter-out %/bind.cpp %/bind_cuda.cpp,$(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp))
+COMPILE = $(CXX) -std=c++20 -ffp-contract=off -I$(CURDIR)/csrc
+SOURCES := tests/cpp/neighbors.cpp $(filter-out %/bind.cpp %/bind_cuda.cpp,$(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp))
+
+# Under the sanitizers of the compiler; the second without code for AVX.
 sanitize:
 	mkdir -p build
 	for flags in -fsanitize=address,undefined "-fsanitize=thread -DMDGNN_GENERIC"; do \
-	    $(CXX) -std=c++20 -O1 -g -ffp-contract=off $$flags -fno-sanitize-recover=all -Icsrc \
-	        tests/cpp/neighbors.cpp $(SANITIZED) -o build/sanitize -pthread && build/sanitize || exit 1; \
+	    $(COMPILE) -O1 -g $$flags -fno-sanitize-recover=all $(SOURCES) -o build/sanitize -pthread && \
+	        build/sanitize || exit 1; \
+	done
+
+# The same bits on every level of SIMD that this machine has. Files with code for them are compiled as in a wheel.
+SIMD = $(shell grep -l MDGNN_SIMD_CLONES $(SOURCES))
+LEVELS = "" -DMDGNN_GENERIC $(if $(shell grep -sm1 -w avx2 /proc/cpuinfo),"-DMDGNN_GENERIC -mavx2")
+levels:
+	rm -rf build/levels && mkdir -p build/levels
+	cd build/levels && $(COMPILE) -O1 -c $(abspath $(filter-out $(SIMD),$(SOURCES)))
+	for flags in $(LEVELS); do \
+	    $(COMPILE) -O3 -fno-math-errno $$flags $(SIMD) build/levels/*.o -o build/levels/driver -pthread && \
+	        found=$$(build/levels/driver) || exit 1; \
+	    echo "$$found $$flags"; \
+	    test "$$found" = "$${first:=$$found}" || { echo "expected the bits of the first level"; exit 1; }; \
 	done
 
 # A machine with a GPU, nvcc, torch, pybind11, scikit-build-core, ninja, cmake, pytest and pytest-benchmark; no network.

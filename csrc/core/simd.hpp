@@ -2,9 +2,9 @@
 // the bits are the same on every level.
 #pragma once
 
-// Sanitizers are not ready when the choice is made, before main.
+// Sanitizers are not ready when the choice is made, before main. MDGNN_GENERIC: tests of what other machines run.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(MDGNN_GENERIC)
 #define MDGNN_SIMD_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define MDGNN_SIMD_CLONES

@@ -1,5 +1,6 @@
-// The neighbour list without Python, for sanitizers (make sanitize): random structures against all pairs and images, in
-// the same precision and order of operations; filtering, reverse edges, reused memory; several callers at once.
+// The neighbour list without Python, for sanitizers (make sanitize) and other instruction sets (make levels): random
+// structures against all pairs and images, in the same precision and order of operations; filtering, reverse edges,
+// reused memory; several callers at once. The last line has a hash of all results.
 #include "neighbors/neighbors.hpp"
 
 #include <atomic>
@@ -8,6 +9,7 @@
 #include <cstdlib>
 #include <limits>
 #include <random>
+#include <string_view>
 #include <thread>
 #include <tuple>
 #include <vector>
@@ -20,6 +22,7 @@ namespace {
 
 using Edge = std::tuple<std::int64_t, std::int64_t, std::int32_t, std::int32_t, std::int32_t>;
 std::atomic<std::int64_t> n_edges{0}, n_refused{0};
+std::atomic<std::size_t> hash{0};  // a sum, since callers come in any order
 
 void expect(bool holds, const char* what, unsigned seed) {
     if (holds) return;
@@ -40,12 +43,13 @@ struct System {
         std::mt19937 random(seed);
         const auto uniform = [&](double a, double b) { return std::uniform_real_distribution<double>(a, b)(random); };
         far = random() % 4 == 0;
+        const bool on_grid = random() % 4 == 0;  // pairs at the very cutoff
+        const auto number = [&](double x) { return static_cast<T>(on_grid ? std::round(2 * x) / 2 : x); };
         for (int s = 0; s < 2; ++s) first[s + 1] = first[s] + random() % 25;
-        for (std::int64_t k = 0; k < 3 * first[2]; ++k)
-            positions.push_back(static_cast<T>(uniform(-2, 3) * (far ? 30 : 1)));
-        for (int k = 0; k < 18; ++k) cells[k] = static_cast<T>(uniform(-0.5, 0.5) + (k % 9 % 4 == 0 ? 3 : 0));
+        for (std::int64_t k = 0; k < 3 * first[2]; ++k) positions.push_back(number(uniform(-2, 3) * (far ? 30 : 1)));
+        for (int k = 0; k < 18; ++k) cells[k] = number(uniform(-0.5, 0.5) + (k % 9 % 4 == 0 ? 3 : 0));
         for (bool& p : pbc) p = random() % 2;
-        options = {static_cast<T>(uniform(0.01, 3.5)), random() % 2 == 0, random() % 3 == 0, 3};
+        options = {number(uniform(on_grid ? 0.3 : 0.01, 3.5)), random() % 2 == 0, random() % 3 == 0, 3};
     }
     Structures<T> structures() const { return {{positions.data(), first[2], 3}, first, 2, cells, pbc}; }
 };
@@ -67,6 +71,15 @@ struct List {
         out.vectors = vectors.data(), out.distances = distances.data();
         if (with_reverse) reverse.resize(e), out.reverse = reverse.data();
         return out;
+    }
+    std::size_t bits() const {
+        std::size_t sum = 0;
+        const auto add = [&](const auto& values) {
+            const auto* bytes = reinterpret_cast<const char*>(values.data());
+            sum = 31 * sum + std::hash<std::string_view>()({bytes, values.size() * sizeof values[0]});
+        };
+        add(row_ptr), add(receivers), add(senders), add(reverse), add(shifts), add(vectors), add(distances);
+        return sum;
     }
     Edge edge(std::size_t k) const {
         return {receivers[k], senders[k], shifts[3 * k], shifts[3 * k + 1], shifts[3 * k + 2]};
@@ -113,6 +126,7 @@ void check(unsigned seed) {
         return;
     }
     n_edges += list.row_ptr.back();
+    hash += list.bits();
     for (int s = 0; s < 2; ++s) {
         if (system.far && system.pbc[3 * s] + system.pbc[3 * s + 1] + system.pbc[3 * s + 2] > 1) continue;  // too many
         const std::vector<Edge> expected = all_edges(system, s);
@@ -172,5 +186,6 @@ int main(int argc, char** argv) {
         });
     for (std::thread& caller : callers) caller.join();
     expect(n_refused < count / 50 + 1, "refused", count);
-    std::printf("%u batches in both precisions, %lld edges\n", count, static_cast<long long>(n_edges));
+    std::printf("%u batches in both precisions, %lld edges, hash %016zx\n", count, static_cast<long long>(n_edges),
+                hash.load());
 }
