@@ -25,7 +25,8 @@ def test_round_trip_is_exact(tmp_path, dtype):
     assert again.config == model.config and again.dtype == dtype and not again.training
     for (name, a), (other, b) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
         assert name == other and torch.equal(a, b)
-    assert torch.equal(again.scale, model.scale) and torch.equal(again.shift, model.shift)
+    assert torch.equal(again.species.scale, model.species.scale)
+    assert torch.equal(again.species.shift, model.species.shift)
     assert read_header(tmp_path / "m.safetensors")["training"] == {"note": "π"}
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"], "no partial file is left"
 

@@ -1,6 +1,16 @@
-"""Parts of networks: cutoff envelopes, multilayer perceptrons."""
+"""Parts of networks: elements, cutoff envelopes, multilayer perceptrons."""
 
-from mdgnn.nn.cutoff import cosine_cutoff, polynomial_cutoff
+from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
+from mdgnn.nn.elements import Elements, atomic_numbers_of
 from mdgnn.nn.mlp import apply_mlp, linears, mlp
 
-__all__ = ["apply_mlp", "cosine_cutoff", "linears", "mlp", "polynomial_cutoff"]
+__all__ = [
+    "ENVELOPES",
+    "Elements",
+    "apply_mlp",
+    "atomic_numbers_of",
+    "cosine_cutoff",
+    "linears",
+    "mlp",
+    "polynomial_cutoff",
+]
