@@ -93,7 +93,7 @@ def rewritten(tmp_path, change_header=None, change_state=None):
         (lambda h: "[]", "broken mdgnn header"),
         (lambda h: {"format_version": 1}, "broken mdgnn header"),
         (lambda h: {**h, "format_version": 2}, "model format 2, this mdgnn reads format 1"),
-        (lambda h: {**h, "architecture": "PaiNN"}, "holds a 'PaiNN', this mdgnn knows LennardJones, SimpleGNN"),
+        (lambda h: {**h, "architecture": "NequIP"}, "holds a 'NequIP', this mdgnn knows LennardJones, PaiNN, SchNet"),
         (lambda h: {**h, "config": {**h["config"], "node_dim": 16}}, "does not fit its header"),
         (lambda h: {**h, "config": {**h["config"], "surprise": 1}}, "no option 'surprise'"),
         (lambda h: {**h, "config": []}, "does not fit its header"),
@@ -133,5 +133,5 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         mdgnn.save(some_model(torch.float64), path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(TypeError, match="expected one of LennardJones, SimpleGNN, got Linear"):
+    with pytest.raises(TypeError, match="expected one of LennardJones, PaiNN, SchNet, SimpleGNN, got Linear"):
         mdgnn.save(torch.nn.Linear(1, 1), path)

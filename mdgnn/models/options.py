@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from mdgnn.nn import BASES, ENVELOPES
+from mdgnn.nn.filters import FILTER_MODES
+
 COMMON: dict[str, Any] = {
     "readout": "sum",
     "shift": [0.0],
@@ -9,6 +12,7 @@ COMMON: dict[str, Any] = {
     "units": "metal",
     "least_distance": 0.0,
 }
+RADIAL = {**COMMON, "filters": "table", "n_knots": 512}
 
 
 def complete(model: str, given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -40,3 +44,17 @@ def require_positive(name: str, value: float) -> None:
     """Raise ValueError unless the value is positive."""
     if not value > 0:
         raise ValueError(f"expected a positive {name}, got {value}")
+
+
+def check_radial(config: dict[str, Any]) -> None:
+    """Raise ValueError unless the configuration of a network of filters, options included, makes one."""
+    for name in ("n_features", "n_interactions"):
+        require_positive(name, config[name])
+    require_positive("cutoff", config["cutoff"])
+    require("basis", config["basis"], tuple(BASES))
+    require("envelope", config["envelope"], tuple(ENVELOPES))
+    require("filters", config["filters"], FILTER_MODES)
+    if config["elements"] != "any" and not isinstance(config["elements"], list):
+        raise ValueError(f"expected elements as 'any' or a list of atomic numbers, got {config['elements']!r}")
+    if config["n_knots"] < 2:
+        raise ValueError(f"expected two knots or more, got {config['n_knots']}")

@@ -1,16 +1,27 @@
-"""Parts of networks: elements, cutoff envelopes, multilayer perceptrons."""
+"""Parts of networks: elements, radial bases, cutoff envelopes, filters, activations, multilayer perceptrons."""
 
+from mdgnn.nn.activation import ShiftedSoftplus, shifted_softplus
 from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
 from mdgnn.nn.elements import Elements, atomic_numbers_of
-from mdgnn.nn.mlp import apply_mlp, linears, mlp
+from mdgnn.nn.filters import Filters
+from mdgnn.nn.mlp import apply_mlp, linears, mlp, xavier
+from mdgnn.nn.radial import BASES, BesselBasis, GaussianBasis, polar
 
 __all__ = [
+    "BASES",
     "ENVELOPES",
+    "BesselBasis",
     "Elements",
+    "Filters",
+    "GaussianBasis",
+    "ShiftedSoftplus",
     "apply_mlp",
     "atomic_numbers_of",
     "cosine_cutoff",
     "linears",
     "mlp",
+    "polar",
     "polynomial_cutoff",
+    "shifted_softplus",
+    "xavier",
 ]
