@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mdgnn.calculator import MDGNNCalculator
     from mdgnn.graph import Graph
     from mdgnn.model_file import load, save
-    from mdgnn.models import LennardJones, SimpleGNN
+    from mdgnn.models import LennardJones, PaiNN, SchNet, SimpleGNN
     from mdgnn.neighbors import NeighborList, first_neighbors, neighbor_list, primitive_neighbor_list
     from mdgnn.potential import evaluate
     from mdgnn.threads import get_num_threads, set_num_threads
@@ -23,6 +23,8 @@ _HOME = {
     "LennardJones": "mdgnn.models",
     "MDGNNCalculator": "mdgnn.calculator",
     "NeighborList": "mdgnn.neighbors",
+    "PaiNN": "mdgnn.models",
+    "SchNet": "mdgnn.models",
     "SimpleGNN": "mdgnn.models",
     "evaluate": "mdgnn.potential",
     "get_num_threads": "mdgnn.threads",
@@ -39,6 +41,8 @@ __all__ = [
     "LennardJones",
     "MDGNNCalculator",
     "NeighborList",
+    "PaiNN",
+    "SchNet",
     "SimpleGNN",
     "evaluate",
     "first_neighbors",

@@ -11,7 +11,8 @@ from ase.calculators.calculator import Calculator, CalculatorError, PropertyNotI
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mdgnn.graph import Graph
-from mdgnn.model_file import Model, load
+from mdgnn.model_file import load
+from mdgnn.models import Model
 from mdgnn.neighbors import Edges, NeighborList
 from mdgnn.potential import evaluate, stress
 

@@ -13,10 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
-from mdgnn.models import MODELS, LennardJones, SimpleGNN
+from mdgnn.models import MODELS, Model
 
 FORMAT_VERSION = 1
-Model = LennardJones | SimpleGNN
 
 
 class ModelFileError(ValueError):
@@ -34,7 +33,7 @@ def save(model: Model, path: str | Path, training: dict[str, Any] | None = None)
 
     Parameters
     ----------
-    model : SimpleGNN or LennardJones
+    model : one of mdgnn.models.MODELS
     path : str or Path
         Usually ends in ``.safetensors``.
     training : dict, optional

@@ -25,7 +25,8 @@ def test_round_trip_is_exact(tmp_path, dtype):
     assert again.config == model.config and again.dtype == dtype and not again.training
     for (name, a), (other, b) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
         assert name == other and torch.equal(a, b)
-    assert torch.equal(again.scale, model.scale) and torch.equal(again.shift, model.shift)
+    assert torch.equal(again.species.scale, model.species.scale)
+    assert torch.equal(again.species.shift, model.species.shift)
     assert read_header(tmp_path / "m.safetensors")["training"] == {"note": "π"}
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"], "no partial file is left"
 
@@ -92,7 +93,7 @@ def rewritten(tmp_path, change_header=None, change_state=None):
         (lambda h: "[]", "broken mdgnn header"),
         (lambda h: {"format_version": 1}, "broken mdgnn header"),
         (lambda h: {**h, "format_version": 2}, "model format 2, this mdgnn reads format 1"),
-        (lambda h: {**h, "architecture": "PaiNN"}, "holds a 'PaiNN', this mdgnn knows LennardJones, SimpleGNN"),
+        (lambda h: {**h, "architecture": "NequIP"}, "holds a 'NequIP', this mdgnn knows LennardJones, PaiNN, SchNet"),
         (lambda h: {**h, "config": {**h["config"], "node_dim": 16}}, "does not fit its header"),
         (lambda h: {**h, "config": {**h["config"], "surprise": 1}}, "no option 'surprise'"),
         (lambda h: {**h, "config": []}, "does not fit its header"),
@@ -132,5 +133,5 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         mdgnn.save(some_model(torch.float64), path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(TypeError, match="expected one of LennardJones, SimpleGNN, got Linear"):
+    with pytest.raises(TypeError, match="expected one of LennardJones, PaiNN, SchNet, SimpleGNN, got Linear"):
         mdgnn.save(torch.nn.Linear(1, 1), path)

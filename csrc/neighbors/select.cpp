@@ -28,7 +28,8 @@ struct Rough {
 constexpr std::int64_t kTile = 256;
 
 // 2: an edge for certain, 1: perhaps, 0: none. Returns whether all are certain.
-MDGNN_SIMD_CLONES bool classify(const Rough& c, std::int64_t begin, std::int64_t width, std::uint8_t* kinds) {
+MDGNN_SIMD_CLONES bool classify(const Rough& given, std::int64_t begin, std::int64_t width, std::uint8_t* kinds) {
+    const Rough c = given;  // a copy, which bytes written to `kinds` cannot change: else nothing is vectorised
     std::int32_t sure = 0, possible = 0;
     for (std::int64_t l = 0; l < width; ++l) {
         const float d2 = squared(c.x[begin + l] - c.at[0], c.y[begin + l] - c.at[1], c.z[begin + l] - c.at[2]);

@@ -1,8 +1,16 @@
 """Models, one file each. MODELS maps the names used in model files."""
 
 from mdgnn.models.lennard_jones import LennardJones
+from mdgnn.models.painn import PaiNN
+from mdgnn.models.schnet import SchNet
 from mdgnn.models.simple_gnn import SimpleGNN
 
-MODELS: dict[str, type[LennardJones] | type[SimpleGNN]] = {"LennardJones": LennardJones, "SimpleGNN": SimpleGNN}
+Model = LennardJones | PaiNN | SchNet | SimpleGNN
+MODELS: dict[str, type[Model]] = {
+    "LennardJones": LennardJones,
+    "PaiNN": PaiNN,
+    "SchNet": SchNet,
+    "SimpleGNN": SimpleGNN,
+}
 
-__all__ = ["MODELS", "LennardJones", "SimpleGNN"]
+__all__ = ["MODELS", "LennardJones", "Model", "PaiNN", "SchNet", "SimpleGNN"]

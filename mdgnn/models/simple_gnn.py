@@ -16,14 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
-from mdgnn.nn import TableCache, apply_mlp, cosine_cutoff, linears, mlp, polynomial_cutoff
+from mdgnn.models.options import RADIAL, complete, require, require_positive
+from mdgnn.nn import ENVELOPES, FILTER_MODES, Elements, TableCache, apply_mlp, atomic_numbers_of, linears, mlp
 from mdgnn.ops import RadialTable, add_ends, concat_message, concat_message_table, edge_basis, silu, tabulate
 from mdgnn.potential import total_energy
 
-ENVELOPES = {"cosine": cosine_cutoff, "polynomial": polynomial_cutoff}
 AGGREGATIONS = ("sum", "mean", "max")
-FILTERS = ("table", "direct")
-N_NUMBERS = 120  # size of the table of atomic numbers; its last entry stands for all that are out of range
 
 
 class MessagePassingLayer(nn.Module):
@@ -140,36 +138,18 @@ class SimpleGNN(nn.Module):
         **options: Any,
     ):
         super().__init__()
-        known: dict[str, Any] = {
-            "basis": [0.5, 5.0, 0.5],
-            "readout": "sum",
-            "shift": [0.0],
-            "scale": [1.0],
-            "units": "metal",
-            "least_distance": 0.0,
-            "filters": "table",
-            "n_knots": 512,
-        }
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise TypeError(f"SimpleGNN has no option {unknown[0]!r}; options are {', '.join(known)}")
-        options = {**known, **options, "basis": list(options.get("basis", known["basis"]))}
-        if isinstance(elements, (list, tuple)):
-            elements = [int(z) for z in elements]
-            if len(set(elements)) < len(elements) or not all(0 < z < N_NUMBERS for z in elements):
-                raise ValueError(f"expected different atomic numbers from 1 to {N_NUMBERS - 1}, got {elements}")
+        options = complete("SimpleGNN", options, {"basis": [0.5, 5.0, 0.5], **RADIAL})
+        options["basis"] = list(options["basis"])
+        elements = atomic_numbers_of(elements)
+        if isinstance(elements, list):
             n_elements = len(elements)
-        if not options["basis"][2] > 0:
-            raise ValueError(f"expected a positive width of the basis, got {options['basis'][2]}")
-        _require("envelope", envelope, (None, *ENVELOPES))
-        _require("aggregation", aggregation, AGGREGATIONS)
-        _require("readout", options["readout"], ("sum", "mean"))
-        _require("units", options["units"], ("metal", "lj"))
-        _require("filters", options["filters"], FILTERS)
-        if not options["n_knots"] > 1:
-            raise ValueError(f"expected at least two knots, got {options['n_knots']}")
-        if not cutoff > 0:
-            raise ValueError(f"expected a positive cutoff, got {cutoff}")
+        require_positive("width of the basis", options["basis"][2])
+        require("envelope", envelope, (None, *ENVELOPES))
+        require("aggregation", aggregation, AGGREGATIONS)
+        require_positive("cutoff", cutoff)
+        require("filters", options["filters"], FILTER_MODES)
+        if options["n_knots"] < 2:
+            raise ValueError(f"expected two knots or more, got {options['n_knots']}")
         self.config: dict[str, Any] = {
             "n_elements": n_elements,
             "node_dim": node_dim,
@@ -194,11 +174,7 @@ class SimpleGNN(nn.Module):
         )
         self.output_mlp = mlp(node_dim, node_dim, 1)
         self.tables = TableCache()
-        # Tables that follow from the configuration stay out of the state, whose names are the lecture's.
-        self.row_of: Tensor
-        self.register_buffer("row_of", _element_rows(elements, n_elements), persistent=False)
-        # No buffers: they stay float64, so that large shifts lose nothing.
-        self.scale, self.shift = (_per_row(options[name], n_elements) for name in ("scale", "shift"))
+        self.species = Elements(elements, n_elements, options["shift"], options["scale"])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -213,23 +189,14 @@ class SimpleGNN(nn.Module):
         ValueError
             For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
         """
-        kind, h = self._embed(graph)
+        rows, h = self.species.embed(graph.atomic_numbers, self.atom_embedding)
         tabulated = self.config["filters"] == "table" and self.config["aggregation"] != "max"
         if tabulated and self.cutoff < float("inf"):
-            return self._read_out(kind, self._from_tables(h, graph, vectors))
-        return self._read_out(kind, self._directly(h, graph, vectors, self.cutoff))
+            return self._read_out(rows, self._from_tables(h, graph, vectors))
+        return self._read_out(rows, self._directly(h, graph, vectors, self.cutoff))
 
-    def _embed(self, graph: Graph) -> tuple[Tensor, Tensor]:
-        """Rows of the embedding (N,) and initial features (N, node_dim)."""
-        try:  # on the CPU, both tables name an index that they do not have; -1 stands for an unknown element
-            kind = self.row_of.index_select(0, graph.atomic_numbers)
-            return kind, F.embedding(kind, self.atom_embedding.weight)
-        except IndexError as error:
-            raise self._unknown_element(graph.atomic_numbers) from error
-
-    def _read_out(self, kind: Tensor, h: Tensor) -> Tensor:
-        scale, shift = (table.to(h.device).index_select(0, kind) for table in (self.scale, self.shift))
-        return torch.addcmul(shift, apply_mlp(self.output_mlp, h).squeeze(1), scale)
+    def _read_out(self, rows: Tensor, h: Tensor) -> Tensor:
+        return self.species.energies(rows, apply_mlp(self.output_mlp, h).squeeze(1))
 
     def _from_tables(self, h: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
         radial = self.tables.get("radial", (self.rbf_centers,), self._tabulate)
@@ -285,42 +252,7 @@ class SimpleGNN(nn.Module):
             The structure of each atom.
         """
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
-        kind, h = self._embed(graph.padded)
+        rows, h = self.species.embed(graph.padded.atomic_numbers, self.atom_embedding)
         h = self._directly(h, graph.padded, graph.vectors.to(self.dtype), float("inf"))
-        energy = total_energy(self, self._read_out(kind, h)[: graph.n_atoms], graph).to(self.dtype)
+        energy = total_energy(self, self._read_out(rows, h)[: graph.n_atoms], graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy
-
-    def _unknown_element(self, atomic_numbers: Tensor) -> ValueError:
-        inside = (atomic_numbers >= 0) & (atomic_numbers < N_NUMBERS)
-        rows = self.row_of[atomic_numbers.where(inside, N_NUMBERS)]
-        atom = int((~inside | (rows < 0)).nonzero()[0])
-        last = N_NUMBERS - 1 if self.elements == "any" else self.config["n_elements"]
-        known = f"{self.elements}" if isinstance(self.elements, list) else f"0 .. {last}"
-        return ValueError(f"expected atomic numbers out of {known}, got {int(atomic_numbers[atom])} for atom {atom}")
-
-
-def _require(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"expected {name} to be one of {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-def _element_rows(elements: str | list[int] | None, n_elements: int) -> Tensor:
-    """(N_NUMBERS + 1,): row of the embedding for each atomic number, -1 where the model does not know it."""
-    if elements == "any":
-        return torch.ones(N_NUMBERS + 1, dtype=torch.int64)
-    rows = torch.full((N_NUMBERS + 1,), -1, dtype=torch.int64)
-    if elements is None:
-        rows[: min(n_elements + 1, N_NUMBERS)] = torch.arange(min(n_elements + 1, N_NUMBERS))
-    else:
-        rows[torch.tensor(elements)] = torch.arange(1, len(elements) + 1)
-    return rows
-
-
-def _per_row(values: float | list[float], n_elements: int) -> Tensor:
-    """(n_elements + 1,): one number for all rows, or one for each element (rows 1 ..)."""
-    given: Tensor = torch.atleast_1d(torch.as_tensor(values, dtype=torch.float64))
-    if len(given) == 1:
-        return given.repeat(n_elements + 1)
-    if len(given) != n_elements:
-        raise ValueError(f"expected one shift and scale for each of the {n_elements} elements, got {len(given)}")
-    return torch.cat([torch.zeros(1, dtype=given.dtype), given])

@@ -1,7 +1,31 @@
-"""Parts of networks: cutoff envelopes, multilayer perceptrons, tables that are kept."""
+"""Parts of networks: elements, radial bases, cutoff envelopes, filters, activations, multilayer perceptrons,
+tables that are kept."""
 
-from mdgnn.nn.cutoff import cosine_cutoff, polynomial_cutoff
-from mdgnn.nn.mlp import apply_mlp, linears, mlp
+from mdgnn.nn.activation import ShiftedSoftplus, shifted_softplus
+from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
+from mdgnn.nn.elements import Elements, atomic_numbers_of
+from mdgnn.nn.filters import FILTER_MODES, Filters
+from mdgnn.nn.mlp import apply_mlp, linears, mlp, xavier
+from mdgnn.nn.radial import BASES, BesselBasis, GaussianBasis, polar
 from mdgnn.nn.table_cache import TableCache
 
-__all__ = ["TableCache", "apply_mlp", "cosine_cutoff", "linears", "mlp", "polynomial_cutoff"]
+__all__ = [
+    "BASES",
+    "ENVELOPES",
+    "FILTER_MODES",
+    "BesselBasis",
+    "Elements",
+    "Filters",
+    "GaussianBasis",
+    "ShiftedSoftplus",
+    "TableCache",
+    "apply_mlp",
+    "atomic_numbers_of",
+    "cosine_cutoff",
+    "linears",
+    "mlp",
+    "polar",
+    "polynomial_cutoff",
+    "shifted_softplus",
+    "xavier",
+]

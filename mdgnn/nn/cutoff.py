@@ -23,3 +23,6 @@ def polynomial_cutoff(distances: Tensor, cutoff: float) -> Tensor:
     x = (distances * (1 / cutoff)).clamp(max=1)
     x3 = x * x * x
     return 1 - x3 * x3 * (28 - 48 * x + 21 * x * x)
+
+
+ENVELOPES = {"cosine": cosine_cutoff, "polynomial": polynomial_cutoff}

@@ -1,7 +1,7 @@
 """Compiled operations as differentiable torch functions, one file each."""
 
 import mdgnn.ops.scatter_add_operators  # noqa: F401  (registers them)
-from mdgnn.ops.cfconv import cfconv
+from mdgnn.ops.cfconv import cfconv, direct_cfconv
 from mdgnn.ops.concat_message import add_ends, concat_message
 from mdgnn.ops.concat_message_table import concat_message_table
 from mdgnn.ops.csr import Rows, rows_by
@@ -10,7 +10,7 @@ from mdgnn.ops.edges_within import edges_within
 from mdgnn.ops.forces import forces
 from mdgnn.ops.neighbor_buffers import NeighborBuffers
 from mdgnn.ops.neighbors import Neighbors, neighbors
-from mdgnn.ops.painn_message import painn_message
+from mdgnn.ops.painn_message import direct_painn_message, painn_message
 from mdgnn.ops.radial_filter import RadialTable, radial_filter, tabulate
 from mdgnn.ops.scatter_add import scatter_add
 from mdgnn.ops.silu import silu
@@ -24,6 +24,8 @@ __all__ = [
     "cfconv",
     "concat_message",
     "concat_message_table",
+    "direct_cfconv",
+    "direct_painn_message",
     "edge_basis",
     "edges_within",
     "forces",

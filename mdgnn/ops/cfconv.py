@@ -23,11 +23,17 @@ from mdgnn.ops.scatter_add import scatter_add
 from mdgnn.threads import get_num_threads
 
 
+def direct_cfconv(x: Tensor, filters: Tensor, rows: Rows, columns: Rows) -> Tensor:
+    """``out[i] = sum_k x[sender(k)] * filters[k]``: `cfconv` with a filter (E, C) that is given at every edge."""
+    one_each = torch.arange(filters.shape[0] + 1, device=filters.device)
+    x_j = scatter_add(x, Rows(one_each, rows.index), columns=columns)
+    return scatter_add(x_j * filters, Rows(rows.row_ptr))
+
+
 def reference(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) -> Tensor:
     """The specification, differentiable as often as `scatter_add` is; memory grows with edges x features."""
-    one_each = torch.arange(r.shape[0] + 1, device=r.device)
-    x_j = scatter_add(x, Rows(one_each, rows.index), columns=Rows(columns.row_ptr, columns.edge))
-    return scatter_add(x_j * radial_filter(table, r), Rows(rows.row_ptr))
+    edges = Rows(columns.row_ptr, columns.edge)
+    return direct_cfconv(x, radial_filter(table, r), rows, edges)
 
 
 def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) -> Tensor:

@@ -25,19 +25,26 @@ from mdgnn.ops.scatter_add import scatter_add
 from mdgnn.threads import get_num_threads
 
 
+def direct_painn_message(
+    x: Tensor, v: Tensor, filters: Tensor, unit: Tensor, rows: Rows, columns: Rows
+) -> tuple[Tensor, Tensor]:
+    """`painn_message` with a filter (E, 3 F) that is given at every edge."""
+    n_edges, width = unit.shape[0], v.shape[2]
+    by_edge = Rows(torch.arange(n_edges + 1, device=unit.device), rows.index)
+    x_j = scatter_add(x, by_edge, columns=columns)
+    v_j = scatter_add(v.flatten(1), by_edge, columns=columns).view(n_edges, 3, width)
+    a, b, c = (filters * x_j).split([width] * 3, dim=1)
+    message = unit[:, :, None] * b[:, None] + v_j * c[:, None]
+    by_receiver = Rows(rows.row_ptr)
+    return scatter_add(a, by_receiver), scatter_add(message.flatten(1), by_receiver).view(v.shape)
+
+
 def reference(
     x: Tensor, v: Tensor, table: RadialTable, r: Tensor, unit: Tensor, rows: Rows, columns: Rows
 ) -> tuple[Tensor, Tensor]:
     """The specification, differentiable as often as `scatter_add` is; memory grows with edges x features."""
-    n_edges, width = r.shape[0], v.shape[2]
-    by_edge = Rows(torch.arange(n_edges + 1, device=r.device), rows.index)
     edges = Rows(columns.row_ptr, columns.edge)
-    x_j = scatter_add(x, by_edge, columns=edges)
-    v_j = scatter_add(v.flatten(1), by_edge, columns=edges).view(n_edges, 3, width)
-    a, b, c = (radial_filter(table, r) * x_j).split([width] * 3, dim=1)
-    message = unit[:, :, None] * b[:, None] + v_j * c[:, None]
-    by_receiver = Rows(rows.row_ptr)
-    return scatter_add(a, by_receiver), scatter_add(message.flatten(1), by_receiver).view(v.shape)
+    return direct_painn_message(x, v, radial_filter(table, r), unit, rows, edges)
 
 
 def painn_message(

@@ -1,0 +1,60 @@
+"""Options that the networks have in common: what they are called, and what is refused."""
+
+from typing import Any
+
+from mdgnn.nn import BASES, ENVELOPES
+from mdgnn.nn.filters import FILTER_MODES
+
+COMMON: dict[str, Any] = {
+    "readout": "sum",
+    "shift": [0.0],
+    "scale": [1.0],
+    "units": "metal",
+    "least_distance": 0.0,
+}
+RADIAL = {**COMMON, "filters": "table", "n_knots": 512}
+
+
+def complete(model: str, given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """The given options over the known ones with their defaults.
+
+    Raises
+    ------
+    TypeError
+        For an option that is not known.
+    ValueError
+        For a readout or unit that is not known.
+    """
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise TypeError(f"{model} has no option {unknown[0]!r}; options are {', '.join(known)}")
+    options = {**known, **given}
+    require("readout", options["readout"], ("sum", "mean"))
+    require("units", options["units"], ("metal", "lj"))
+    return options
+
+
+def require(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raise ValueError unless the value is allowed."""
+    if value not in allowed:
+        raise ValueError(f"expected {name} to be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise ValueError unless the value is positive."""
+    if not value > 0:
+        raise ValueError(f"expected a positive {name}, got {value}")
+
+
+def check_radial(config: dict[str, Any]) -> None:
+    """Raise ValueError unless the configuration of a network of filters, options included, makes one."""
+    for name in ("n_features", "n_interactions"):
+        require_positive(name, config[name])
+    require_positive("cutoff", config["cutoff"])
+    require("basis", config["basis"], tuple(BASES))
+    require("envelope", config["envelope"], tuple(ENVELOPES))
+    require("filters", config["filters"], FILTER_MODES)
+    if config["elements"] != "any" and not isinstance(config["elements"], list):
+        raise ValueError(f"expected elements as 'any' or a list of atomic numbers, got {config['elements']!r}")
+    if config["n_knots"] < 2:
+        raise ValueError(f"expected two knots or more, got {config['n_knots']}")

@@ -1,0 +1,22 @@
+"""Activation functions."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def shifted_softplus(x: Tensor) -> Tensor:
+    """``log(1 + exp(x)) - log(2)``, elementwise (Schuett et al., J. Chem. Phys. 148, 241722, 2018).
+
+    Written with log sigmoid(-x), because the bits of torch's softplus depend on the number of threads. Those of the
+    second derivative, which training on forces takes, do so here too.
+    """
+    return -F.logsigmoid(-x) - math.log(2)
+
+
+class ShiftedSoftplus(nn.Module):
+    """`shifted_softplus` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return shifted_softplus(x)

@@ -1,0 +1,80 @@
+"""Radial bases: distances (E,) -> (E, B); and the polar form of edge vectors.
+
+Bases are made of operations with a forward-mode derivative; value and slope are finite at r = 0, where tables begin.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+_SMALLEST = 1e-6  # Angstrom: below, sin(k r) / r is taken to be constant; it is k up to rounding
+
+
+class GaussianBasis(nn.Module):
+    """``exp(-(r - mu_k)^2 / (2 w^2))``, centres mu_k evenly from `start` to the cutoff, w their spacing.
+
+    Schuett et al., J. Chem. Phys. 148, 241722 (2018). The centres are fixed, and part of the state.
+
+    Parameters
+    ----------
+    n_basis : int
+        B, at least 2.
+    cutoff, start : float
+        In Angstrom.
+    """
+
+    centers: Tensor
+
+    def __init__(self, n_basis: int, cutoff: float, start: float = 0.0):
+        super().__init__()
+        if n_basis < 2:
+            raise ValueError(f"expected two Gaussians or more, whose spacing is their width, got {n_basis}")
+        self.register_buffer("centers", torch.linspace(start, cutoff, n_basis))
+
+    def forward(self, r: Tensor) -> Tensor:
+        width = self.centers[1] - self.centers[0]
+        x = (r[:, None] - self.centers) / width
+        return torch.exp(-0.5 * x * x)
+
+
+class BesselBasis(nn.Module):
+    """``sin(k_n r) / r`` with k_n = n pi / cutoff, n = 1 .. B: zero at the cutoff, not normalised.
+
+    Gasteiger et al., DimeNet, ICLR 2020, without its factor ``sqrt(2 / cutoff)``, as in PaiNN. The frequencies k_n are
+    fixed, and part of the state.
+
+    Parameters
+    ----------
+    n_basis : int
+        B.
+    cutoff : float
+        In Angstrom.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, n_basis: int, cutoff: float):
+        super().__init__()
+        if n_basis < 1:
+            raise ValueError(f"expected one Bessel function or more, got {n_basis}")
+        self.register_buffer("frequencies", torch.arange(1, n_basis + 1) * (math.pi / cutoff))
+
+    def forward(self, r: Tensor) -> Tensor:
+        r = r.clamp(min=_SMALLEST)[:, None]
+        return torch.sin(r * self.frequencies) / r
+
+
+BASES = {"bessel": BesselBasis, "gaussian": GaussianBasis}
+
+
+def polar(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """(E, 3) vectors -> lengths (E,) and directions (E, 3), twice differentiable.
+
+    Where the length is zero, so are the direction and all derivatives.
+    """
+    squares = vectors.square().sum(1)
+    zero = squares == 0
+    length = torch.where(zero, 1.0, squares).sqrt()
+    direction = vectors / length[:, None]
+    return torch.where(zero, 0.0, length), torch.where(zero[:, None], 0.0, direction)
