@@ -1,0 +1,48 @@
+"""SchNet and PaiNN in plain torch, on the weights of ours: gathered rows, index_add, filters at every edge."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdgnn import Graph
+
+
+def sum_rows(messages: Tensor, receivers: Tensor, n: int) -> Tensor:
+    return messages.new_zeros(n, *messages.shape[1:]).index_add(0, receivers, messages)
+
+
+def filters(model: Any, r: Tensor) -> list[Tensor]:
+    """(E, C) for each layer."""
+    parts = model.filters
+    basis, envelope = parts.basis(r), parts.envelope(r, model.cutoff)[:, None]
+    return [network(basis) * envelope for network in parts.networks]
+
+
+def schnet(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
+    r = vectors.square().sum(1).sqrt()
+    rows, h = model.species.embed(graph.atomic_numbers, model.embedding)
+    for layer, w in zip(model.interactions, filters(model, r), strict=True):
+        h = h + layer.update(sum_rows(layer.project(h)[graph.senders] * w, graph.receivers, len(h)))
+    return model.species.energies(rows, model.output_mlp(h).squeeze(1))
+
+
+def painn(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
+    r = vectors.square().sum(1).sqrt()
+    unit = vectors / r[:, None]
+    rows, s = model.species.embed(graph.atomic_numbers, model.embedding)
+    v = s.new_zeros(len(s), 3, s.shape[1])
+    for layer, w in zip(model.layers, filters(model, r), strict=True):
+        a, b, c = (layer.message_mlp(s)[graph.senders] * w).chunk(3, dim=1)
+        dv = unit[:, :, None] * b[:, None] + v[graph.senders] * c[:, None]
+        s, v = s + sum_rows(a, graph.receivers, len(s)), v + sum_rows(dv, graph.receivers, len(s))
+        s, v = layer.update(s, v)
+    return model.species.energies(rows, model.output_mlp(s).squeeze(1))
+
+
+def energy_and_forces(model: Any, graph: Graph, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    """Energies (N,) and forces (N, 3)."""
+    vectors = graph.vectors.detach().to(model.dtype).requires_grad_()
+    energies = {"SchNet": schnet, "PaiNN": painn}[type(model).__name__](model, graph, vectors)
+    (g,) = torch.autograd.grad(energies.sum(), vectors, create_graph=create_graph)
+    return energies, sum_rows(g, graph.receivers, graph.n_atoms) - sum_rows(g, graph.senders, graph.n_atoms)
