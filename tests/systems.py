@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.cluster import Icosahedron
 
-from mdgnn import SimpleGNN
+from mdgnn import PaiNN, SchNet, SimpleGNN
 
 NEAREST = 1.09  # nearest-neighbour distance of Lennard-Jones icosahedra, in sigma
 PBCS = list(itertools.product([False, True], repeat=3))
@@ -98,6 +98,18 @@ def gnn(dtype=torch.float64, seed=0, **options):
     torch.manual_seed(seed)
     options = {"elements": "any", "envelope": "polynomial", "cutoff": 2.5, "units": "lj", **options}
     return SimpleGNN(1, 8, 8, 2, **options).to(dtype)
+
+
+def radial(architecture, dtype=torch.float64, seed=0, **options):
+    """A small SchNet or PaiNN for any single species, with random weights and biases."""
+    torch.manual_seed(seed)
+    options = {"elements": "any", "envelope": "polynomial", "cutoff": 2.5, "units": "lj", **options}
+    model = {"SchNet": SchNet, "PaiNN": PaiNN}[architecture](8, 2, 6, **options)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # which begin as zeros
+                parameter.uniform_(-0.5, 0.5)
+    return model.to(dtype)
 
 
 SYSTEMS = {

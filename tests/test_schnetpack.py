@@ -1,8 +1,7 @@
 """SchNet and PaiNN against schnetpack's, with the same weights.
 
 Runs where schnetpack 2.1 is installed; only its networks are imported (``pip install --no-deps schnetpack`` suffices).
-The package itself also loads data sets and training, and does not import under torch 2.13: an empty one takes its
-place.
+The package itself also loads data sets and training, and does not import under torch 2.13: an empty one stands in.
 """
 
 import sys

@@ -1,0 +1,171 @@
+"""Parts of networks: radial bases, polar form, shifted softplus, filters and when their tables are kept."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kernels import assert_same_bits_for_any_number_of_threads, dtypes
+from torch import nn
+from torch.autograd import gradcheck, gradgradcheck
+
+from mdgnn.nn import BASES, BesselBasis, Filters, GaussianBasis, polar, shifted_softplus
+from mdgnn.ops import radial_filter
+
+R = torch.linspace(0.1, 4.9, 23, dtype=torch.float64)
+
+
+def test_gaussians_are_as_wide_as_their_spacing():
+    basis = GaussianBasis(6, 5.0, start=0.5).double()
+    expected = [[math.exp(-((r - (0.5 + 0.9 * k)) ** 2) / (2 * 0.9**2)) for k in range(6)] for r in R.tolist()]
+    torch.testing.assert_close(basis(R), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_bessel_functions():
+    basis = BesselBasis(4, 5.0).double()
+    expected = [[math.sin(n * math.pi * r / 5) / r for n in range(1, 5)] for r in R.tolist()]
+    torch.testing.assert_close(basis(R), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-5)
+    at_zero, slope = torch.func.jvp(basis, (torch.zeros(1).double(),), (torch.ones(1).double(),))
+    torch.testing.assert_close(at_zero[0], basis.frequencies)
+    assert not slope.any(), "the functions are even"
+
+
+@pytest.mark.parametrize("basis", list(BASES))
+def test_bases_are_differentiable_twice_and_forward(basis):
+    assert gradcheck(BASES[basis](3, 5.0).double(), R.clone().requires_grad_(), check_forward_ad=True)
+    assert gradgradcheck(BASES[basis](3, 5.0).double(), R.clone().requires_grad_())
+
+
+def test_too_few_basis_functions_get_a_sentence():
+    with pytest.raises(ValueError, match="two Gaussians or more.*got 1"):
+        GaussianBasis(1, 5.0)
+    with pytest.raises(ValueError, match="one Bessel function or more, got 0"):
+        BesselBasis(0, 5.0)
+
+
+def test_polar_form():
+    vectors = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    r, unit = polar(vectors)
+    torch.testing.assert_close(r[:, None] * unit, vectors)
+    torch.testing.assert_close(r, vectors.norm(dim=1))
+    assert gradcheck(polar, vectors) and gradgradcheck(polar, vectors)
+
+
+def test_a_vector_of_length_zero_has_no_direction_and_no_derivatives():
+    vectors = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    r, unit = polar(vectors)
+    (g,) = torch.autograd.grad(r.sum() + unit.sum(), vectors, create_graph=True)
+    (g2,) = torch.autograd.grad(g.sum(), vectors)
+    assert not any(t.any() for t in (r, unit, g, g2))
+
+
+@dtypes
+def test_shifted_softplus_and_its_derivatives(dtype):
+    x = torch.tensor([-200, -90, -20, -3, -1e-3, 0, 1e-3, 3, 20, 90, 200], dtype=dtype, requires_grad=True)
+    y, sigmoid = shifted_softplus(x), torch.sigmoid(x)
+    torch.testing.assert_close(y, F.softplus(x) - math.log(2))
+    (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    torch.testing.assert_close(first, sigmoid)
+    torch.testing.assert_close(torch.autograd.grad(first.sum(), x)[0], sigmoid * (1 - sigmoid))
+    torch.testing.assert_close(torch.func.jvp(shifted_softplus, (x,), (torch.ones_like(x),))[1], sigmoid)
+
+
+@dtypes
+@pytest.mark.parametrize("n", [33000, 86415, 100003])
+def test_bits_of_shifted_softplus_do_not_depend_on_threads(dtype, n):
+    """Those of torch's softplus do, where a thread's share is not a multiple of the vector width."""
+    x = (4 * torch.randn(n, dtype=dtype, generator=torch.Generator().manual_seed(0))).requires_grad_()
+
+    def run():
+        y = shifted_softplus(x)
+        return y, *torch.autograd.grad(y.sum(), x)
+
+    assert_same_bits_for_any_number_of_threads(run)
+
+
+def filters(mode="table", n_knots=65):
+    torch.manual_seed(0)
+    networks = (nn.Sequential(nn.Linear(4, 3), nn.Softplus(), nn.Linear(3, 3)) for _ in range(2))
+    made = Filters(networks, GaussianBasis(4, 5.0), "polynomial", cutoff=5.0, mode=mode, n_knots=n_knots)
+    return made.double()
+
+
+def knots(made):
+    return [table.coefficients for table in made(R)]
+
+
+def test_direct_filters_are_networks_of_the_basis_times_the_envelope():
+    made = filters("direct")
+    x = R / 5
+    envelope = (1 - 28 * x**6 + 48 * x**7 - 21 * x**8)[:, None]
+    for found, network in zip(made(R), made.networks, strict=True):
+        torch.testing.assert_close(found, network(made.basis(R)) * envelope)
+    assert [f.shape for f in made(R[:0])] == [(0, 3), (0, 3)]
+
+
+def test_tables_interpolate_the_direct_filters():
+    for table, expected in zip(filters(n_knots=1025)(R), filters("direct")(R), strict=True):
+        torch.testing.assert_close(radial_filter(table, R), expected, rtol=0, atol=1e-10)
+
+
+def test_tables_are_kept_until_a_parameter_changes():
+    made = filters().requires_grad_(False)
+    first = made(R)
+    assert made(R) is first
+
+    def in_place():
+        made.networks[0][2].bias.add_(1.0)
+
+    def new_data():
+        made.networks[1][0].weight.data = made.networks[1][0].weight * 2
+
+    def new_parameter():
+        made.networks[1][0].weight = nn.Parameter(made.networks[1][0].weight * 2, requires_grad=False)
+
+    def loaded():
+        made.load_state_dict({k: 0.5 * v for k, v in made.state_dict().items()})
+
+    def assigned():
+        made.load_state_dict({k: 0.5 * v for k, v in made.state_dict().items()}, assign=True)
+
+    def moved_basis():
+        made.basis.centers.add_(0.1)
+
+    for change in (in_place, new_data, new_parameter, loaded, assigned, moved_basis, made.float, made.double):
+        before = made(R)
+        change()
+        assert made(R) is not before, change.__name__
+        fresh = copy.deepcopy(made)
+        assert all(torch.equal(a, b) for a, b in zip(knots(made), knots(fresh), strict=True)), change.__name__
+
+
+def test_tables_are_made_anew_while_parameters_are_trained():
+    made = filters()
+    assert made(R) is not made(R) and knots(made)[0].requires_grad
+    with torch.no_grad():
+        kept = made(R)
+        assert made(R) is kept and not kept[0].coefficients.requires_grad
+    assert knots(made)[0].requires_grad, "tables that are kept without gradients do not serve training"
+
+
+def test_tables_of_inference_mode_are_not_kept_for_autograd():
+    made = filters().requires_grad_(False)
+    with torch.inference_mode():
+        made(R)
+    r = R.clone().requires_grad_()
+    torch.autograd.grad(radial_filter(made(r)[0], r).sum(), r)
+
+
+def test_tables_are_neither_state_nor_copied():
+    made = filters().requires_grad_(False)
+    names, size = list(made.state_dict()), len(pickle.dumps(made))
+    before = knots(made)
+    assert list(made.state_dict()) == names and len(pickle.dumps(made)) == size
+    for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert all(torch.equal(a, b) for a, b in zip(knots(other), before, strict=True))
+        with torch.no_grad():
+            other.networks[0][0].weight.zero_()
+        assert not torch.equal(knots(other)[0], before[0])
+    assert knots(made)[0] is before[0], "copies leave the original's alone"
