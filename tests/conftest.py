@@ -2,7 +2,10 @@
 
 from importlib.util import find_spec
 
-OPS = ("concat_message", "edge_basis", "forces", "ops_neighbors", "ops_neighbor_buffers", "scatter_add", "silu")
+OPS = (
+    *("cfconv", "concat_message", "concat_message_table", "edge_basis", "forces", "ladder", "ops_neighbors"),
+    *("ops_neighbor_buffers", "painn_message", "radial_filter", "scatter_add", "silu"),
+)
 NEED_NO_ASE = {f"test_{name}.py" for name in (*OPS, "cuda", "house", "neighbor_levels", "threads")}
 HAS_ASE = find_spec("ase") is not None
 

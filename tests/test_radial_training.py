@@ -32,6 +32,18 @@ def test_table_error_falls_as_the_fourth_power_of_the_spacing(architecture):
 
 
 @both
+def test_tables_in_float32_cost_little_more_than_float32_does(architecture):
+    """More knots do not cost digits: coefficients are made in float64, and no differences of values are left."""
+    atoms = icosahedron(3, 0.05)
+    exact = laws.predict(radial(architecture, filters="direct"), atoms).forces
+    direct, *tables = (
+        float((laws.predict(radial(architecture, torch.float32, **options), atoms).forces - exact).square().mean())
+        for options in ({"filters": "direct"}, {"n_knots": 1025}, {"n_knots": 8193})
+    )
+    assert max(tables) ** 0.5 < 3 * direct**0.5
+
+
+@both
 def test_training_gradients_of_tables_are_those_of_direct_filters(architecture):
     """Of a loss on energies and forces, through the second derivative; to the tables' error, which is small here."""
     grads = []

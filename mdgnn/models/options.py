@@ -12,7 +12,7 @@ COMMON: dict[str, Any] = {
     "units": "metal",
     "least_distance": 0.0,
 }
-RADIAL = {**COMMON, "filters": "table", "n_knots": 512}
+RADIAL = {**COMMON, "filters": "table", "n_knots": 1024}
 
 
 def complete(model: str, given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:

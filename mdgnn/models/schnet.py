@@ -52,7 +52,7 @@ class SchNet(nn.Module):
     elements : "any" or list of int
         Atomic numbers that the model knows. "any": all atoms are the same kind.
     options : dict
-        Rarely needed: ``filters`` = "table" (default; filters are interpolated between ``n_knots`` = 512 distances) or
+        Rarely needed: ``filters`` = "table" (default; filters are interpolated between ``n_knots`` = 1024 distances) or
         "direct" (evaluated at every edge); ``readout`` = "sum" (extensive) or "mean" (intensive); ``shift``, ``scale``
         = per-element lists in the order of `elements` (one number each for "any"): e_i = scale * network + shift;
         ``units`` = "metal" or "lj"; ``least_distance`` = shortest distance in the training data.

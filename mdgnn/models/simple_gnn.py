@@ -138,7 +138,7 @@ class SimpleGNN(nn.Module):
         **options: Any,
     ):
         super().__init__()
-        options = complete("SimpleGNN", options, {"basis": [0.5, 5.0, 0.5], **RADIAL})
+        options = complete("SimpleGNN", options, {"basis": [0.5, 5.0, 0.5], **RADIAL, "n_knots": 512})
         options["basis"] = list(options["basis"])
         elements = atomic_numbers_of(elements)
         if isinstance(elements, list):

@@ -39,7 +39,7 @@ class Filters(nn.Module):
         *,
         cutoff: float,
         mode: str = "table",
-        n_knots: int = 512,
+        n_knots: int = 1024,
     ):
         super().__init__()
         self.networks, self.basis = nn.ModuleList(networks), basis
