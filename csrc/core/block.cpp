@@ -80,7 +80,7 @@ std::size_t rounded(std::size_t bytes) {
 }
 
 Block* map(std::size_t bytes) {
-    const std::size_t spare = bytes >= 2 * kHugePage ? kHugePage : 0;  // to align the start
+    const std::size_t spare = bytes >= kHugePage ? kHugePage : 0;  // to align the start
     void* p = mmap(nullptr, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     if (spare) {

@@ -139,8 +139,8 @@ Bins<T>::Bins(const Structures<T>& structures, T cutoff) {
         if (wrapped) wraps[at] = cells[i];
         double w[3];
         for (int c = 0; c < 3; ++c) {
-            positions[at][c] = structures.positions.row(i)[c];
-            w[c] = static_cast<double>(positions[at][c]);
+            positions[at].r[c] = structures.positions.row(i)[c];
+            w[c] = static_cast<double>(positions[at].r[c]);
             for (int k = 0; k < 3; ++k) w[c] -= static_cast<double>(cells[i][k]) * grid.cell[k][c];
             bin.low[c] = at == bin.first ? w[c] : std::min(bin.low[c], w[c]);
             bin.high[c] = at == bin.first ? w[c] : std::max(bin.high[c], w[c]);

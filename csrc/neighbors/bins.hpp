@@ -11,6 +11,12 @@
 
 namespace mdgnn::cpu {
 
+// Triples are kept in fours, so that a vector register loads and stores them at once.
+template <class T>
+struct Place {
+    T r[4] = {};
+};
+
 struct Bin {
     std::int64_t structure = 0;
     std::int64_t place[3] = {};
@@ -26,11 +32,13 @@ class Bins {
     // The bin there, or -1 where no atom is.
     std::int64_t find(std::int64_t structure, const std::int64_t* place) const;
 
+    void forget_coordinates() { x = {}, y = {}, z = {}; }
+
     std::vector<Grid> grids;  // by structure
     std::vector<Bin> bins;    // that hold atoms
     // Of atoms in the order of bins, so that what belongs together lies together:
     std::vector<std::uint32_t> order;                // their numbers, ascending in each bin
-    std::vector<std::array<T, 3>> positions;         // as they were given
+    std::vector<Place<T>> positions;                 // as they were given
     std::vector<double> x, y, z;                     // positions wrapped into the cell
     std::vector<std::array<std::int32_t, 3>> wraps;  // position = wrapped position + wraps @ cell; empty: all are zero
 

@@ -42,8 +42,7 @@ MDGNN_SIMD_CLONES std::int64_t places_near(const double* x, const double* y, con
 }
 
 // rank: the order of the keys, equal ones as they stand.
-template <class T>
-void sort_by_key(Candidates<T>& c) {
+void sort_by_key(Candidates& c) {
     const std::size_t n = c.key.size();
     c.rank.resize(n);
     std::iota(c.rank.begin(), c.rank.end(), 0u);
@@ -67,8 +66,7 @@ void sort_by_key(Candidates<T>& c) {
 
 // Between which rough squares only the exact distance can tell. Places are wrong by half a unit in the last digit of
 // the farthest; 16 units cover their differences and the squares.
-template <class T>
-void set_rough_limits(Candidates<T>& c, const Grid& grid, double farthest) {
+void set_rough_limits(Candidates& c, const Grid& grid, double farthest) {
     constexpr double kUnit = std::numeric_limits<float>::epsilon();
     c.inside = 0, c.outside = std::numeric_limits<float>::infinity();
     if (!(farthest < 1e15)) {  // squares may overflow: everything is checked
@@ -92,12 +90,13 @@ void set_rough_limits(Candidates<T>& c, const Grid& grid, double farthest) {
 }  // namespace
 
 template <class T>
-void gather(const Bins<T>& bins, const Bin& bin, Candidates<T>& c) {
+void gather(const Bins<T>& bins, const Bin& bin, Candidates& c) {
     const Grid& grid = bins.grids[bin.structure];
     Box box;
     for (int a = 0; a < 3; ++a) box.low[a] = bin.low[a], box.high[a] = bin.high[a];
     box.limit = grid.reach * grid.reach;
-    for (int a = 0; a < 3; ++a) c.middle[a] = 0.5 * (bin.low[a] + bin.high[a]);
+    double middle[3];
+    for (int a = 0; a < 3; ++a) middle[a] = 0.5 * (bin.low[a] + bin.high[a]);
     c.place.clear(), c.image.clear(), c.images.clear(), c.translations.clear();
     std::int64_t at[3], wanted[3];
     std::int32_t image[3];
@@ -123,63 +122,35 @@ void gather(const Bins<T>& bins, const Bin& bin, Candidates<T>& c) {
                 const std::int64_t n = places_near(bins.x.data(), bins.y.data(), bins.z.data(), t, box, other.first,
                                                    other.last, c.place.data() + before);
                 c.place.resize(before + static_cast<std::size_t>(n));
-                c.image.resize(c.place.size(), static_cast<std::uint32_t>(c.images.size()));
-                c.images.push_back({image[0], image[1], image[2]});
-                c.translations.push_back({t[0] - c.middle[0], t[1] - c.middle[1], t[2] - c.middle[2]});
+                if (c.images.empty() || !std::equal(image, image + 3, c.images.back().begin())) {
+                    c.images.push_back({image[0], image[1], image[2]});
+                    c.translations.push_back({t[0] - middle[0], t[1] - middle[1], t[2] - middle[2]});
+                }
+                c.image.resize(c.place.size(), static_cast<std::uint32_t>(c.images.size() - 1));
             }
     // Images of one atom were found in the order of their shifts, and equal keys keep their order.
     c.key.resize(c.place.size());
     for (std::size_t k = 0; k < c.place.size(); ++k) c.key[k] = bins.order[c.place[k]];
     sort_by_key(c);
     const std::size_t n = c.place.size();
-    c.j.resize(n), c.move.resize(n), c.places.resize(n), c.x.resize(n), c.y.resize(n), c.z.resize(n);
+    c.at.resize(n), c.image_of.resize(n), c.x.resize(n), c.y.resize(n), c.z.resize(n);
     c.matches.resize(n + kMatchesSpare);
     c.self.resize(static_cast<std::size_t>(bin.last - bin.first));
     double farthest = 0;
     for (std::size_t k = 0; k < n; ++k) {
-        const std::uint32_t from = c.rank[k], j = c.key[from], p = c.place[from];
-        const auto& image_of = c.images[c.image[from]];
-        const auto& moved = c.translations[c.image[from]];
+        const std::uint32_t from = c.rank[k], p = c.place[from], image = c.image[from];
+        const auto& moved = c.translations[image];
         const double t[3] = {bins.x[p] + moved[0], bins.y[p] + moved[1], bins.z[p] + moved[2]};
-        c.j[k] = j;
-        c.move[k] = c.image[from];
-        if (p >= bin.first && p < bin.last && image_of == std::array<std::int32_t, 3>{})
+        c.at[k] = p, c.image_of[k] = image;
+        if (p >= bin.first && p < bin.last && c.images[image] == Shift{})
             c.self[p - bin.first] = static_cast<std::uint32_t>(k);
-        for (int a = 0; a < 3; ++a) {
-            c.places[k].r[a] = bins.positions[p][a];
-            farthest = std::max(farthest, std::abs(t[a]));
-        }
+        for (int a = 0; a < 3; ++a) farthest = std::max(farthest, std::abs(t[a]));
         c.x[k] = static_cast<float>(t[0]), c.y[k] = static_cast<float>(t[1]), c.z[k] = static_cast<float>(t[2]);
-    }
-    c.base = c.images;
-    if (!bins.wraps.empty()) {  // then every candidate has a shift of its own
-        c.base.resize(n);
-        for (std::size_t k = 0; k < n; ++k) {
-            const auto& image_of = c.images[c.move[k]];
-            const auto& wrap = bins.wraps[c.place[c.rank[k]]];
-            for (int a = 0; a < 3; ++a) c.base[k][a] = image_of[a] - wrap[a];
-            c.move[k] = static_cast<std::uint32_t>(k);
-        }
     }
     set_rough_limits(c, grid, farthest);
 }
 
-template <class T>
-void translate(Candidates<T>& c, const Cell<T>& cell, const std::array<std::int32_t, 3>& wrap) {
-    c.moves.resize(c.base.size());
-    for (std::size_t m = 0; m < c.base.size(); ++m) {
-        Move<T>& move = c.moves[m];
-        for (int a = 0; a < 3; ++a) move.shift[a] = c.base[m][a] + wrap[a];
-        const T s0 = static_cast<T>(move.shift[0]), s1 = static_cast<T>(move.shift[1]);
-        const T s2 = static_cast<T>(move.shift[2]);
-        for (int a = 0; a < 3; ++a) move.offset[a] = translation(s0, s1, s2, cell, a);
-    }
-}
-
-#define MDGNN_INSTANTIATE(T)                                             \
-    template void gather<T>(const Bins<T>&, const Bin&, Candidates<T>&); \
-    template void translate<T>(Candidates<T>&, const Cell<T>&, const std::array<std::int32_t, 3>&);
-MDGNN_INSTANTIATE(float)
-MDGNN_INSTANTIATE(double)
+template void gather<float>(const Bins<float>&, const Bin&, Candidates&);
+template void gather<double>(const Bins<double>&, const Bin&, Candidates&);
 
 }  // namespace mdgnn::cpu

@@ -30,112 +30,117 @@ namespace mdgnn::cpu {
 
 namespace {
 
+constexpr std::int64_t kAtoms = 256;    // that a thread takes at a time
 constexpr std::size_t kKept = 1 << 16;  // candidates; memory for more, which a long cutoff needs, is given back
 
-// Of a thread. A search that has one bin alone gathers once for its two calls.
-template <class T>
-struct Gathered {
-    Candidates<T> candidates;
-    std::uint64_t search = 0;  // whose only bin it is
+thread_local Candidates candidates;
+
+// One of several, for a thread at a time.
+class Taken {
+  public:
+    explicit Taken(std::vector<std::atomic_flag>& all) {
+        std::size_t k = 0;
+        while (all[k].test_and_set(std::memory_order_acquire)) k = (k + 1) % all.size();
+        flag_ = &all[k], number = k;
+    }
+    ~Taken() { flag_->clear(std::memory_order_release); }
+    Taken(const Taken&) = delete;
+    Taken& operator=(const Taken&) = delete;
+
+    std::size_t number = 0;
+
+  private:
+    std::atomic_flag* flag_;
 };
-template <class T>
-Gathered<T>& gathered() {
-    thread_local Gathered<T> kept;
-    return kept;
-}
 
 }  // namespace
 
 template <class T>
 NeighborSearch<T>::NeighborSearch(const Structures<T>& structures, const NeighborOptions<T>& options)
     : structures_(structures), options_(options), limit_(largest_square_below(options.cutoff)) {
-    static std::atomic<std::uint64_t> n_searches{0};
-    id_ = ++n_searches;
     check_input(structures, options.cutoff);
     bins_ = std::make_unique<Bins<T>>(structures, options.cutoff);
+    found_ = std::make_unique<Found<T>>();
 }
 
 template <class T>
 NeighborSearch<T>::~NeighborSearch() = default;
 
 template <class T>
-template <class Row>
-void NeighborSearch<T>::each_row(Row&& row) const {
-    const auto n_bins = static_cast<std::int64_t>(bins_->bins.size());
-    const auto& wraps = bins_->wraps;
-    const std::int64_t grain = 256 / (structures_.positions.rows / (n_bins + 1) + 1) + 1;  // some 256 atoms
-    const auto body = [&](std::int64_t begin, std::int64_t end) {
-        auto& [c, gathered_for] = gathered<T>();
-        for (std::int64_t b = begin; b < end; ++b) {
-            const Bin& bin = bins_->bins[b];
-            const Cell<T> cell = structures_.cell(bin.structure);
-            std::array<std::int32_t, 3> wrap{};
-            if (gathered_for != id_) {
-                gather(*bins_, bin, c);
-                if (wraps.empty()) translate(c, cell, wrap);
-                gathered_for = n_bins == 1 ? id_ : 0;
-            }
-            c.receivers.resize(c.self.size());
-            std::iota(c.receivers.begin(), c.receivers.end(), 0u);
-            if (!wraps.empty())  // those of one cell together
-                std::stable_sort(c.receivers.begin(), c.receivers.end(), [&](std::uint32_t p, std::uint32_t q) {
-                    return wraps[bin.first + p] < wraps[bin.first + q];
-                });
-            for (const std::uint32_t place : c.receivers) {
-                const std::int64_t i = bins_->order[bin.first + place];
-                if (!wraps.empty() && (place == c.receivers.front() || wrap != wraps[bin.first + place])) {
-                    wrap = wraps[bin.first + place];
-                    translate(c, cell, wrap);
-                }
-                row(c, i, c.self[place]);
-            }
-        }
-        if (c.j.capacity() > kKept) gathered<T>() = {};
-    };
-    parallel_for(n_bins, grain, options_.n_threads, body, Team::own);
-}
-
-// In a half list only what follows (i, 0) counts: the order is that of (j, S).
-template <class T>
-std::int64_t NeighborSearch<T>::select_edges(Candidates<T>& c, std::int64_t i, std::int64_t self, bool wanted) const {
-    const bool by_pair(options_.pairs);
-    std::uint32_t* const found = wanted || by_pair ? c.matches.data() : nullptr;
-    const std::int64_t n =
-        select(c, self, limit_, options_.half ? self : 0, options_.self_interaction ? -1 : self, found);
-    return by_pair ? keep_pairs(c, i, self, n) : n;
+void NeighborSearch<T>::search(std::int64_t b, Arena& arena, std::int64_t* row_ptr) {
+    Candidates& c = candidates;
+    const Bin& bin = bins_->bins[b];
+    const Cell<T> cell = structures_.cell(bin.structure);
+    gather(*bins_, bin, c);
+    const FoundBin<T> kept = found_->bins[b] = keep_candidates(arena, *bins_, cell, c);
+    for (std::int64_t at = bin.first; at < bin.last; ++at) {
+        // In a half list only what follows (i, 0) counts: the order is that of (j, S).
+        const std::int64_t self = c.self[at - bin.first], first = options_.half ? self : 0;
+        const std::int64_t skip = options_.self_interaction ? -1 : self, i = bins_->order[at];
+        std::int64_t n = select(*bins_, cell, c, self, limit_, first, skip, c.matches.data());
+        if (options_.pairs) n = keep_pairs(c, cell, at, n);
+        row_ptr[i + 1] = n;
+        found_->rows[i] = {keep(arena, c.matches.data(), static_cast<std::size_t>(n), kept.wide),
+                           static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(at)};
+    }
 }
 
 // Of the first n matches those below the cutoffs of their pairs.
 template <class T>
-std::int64_t NeighborSearch<T>::keep_pairs(Candidates<T>& c, std::int64_t i, std::int64_t self, std::int64_t n) const {
+std::int64_t NeighborSearch<T>::keep_pairs(Candidates& c, const Cell<T>& cell, std::int64_t at, std::int64_t n) const {
+    const std::int64_t i = bins_->order[at];
     std::int64_t kept = 0;
     for (std::int64_t m = 0; m < n; ++m) {
         const std::uint32_t k = c.matches[m];
-        const T distance = std::sqrt(square_to(c, k, c.places[self].r));
+        const T distance = std::sqrt(square_to(*bins_, cell, c, k, at));
         c.matches[kept] = k;
-        kept += distance < static_cast<T>(options_.pairs.of(i, c.j[k]));
+        kept += distance < static_cast<T>(options_.pairs.of(i, bins_->order[c.at[k]]));
     }
     return kept;
 }
 
 template <class T>
-void NeighborSearch<T>::count(std::int64_t* row_ptr) const {
+void NeighborSearch<T>::count(std::int64_t* row_ptr) {
+    const std::int64_t n_atoms = structures_.positions.rows, n_bins = static_cast<std::int64_t>(bins_->bins.size());
+    found_->arenas.resize(std::max(1, options_.n_threads));
+    found_->bins.resize(n_bins), found_->rows.resize(n_atoms);
+    std::vector<std::atomic_flag> in_use(found_->arenas.size());
+    const std::int64_t grain = kAtoms / (n_atoms / (n_bins + 1) + 1) + 1;
+    const auto body = [&](std::int64_t begin, std::int64_t end) {
+        const Taken arena(in_use);
+        for (std::int64_t b = begin; b < end; ++b) search(b, found_->arenas[arena.number], row_ptr);
+        if (candidates.at.capacity() > kKept) candidates = {};
+    };
+    parallel_for(n_bins, grain, options_.n_threads, body, Team::own);
     row_ptr[0] = 0;
-    each_row(
-        [&](Candidates<T>& c, std::int64_t i, std::int64_t self) { row_ptr[i + 1] = select_edges(c, i, self, false); });
-    for (std::int64_t i = 0; i < structures_.positions.rows; ++i) row_ptr[i + 1] += row_ptr[i];
+    for (std::int64_t i = 0; i < n_atoms; ++i) row_ptr[i + 1] += row_ptr[i];
+    bins_->forget_coordinates();
 }
 
 template <class T>
 void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& out) const {
     const Writer<T> write = choose_writer(out);
-    each_row([&](Candidates<T>& c, std::int64_t i, std::int64_t self) {
-        const std::int64_t n = select_edges(c, i, self, true);
-        if (n != row_ptr[i + 1] - row_ptr[i])
-            throw std::runtime_error("positions or cell changed while their neighbours were searched");
-        write(c, i, c.places[self].r, n, from_edge(out, row_ptr[i]));
-    });
     const std::int64_t n_atoms = structures_.positions.rows;
+    const auto body = [&](std::int64_t begin, std::int64_t end) {
+        std::vector<Move<T>> moves;
+        for (std::int64_t i = begin; i < end; ++i) {
+            const FoundRow row = found_->rows[i];
+            const FoundBin<T>& bin = found_->bins[row.bin];
+            const Shift wrap = bins_->wraps.empty() ? Shift{} : bins_->wraps[row.place];
+            const bool moved = wrap != Shift{};
+            if (moved) {
+                const Cell<T> cell = structures_.cell(bins_->bins[row.bin].structure);
+                moves.clear();
+                for (std::uint32_t m = 0; m < bin.n_moves; ++m) {
+                    const std::int32_t* const s = bin.moves[m].shift;
+                    moves.emplace_back(Shift{s[0] + wrap[0], s[1] + wrap[1], s[2] + wrap[2]}, cell);
+                }
+            }
+            write({*bins_, bin, moved ? moves.data() : bin.moves, row}, i, row_ptr[i + 1] - row_ptr[i],
+                  from_edge(out, row_ptr[i]));
+        }
+    };
+    parallel_for(n_atoms, kAtoms, options_.n_threads, body, Team::own);
     if (out.reverse) reverse_edges(n_atoms, row_ptr, out.senders, out.reverse);
     if (out.reverse32) reverse_edges(n_atoms, row_ptr, out.senders32, out.reverse32);
 }

@@ -82,7 +82,9 @@ namespace cpu {
 template <class T>
 class Bins;
 template <class T>
+struct Found;
 struct Candidates;
+class Arena;
 
 // A search for all edges shorter than the cutoff. The arrays of `structures` must outlive it.
 template <class T>
@@ -92,23 +94,20 @@ class NeighborSearch {
     NeighborSearch(const Structures<T>& structures, const NeighborOptions<T>& options);
     ~NeighborSearch();
 
-    // row_ptr (N + 1)
-    void count(std::int64_t* row_ptr) const;
+    // row_ptr (N + 1). To be called once, before any fill.
+    void count(std::int64_t* row_ptr);
     void fill(const std::int64_t* row_ptr, const EdgeArrays<T>& out) const;
 
   private:
-    // Calls row(candidates, i, the candidate that is atom i itself) for every atom, on several threads.
-    template <class Row>
-    void each_row(Row&& row) const;
-    // How many of the candidates are neighbours of atom i; which, in c.matches if that is `wanted`.
-    std::int64_t select_edges(Candidates<T>& c, std::int64_t i, std::int64_t self, bool wanted) const;
-    std::int64_t keep_pairs(Candidates<T>& c, std::int64_t i, std::int64_t self, std::int64_t n) const;
+    // Counts the edges of a bin's atoms, and keeps them.
+    void search(std::int64_t b, Arena& arena, std::int64_t* row_ptr);
+    std::int64_t keep_pairs(Candidates& c, const Cell<T>& cell, std::int64_t at, std::int64_t n) const;
 
     Structures<T> structures_;
     NeighborOptions<T> options_;
     T limit_;  // of squared distances
     std::unique_ptr<Bins<T>> bins_;
-    std::uint64_t id_ = 0;
+    std::unique_ptr<Found<T>> found_;
 };
 
 // The place of (j, i, -S) for every edge (i, j, S) of a full list in canonical order.

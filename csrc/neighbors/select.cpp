@@ -51,7 +51,7 @@ std::int64_t select_anywhere(const Rough& c, std::int64_t skip, std::uint32_t* f
                 if (kinds[l] == 1 && !decide(begin + l)) kinds[l] = 0;
         if (skip >= begin && skip < begin + width) kinds[skip - begin] = 0;
         for (std::int64_t l = 0; l < width; ++l) {  // without a branch, which would often be guessed wrong
-            if (found) found[n] = static_cast<std::uint32_t>(begin + l);
+            found[n] = static_cast<std::uint32_t>(begin + l);
             n += kinds[l] != 0;
         }
     }
@@ -80,10 +80,8 @@ __attribute__((target("avx512f,popcnt"))) std::int64_t select_avx512(const Rough
             doubtful &= doubtful - 1;
         }
         if (skip >= k && skip < k + 16) edges &= ~(1u << (skip - k));
-        if (found) {
-            const __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(k)), lanes);
-            _mm512_storeu_si512(found + n, _mm512_maskz_compress_epi32(static_cast<__mmask16>(edges), numbers));
-        }
+        const __m512i numbers = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(k)), lanes);
+        _mm512_storeu_si512(found + n, _mm512_maskz_compress_epi32(static_cast<__mmask16>(edges), numbers));
         n += __builtin_popcount(edges);
     }
     return n;
@@ -98,21 +96,21 @@ bool has_avx512() {
 }  // namespace
 
 template <class T>
-std::int64_t select(const Candidates<T>& c, std::int64_t self, T limit, std::int64_t first, std::int64_t skip,
-                    std::uint32_t* found) {
+std::int64_t select(const Bins<T>& bins, const Cell<T>& cell, const Candidates& c, std::int64_t self, T limit,
+                    std::int64_t first, std::int64_t skip, std::uint32_t* found) {
     const Rough rough{c.x.data(), c.y.data(), c.z.data(), first, c.size(), {c.x[self], c.y[self], c.z[self]},
                       c.inside,   c.outside};
-    const T* const ri = c.places[self].r;
-    const auto decide = [&](std::int64_t k) { return square_to(c, k, ri) <= limit; };
+    const std::int64_t receiver = c.at[self];
+    const auto decide = [&](std::int64_t k) { return square_to(bins, cell, c, k, receiver) <= limit; };
 #ifdef MDGNN_AVX512
     if (has_avx512()) return select_avx512(rough, skip, found, decide);
 #endif
     return select_anywhere(rough, skip, found, decide);
 }
 
-template std::int64_t select<float>(const Candidates<float>&, std::int64_t, float, std::int64_t, std::int64_t,
-                                    std::uint32_t*);
-template std::int64_t select<double>(const Candidates<double>&, std::int64_t, double, std::int64_t, std::int64_t,
-                                     std::uint32_t*);
+template std::int64_t select<float>(const Bins<float>&, const Cell<float>&, const Candidates&, std::int64_t, float,
+                                    std::int64_t, std::int64_t, std::uint32_t*);
+template std::int64_t select<double>(const Bins<double>&, const Cell<double>&, const Candidates&, std::int64_t, double,
+                                     std::int64_t, std::int64_t, std::uint32_t*);
 
 }  // namespace mdgnn::cpu

@@ -4,14 +4,30 @@
 #include <cstdint>
 
 #include "neighbors/candidates.hpp"
+#include "neighbors/math.hpp"
 
 namespace mdgnn::cpu {
 
-// The candidates from `first` on, but for `skip` (-1: none), whose distance from candidate `self` has a square of at
-// most `limit`. Writes their numbers, ascending, unless `found` is null; it may write
-// kMatchesSpare places more. Returns how many they are.
+// The shift S of candidate k for the receiver at a place in the arrays of Bins.
 template <class T>
-std::int64_t select(const Candidates<T>& c, std::int64_t self, T limit, std::int64_t first, std::int64_t skip,
-                    std::uint32_t* found);
+Shift shift_of(const Bins<T>& bins, const Candidates& c, std::int64_t k, std::int64_t receiver) {
+    Shift s = c.images[c.image_of[k]];
+    for (int a = 0; a < 3 && !bins.wraps.empty(); ++a) s[a] += bins.wraps[receiver][a];
+    return s;
+}
+
+// The square of the distance from the receiver to candidate k, as an edge would have it.
+template <class T>
+T square_to(const Bins<T>& bins, const Cell<T>& cell, const Candidates& c, std::int64_t k, std::int64_t receiver) {
+    T d[3];
+    edge_vector(bins.positions[receiver].r, bins.positions[c.at[k]].r, shift_of(bins, c, k, receiver).data(), cell, d);
+    return squared(d[0], d[1], d[2]);
+}
+
+// The candidates from `first` on, but for `skip` (-1: none), whose distance from candidate `self` has a square of at
+// most `limit`. Writes their numbers, ascending; it may write kMatchesSpare places more. Returns how many they are.
+template <class T>
+std::int64_t select(const Bins<T>& bins, const Cell<T>& cell, const Candidates& c, std::int64_t self, T limit,
+                    std::int64_t first, std::int64_t skip, std::uint32_t* found);
 
 }  // namespace mdgnn::cpu

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "neighbors/candidates.hpp"
+#include "neighbors/found.hpp"
 #include "neighbors/math.hpp"
 
 namespace mdgnn::cpu {
@@ -37,21 +37,34 @@ inline void store_triple(T* array, std::int64_t m, const typename Four<T>::type&
         std::memcpy(array + 3 * m, &v, 4 * sizeof(T));
 }
 
-// Writes the n edges of row i to the start of the arrays. J and S are the integer types of senders and shifts, void for
-// none: one loop without branches for every choice, so that each candidate is read once.
-template <class T, class J, class S, bool kVectors, bool kDistances>
-void write_row(const Candidates<T>& c, std::int64_t i, const T* ri, std::int64_t n, const EdgeArrays<T>& out) {
-    if (out.receivers) std::fill(out.receivers, out.receivers + n, i);
-    if (out.receivers32) std::fill(out.receivers32, out.receivers32 + n, static_cast<std::int32_t>(i));
-    const std::uint32_t *const match = c.matches.data(), *const senders = c.j.data(), *const move_of = c.move.data();
-    const Place<T>* const places = c.places.data();
-    const Move<T>* const moves = c.moves.data();
-    const typename Four<T>::type origin = {ri[0], ri[1], ri[2], T(0)};
+// A row as the first call has found it.
+template <class T>
+struct Source {
+    const Bins<T>& bins;
+    const FoundBin<T>& bin;
+    const Move<T>* moves;  // for this receiver
+    FoundRow row;
+};
+
+// Writes the n edges of a row to the start of the arrays. J and S are the integer types of senders and shifts, void for
+// none: one loop without branches for every choice, so that each neighbour is read once.
+template <class T, class J, class S, bool kVectors, bool kDistances, class Number>
+void write_edges(const Source<T>& from, std::int64_t n, const EdgeArrays<T>& out) {
+    using V = typename Four<T>::type;
+    const auto *const matches = static_cast<const Number*>(from.row.matches), *const move_of =
+                                                                                  static_cast<const Number*>(
+                                                                                      from.bin.move_of);
+    const std::uint32_t *const places = from.bin.places, *const order = from.bins.order.data();
+    const Place<T>* const positions = from.bins.positions.data();
+    const Move<T>* const moves = from.moves;
+    V origin;
+    load_four<T>(positions[from.row.place].r, origin);
     const auto write = [&](std::int64_t m, bool last) __attribute__((always_inline)) {
-        const std::uint32_t k = match[m];
+        const Number k = matches[m];
+        const std::uint32_t p = places[k];
         [[maybe_unused]] const Move<T>& move = moves[move_of[k]];
-        if constexpr (std::is_same_v<J, std::int64_t>) out.senders[m] = senders[k];
-        if constexpr (std::is_same_v<J, std::int32_t>) out.senders32[m] = static_cast<std::int32_t>(senders[k]);
+        if constexpr (std::is_same_v<J, std::int64_t>) out.senders[m] = order[p];
+        if constexpr (std::is_same_v<J, std::int32_t>) out.senders32[m] = static_cast<std::int32_t>(order[p]);
         if constexpr (!std::is_void_v<S>) {
             typename Four<S>::type shift;
             load_four<S>(move.shift, shift);
@@ -59,15 +72,25 @@ void write_row(const Candidates<T>& c, std::int64_t i, const T* ri, std::int64_t
             if constexpr (std::is_same_v<S, std::int32_t>) store_triple(out.shifts32, m, shift, last);
         }
         if constexpr (kVectors || kDistances) {
-            typename Four<T>::type r, offset;
-            load_four<T>(places[k].r, r), load_four<T>(move.offset, offset);
-            const typename Four<T>::type d = (r - origin) + offset;
+            V r, offset;
+            load_four<T>(positions[p].r, r), load_four<T>(move.offset, offset);
+            const V d = (r - origin) + offset;
             if constexpr (kVectors) store_triple(out.vectors, m, d, last);
             if constexpr (kDistances) out.distances[m] = std::sqrt(squared<T>(d[0], d[1], d[2]));
         }
     };
     for (std::int64_t m = 0; m + 1 < n; ++m) write(m, false);
     if (n > 0) write(n - 1, true);
+}
+
+template <class T, class J, class S, bool kVectors, bool kDistances>
+void write_row(const Source<T>& from, std::int64_t i, std::int64_t n, const EdgeArrays<T>& out) {
+    if (out.receivers) std::fill(out.receivers, out.receivers + n, i);
+    if (out.receivers32) std::fill(out.receivers32, out.receivers32 + n, static_cast<std::int32_t>(i));
+    if (from.bin.wide)
+        write_edges<T, J, S, kVectors, kDistances, std::uint32_t>(from, n, out);
+    else
+        write_edges<T, J, S, kVectors, kDistances, std::uint16_t>(from, n, out);
 }
 
 template <class T>

@@ -118,7 +118,7 @@ void check(unsigned seed) {
     const Structures<T> structures = system.structures();
     List<T> list(system.first[2]);
     try {
-        const cpu::NeighborSearch<T> search(structures, system.options);
+        cpu::NeighborSearch<T> search(structures, system.options);
         search.count(list.row_ptr.data());
         search.fill(list.row_ptr.data(), list.arrays(!system.options.half));
     } catch (const std::invalid_argument&) {
@@ -144,7 +144,7 @@ void check(unsigned seed) {
     NeighborOptions<T> options{system.options.cutoff, false, false, 3};
     List<T> wide(one.positions.rows), narrow(one.positions.rows), expected(one.positions.rows);
     const auto search = [&](List<T>& into) {
-        const cpu::NeighborSearch<T> found(one, options);
+        cpu::NeighborSearch<T> found(one, options);
         found.count(into.row_ptr.data());
         found.fill(into.row_ptr.data(), into.arrays(true));
     };
