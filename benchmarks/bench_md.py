@@ -73,11 +73,12 @@ def liquid_trajectory(n_atoms):
     return atoms, frames
 
 
+@pytest.mark.parametrize("skin", [0.0, 0.3])
 @pytest.mark.parametrize("n_atoms", [500, 2048])
-def test_list_work(timed, n_atoms):
+def test_list_work(timed, n_atoms, skin):
     atoms, frames = liquid_trajectory(n_atoms)
     torch.manual_seed(0)
-    calculator = MDGNNCalculator(SimpleGNN(elements="any", units="lj", cutoff=CUTOFF), skin=0.3)
+    calculator = MDGNNCalculator(SimpleGNN(elements="any", units="lj", cutoff=CUTOFF), skin=skin)
     n_edges = len(calculator.neighbors.update(frames[0], atoms.cell.array, True).senders)
     step = atoms.copy()
 
@@ -91,4 +92,4 @@ def test_list_work(timed, n_atoms):
             calculator.calculate(step)
 
     functions = {"ours": lists, "whole step": steps}
-    timed(functions, "list work in 60 steps of a liquid, skin 0.3", n_atoms, n_edges, once=["whole step"])
+    timed(functions, f"list work in 60 steps of a liquid, skin {skin}", n_atoms, n_edges, once=["whole step"])

@@ -36,7 +36,7 @@ class MDGNNCalculator(Calculator):
         Precision of the network. Distances are differenced and energies summed in float64 either way.
     skin : float
         Extra reach of the neighbour list (Angstrom, or sigma for reduced units), so that it need not be searched at
-        every step.
+        every step. To search costs less than to keep such a list up to date, so there is none unless asked for.
 
     Notes
     -----
@@ -52,7 +52,7 @@ class MDGNNCalculator(Calculator):
         "stress",
     ]
 
-    def __init__(self, model: str | Path | Model, device: str | None = None, dtype: str = "float32", skin: float = 0.3):
+    def __init__(self, model: str | Path | Model, device: str | None = None, dtype: str = "float32", skin: float = 0.0):
         super().__init__()  # type: ignore[no-untyped-call]
         if dtype not in DTYPES:
             raise ValueError(f"expected dtype 'float32' or 'float64', got {dtype!r}")

@@ -100,16 +100,21 @@ Bins<T>::Bins(const Structures<T>& structures, T cutoff) {
     std::vector<Vec> coordinates(n);
     std::vector<std::uint32_t> bin_of(n);
     std::vector<std::array<std::int32_t, 3>> cells(n);
+    std::vector<std::array<std::int32_t, 3>> usually;  // by structure
+    usually.reserve(structures.n);
     bool wrapped = false;
     for (std::int64_t s = 0; s < structures.n; ++s) {
         const std::int64_t begin = structures.first[s], end = structures.first[s + 1];
         grids.push_back(make_grid(structures, s, static_cast<double>(cutoff), coordinates.data() + begin));
         const Grid& grid = grids.back();
+        std::array<std::int32_t, 3> usual{};  // that of most atoms, if there is such a cell
+        std::int64_t votes = 0;
         for (std::int64_t i = begin; i < end; ++i) {
             std::int64_t place[3];
             if (!place_of(grid, coordinates[i], place, cells[i].data()))
                 refuse(NeighborCode::far_atom, i, static_cast<double>(cutoff));
-            wrapped |= (cells[i][0] | cells[i][1] | cells[i][2]) != 0;
+            if (votes == 0) usual = cells[i];
+            votes += cells[i] == usual ? 1 : -1;
             std::int64_t b = find(s, place);
             if (b < 0) {
                 b = static_cast<std::int64_t>(bins.size());
@@ -121,6 +126,8 @@ Bins<T>::Bins(const Structures<T>& structures, T cutoff) {
             bin_of[i] = static_cast<std::uint32_t>(b);
             ++bins[b].last;
         }
+        usually.push_back(usual);
+        for (std::int64_t i = begin; i < end && !wrapped; ++i) wrapped = cells[i] != usual;
     }
     const std::vector<std::uint32_t> number = sort_by_place();
     std::int64_t first = 0;
@@ -136,7 +143,7 @@ Bins<T>::Bins(const Structures<T>& structures, T cutoff) {
         const Grid& grid = grids[bin.structure];
         const std::int64_t at = bin.last++;
         order[at] = static_cast<std::uint32_t>(i);
-        if (wrapped) wraps[at] = cells[i];
+        for (int k = 0; wrapped && k < 3; ++k) wraps[at][k] = cells[i][k] - usually[bin.structure][k];
         double w[3];
         for (int c = 0; c < 3; ++c) {
             positions[at].r[c] = structures.positions.row(i)[c];

@@ -37,10 +37,12 @@ class Bins {
     std::vector<Grid> grids;  // by structure
     std::vector<Bin> bins;    // that hold atoms
     // Of atoms in the order of bins, so that what belongs together lies together:
-    std::vector<std::uint32_t> order;                // their numbers, ascending in each bin
-    std::vector<Place<T>> positions;                 // as they were given
-    std::vector<double> x, y, z;                     // positions wrapped into the cell
-    std::vector<std::array<std::int32_t, 3>> wraps;  // position = wrapped position + wraps @ cell; empty: all are zero
+    std::vector<std::uint32_t> order;  // their numbers, ascending in each bin
+    std::vector<Place<T>> positions;   // as they were given
+    std::vector<double> x, y, z;       // positions wrapped into the cell
+    // How many cells an atom is away from its place x, y, z, beyond those of its structure's first atom: only
+    // differences matter. Empty: all are zero.
+    std::vector<std::array<std::int32_t, 3>> wraps;
 
   private:
     std::vector<std::uint32_t> sort_by_place();

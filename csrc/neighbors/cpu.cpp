@@ -120,24 +120,22 @@ void NeighborSearch<T>::count(std::int64_t* row_ptr) {
 template <class T>
 void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& out) const {
     const Writer<T> write = choose_writer(out);
+    const bool needs_moves = out.shifts || out.shifts32 || out.vectors || out.distances;
     const std::int64_t n_atoms = structures_.positions.rows;
     const auto body = [&](std::int64_t begin, std::int64_t end) {
         std::vector<Move<T>> moves;
         for (std::int64_t i = begin; i < end; ++i) {
             const FoundRow row = found_->rows[i];
             const FoundBin<T>& bin = found_->bins[row.bin];
+            const std::int64_t n = row_ptr[i + 1] - row_ptr[i];
             const Shift wrap = bins_->wraps.empty() ? Shift{} : bins_->wraps[row.place];
-            const bool moved = wrap != Shift{};
+            const bool moved = needs_moves && wrap != Shift{};
             if (moved) {
                 const Cell<T> cell = structures_.cell(bins_->bins[row.bin].structure);
-                moves.clear();
-                for (std::uint32_t m = 0; m < bin.n_moves; ++m) {
-                    const std::int32_t* const s = bin.moves[m].shift;
-                    moves.emplace_back(Shift{s[0] + wrap[0], s[1] + wrap[1], s[2] + wrap[2]}, cell);
-                }
+                (bin.wide ? move_edges<T, std::uint32_t> : move_edges<T, std::uint16_t>)(bin, row, n, wrap, cell,
+                                                                                         moves);
             }
-            write({*bins_, bin, moved ? moves.data() : bin.moves, row}, i, row_ptr[i + 1] - row_ptr[i],
-                  from_edge(out, row_ptr[i]));
+            write({*bins_, bin, row, moved ? moves.data() : nullptr}, i, n, from_edge(out, row_ptr[i]));
         }
     };
     parallel_for(n_atoms, kAtoms, options_.n_threads, body, Team::own);

@@ -63,7 +63,7 @@ FoundBin<T> keep_candidates(Arena& arena, const Bins<T>& bins, const Cell<T>& ce
     Move<T>* const moves = arena.room<Move<T>>(n_moves);
     for (std::size_t m = 0; m < n_moves; ++m) new (moves + m) Move<T>(c.images[m], cell);
     arena.take<Move<T>>(n_moves);
-    kept.moves = moves, kept.n_moves = static_cast<std::uint32_t>(n_moves);
+    kept.moves = moves;
     return kept;
 }
 

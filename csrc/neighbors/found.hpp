@@ -52,6 +52,7 @@ struct Move {
     T offset[4] = {};            // S @ cell
     std::int32_t shift[4] = {};  // S
 
+    Move() = default;
     Move(const Shift& s, const Cell<T>& cell) : shift{s[0], s[1], s[2], 0} {
         const T s0 = static_cast<T>(s[0]), s1 = static_cast<T>(s[1]), s2 = static_cast<T>(s[2]);
         for (int a = 0; a < 3; ++a) offset[a] = translation(s0, s1, s2, cell, a);
@@ -63,8 +64,7 @@ template <class T>
 struct FoundBin {
     const std::uint32_t* places = nullptr;  // in the arrays of Bins
     const void* move_of = nullptr;          // by candidate, in moves
-    const Move<T>* moves = nullptr;         // for a receiver that lies in the cell
-    std::uint32_t n_moves = 0;
+    const Move<T>* moves = nullptr;         // for a receiver whose wrap is zero
     bool wide = false;
 };
 

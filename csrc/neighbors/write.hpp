@@ -42,8 +42,8 @@ template <class T>
 struct Source {
     const Bins<T>& bins;
     const FoundBin<T>& bin;
-    const Move<T>* moves;  // for this receiver
     FoundRow row;
+    const Move<T>* of_edges = nullptr;  // the move of each edge, where it is not in bin.moves
 };
 
 // Writes the n edges of a row to the start of the arrays. J and S are the integer types of senders and shifts, void for
@@ -56,13 +56,13 @@ void write_edges(const Source<T>& from, std::int64_t n, const EdgeArrays<T>& out
                                                                                       from.bin.move_of);
     const std::uint32_t *const places = from.bin.places, *const order = from.bins.order.data();
     const Place<T>* const positions = from.bins.positions.data();
-    const Move<T>* const moves = from.moves;
+    const Move<T>*const moves = from.bin.moves, *const of_edges = from.of_edges;
     V origin;
     load_four<T>(positions[from.row.place].r, origin);
     const auto write = [&](std::int64_t m, bool last) __attribute__((always_inline)) {
         const Number k = matches[m];
         const std::uint32_t p = places[k];
-        [[maybe_unused]] const Move<T>& move = moves[move_of[k]];
+        [[maybe_unused]] const Move<T>& move = of_edges ? of_edges[m] : moves[move_of[k]];
         if constexpr (std::is_same_v<J, std::int64_t>) out.senders[m] = order[p];
         if constexpr (std::is_same_v<J, std::int32_t>) out.senders32[m] = static_cast<std::int32_t>(order[p]);
         if constexpr (!std::is_void_v<S>) {
@@ -81,6 +81,29 @@ void write_edges(const Source<T>& from, std::int64_t n, const EdgeArrays<T>& out
     };
     for (std::int64_t m = 0; m + 1 < n; ++m) write(m, false);
     if (n > 0) write(n - 1, true);
+}
+
+// The moves of a row's edges, for a receiver that lies in another cell.
+template <class T, class Number>
+void move_edges(const FoundBin<T>& bin, const FoundRow& row, std::int64_t n, const Shift& wrap, const Cell<T>& cell,
+                std::vector<Move<T>>& moves) {
+    const auto *const matches = static_cast<const Number*>(row.matches), *const move_of =
+                                                                             static_cast<const Number*>(bin.move_of);
+    if (moves.size() < static_cast<std::size_t>(n)) moves.resize(n);
+    using V = typename Four<T>::type;
+    V rows[3];
+    for (int k = 0; k < 3; ++k) rows[k] = V{cell.rows[k][0], cell.rows[k][1], cell.rows[k][2], T(0)};
+    const typename Four<std::int32_t>::type own = {wrap[0], wrap[1], wrap[2], 0};
+    for (std::int64_t m = 0; m < n; ++m) {
+        typename Four<std::int32_t>::type s;
+        load_four<std::int32_t>(bin.moves[move_of[matches[m]]].shift, s);
+        s += own;
+        // The order of operations is that of `translation`.
+        const V offset =
+            (static_cast<T>(s[0]) * rows[0] + static_cast<T>(s[1]) * rows[1]) + static_cast<T>(s[2]) * rows[2];
+        std::memcpy(moves[m].offset, &offset, sizeof offset);
+        std::memcpy(moves[m].shift, &s, sizeof s);
+    }
 }
 
 template <class T, class J, class S, bool kVectors, bool kDistances>
