@@ -27,7 +27,7 @@ template <int V, bool kValue, bool kSlope, class T>
 __device__ MDGNN_INLINE void convolve_edge(const Convolution<T>& c, const StagedEdge<T>& e, std::int64_t f,
                                            Pack<T, V>& sum) {
     Pack<T, V> at[4];
-    load_coefficients<kValue ? 0 : 1, V>(e.coefficients + f, c.table.width, at);
+    load_coefficients<kValue ? 0 : 1, V>(c.table.coefficients + e.place + f, c.table.width, at);
     if constexpr (kValue) sum += load_pack<V>(c.by_value.row(e.other) + f) * interpolate<0, V>(filter_value(e.t), at);
     if constexpr (kSlope) {
         const FilterWeights<T> slope = filter_slope(e.t, c.table.per_unit, c.factor[e.edge]);
@@ -49,9 +49,8 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2) convolve(Convolution<T> c, M
         Pack<T, V> sum = {};
         for (std::int64_t begin = c.rows.row_ptr[i]; begin < end; begin += kWarp) {
             const int n = stage_edges(c.rows, c.table, c.r, begin, end, staged, [](std::int64_t) {});
-            if (f >= out.cols) continue;
-#pragma unroll 4
-            for (int k = group; k < n; k += groups) convolve_edge<V, kValue, kSlope>(c, staged[k], f, sum);
+            if (f < out.cols)
+                each_edge<4>(group, n, groups, [&](int k) { convolve_edge<V, kValue, kSlope>(c, staged[k], f, sum); });
         }
         sum_groups(sum, layout.group);
         if (group == 0 && f < out.cols) store_pack(sum, out.row(i) + f);

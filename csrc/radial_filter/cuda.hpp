@@ -112,11 +112,21 @@ __device__ inline int warp_of_block() { return static_cast<int>(threadIdx.x) / k
 // An edge within the cutoff, for all lanes to read.
 template <class T>
 struct alignas(16) StagedEdge {
-    const T* coefficients;  // of its interval: four times `width` numbers
-    std::int64_t other;     // the atom at the other end
+    std::int64_t place;  // in the table, of its interval's coefficients: four times `width` numbers
+    std::int64_t other;  // the atom at the other end
     std::int64_t edge;
     T t;
 };
+
+// The entry's place in the table, its edge and what is at its other end.
+template <class T>
+__device__ MDGNN_INLINE StagedEdge<T> staged_edge(const Rows& rows, const RadialTable<T>& table, T distance,
+                                                  std::int64_t entry, std::int64_t edge) {
+    StagedEdge<T> e;
+    e.place = 4 * table.width * interval_of(table, distance, e.t);
+    e.other = rows.index[entry], e.edge = edge;
+    return e;
+}
 
 // Stages those of 32 entries of `rows` from `begin` on that are below `end` and shorter than the cutoff, in order, and
 // returns their number; calls beyond(edge) for the others. All lanes of a warp call it together; what it overwrites
@@ -137,14 +147,21 @@ __device__ MDGNN_INLINE int stage_edges(const Rows& rows, const RadialTable<T>& 
     }
     const unsigned found = __ballot_sync(kAllLanes, within);
     __syncwarp();
-    if (within) {
-        StagedEdge<T> e;
-        e.coefficients = table.coefficients + 4 * table.width * interval_of(table, distance, e.t);
-        e.other = rows.index[k], e.edge = edge;
-        staged[__popc(found & ((1u << lane) - 1))] = e;
-    }
+    if (within) staged[__popc(found & ((1u << lane) - 1))] = staged_edge(rows, table, distance, k, edge);
     __syncwarp();
     return __popc(found);
+}
+
+// Calls body(k) for k = first, first + step, .. below n, kAtOnce of them with nothing in between that would keep one's
+// loads from being under way together with another's.
+template <int kAtOnce, class Body>
+__device__ MDGNN_INLINE void each_edge(int first, int n, int step, Body&& body) {
+    int k = first;
+    for (; k + (kAtOnce - 1) * step < n; k += kAtOnce * step)
+#pragma unroll
+        for (int u = 0; u < kAtOnce; ++u) body(k + u * step);
+#pragma unroll 1
+    for (; k < n; k += step) body(k);
 }
 
 // The sum of coefficients times weights, from the coefficient kFrom on: weights below it are zero, and what they would

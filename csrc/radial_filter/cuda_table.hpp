@@ -94,12 +94,11 @@ __device__ MDGNN_INLINE void add_edge(const Op& op, const RadialTable<T>& table,
 template <class T>
 __device__ MDGNN_INLINE std::int64_t stage_entry(const Rows& rows, const RadialTable<T>& table, const T* r,
                                                  const SortedEntry& from, StagedEntry<T>& to) {
+    const std::int64_t edge = rows.edge ? rows.edge[from.entry] : from.entry;
     StagedEntry<T> e;
+    e.edge = staged_edge(rows, table, r[edge], from.entry, edge);
     e.receiver = from.receiver;
-    e.edge.edge = rows.edge ? rows.edge[from.entry] : from.entry;
-    e.edge.other = rows.index[from.entry];
-    e.interval = interval_of(table, r[e.edge.edge], e.edge.t);
-    e.edge.coefficients = table.coefficients + 4 * table.width * e.interval;
+    e.interval = e.edge.place / (4 * table.width);
     to = e;
     return e.interval;
 }
@@ -139,8 +138,7 @@ __global__ void __launch_bounds__(kWarp* kWarps)
                 if (current >= 0 && interval != current) write();
                 current = interval;
                 if (within)
-#pragma unroll 2
-                    for (int k = a + group; k < b; k += groups) add_edge<T, V>(op, table, staged[k], f, sums);
+                    each_edge<2>(a + group, b, groups, [&](int k) { add_edge<T, V>(op, table, staged[k], f, sums); });
                 a = b;
             }
         }
