@@ -143,12 +143,11 @@ class Pieces {
 template <class T>
 Sort divide(void* memory, std::int64_t n_edges, const RadialTable<T>& table, SortedEdges* sorted, std::size_t* bytes) {
     Pieces pieces(memory);
-    const std::int64_t length = chunk_length(n_edges), chunks = (n_edges + length - 1) / length;
     Sort sort;
     sort.first = pieces.take<std::int64_t>(table.n_intervals + 1);
     sort.counts = pieces.take<std::int64_t>(table.n_intervals * parts_for(n_edges));
     sort.entries = pieces.take<SortedEntry>(n_edges);
-    *sorted = {sort.entries, sort.first, pieces.take<T>(chunks * 4 * table.width)};
+    *sorted = {sort.entries, sort.first, pieces.take<T>(most_chunks(n_edges) * 4 * table.width)};
     *bytes = pieces.bytes;
     return sort;
 }

@@ -45,10 +45,15 @@ MDGNN_HD inline std::int64_t chunk_length(std::int64_t n_edges) {
     return length < kShortestChunk ? kShortestChunk : length;
 }
 
+// Of so many edges or fewer.
+inline std::int64_t most_chunks(std::int64_t n_edges) {
+    return std::min((n_edges + kShortestChunk - 1) / kShortestChunk, kMaxChunks);
+}
+
 // What follows is for `Op`, a functor with: kBlocks, the parts of a row of the table that a lane treats together, each
-// width / kBlocks features after the one before; kSlopes, whether slopes are multiplied by anything; factor(edge), what
-// they are multiplied by; and contribute(edge, receiver, f, value, slope), which sets, for each of the parts, what an
-// edge's filter and its slope are multiplied by, for a pack of features from f on.
+// width / kBlocks features after the one before; kValues and kSlopes, whether the filter and its slope are multiplied
+// by anything; contribute(edge, receiver, f, value, slope), which sets by what, for each of the parts and a pack of
+// features from f on; and factor(edge), by what slopes are multiplied besides.
 
 template <class T>
 struct StagedEntry {
@@ -85,7 +90,7 @@ __device__ MDGNN_INLINE void add_edge(const Op& op, const RadialTable<T>& table,
     for (int b = 0; b < Op::kBlocks; ++b)
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
-            sums[b][q] += value[b] * by_value.at[q];
+            if (Op::kValues) sums[b][q] += value[b] * by_value.at[q];
             if (Op::kSlopes && q > 0) sums[b][q] += slope[b] * by_slope.at[q];
         }
 }
@@ -105,7 +110,7 @@ __device__ MDGNN_INLINE std::int64_t stage_entry(const Rows& rows, const RadialT
 
 // One warp for a chunk and a tile of features.
 template <class T, int V, class Op>
-__global__ void __launch_bounds__(kWarp* kWarps)
+__global__ void __launch_bounds__(kWarp* kWarps, 2)
     sum_chunks(Op op, Rows rows, RadialTable<T> table, const T* r, SortedEdges sorted, Layout layout, T* out) {
     __shared__ StagedEntry<T> staged_of_warps[kWarps][kWarp];
     StagedEntry<T>* const staged = staged_of_warps[warp_of_block()];
@@ -172,8 +177,8 @@ void sum_over_intervals(const Op& op, const Rows& rows, const RadialTable<T>& ta
     if (table.width == 0) return;
     const SortedEdges sorted = sort_edges(rows, table, r, workspace, context);
     const Layout layout = layout_for<V>(table.width / Op::kBlocks);
-    const std::int64_t n = workspace.n_edges, chunks = (n + chunk_length(n) - 1) / chunk_length(n);
-    launch_warps(sum_chunks<T, V, Op>, what, chunks * layout.tiles, context, op, rows, table, r, sorted, layout, out);
+    launch_warps(sum_chunks<T, V, Op>, what, most_chunks(workspace.n_edges) * layout.tiles, context, op, rows, table, r,
+                 sorted, layout, out);
     launch_warps(add_parts<T>, what, table.n_intervals, context, table, sorted, out);
 }
 
