@@ -74,7 +74,8 @@ MDGNN_HD MDGNN_INLINE void add_sent(const PainnEdge<V, T>& e, const V& gs, const
 template <bool kTwice, class V>
 MDGNN_HD MDGNN_INLINE void finish_sent(const PainnSent<V>& sum, const V& x2, const Three<V>& v, const V& by_x2,
                                        const Three<V>& by_v, V& for_x2, Three<V>& for_v) {
-    for_x2 = {};
+    V zero = {};
+    for_x2 = zero;
     for (int c = 0; c < 3; ++c) {
         for_v[c] = x2 * (kTwice ? sum.b[c] : sum.a[c]);
         for_x2 += v[c] * (kTwice ? sum.b[c] : sum.a[c]);
