@@ -1,3 +1,5 @@
+from typing import Any
+
 Rows = tuple[int, int, int, int]
 Matrix = tuple[int, int, int]
 Context = tuple[int, int, int]
@@ -20,3 +22,31 @@ def scatter_add_double_backward(
     out_weight: int,
     where: Context,
 ) -> None: ...
+def cfconv(op: tuple[Any, ...], out: Matrix, where: Context) -> None: ...
+def cfconv_backward(
+    op: tuple[Any, ...], grad: Matrix, grad_x: Matrix, grad_r: int, grad_coefficients: int, where: Context
+) -> None: ...
+def cfconv_double_backward(
+    op: tuple[Any, ...],
+    grad: Matrix,
+    grad2_x: Matrix,
+    grad2_r: int,
+    out_grad: Matrix,
+    out_x: Matrix,
+    out_r: int,
+    out_coefficients: int,
+    where: Context,
+) -> None: ...
+def painn_message(op: tuple[Any, ...], out: tuple[Matrix, Matrix], where: Context) -> None: ...
+def painn_message_backward(
+    op: tuple[Any, ...], grad: tuple[Matrix, Matrix], out: tuple[Matrix, Matrix, int, int, int], where: Context
+) -> None: ...
+def painn_message_double_backward(
+    op: tuple[Any, ...],
+    grad: tuple[Matrix, Matrix],
+    grad2: tuple[Matrix, Matrix, int, int, int],
+    out_grad: tuple[Matrix, Matrix],
+    out: tuple[Matrix, Matrix, int, int, int],
+    where: Context,
+) -> None: ...
+def table_workspace(itemsize: int, n_edges: int, n_intervals: int, width: int) -> int: ...

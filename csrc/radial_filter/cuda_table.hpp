@@ -12,9 +12,8 @@
 // Not measured yet. A list could be sorted once for all layers of a network with the same cutoff.
 #pragma once
 
-#include <cstddef>
-
 #include "radial_filter/cuda.hpp"
+#include "radial_filter/workspace.hpp"
 
 namespace mdgnn::cuda {
 
@@ -31,10 +30,6 @@ struct SortedEdges {
     const std::int64_t* first = nullptr;  // n_intervals + 1
     void* parts = nullptr;                // 4 * width numbers a chunk: of the interval that began in a chunk before
 };
-
-// Bytes of a workspace for at most so many edges.
-template <class T>
-std::size_t table_workspace(std::int64_t n_edges, std::int64_t n_intervals, std::int64_t width);
 
 template <class T>
 SortedEdges sort_edges(const Rows& rows, const RadialTable<T>& table, const T* r, const TableWorkspace& workspace,
@@ -143,7 +138,8 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2)
                 if (current >= 0 && interval != current) write();
                 current = interval;
                 if (within)
-                    each_edge<2>(a + group, b, groups, [&](int k) { add_edge<T, V>(op, table, staged[k], f, sums); });
+                    each_edge<Op::kBlocks == 1 ? 2 : 1>(a + group, b, groups,
+                                                        [&](int k) { add_edge<T, V>(op, table, staged[k], f, sums); });
                 a = b;
             }
         }
