@@ -123,9 +123,9 @@ def painn_message_double_backward(
     out: tuple[Matrix, Matrix, int, int, int],
     where: Context,
 ) -> None: ...
-def concat_message_table(op: tuple[Any, ...], out: tuple[Matrix, int], n_threads: int) -> None: ...
+def concat_message_table(op: tuple[Any, ...], out: tuple[Matrix, int], where: Context) -> None: ...
 def concat_message_table_backward(
-    op: tuple[Any, ...], grad: tuple[Matrix, int], out: tuple[Matrix, int, int], n_threads: int
+    op: tuple[Any, ...], grad: tuple[Matrix, int], out: tuple[Matrix, int, int], where: Context
 ) -> None: ...
 def concat_message_table_double_backward(
     op: tuple[Any, ...],
@@ -133,5 +133,5 @@ def concat_message_table_double_backward(
     grad2: tuple[Matrix, int, int],
     out_grad: tuple[Matrix, int],
     out: tuple[Matrix, int, int],
-    n_threads: int,
+    where: Context,
 ) -> None: ...

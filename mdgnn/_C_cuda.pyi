@@ -37,6 +37,18 @@ def cfconv_double_backward(
     out_coefficients: int,
     where: Context,
 ) -> None: ...
+def concat_message_table(op: tuple[Any, ...], out: tuple[Matrix, int], where: Context) -> None: ...
+def concat_message_table_backward(
+    op: tuple[Any, ...], grad: tuple[Matrix, int], out: tuple[Matrix, int, int], where: Context
+) -> None: ...
+def concat_message_table_double_backward(
+    op: tuple[Any, ...],
+    grad: tuple[Matrix, int],
+    grad2: tuple[Matrix, int, int],
+    out_grad: tuple[Matrix, int],
+    out: tuple[Matrix, int, int],
+    where: Context,
+) -> None: ...
 def painn_message(op: tuple[Any, ...], out: tuple[Matrix, Matrix], where: Context) -> None: ...
 def painn_message_backward(
     op: tuple[Any, ...], grad: tuple[Matrix, Matrix], out: tuple[Matrix, Matrix, int, int, int], where: Context

@@ -19,8 +19,6 @@ ops = pytest.mark.parametrize("name", list(OPS))
 
 def problem(name, n=5, n_edges=17, width=4, dtype=torch.float64, device="cpu"):
     """A function of the differentiable inputs, and those: features, coefficients, distances and directions."""
-    if device == "cuda" and name == "concat_message_table":
-        pytest.skip("concat_message_table runs on the CPU only")
     rows, columns = some_edges(n, n_edges, device)
     g = torch.Generator().manual_seed(4)
     r = some_distances(n_edges, device=device, dtype=dtype).detach()

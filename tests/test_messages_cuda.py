@@ -1,14 +1,15 @@
-"""cfconv and painn_message on a GPU: what the CPU computes, for all widths, graphs, tables and addresses."""
+"""Messages with filters from a table on a GPU: what the CPU computes, for all widths, graphs, tables and addresses."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from kernels import dtypes, some_table
 
-from mdgnn.ops import RadialTable, Rows, cfconv, painn_message, rows_by
+from mdgnn.ops import RadialTable, Rows, cfconv, concat_message_table, painn_message, rows_by
 from mdgnn.ops.csr import transpose
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-OPS = {"cfconv": cfconv, "painn_message": painn_message}
+OPS = {"cfconv": cfconv, "concat_message_table": concat_message_table, "painn_message": painn_message}
 ops = pytest.mark.parametrize("name", list(OPS))
 
 
@@ -23,17 +24,22 @@ def problem(name, dtype, n=60, n_edges=3000, width=64, n_knots=33, long_row=Fals
     r = 2.4 * torch.rand(n_edges, dtype=torch.float64, generator=g)
     if crystal:  # all edges in three intervals
         r = torch.tensor([0.71, 1.0, 1.41, 2.01], dtype=torch.float64)[(r * 1.6).long()]
-    shapes = [(n, width)] if name == "cfconv" else [(n, 3 * width), (n, 3, width)]
+    shapes = {
+        "cfconv": [(n, width)],
+        "concat_message_table": [(n, 2 * width)],
+        "painn_message": [(n, 3 * width), (n, 3, width)],
+    }[name]
     features = [torch.randn(*shape, dtype=torch.float64, generator=g) for shape in shapes]
-    directions = [] if name == "cfconv" else [torch.randn(n_edges, 3, dtype=torch.float64, generator=g)]
-    table = some_table(width if name == "cfconv" else 3 * width, n_knots).coefficients.detach()
+    directions = [torch.randn(n_edges, 3, dtype=torch.float64, generator=g)] if name == "painn_message" else []
+    n_channels = {"cfconv": width, "concat_message_table": width + 1, "painn_message": 3 * width}[name]
+    table = some_table(n_channels, n_knots).coefficients.detach()
     return [t.to(dtype) for t in (*features, r, *directions, table)], rows, transpose(rows, n)
 
 
 def results(name, inputs, rows, columns):
     """Outputs, and both derivatives of a loss."""
     inputs = [t.detach().requires_grad_() for t in inputs]
-    features, rest = (inputs[:1], inputs[1:-1]) if name == "cfconv" else (inputs[:2], inputs[2:-1])
+    features, rest = (inputs[:2], inputs[2:-1]) if name == "painn_message" else (inputs[:1], inputs[1:-1])
     out = OPS[name](*features, RadialTable(inputs[-1], 2.0), *rest, rows, columns)
     out = (out,) if name == "cfconv" else out
     first = torch.autograd.grad(sum(t.square().sum() for t in out), inputs, create_graph=True)
@@ -116,8 +122,8 @@ def test_captured_in_a_cuda_graph(name):
 @ops
 def test_results_for_more_numbers_than_32_bits_count(name):
     """Rows of features beyond the 2^31st number, one edge of the last atom to itself."""
-    width = 512 if name == "cfconv" else 170
-    row = width if name == "cfconv" else 3 * width
+    width = {"cfconv": 512, "concat_message_table": 256, "painn_message": 170}[name]
+    row = {"cfconv": width, "concat_message_table": 2 * width, "painn_message": 3 * width}[name]
     n = 2**31 // row + 2
     if torch.cuda.mem_get_info()[0] < 40e9:
         pytest.skip("needs 40 GB of GPU memory")
@@ -132,6 +138,13 @@ def test_results_for_more_numbers_than_32_bits_count(name):
     with torch.no_grad():
         if name == "cfconv":
             out = cfconv(x, table, r, rows, columns)
+        elif name == "concat_message_table":
+            x[-1, width:] = 0
+            table = RadialTable(torch.ones(1, 4, width + 1, device="cuda"), 2.0)
+            out, _ = concat_message_table(x, table, r, rows, columns)
+            x = F.silu(torch.arange(width, device="cuda") + 1.875)
+            torch.testing.assert_close(out[-1], 1.875 * x)
+            return
         else:
             v, unit = torch.zeros(n, 3, width, device="cuda"), torch.ones(1, 3, device="cuda")
             out, _ = painn_message(x, v, table, r, unit, rows, columns)
