@@ -2,7 +2,7 @@
 
 A model maps edge vectors to atomic energies. Everything else follows from g = dE/dD, the derivative with respect to the
 edge vectors: the force on atom i is the sum of g over the edges that it receives minus the sum over those that it
-sends, and the virial is -sum g x D.
+sends, and the virial is -sum g x D, of which half of each edge's share belongs to either of its ends.
 """
 
 from typing import NamedTuple, Protocol
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from mdgnn.graph import Graph, sum_per_structure
-from mdgnn.ops import forces as assemble_forces
-from mdgnn.ops import scatter_add
+from mdgnn.ops import force_virial, scatter_add
 
 
 class Potential(Protocol):
@@ -41,12 +40,13 @@ class Potential(Protocol):
 
 
 class Prediction(NamedTuple):
-    """energy (S,), energies (N,), forces (N, 3), virial (S, 3, 3), all float64."""
+    """energy (S,), energies (N,), forces (N, 3), virial (S, 3, 3) and its shares of atoms (N, 3, 3), all float64."""
 
     energy: Tensor
     energies: Tensor
     forces: Tensor | None
     virial: Tensor | None
+    virials: Tensor | None
 
 
 def total_energy(model: Potential, energies: Tensor, graph: Graph) -> Tensor:
@@ -81,19 +81,19 @@ def evaluate(
     if not (forces or virial):
         with torch.set_grad_enabled(create_graph):
             energies = model.atomic_energies(graph.padded, graph.vectors.to(dtype))[: graph.n_atoms]
-            return Prediction(total_energy(model, energies, graph), energies.to(torch.float64), None, None)
+            return Prediction(total_energy(model, energies, graph), energies.to(torch.float64), None, None, None)
     padded, vectors = graph.padded, graph.vectors.detach().to(dtype).requires_grad_()
     with torch.enable_grad():
         energies = model.atomic_energies(padded, vectors)
         g = edge_gradient(model, energies, vectors, graph, create_graph)
         energies = (energies if create_graph else energies.detach())[: graph.n_atoms]
         energy = total_energy(model, energies, graph)
-    return Prediction(
-        energy,
-        energies.to(torch.float64),
-        assemble_forces(g, padded.by_receiver, padded.by_sender)[: graph.n_atoms] if forces else None,
-        assemble_virial(g, padded) if virial else None,
-    )
+        found, virials = force_virial(
+            g, padded.neighbours, padded.by_sender, graph.vectors.detach() if virial else None
+        )
+        virials = None if virials is None else virials[: graph.n_atoms]
+        total = None if virials is None else total_virial(virials, graph)
+    return Prediction(energy, energies.to(torch.float64), found[: graph.n_atoms] if forces else None, total, virials)
 
 
 def edge_gradient(
@@ -111,12 +111,9 @@ def edge_gradient(
     return torch.zeros_like(vectors) if g is None else g
 
 
-def assemble_virial(g: Tensor, graph: Graph) -> Tensor:
-    """(E, 3) edge gradients -> (S, 3, 3) virial, -sum g x D, which equals -dE/d(strain); symmetric by construction."""
-    outer = (graph.vectors.detach()[:, :, None] * g.to(torch.float64)[:, None, :]).reshape(-1, 9)
-    per_atom = scatter_add(outer, graph.by_receiver)
-    total = scatter_add(per_atom, graph.by_structure, columns=graph.structures).reshape(-1, 3, 3)
-    return -0.5 * (total + total.transpose(1, 2))
+def total_virial(virials: Tensor, graph: Graph) -> Tensor:
+    """(N, 3, 3) virials of atoms -> (S, 3, 3), -sum g x D made symmetric, which equals -dE/d(strain)."""
+    return scatter_add(virials.reshape(-1, 9), graph.by_structure, columns=graph.structures).reshape(-1, 3, 3)
 
 
 def stress(virial: Tensor, cells: Tensor) -> Tensor:

@@ -63,9 +63,10 @@ def test_derivatives(device):
     assert gradcheck(op, (x, table.coefficients, r)) and gradgradcheck(op, (x, table.coefficients, r))
 
 
+@devices
 @pytest.mark.parametrize("wanted", [0, 1, 2], ids=["x", "coefficients", "r"])
-def test_each_input_alone_gets_the_same_derivatives(wanted):
-    x, table, r, rows, columns = problem()
+def test_each_input_alone_gets_the_same_derivatives(wanted, device):
+    x, table, r, rows, columns = problem(device=device)
     grads = []
     for together in (True, False):
         given = [t.detach().requires_grad_(together or k == wanted) for k, t in enumerate((x, table.coefficients, r))]
@@ -76,17 +77,20 @@ def test_each_input_alone_gets_the_same_derivatives(wanted):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_other_strides():
-    x, table, r, rows, columns = (t.detach() if isinstance(t, torch.Tensor) else t for t in problem(width=6))
+@devices
+def test_other_strides(device):
+    given = problem(width=6, device=device)
+    x, table, r, rows, columns = (t.detach() if isinstance(t, torch.Tensor) else t for t in given)
     expected = cfconv(x, table, r, rows, columns)
     coefficients = torch.stack([table.coefficients] * 2, -1)[..., 0]
     out = cfconv(x.t().contiguous().t(), RadialTable(coefficients, 2.0), torch.stack([r] * 2, 1)[:, 0], rows, columns)
     assert torch.equal(out, expected)
 
 
+@devices
 @pytest.mark.parametrize(("n", "n_edges", "width"), [(0, 0, 4), (3, 0, 4), (1, 0, 1), (3, 5, 0)])
-def test_empty_input(n, n_edges, width):
-    x, table, r, rows, columns = problem(n, n_edges, width)
+def test_empty_input(n, n_edges, width, device):
+    x, table, r, rows, columns = problem(n, n_edges, width, device)
     out = cfconv(x, table, r, rows, columns)
     assert out.shape == (n, width) and (n_edges or not out.any())
     g = torch.autograd.grad(out.sum(), (x, table.coefficients, r), create_graph=True)

@@ -34,14 +34,14 @@ def test_energies_and_forces_equal_the_cpus(model, dtype):
         torch.testing.assert_close(b.cpu(), a, rtol=tolerance, atol=tolerance * float(a.abs().max()))
 
 
-def test_training_on_forces_runs():
+def test_training_on_forces_and_virials_runs():
     torch.manual_seed(0)
     model, graph = SimpleGNN(cutoff=2.5, envelope="cosine").double(), ball(55)
     grads = []
     for device in ("cpu", "cuda"):
         model, g = model.to(device), graph.to(device)
-        found = evaluate(model, g, create_graph=True)
-        loss = found.energy.sum() + found.forces.square().sum()
+        found = evaluate(model, g, virial=True, create_graph=True)
+        loss = found.energy.sum() + found.forces.square().sum() + found.virial.square().sum()
         trained = [p for p in model.parameters() if p.requires_grad]
         grads.append([t.cpu() for t in torch.autograd.grad(loss, trained)])
     for a, b in zip(*grads, strict=True):

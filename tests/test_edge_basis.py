@@ -58,9 +58,10 @@ def test_trainable_centres_get_their_gradient():
     assert gradcheck(lambda v, c: edge_basis(v, c, 0.4), (vectors, centers))
 
 
-def test_a_vector_of_length_zero_has_no_gradient():
-    centers = problem()[1]
-    vectors = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+@devices
+def test_a_vector_of_length_zero_has_no_gradient(device):
+    centers = problem(device=device)[1]
+    vectors = torch.zeros(2, 3, dtype=torch.float64, device=device, requires_grad=True)
     for op in (edge_basis, reference):
         distances, basis = op(vectors, centers, 0.4)
         (g,) = torch.autograd.grad(distances.sum() + basis.sum(), vectors, create_graph=True)
@@ -68,9 +69,10 @@ def test_a_vector_of_length_zero_has_no_gradient():
         assert not distances.any() and not g.any() and not g2.any()
 
 
+@devices
 @pytest.mark.parametrize(("n_edges", "n_basis"), [(0, 4), (3, 0), (0, 0), (1, 1)])
-def test_empty_input(n_edges, n_basis):
-    vectors, centers = problem(n_edges, n_basis)
+def test_empty_input(device, n_edges, n_basis):
+    vectors, centers = problem(n_edges, n_basis, device)
     distances, basis = edge_basis(vectors, centers, 0.4)
     assert distances.shape == (n_edges,) and basis.shape == (n_edges, n_basis)
     (g,) = torch.autograd.grad(distances.sum() + basis.sum(), vectors, create_graph=True)

@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from kernels import assert_same_bits_for_any_number_of_threads, dtypes, some_distances, some_edges, some_table
+from kernels import (
+    assert_same_bits_for_any_number_of_threads,
+    devices,
+    dtypes,
+    some_distances,
+    some_edges,
+    some_table,
+)
 
 from mdgnn.ops import RadialTable, cfconv, concat_message_table, painn_message
 
@@ -10,14 +17,14 @@ OPS = {"cfconv": cfconv, "concat_message_table": concat_message_table, "painn_me
 ops = pytest.mark.parametrize("name", list(OPS))
 
 
-def problem(name, n=5, n_edges=17, width=4, dtype=torch.float64):
+def problem(name, n=5, n_edges=17, width=4, dtype=torch.float64, device="cpu"):
     """A function of the differentiable inputs, and those: features, coefficients, distances and directions."""
-    rows, columns = some_edges(n, n_edges)
+    rows, columns = some_edges(n, n_edges, device)
     g = torch.Generator().manual_seed(4)
-    r = some_distances(n_edges, dtype=dtype).detach()
+    r = some_distances(n_edges, device=device, dtype=dtype).detach()
 
     def random(*shape):
-        return torch.randn(*shape, dtype=torch.float64, generator=g).to(dtype)
+        return torch.randn(*shape, dtype=torch.float64, generator=g).to(device, dtype)
 
     inputs = {
         "cfconv": lambda: [random(n, width), r],
@@ -32,19 +39,20 @@ def problem(name, n=5, n_edges=17, width=4, dtype=torch.float64):
         out = OPS[name](*args, rows, columns)
         return (out,) if name == "cfconv" else out
 
-    return call, [t.requires_grad_() for t in (table.coefficients.detach().to(dtype), *inputs)]
+    return call, [t.requires_grad_() for t in (table.coefficients.detach().to(device, dtype), *inputs)]
 
 
 def loss(results):
     return sum((t * (1 + k)).square().sum() for k, t in enumerate(results))
 
 
+@devices
 @ops
-def test_operators_pass_opcheck(name):
-    call, inputs = problem(name)
+def test_operators_pass_opcheck(name, device):
+    call, inputs = problem(name, device=device)
     seen = []
     operator = getattr(torch.ops.mdgnn, name)
-    rows, columns = some_edges()
+    rows, columns = some_edges(device=device)
     place = 2 if name == "painn_message" else 1
     tensors = [*inputs[1 : 1 + place], inputs[0], *inputs[1 + place :]]
     graph = (rows.row_ptr, rows.index, columns.row_ptr, columns.index, columns.edge, 2.0)
@@ -57,10 +65,11 @@ def test_operators_pass_opcheck(name):
     torch.library.opcheck(getattr(torch.ops.mdgnn, f"{name}_backward"), (*seen, *tensors, *graph, wanted))
 
 
+@devices
 @ops
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
-def test_compiles_whole_with_both_derivatives(name):
-    call, inputs = problem(name)
+def test_compiles_whole_with_both_derivatives(name, device):
+    call, inputs = problem(name, device=device)
 
     def second(*inputs):
         first = torch.autograd.grad(loss(call(*inputs)), inputs, create_graph=True)
@@ -72,11 +81,12 @@ def test_compiles_whole_with_both_derivatives(name):
         torch.testing.assert_close(a, b)
 
 
+@devices
 @ops
-def test_operators_are_differentiable_twice(name):
+def test_operators_are_differentiable_twice(name, device):
     """The operators' own registration, without compiling: as the eager path, bit for bit."""
-    call, inputs = problem(name)
-    rows, columns = some_edges()
+    call, inputs = problem(name, device=device)
+    rows, columns = some_edges(device=device)
     graph = (rows.row_ptr, rows.index, columns.row_ptr, columns.index, columns.edge, 2.0)
     place = 2 if name == "painn_message" else 1
 
@@ -92,26 +102,38 @@ def test_operators_are_differentiable_twice(name):
         assert torch.equal(a, b)
 
 
+@devices
 @ops
-def test_third_derivative_is_refused(name):
-    call, inputs = problem(name)
+def test_third_derivative_is_refused(name, device):
+    call, inputs = problem(name, device=device)
     first = torch.autograd.grad(loss(call(*inputs)), inputs, create_graph=True)
     second = torch.autograd.grad(loss(first), inputs[1], create_graph=True)
     with pytest.raises(RuntimeError, match=f"{name}: third derivatives"):
         torch.autograd.grad(second[0].sum(), inputs[1])
 
 
+def all_results(call, inputs):
+    """The outputs, with the first and second derivatives of a loss."""
+    out = call(*inputs)
+    first = torch.autograd.grad(loss(out), inputs, create_graph=True)
+    return *out, *first, *torch.autograd.grad(loss(first), inputs)
+
+
 @ops
 @dtypes
 def test_bits_do_not_depend_on_threads(name, dtype):
     call, inputs = problem(name, n=700, n_edges=20_000, width=33, dtype=dtype)
+    assert_same_bits_for_any_number_of_threads(lambda: all_results(call, inputs))
 
-    def run():
-        out = call(*inputs)
-        first = torch.autograd.grad(loss(out), inputs, create_graph=True)
-        return *out, *first, *torch.autograd.grad(loss(first), inputs)
 
-    assert_same_bits_for_any_number_of_threads(run)
+@devices
+@ops
+@dtypes
+@pytest.mark.parametrize("width", [33, 64])
+def test_two_runs_have_the_same_bits(name, dtype, width, device):
+    call, inputs = problem(name, n=700, n_edges=20_000, width=width, dtype=dtype, device=device)
+    for a, b in zip(all_results(call, inputs), all_results(call, inputs), strict=True):
+        assert torch.equal(a, b)
 
 
 @ops
@@ -131,10 +153,11 @@ def test_every_width_gives_what_its_columns_give_alone(name, width):
         assert torch.equal(wide[:, f], narrow[0][:, 0])
 
 
+@devices
 @ops
-def test_edges_beyond_the_cutoff_contribute_exactly_nothing(name):
+def test_edges_beyond_the_cutoff_contribute_exactly_nothing(name, device):
     """A skin's edges: results and gradients are those of the list without them."""
-    call, inputs = problem(name)
+    call, inputs = problem(name, device=device)
     r = inputs[3 if name == "painn_message" else 2]
     beyond = r.detach() >= 2.0
     assert beyond.any() and not beyond.all()

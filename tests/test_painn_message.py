@@ -76,11 +76,12 @@ def test_derivatives(device):
     assert gradcheck(op, floats(given)) and gradgradcheck(op, floats(given))
 
 
+@devices
 @pytest.mark.parametrize("wanted", range(5), ids=["x", "v", "coefficients", "r", "unit"])
 @pytest.mark.parametrize("take", [0, 1], ids=["ds", "dv"])
-def test_each_input_alone_gets_the_same_derivatives(wanted, take):
+def test_each_input_alone_gets_the_same_derivatives(wanted, take, device):
     """Of either result alone."""
-    given, grads = problem(), []
+    given, grads = problem(device=device), []
     for together in (True, False):
         x, v, coefficients, r, unit = used = [
             t.detach().requires_grad_(together or k == wanted) for k, t in enumerate(floats(given))
@@ -109,8 +110,9 @@ def test_rotating_directions_and_vectors_rotates_vectors_and_keeps_scalars():
         torch.testing.assert_close(dv2, torch.einsum("ab,nbf->naf", matrix, dv), rtol=1e-12, atol=1e-12)
 
 
-def test_other_strides():
-    x, v, table, r, unit, rows, columns = problem(width=6)
+@devices
+def test_other_strides(device):
+    x, v, table, r, unit, rows, columns = problem(width=6, device=device)
     expected = painn_message(x, v, table, r, unit, rows, columns)
     x, v, unit, r = (torch.stack([t] * 2, -1)[..., 0] for t in (x, v, unit, r))
     coefficients = torch.stack([table.coefficients] * 2, -1)[..., 0]
@@ -118,9 +120,10 @@ def test_other_strides():
         assert torch.equal(a, b)
 
 
+@devices
 @pytest.mark.parametrize(("n", "n_edges", "width"), [(0, 0, 4), (3, 0, 4), (1, 0, 1), (3, 5, 0)])
-def test_empty_input(n, n_edges, width):
-    given = problem(n, n_edges, width)
+def test_empty_input(n, n_edges, width, device):
+    given = problem(n, n_edges, width, device)
     ds, dv = painn_message(*given)
     assert ds.shape == (n, width) and dv.shape == (n, 3, width) and (n_edges or not dv.any())
     g = torch.autograd.grad(ds.sum() + dv.sum(), floats(given), create_graph=True)

@@ -17,11 +17,13 @@ namespace mdgnn {
 // Arguments shared by the three functions.
 template <class T>
 struct ConcatMessageTable {
-    Rows rows;             // by receiver; index: the sender of each edge
-    Rows columns;          // by sender; index: the receiver of each edge, edge: its number. For results for `ends`
-    Matrix<const T> ends;  // (N, 2 H): an atom's share as a sender, then as a receiver
-    RadialTable<T> table;  // of H + 1
-    const T* r = nullptr;  // (E)
+    Rows rows;                 // by receiver; index: the sender of each edge
+    Rows columns;              // by sender; index: the receiver of each edge, edge: its number. For results for `ends`
+    Matrix<const T> ends;      // (N, 2 H): an atom's share as a sender, then as a receiver
+    RadialTable<T> table;      // of H + 1
+    const T* r = nullptr;      // (E)
+    TableWorkspace workspace;  // for results for coefficients, on CUDA: memory, and (E, 4) numbers
+    T* of_edges = nullptr;
 };
 
 // Of the results: messages (N, H) and s (N).
@@ -38,23 +40,29 @@ struct ConcatMessageGradients {
     T *coefficients = nullptr, *r = nullptr;
 };
 
+#define MDGNN_CONCAT_MESSAGE_TABLE_INTERFACE                                                                      \
+    template <class T>                                                                                            \
+    void concat_message_table(const ConcatMessageTable<T>& op, const ConcatMessageResult<T>& out,                 \
+                              const Context& context);                                                            \
+                                                                                                                  \
+    /* grad is d/d results. Of `out` each may be null. */                                                         \
+    template <class T>                                                                                            \
+    void concat_message_table_backward(const ConcatMessageTable<T>& op, const ConcatMessageResult<const T>& grad, \
+                                       const ConcatMessageGradients<T>& out, const Context& context);             \
+                                                                                                                  \
+    /* The derivative of <grad2, results of backward>, for grad and the inputs. grad2.coefficients may be null;   \
+       out_grad may be, and each of `out`. */                                                                     \
+    template <class T>                                                                                            \
+    void concat_message_table_double_backward(                                                                    \
+        const ConcatMessageTable<T>& op, const ConcatMessageResult<const T>& grad,                                \
+        const ConcatMessageGradients<const T>& grad2, const ConcatMessageResult<T>& out_grad,                     \
+        const ConcatMessageGradients<T>& out, const Context& context);
+
 namespace cpu {
+MDGNN_CONCAT_MESSAGE_TABLE_INTERFACE
+}
+namespace cuda {
+MDGNN_CONCAT_MESSAGE_TABLE_INTERFACE
+}
 
-template <class T>
-void concat_message_table(const ConcatMessageTable<T>& op, const ConcatMessageResult<T>& out, const Context& context);
-
-// grad is d/d results. Of `out` each may be null.
-template <class T>
-void concat_message_table_backward(const ConcatMessageTable<T>& op, const ConcatMessageResult<const T>& grad,
-                                   const ConcatMessageGradients<T>& out, const Context& context);
-
-// The derivative of <grad2, results of backward>, for grad and the inputs. grad2.coefficients may be null; out_grad may
-// be, and each of `out`.
-template <class T>
-void concat_message_table_double_backward(const ConcatMessageTable<T>& op, const ConcatMessageResult<const T>& grad,
-                                          const ConcatMessageGradients<const T>& grad2,
-                                          const ConcatMessageResult<T>& out_grad, const ConcatMessageGradients<T>& out,
-                                          const Context& context);
-
-}  // namespace cpu
 }  // namespace mdgnn

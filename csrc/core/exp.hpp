@@ -38,7 +38,7 @@ struct ExpConstants<double> {
 // Arguments beyond +-limit are treated as the limit; NaN stays NaN. V is T or a vector of them, Bits the integers of
 // the same shape.
 template <class T, class Bits, class V>
-MDGNN_HD MDGNN_INLINE void exp_bounded(const V& argument, V& result) {
+MDGNN_INLINE void exp_bounded(const V& argument, V& result) {
     using C = ExpConstants<T>;
     V x = argument;
     const V zero = {}, low = zero - C::limit, high = zero + C::limit;
@@ -58,10 +58,17 @@ MDGNN_HD MDGNN_INLINE void exp_bounded(const V& argument, V& result) {
     std::memcpy(&result, &value, sizeof result);
 }
 
+// On a GPU its own function, whose bits do not depend on where a number stands either.
 template <class T>
 MDGNN_HD inline T exp_bounded(T x) {
     T result;
+#if defined(__CUDA_ARCH__)
+    constexpr T limit = ExpConstants<T>::limit;
+    x = x < -limit ? -limit : x;
+    result = exp(x > limit ? limit : x);
+#else
     exp_bounded<T, typename ExpConstants<T>::Int>(x, result);
+#endif
     return result;
 }
 

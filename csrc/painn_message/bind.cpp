@@ -1,3 +1,4 @@
+// Compiled twice: into _C for the CPU and, with MDGNN_CUDA_MODULE, into _C_cuda; both modules offer the same functions.
 #include "core/bind.hpp"
 
 #include "painn_message/painn_message.hpp"
@@ -8,8 +9,15 @@ namespace py = pybind11;
 namespace mdgnn {
 namespace {
 
+#ifdef MDGNN_CUDA_MODULE
+namespace device = cuda;
+#else
+namespace device = cpu;
+#endif
+
 // itemsize; then PainnMessage
-using OpTuple = std::tuple<int, RowsTuple, RowsTuple, MatrixTuple, MatrixTuple, TableTuple, Address, Address>;
+using OpTuple =
+    std::tuple<int, RowsTuple, RowsTuple, MatrixTuple, MatrixTuple, TableTuple, Address, Address, WorkspaceTuple>;
 using ResultTuple = std::tuple<MatrixTuple, MatrixTuple>;
 using GradientsTuple = std::tuple<MatrixTuple, MatrixTuple, Address, Address, Address>;
 
@@ -21,7 +29,8 @@ PainnMessage<T> op_of(const OpTuple& t) {
             matrix<const T>(std::get<4>(t)),
             table<T>(std::get<5>(t)),
             pointer<const T>(std::get<6>(t)),
-            pointer<const T>(std::get<7>(t))};
+            pointer<const T>(std::get<7>(t)),
+            workspace(std::get<8>(t))};
 }
 
 template <class T>
@@ -37,27 +46,34 @@ PainnGradients<T> gradients_of(const GradientsTuple& t) {
 
 }  // namespace
 
+#ifdef MDGNN_CUDA_MODULE
+void bind_painn_message_cuda(py::module_& m) {
+#else
 void bind_painn_message(py::module_& m) {
-    m.def("painn_message", [](const OpTuple& op, const ResultTuple& out, int n_threads) {
+#endif
+    m.def("painn_message", [](const OpTuple& op, const ResultTuple& out, const ContextTuple& where) {
         py::gil_scoped_release release;
         dispatch_float(std::get<0>(op),
-                       [&]<class T>(T) { cpu::painn_message<T>(op_of<T>(op), result_of<T>(out), {n_threads}); });
+                       [&]<class T>(T) { device::painn_message<T>(op_of<T>(op), result_of<T>(out), context(where)); });
     });
-    m.def("painn_message_backward", [](const OpTuple& op, const ResultTuple& grad, const GradientsTuple& out,
-                                       int n_threads) {
-        py::gil_scoped_release release;
-        dispatch_float(std::get<0>(op), [&]<class T>(T) {
-            cpu::painn_message_backward<T>(op_of<T>(op), result_of<const T>(grad), gradients_of<T>(out), {n_threads});
-        });
-    });
-    m.def("painn_message_double_backward", [](const OpTuple& op, const ResultTuple& grad, const GradientsTuple& grad2,
-                                              const ResultTuple& out_grad, const GradientsTuple& out, int n_threads) {
-        py::gil_scoped_release release;
-        dispatch_float(std::get<0>(op), [&]<class T>(T) {
-            cpu::painn_message_double_backward<T>(op_of<T>(op), result_of<const T>(grad), gradients_of<const T>(grad2),
-                                                  result_of<T>(out_grad), gradients_of<T>(out), {n_threads});
-        });
-    });
+    m.def("painn_message_backward",
+          [](const OpTuple& op, const ResultTuple& grad, const GradientsTuple& out, const ContextTuple& where) {
+              py::gil_scoped_release release;
+              dispatch_float(std::get<0>(op), [&]<class T>(T) {
+                  device::painn_message_backward<T>(op_of<T>(op), result_of<const T>(grad), gradients_of<T>(out),
+                                                    context(where));
+              });
+          });
+    m.def("painn_message_double_backward",
+          [](const OpTuple& op, const ResultTuple& grad, const GradientsTuple& grad2, const ResultTuple& out_grad,
+             const GradientsTuple& out, const ContextTuple& where) {
+              py::gil_scoped_release release;
+              dispatch_float(std::get<0>(op), [&]<class T>(T) {
+                  device::painn_message_double_backward<T>(op_of<T>(op), result_of<const T>(grad),
+                                                           gradients_of<const T>(grad2), result_of<T>(out_grad),
+                                                           gradients_of<T>(out), context(where));
+              });
+          });
 }
 
 }  // namespace mdgnn

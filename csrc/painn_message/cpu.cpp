@@ -7,6 +7,7 @@
 
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
+#include "painn_message/math.hpp"
 #include "painn_message/painn_message.hpp"
 #include "radial_filter/edges.hpp"
 
@@ -22,10 +23,10 @@ struct Painn {
     bool twice = false;
 };
 
-// An edge with the weights of its filter; `factor`, what multiplies the gradient of its length, is in the slopes.
+// An edge with the weights of its filter; what multiplies the gradient of its length is in the slopes.
 template <class T>
 struct Message {
-    const T *coefficients, *unit, *by_unit;
+    const T* coefficients;
     std::int64_t other, edge;
     FilterWeights<T> value, slope;
 };
@@ -39,58 +40,57 @@ MDGNN_INLINE void messages_of(const Painn<T>& p, const Rows& rows, std::int64_t 
         const FilterEdge<T>& e = edges[k];
         Message<T>& m = found[k];
         m.coefficients = e.coefficients, m.other = e.other, m.edge = e.edge;
-        m.unit = p.op.unit + 3 * e.edge;
         m.value = filter_value(e.t);
-        if constexpr (kTwice) {
-            m.by_unit = p.by.unit + 3 * e.edge;
-            m.slope = filter_slope(e.t, p.op.table.per_unit, p.by.r[e.edge]);
-        }
+        if constexpr (kTwice) m.slope = filter_slope(e.t, p.op.table.per_unit, p.by.r[e.edge]);
     }
 }
 
 template <class V, class T>
-MDGNN_INLINE void dot(const V* a, const T* b, V& sum) {
-    sum = a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+MDGNN_INLINE void load_three(const T* from, std::int64_t width, Three<V>& to) {
+    for (int c = 0; c < 3; ++c) load(from + c * width, to[c]);
 }
 
-template <class V, class T>
-MDGNN_INLINE void load_three(const T* from, std::int64_t width, V* to) {
-    for (int c = 0; c < 3; ++c) load(from + c * width, to[c]);
+template <bool kTwice, class V, class T>
+MDGNN_INLINE void load_directions(const Painn<T>& p, const Message<T>& m, PainnEdge<V, T>& e) {
+    load_three(p.op.unit + 3 * m.edge, 1, e.unit);
+    if constexpr (kTwice) load_three(p.by.unit + 3 * m.edge, 1, e.by_unit);
+}
+
+// x and v of the sender, and what multiplies their gradients.
+template <bool kTwice, class V, class T>
+MDGNN_INLINE void load_sender(const Painn<T>& p, const Message<T>& m, std::int64_t f, PainnEdge<V, T>& e) {
+    const std::int64_t width = p.op.v.cols / 3;
+    load_three(p.op.x.row(m.other) + f, width, e.x);
+    load_three(p.op.v.row(m.other) + f, width, e.v);
+    if constexpr (kTwice) load_three(p.by.x.row(m.other) + f, width, e.by_x);
+    if constexpr (kTwice) load_three(p.by.v.row(m.other) + f, width, e.by_v);
+}
+
+// A block of the filter and, twice, its slope.
+template <bool kTwice, class V, class T>
+MDGNN_INLINE void load_filter(const Painn<T>& p, const Message<T>& m, std::int64_t f, int c, PainnEdge<V, T>& e) {
+    const std::int64_t all = p.op.v.cols;
+    interpolate(m.value, m.coefficients + c * (all / 3) + f, all, e.w[c]);
+    if constexpr (kTwice) interpolate(m.slope, m.coefficients + c * (all / 3) + f, all, e.dw[c]);
 }
 
 // By receiver: the results, or (twice) the derivative for `grad`.
 template <class T, bool kTwice>
 MDGNN_INLINE void receive(const Painn<T>& p, const PainnResult<T>& out, std::int64_t begin, std::int64_t end) {
-    const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
+    const std::int64_t width = p.op.v.cols / 3;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
     for (std::int64_t i = begin; i < end; ++i) {
         messages_of<T, kTwice>(p, p.op.rows, i, edges, messages);
         each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-            V s = {}, v[3] = {};
+            V s = {};
+            Three<V> v = {};
             for (const Message<T>& m : messages) {
-                V block[3], product[3], vector[3];  // product: what x's blocks contribute
-                load_three(p.op.x.row(m.other) + f, width, block);
-                load_three(p.op.v.row(m.other) + f, width, vector);
-                for (int c = 0; c < 3; ++c) {
-                    V filter;
-                    interpolate(m.value, m.coefficients + c * width + f, all, filter);
-                    product[c] = block[c] * filter;
-                    if constexpr (kTwice) {
-                        V by, slope;
-                        load(p.by.x.row(m.other) + c * width + f, by);
-                        interpolate(m.slope, m.coefficients + c * width + f, all, slope);
-                        if (c > 0) {  // direction and vector have gradients of their own
-                            V more[3];
-                            if (c == 2) load_three(p.by.v.row(m.other) + f, width, more);
-                            for (int d = 0; d < 3; ++d)
-                                v[d] += c == 1 ? product[c] * m.by_unit[d] : product[c] * more[d];
-                        }
-                        product[c] = by * filter + block[c] * slope;
-                    }
-                }
-                s += product[0];
-                for (int c = 0; c < 3; ++c) v[c] += product[1] * m.unit[c] + product[2] * vector[c];
+                PainnEdge<V, T> e;
+                load_directions<kTwice>(p, m, e);
+                load_sender<kTwice>(p, m, f, e);
+                for (int c = 0; c < 3; ++c) load_filter<kTwice>(p, m, f, c, e);
+                add_message<kTwice>(e, s, v);
             }
             store(s, out.s.row(i) + f);
             for (int c = 0; c < 3; ++c) store(v[c], out.v.row(i) + c * width + f);
@@ -101,67 +101,35 @@ MDGNN_INLINE void receive(const Painn<T>& p, const PainnResult<T>& out, std::int
 // By sender: the derivative for x and v.
 template <class T, bool kTwice>
 MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
-    const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
+    const std::int64_t width = p.op.v.cols / 3;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
     for (std::int64_t j = begin; j < end; ++j) {
         messages_of<T, kTwice>(p, p.op.columns, j, edges, messages);
         each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-            V x[3] = {}, a[3] = {}, b[3] = {};  // a, b: sums of grad.v times the filter and its slope
+            PainnSent<V> sum;
             for (const Message<T>& m : messages) {
-                V s, v[3], along, filter[3];
-                load(p.grad.s.row(m.other) + f, s);
-                load_three(p.grad.v.row(m.other) + f, width, v);
-                dot(v, m.unit, along);
-                for (int c = 0; c < 3; ++c) interpolate(m.value, m.coefficients + c * width + f, all, filter[c]);
-                for (int c = 0; c < 3; ++c) a[c] += v[c] * filter[2];
-                if constexpr (kTwice) {
-                    V slope[3], by_along;
-                    for (int c = 0; c < 3; ++c) interpolate(m.slope, m.coefficients + c * width + f, all, slope[c]);
-                    dot(v, m.by_unit, by_along);
-                    x[0] += s * slope[0];
-                    x[1] += along * slope[1] + by_along * filter[1];
-                    for (int c = 0; c < 3; ++c) b[c] += v[c] * slope[2];
-                } else {
-                    x[0] += s * filter[0];
-                    x[1] += along * filter[1];
-                }
+                PainnEdge<V, T> e;
+                V gs;
+                Three<V> gv;
+                load(p.grad.s.row(m.other) + f, gs);
+                load_three(p.grad.v.row(m.other) + f, width, gv);
+                load_directions<kTwice>(p, m, e);
+                for (int c = 0; c < 3; ++c) load_filter<kTwice>(p, m, f, c, e);
+                add_sent<kTwice>(e, gs, gv, sum);
             }
-            V own[3], of_vector;
-            load_three(p.op.v.row(j) + f, width, own);
-            load(p.op.x.row(j) + 2 * width + f, of_vector);
-            for (int c = 0; c < 3; ++c) {
-                V result = of_vector * (kTwice ? b[c] : a[c]);
-                x[2] += own[c] * (kTwice ? b[c] : a[c]);
-                if constexpr (kTwice) {
-                    V by_own, by_x;
-                    load(p.by.v.row(j) + c * width + f, by_own);
-                    load(p.by.x.row(j) + 2 * width + f, by_x);
-                    x[2] += by_own * a[c];
-                    result += by_x * a[c];
-                }
-                store(result, out.v.row(j) + c * width + f);
-            }
-            for (int c = 0; c < 3; ++c) store(x[c], out.x.row(j) + c * width + f);
+            V x2, by_x2 = {}, for_x2;
+            Three<V> v, by_v = {}, for_v;
+            load_three(p.op.v.row(j) + f, width, v);
+            load(p.op.x.row(j) + 2 * width + f, x2);
+            if constexpr (kTwice) load_three(p.by.v.row(j) + f, width, by_v);
+            if constexpr (kTwice) load(p.by.x.row(j) + 2 * width + f, by_x2);
+            finish_sent<kTwice>(sum, x2, v, by_x2, by_v, for_x2, for_v);
+            for (int c = 0; c < 3; ++c) store(for_v[c], out.v.row(j) + c * width + f);
+            store(sum.x0, out.x.row(j) + f);
+            store(sum.x1, out.x.row(j) + width + f);
+            store(for_x2, out.x.row(j) + 2 * width + f);
         });
-    }
-}
-
-// What multiplies x W in the sum: q, and (twice) that for the gradients of unit and v, by_q, whose first block is zero.
-template <class T, bool kTwice, class V>
-MDGNN_INLINE void factors(const Painn<T>& p, std::int64_t i, const Message<T>& m, std::int64_t f, V* q, V* by_q,
-                          V* grad_v) {
-    const std::int64_t width = p.op.v.cols / 3;
-    V vector[3];
-    load(p.grad.s.row(i) + f, q[0]);
-    load_three(p.grad.v.row(i) + f, width, grad_v);
-    load_three(p.op.v.row(m.other) + f, width, vector);
-    dot(grad_v, m.unit, q[1]);
-    q[2] = grad_v[0] * vector[0] + grad_v[1] * vector[1] + grad_v[2] * vector[2];
-    if constexpr (kTwice) {
-        load_three(p.by.v.row(m.other) + f, width, vector);
-        dot(grad_v, m.by_unit, by_q[1]);
-        by_q[2] = grad_v[0] * vector[0] + grad_v[1] * vector[1] + grad_v[2] * vector[2];
     }
 }
 
@@ -170,6 +138,7 @@ template <class T, bool kTwice>
 MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin,
                                  std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
+    const T per_unit = p.op.table.per_unit;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
     for (std::int64_t i = begin; i < end; ++i) {
@@ -179,42 +148,27 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
         messages_of<T, kTwice>(p, p.op.rows, i, edges, messages);
         for (std::size_t k = 0; k < messages.size(); ++k) {
             const Message<T>& m = messages[k];
-            const T per_unit = p.op.table.per_unit, t = edges[k].t;
-            const FilterWeights<T> first_order = filter_slope(t, per_unit, T(1));
+            const FilterWeights<T> first_order = filter_slope(edges[k].t, per_unit, T(1));
             FilterWeights<T> second_order;
-            if constexpr (kTwice) second_order = filter_curvature(t, per_unit, p.by.r[m.edge]);
+            if constexpr (kTwice) second_order = filter_curvature(edges[k].t, per_unit, p.by.r[m.edge]);
+            const auto add = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
+                PainnEdge<V, T> e;
+                V gs;
+                Three<V> gv, slope, curvature;
+                load(p.grad.s.row(i) + f, gs);
+                load_three(p.grad.v.row(i) + f, width, gv);
+                load_directions<kTwice>(p, m, e);
+                load_sender<kTwice>(p, m, f, e);
+                load_filter<kTwice>(p, m, f, 1, e);
+                for (int c = 0; c < 3; ++c) {
+                    const T* const at = m.coefficients + c * width + f;
+                    interpolate(first_order, at, all, slope[c]);
+                    if constexpr (kTwice) interpolate(second_order, at, all, curvature[c]);
+                }
+                add_edge_gradients<kTwice>(e, gs, gv, slope, curvature, sum);
+            };
             T sums[4];  // r, then unit
-            sum_pieces<T, 4>(
-                width,
-                [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
-                    V q[3], by_q[3], grad_v[3], block[3], by[3];
-                    factors<T, kTwice>(p, i, m, f, q, by_q, grad_v);
-                    load_three(p.op.x.row(m.other) + f, width, block);
-                    if constexpr (kTwice) load_three(p.by.x.row(m.other) + f, width, by);
-                    for (int c = 0; c < 3; ++c) {
-                        const T* const at = m.coefficients + c * width + f;
-                        V slope;
-                        interpolate(first_order, at, all, slope);
-                        if constexpr (kTwice) {
-                            V curvature;
-                            interpolate(second_order, at, all, curvature);
-                            sum[0] += q[c] * (by[c] * slope + block[c] * curvature);
-                            if (c > 0) sum[0] += by_q[c] * block[c] * slope;
-                        } else {
-                            sum[0] += q[c] * block[c] * slope;
-                        }
-                    }
-                    V filter, b;
-                    interpolate(m.value, m.coefficients + width + f, all, filter);
-                    b = block[1] * filter;
-                    if constexpr (kTwice) {
-                        V scaled_slope;
-                        interpolate(m.slope, m.coefficients + width + f, all, scaled_slope);
-                        b = by[1] * filter + block[1] * scaled_slope;
-                    }
-                    for (int c = 0; c < 3; ++c) sum[1 + c] += grad_v[c] * b;
-                },
-                sums);
+            sum_pieces<T, 4>(width, add, sums);
             out.r[m.edge] = sums[0];
             std::copy(sums + 1, sums + 4, out.unit + 3 * m.edge);
         }
@@ -232,19 +186,21 @@ MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t 
         for (const Message<T>& m : messages) {
             T* const at = coefficients + (m.coefficients - p.op.table.coefficients);
             each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-                V q[3], by_q[3], grad_v[3], block[3], by[3];
-                factors<T, kTwice>(p, i, m, f, q, by_q, grad_v);
-                load_three(p.op.x.row(m.other) + f, width, block);
-                if constexpr (kTwice) load_three(p.by.x.row(m.other) + f, width, by);
+                PainnEdge<V, T> e;
+                V gs, value[3], slope[3];
+                Three<V> gv;
+                load(p.grad.s.row(i) + f, gs);
+                load_three(p.grad.v.row(i) + f, width, gv);
+                load_directions<kTwice>(p, m, e);
+                load_sender<kTwice>(p, m, f, e);
+                filter_gradients<kTwice>(e, gs, gv, value, slope);
                 for (int c = 0; c < 3; ++c) {
-                    V value = q[c] * block[c], slope = value;
-                    if constexpr (kTwice) value = c > 0 ? q[c] * by[c] + by_q[c] * block[c] : q[c] * by[c];
                     for (int n = 0; n < 4; ++n) {
                         T* const here = at + n * all + c * width + f;
                         V sum;
                         load(here, sum);
-                        sum += value * m.value.at[n];
-                        if constexpr (kTwice) sum += slope * m.slope.at[n];
+                        sum += value[c] * m.value.at[n];
+                        if constexpr (kTwice) sum += slope[c] * m.slope.at[n];
                         store(sum, here);
                     }
                 }

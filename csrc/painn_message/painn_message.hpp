@@ -21,8 +21,9 @@ struct PainnMessage {
     Matrix<const T> x;  // (N, 3 F)
     Matrix<const T> v;  // (N, 3 F): three components of F each
     RadialTable<T> table;
-    const T* r = nullptr;     // (E)
-    const T* unit = nullptr;  // (E, 3)
+    const T* r = nullptr;      // (E)
+    const T* unit = nullptr;   // (E, 3)
+    TableWorkspace workspace;  // for results for coefficients
 };
 
 // Of the results: scalars (N, F), vectors (N, 3 F).
@@ -38,22 +39,28 @@ struct PainnGradients {
     T *coefficients = nullptr, *r = nullptr, *unit = nullptr;
 };
 
+#define MDGNN_PAINN_MESSAGE_INTERFACE                                                                                 \
+    template <class T>                                                                                                \
+    void painn_message(const PainnMessage<T>& op, const PainnResult<T>& out, const Context& context);                 \
+                                                                                                                      \
+    /* grad is d/d results. x and v come together, and r and unit; each pair and coefficients may be null. */         \
+    template <class T>                                                                                                \
+    void painn_message_backward(const PainnMessage<T>& op, const PainnResult<const T>& grad,                          \
+                                const PainnGradients<T>& out, const Context& context);                                \
+                                                                                                                      \
+    /* The derivative of <grad2, results of backward>, for grad (out_grad, may be null) and the inputs.               \
+       grad2.coefficients is not read: what multiplies that gradient takes the place of the table in calls of the two \
+       others. */                                                                                                     \
+    template <class T>                                                                                                \
+    void painn_message_double_backward(const PainnMessage<T>& op, const PainnResult<const T>& grad,                   \
+                                       const PainnGradients<const T>& grad2, const PainnResult<T>& out_grad,          \
+                                       const PainnGradients<T>& out, const Context& context);
+
 namespace cpu {
+MDGNN_PAINN_MESSAGE_INTERFACE
+}
+namespace cuda {
+MDGNN_PAINN_MESSAGE_INTERFACE
+}
 
-template <class T>
-void painn_message(const PainnMessage<T>& op, const PainnResult<T>& out, const Context& context);
-
-// grad is d/d results. x and v come together, and r and unit; each pair and coefficients may be null.
-template <class T>
-void painn_message_backward(const PainnMessage<T>& op, const PainnResult<const T>& grad, const PainnGradients<T>& out,
-                            const Context& context);
-
-// The derivative of <grad2, results of backward>, for grad (out_grad, may be null) and the inputs. grad2.coefficients
-// is not read: what multiplies that gradient takes the place of the table in calls of the two others.
-template <class T>
-void painn_message_double_backward(const PainnMessage<T>& op, const PainnResult<const T>& grad,
-                                   const PainnGradients<const T>& grad2, const PainnResult<T>& out_grad,
-                                   const PainnGradients<T>& out, const Context& context);
-
-}  // namespace cpu
 }  // namespace mdgnn

@@ -15,4 +15,8 @@ RadialTable<T> table(const TableTuple& t) {
     return {pointer<const T>(coefficients), n_intervals, width, static_cast<T>(cutoff), static_cast<T>(per_unit)};
 }
 
+using WorkspaceTuple = std::tuple<Address, std::int64_t>;  // memory, n_edges
+
+inline TableWorkspace workspace(const WorkspaceTuple& t) { return {pointer<void>(std::get<0>(t)), std::get<1>(t)}; }
+
 }  // namespace mdgnn

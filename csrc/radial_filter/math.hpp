@@ -21,6 +21,13 @@ struct RadialTable {
     T per_unit = 0;  // intervals per unit of length
 };
 
+// Memory in which CUDA kernels sort edges, for the gradient of a table: as much as table_workspace of cuda_table.hpp
+// says for n_edges, 256-byte aligned. The CPU needs none.
+struct TableWorkspace {
+    void* memory = nullptr;
+    std::int64_t n_edges = 0;
+};
+
 // What multiplies the four coefficients.
 template <class T>
 struct FilterWeights {

@@ -17,21 +17,30 @@ MDGNN_HD inline T not_too_negative(T x) {
     return x < -ExpConstants<T>::limit ? -ExpConstants<T>::limit : x;
 }
 
+// The argument, not too negative, and its logistic function: for those who want several of what follows.
+template <class T>
+struct SiluOfOne {
+    T x, s;
+
+    MDGNN_HD explicit SiluOfOne(T argument) : x(not_too_negative(argument)), s(logistic(argument)) {}
+    MDGNN_HD T value() const { return x * s; }
+    MDGNN_HD T slope() const { return s * (T(1) + x * (T(1) - s)); }
+    MDGNN_HD T curvature() const { return s * (T(1) - s) * (T(2) + x * (T(1) - T(2) * s)); }
+};
+
 template <class T>
 MDGNN_HD inline T silu_value(T x) {
-    return not_too_negative(x) * logistic(x);
+    return SiluOfOne<T>(x).value();
 }
 
 template <class T>
 MDGNN_HD inline T silu_slope(T x) {
-    const T s = logistic(x);
-    return s * (T(1) + not_too_negative(x) * (T(1) - s));
+    return SiluOfOne<T>(x).slope();
 }
 
 template <class T>
 MDGNN_HD inline T silu_curvature(T x) {
-    const T s = logistic(x);
-    return s * (T(1) - s) * (T(2) + not_too_negative(x) * (T(1) - T(2) * s));
+    return SiluOfOne<T>(x).curvature();
 }
 
 }  // namespace mdgnn

@@ -7,7 +7,7 @@ from mdgnn.ops.concat_message_table import concat_message_table
 from mdgnn.ops.csr import Rows, rows_by
 from mdgnn.ops.edge_basis import edge_basis
 from mdgnn.ops.edges_within import edges_within
-from mdgnn.ops.forces import forces
+from mdgnn.ops.force_virial import force_virial
 from mdgnn.ops.neighbor_buffers import NeighborBuffers
 from mdgnn.ops.neighbors import Neighbors, neighbors
 from mdgnn.ops.painn_message import direct_painn_message, painn_message
@@ -28,7 +28,7 @@ __all__ = [
     "direct_painn_message",
     "edge_basis",
     "edges_within",
-    "forces",
+    "force_virial",
     "neighbors",
     "painn_message",
     "radial_filter",

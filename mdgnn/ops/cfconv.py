@@ -5,7 +5,7 @@
 Schuett et al., J. Chem. Phys. 148, 241722 (2018), equation 5.
 
 Nothing of size edges x features is stored: forward, backward and double backward interpolate the filter anew. A third
-derivative is refused. The kernels are the CPU's; CUDA takes the reference.
+derivative is refused.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdgnn import _C
 from mdgnn.ops.checks import check_arrays, check_both_orders
 from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.kernels import kernels_for
 from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like, plus
-from mdgnn.ops.radial_filter import RadialTable, check_table, radial_filter, table_address
+from mdgnn.ops.radial_filter import (
+    RadialTable,
+    check_table,
+    radial_filter,
+    table_address,
+    table_workspace,
+    workspace_address,
+)
 from mdgnn.ops.scatter_add import scatter_add
-from mdgnn.threads import get_num_threads
 
 
 def direct_cfconv(x: Tensor, filters: Tensor, rows: Rows, columns: Rows) -> Tensor:
@@ -66,8 +72,6 @@ def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) 
         check_both_orders(rows, columns)
         n_channels = table.coefficients.shape[2]
         check_arrays(r.dtype, rows.row_ptr.device, ("x", x, (rows.n_rows, n_channels)), ("r", r, (rows.index_size,)))
-    if x.device.type != "cpu":
-        return reference(x, table, r, rows, columns)
     out: Tensor
     (out,) = _ladder(Neighbourhood(rows, columns, table.cutoff), x, table.coefficients, r)
     return out
@@ -76,9 +80,9 @@ def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) 
 # --- the kernels: inputs are x, coefficients, r; there is one output --------------------------------------------------
 
 
-def _op(hood: Neighbourhood, x: Tensor, coefficients: Tensor, r: Tensor) -> Any:
-    table = table_address(coefficients, hood.cutoff)
-    return x.element_size(), hood.rows.addresses, hood.columns.addresses, _matrix(x), table, address(r)
+def _op(hood: Neighbourhood, x: Tensor, coefficients: Tensor, r: Tensor, workspace: Tensor | None = None) -> Any:
+    edges, table = (hood.rows.addresses, hood.columns.addresses), table_address(coefficients, hood.cutoff)
+    return x.element_size(), *edges, _matrix(x), table, address(r), workspace_address(workspace, r)
 
 
 def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
@@ -89,7 +93,8 @@ def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
     """The sums (N, C); no graph is recorded."""
     x, coefficients, r = contiguous(inputs)
     out = x.new_empty(hood.rows.n_rows, x.shape[1])
-    _C.cfconv(_op(hood, x, coefficients, r), _matrix(out), get_num_threads())
+    kernels, where = kernels_for(x)
+    kernels.cfconv(_op(hood, x, coefficients, r), _matrix(out), where)
     return [out]
 
 
@@ -98,7 +103,8 @@ def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Seque
     (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
     by_x, by_coefficients, by_r = found = empty_like((x, coefficients, r), wanted)
     outs = (_matrix(by_x), address(by_r), address(by_coefficients))
-    _C.cfconv_backward(_op(hood, x, coefficients, r), _matrix(grad), *outs, get_num_threads())
+    workspace, (kernels, where) = table_workspace(coefficients, r, wanted[1]), kernels_for(x)
+    kernels.cfconv_backward(_op(hood, x, coefficients, r, workspace), _matrix(grad), *outs, where)
     return found
 
 
@@ -109,12 +115,13 @@ def double_backward(
     (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
     grad2_x, grad2_table, grad2_r = contiguous(grad2)
     out_grad, out_x, out_coefficients, out_r = found = empty_like((grad, x, coefficients, r), wanted)
-    given = (_op(hood, x, coefficients, r), _matrix(grad), _matrix(grad2_x), address(grad2_r))
+    workspace, (kernels, where) = table_workspace(coefficients, r, wanted[2]), kernels_for(x)
+    given = (_op(hood, x, coefficients, r, workspace), _matrix(grad), _matrix(grad2_x), address(grad2_r))
     if grad2_x is None and grad2_r is None:
         found = [None if t is None else t.zero_() for t in found]
     else:
         outs = (_matrix(out_x), address(out_r), address(out_coefficients))
-        _C.cfconv_double_backward(*given, _matrix(out_grad), *outs, get_num_threads())
+        kernels.cfconv_double_backward(*given, _matrix(out_grad), *outs, where)
     if grad2_table is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, grad2_table, r)
         more = (*forward(hood, replaced), *backward(hood, (grad,), replaced, (wanted[1], False, wanted[3])))

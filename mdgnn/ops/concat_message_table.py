@@ -4,7 +4,7 @@
 j to receiver i; the table has the H functions f and, as its last column, c.
 
 Nothing of size edges x features is stored: forward, backward and double backward interpolate the table anew. A third
-derivative is refused. The kernels are the CPU's; CUDA takes the reference.
+derivative is refused.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdgnn import _C
 from mdgnn.ops.checks import check_arrays, check_both_orders
 from mdgnn.ops.concat_message import reference as concat_message_reference
 from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.kernels import kernels_for
 from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like
-from mdgnn.ops.radial_filter import RadialTable, check_table, radial_filter, table_address
+from mdgnn.ops.radial_filter import (
+    RadialTable,
+    check_table,
+    radial_filter,
+    table_address,
+    table_workspace,
+    workspace_address,
+)
 from mdgnn.ops.scatter_add import scatter_add
-from mdgnn.threads import get_num_threads
 
 
 def reference(ends: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) -> tuple[Tensor, Tensor]:
@@ -67,8 +73,6 @@ def concat_message_table(
         check_both_orders(rows, columns)
         width = 2 * (table.coefficients.shape[2] - 1)
         check_arrays(r.dtype, rows.row_ptr.device, ("ends", ends, (rows.n_rows, width)), ("r", r, (rows.index_size,)))
-    if ends.device.type != "cpu":
-        return reference(ends, table, r, rows, columns)
     out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), ends, table.coefficients, r)
     return out
 
@@ -76,9 +80,22 @@ def concat_message_table(
 # --- the kernels: inputs are ends, coefficients, r; outputs out, s ---------------------------------------------------
 
 
-def _op(hood: Neighbourhood, ends: Tensor, coefficients: Tensor, r: Tensor) -> Any:
-    table = table_address(coefficients, hood.cutoff)
-    return ends.element_size(), hood.rows.addresses, hood.columns.addresses, _matrix(ends), table, address(r)
+def _op(
+    hood: Neighbourhood,
+    ends: Tensor,
+    coefficients: Tensor,
+    r: Tensor,
+    memory: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Any:
+    edges, table = (hood.rows.addresses, hood.columns.addresses), table_address(coefficients, hood.cutoff)
+    given = (address(r), workspace_address(memory[0], r), address(memory[1]))
+    return ends.element_size(), *edges, _matrix(ends), table, *given
+
+
+def _memory(coefficients: Tensor, r: Tensor, wanted: bool) -> tuple[Tensor | None, Tensor | None]:
+    """What a GPU needs for the gradient of the table: to sort edges in, and 4 numbers an edge."""
+    workspace = table_workspace(coefficients, r, wanted)
+    return workspace, None if workspace is None else r.new_empty(r.shape[0], 4)
 
 
 def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
@@ -97,7 +114,8 @@ def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
     """The sums (N, H) and (N, 1); no graph is recorded."""
     ends, coefficients, r = contiguous(inputs)
     out, s = (ends.new_empty(shape) for shape in _shapes(hood.rows.n_rows, inputs))
-    _C.concat_message_table(_op(hood, ends, coefficients, r), _result(out, s), get_num_threads())
+    kernels, where = kernels_for(ends)
+    kernels.concat_message_table(_op(hood, ends, coefficients, r), _result(out, s), where)
     return [out, s]
 
 
@@ -105,8 +123,10 @@ def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Seque
     """The derivatives for ends, coefficients and r, as `wanted`; no graph is recorded."""
     grads, inputs = contiguous(grads), contiguous(inputs)
     found = empty_like(inputs, wanted)
-    given = (_op(hood, *inputs), _result(*grads))
-    _C.concat_message_table_backward(*given, _gradients(*found), get_num_threads())
+    ends, coefficients, r = inputs
+    memory, (kernels, where) = _memory(coefficients, r, wanted[1]), kernels_for(ends)
+    given = (_op(hood, ends, coefficients, r, memory), _result(*grads))
+    kernels.concat_message_table_backward(*given, _gradients(*found), where)
     return found
 
 
@@ -120,8 +140,9 @@ def double_backward(
     by_r = torch.zeros_like(r) if by_r is None else by_r
     out_grads = empty_like(grads, [wanted[0] or wanted[1]] * 2)
     found = empty_like((ends, coefficients, r), wanted[2:])
-    given = (_op(hood, ends, coefficients, r), _result(*grads), _gradients(by_ends, by_table, by_r))
-    _C.concat_message_table_double_backward(*given, _result(*out_grads), _gradients(*found), get_num_threads())
+    memory, (kernels, where) = _memory(coefficients, r, wanted[3]), kernels_for(ends)
+    given = (_op(hood, ends, coefficients, r, memory), _result(*grads), _gradients(by_ends, by_table, by_r))
+    kernels.concat_message_table_double_backward(*given, _result(*out_grads), _gradients(*found), where)
     return [*(t if w else None for t, w in zip(out_grads, wanted[:2], strict=True)), *found]
 
 

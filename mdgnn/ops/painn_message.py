@@ -7,7 +7,7 @@ With w = f(r[k]) * x[j], split into three blocks (a, b, c) of F columns, summed 
 Schuett, Unke and Gastegger, ICML 2021, equations 7 and 8.
 
 Nothing of size edges x features is stored: forward, backward and double backward interpolate the filter anew. A third
-derivative is refused. The kernels are the CPU's; CUDA takes the reference.
+derivative is refused.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdgnn import _C
 from mdgnn.ops.checks import check_arrays, check_both_orders
 from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.kernels import kernels_for
 from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like, plus
-from mdgnn.ops.radial_filter import RadialTable, check_table, radial_filter, table_address
+from mdgnn.ops.radial_filter import (
+    RadialTable,
+    check_table,
+    radial_filter,
+    table_address,
+    table_workspace,
+    workspace_address,
+)
 from mdgnn.ops.scatter_add import scatter_add
-from mdgnn.threads import get_num_threads
 
 
 def direct_painn_message(
@@ -93,8 +99,6 @@ def painn_message(
             ("r", r, (n_edges,)),
             ("unit", unit, (n_edges, 3)),
         )
-    if x.device.type != "cpu":
-        return reference(x, v, table, r, unit, rows, columns)
     out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), x, v, table.coefficients, r, unit)
     return out
 
@@ -102,10 +106,11 @@ def painn_message(
 # --- the kernels: inputs are x, v, coefficients, r, unit; outputs ds, dv ---------------------------------------------
 
 
-def _op(hood: Neighbourhood, x: Tensor, v: Tensor, coefficients: Tensor, r: Tensor, unit: Tensor) -> Any:
-    edges = (hood.rows.addresses, hood.columns.addresses)
+def _op(hood: Neighbourhood, inputs: Tensors, workspace: Tensor | None = None) -> Any:
+    x, v, coefficients, r, unit = inputs
+    arrays = (hood.rows.addresses, hood.columns.addresses, _matrix(x), _matrix(v))
     table = table_address(coefficients, hood.cutoff)
-    return x.element_size(), *edges, _matrix(x), _matrix(v), table, address(r), address(unit)
+    return x.element_size(), *arrays, table, address(r), address(unit), workspace_address(workspace, r)
 
 
 def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
@@ -126,9 +131,10 @@ def _pairs(wanted: Sequence[bool]) -> list[bool]:
 
 def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
     """The sums ds (N, F) and dv (N, 3, F); no graph is recorded."""
-    x, v, coefficients, r, unit = contiguous(inputs)
+    _, v, *_ = inputs = contiguous(inputs)
     ds, dv = v.new_empty(v.shape[0], v.shape[2]), torch.empty_like(v)
-    _C.painn_message(_op(hood, x, v, coefficients, r, unit), (_matrix(ds), _matrix(dv)), get_num_threads())
+    kernels, where = kernels_for(v)
+    kernels.painn_message(_op(hood, inputs), (_matrix(ds), _matrix(dv)), where)
     return [ds, dv]
 
 
@@ -137,7 +143,8 @@ def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Seque
     (ds, dv), inputs = contiguous(grads), contiguous(inputs)
     found = empty_like(inputs, _pairs(wanted))
     grad = (_matrix(ds), _matrix(dv))
-    _C.painn_message_backward(_op(hood, *inputs), grad, _gradients(*found), get_num_threads())
+    workspace, (kernels, where) = table_workspace(inputs[2], inputs[3], wanted[2]), kernels_for(ds)
+    kernels.painn_message_backward(_op(hood, inputs, workspace), grad, _gradients(*found), where)
     return [t if w else None for t, w in zip(found, wanted, strict=True)]
 
 
@@ -148,11 +155,12 @@ def double_backward(
     (ds, dv), inputs, grad2 = contiguous(grads), contiguous(inputs), contiguous(grad2)
     outs = empty_like((ds, dv), [wanted[0] or wanted[1]] * 2)
     found = [*outs, *empty_like(inputs, _pairs(wanted[2:]))]
-    x, v, _, r, unit = inputs
+    x, v, coefficients, r, unit = inputs
+    workspace, (kernels, where) = table_workspace(coefficients, r, wanted[4]), kernels_for(ds)
     factors = [torch.zeros_like(t) if g is None else g for g, t in zip(grad2, inputs, strict=True)]
     grad, out_grad = (_matrix(ds), _matrix(dv)), (_matrix(outs[0]), _matrix(outs[1]))
-    given = (_op(hood, *inputs), grad, _gradients(factors[0], factors[1], None, *factors[3:]))
-    _C.painn_message_double_backward(*given, out_grad, _gradients(*found[2:]), get_num_threads())
+    given = (_op(hood, inputs, workspace), grad, _gradients(factors[0], factors[1], None, *factors[3:]))
+    kernels.painn_message_double_backward(*given, out_grad, _gradients(*found[2:]), where)
     if grad2[2] is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, v, grad2[2], r, unit)
         more = (wanted[2], wanted[3], False, wanted[5], wanted[6])

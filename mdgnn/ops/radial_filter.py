@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from mdgnn.ops.checks import check_arrays
+from mdgnn.ops.csr import address
+from mdgnn.ops.kernels import kernels_for
 
 
 class RadialTable(NamedTuple):
@@ -112,3 +114,17 @@ def check_table(table: RadialTable, r: Tensor) -> None:
 def table_address(coefficients: Tensor, cutoff: float) -> tuple[int, int, int, float]:
     """What a kernel takes of a contiguous table."""
     return coefficients.data_ptr(), coefficients.shape[0], coefficients.shape[2], cutoff
+
+
+def table_workspace(coefficients: Tensor, r: Tensor, wanted: bool = True) -> Tensor | None:
+    """Memory in which the kernels of a GPU sort edges for the gradient of a table; None where none is needed."""
+    if not wanted or coefficients.device.type == "cpu":
+        return None
+    n_intervals, _, width = coefficients.shape
+    n_bytes = kernels_for(coefficients)[0].table_workspace(r.element_size(), r.shape[0], n_intervals, width)
+    return torch.empty(n_bytes, dtype=torch.uint8, device=r.device)
+
+
+def workspace_address(workspace: Tensor | None, r: Tensor) -> tuple[int, int]:
+    """What a kernel takes of it."""
+    return address(workspace), r.shape[0]

@@ -40,7 +40,7 @@ def scatter_add(
     """Reduce gathered, weighted rows of `values` into one row per receiver.
 
     The sum of a row runs in the order of its entries, so results are the same on every run and for any number of
-    threads. Sum and mean can be differentiated twice, max once and on the CPU only.
+    threads. Sum and mean can be differentiated twice, max once.
 
     Parameters
     ----------
@@ -139,6 +139,8 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """What `wanted` asks of the derivatives for values (M, F) and weight (E,); no graph is recorded."""
     grad, values, weight = grad.contiguous(), values.contiguous(), _contiguous(weight)
+    if reduce == "max" and columns is not None and columns.edge is None:
+        columns = None  # they do not tell which of a row's edges is theirs, as weights and maxima need
     columns, column_addresses = _columns(rows, columns, values.shape[0]) if wanted[0] else (None, _NO_ROWS)
     grad_values = torch.empty_like(values) if wanted[0] else None
     grad_weight = torch.empty_like(weight) if wanted[1] and weight is not None else None

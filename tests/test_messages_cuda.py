@@ -1,0 +1,152 @@
+"""Messages with filters from a table on a GPU: what the CPU computes, for all widths, graphs, tables and addresses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kernels import dtypes, some_table
+
+from mdgnn.ops import RadialTable, Rows, cfconv, concat_message_table, painn_message, rows_by
+from mdgnn.ops.csr import transpose
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+OPS = {"cfconv": cfconv, "concat_message_table": concat_message_table, "painn_message": painn_message}
+ops = pytest.mark.parametrize("name", list(OPS))
+
+
+def problem(name, dtype, n=60, n_edges=3000, width=64, n_knots=33, long_row=False, crystal=False):
+    """Inputs on the CPU, x first and the table's coefficients last, and rows and columns."""
+    g = torch.Generator().manual_seed(5)
+    receivers = torch.randint(0, n, (n_edges,), generator=g)
+    receivers[receivers == 1] = 0
+    if long_row:
+        receivers[n_edges // 8 :] = n // 2
+    rows = Rows(rows_by(receivers.sort().values, n).row_ptr, torch.randint(0, n, (n_edges,), generator=g))
+    r = 2.4 * torch.rand(n_edges, dtype=torch.float64, generator=g)
+    if crystal:  # all edges in three intervals
+        r = torch.tensor([0.71, 1.0, 1.41, 2.01], dtype=torch.float64)[(r * 1.6).long()]
+    shapes = {
+        "cfconv": [(n, width)],
+        "concat_message_table": [(n, 2 * width)],
+        "painn_message": [(n, 3 * width), (n, 3, width)],
+    }[name]
+    features = [torch.randn(*shape, dtype=torch.float64, generator=g) for shape in shapes]
+    directions = [torch.randn(n_edges, 3, dtype=torch.float64, generator=g)] if name == "painn_message" else []
+    n_channels = {"cfconv": width, "concat_message_table": width + 1, "painn_message": 3 * width}[name]
+    table = some_table(n_channels, n_knots).coefficients.detach()
+    return [t.to(dtype) for t in (*features, r, *directions, table)], rows, transpose(rows, n)
+
+
+def results(name, inputs, rows, columns):
+    """Outputs, and both derivatives of a loss."""
+    inputs = [t.detach().requires_grad_() for t in inputs]
+    features, rest = (inputs[:2], inputs[2:-1]) if name == "painn_message" else (inputs[:1], inputs[1:-1])
+    out = OPS[name](*features, RadialTable(inputs[-1], 2.0), *rest, rows, columns)
+    out = (out,) if name == "cfconv" else out
+    first = torch.autograd.grad(sum(t.square().sum() for t in out), inputs, create_graph=True)
+    return *out, *first, *torch.autograd.grad(sum((g / g.detach().norm()).square().sum() for g in first), inputs)
+
+
+def on_gpu(rows):
+    return Rows(*(None if t is None else t.cuda() for t in (rows.row_ptr, rows.index, rows.edge)))
+
+
+def check_against_cpu(name, dtype, shift=0, **options):
+    inputs, rows, columns = problem(name, dtype, **options)
+    expected = results(name, inputs, rows, columns)
+    moved = []
+    for t in inputs:  # `shift`: addresses that are no multiples of 16
+        memory = torch.empty(t.numel() + shift, dtype=dtype, device="cuda")
+        moved.append(memory[shift:].view(t.shape).copy_(t))
+    found = results(name, moved, on_gpu(rows), on_gpu(columns))
+    # A distance in units of the knots' spacing, of which t is the fraction, is rounded or, by a fused operation, not.
+    tolerance = {torch.float64: 1e-14, torch.float32: 5e-6}[dtype] * (50 + options.get("n_knots", 33))
+    for ours, reference in zip(found, expected, strict=True):
+        scale = tolerance * float(reference.detach().abs().max())
+        torch.testing.assert_close(ours.cpu(), reference, rtol=tolerance, atol=scale)
+
+
+@ops
+@dtypes
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 31, 32, 33, 64, 65, 100, 128, 129, 256, 260, 512, 513, 640])
+def test_every_width(name, dtype, width):
+    check_against_cpu(name, dtype, width=width)
+
+
+@ops
+@dtypes
+@pytest.mark.parametrize("width", [4, 7])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"long_row": True},
+        {"crystal": True, "n_edges": 200_000},
+        {"n_knots": 2},
+        {"n_knots": 1024, "n_edges": 50_000},
+        {"n_knots": 3000},  # more intervals than counters fit into shared memory
+        {"n": 5000},
+        {"n": 1},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_every_graph_and_table(name, dtype, width, options):
+    check_against_cpu(name, dtype, width=width, **options)
+
+
+@ops
+@dtypes
+@pytest.mark.parametrize("shift", [1, 2])
+def test_addresses_that_vectors_do_not_fit(name, dtype, shift):
+    check_against_cpu(name, dtype, shift=shift)
+
+
+@ops
+def test_captured_in_a_cuda_graph(name):
+    """Forward and both derivatives of the kernels, replayed with other numbers."""
+    inputs, rows, columns = problem(name, torch.float32)
+    inputs, rows, columns = [t.cuda() for t in inputs], on_gpu(rows), on_gpu(columns)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        results(name, inputs, rows, columns)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = results(name, inputs, rows, columns)
+    for t in inputs:
+        t.mul_(0.9)
+    graph.replay()
+    for a, b in zip(found, results(name, inputs, rows, columns), strict=True):
+        assert torch.equal(a, b)
+
+
+@ops
+def test_results_for_more_numbers_than_32_bits_count(name):
+    """Rows of features beyond the 2^31st number, one edge of the last atom to itself."""
+    width = {"cfconv": 512, "concat_message_table": 256, "painn_message": 170}[name]
+    row = {"cfconv": width, "concat_message_table": 2 * width, "painn_message": 3 * width}[name]
+    n = 2**31 // row + 2
+    if torch.cuda.mem_get_info()[0] < 40e9:
+        pytest.skip("needs 40 GB of GPU memory")
+    last = torch.full((1,), n - 1)
+    row_ptr = torch.zeros(n + 1, dtype=torch.int64)
+    row_ptr[-1] = 1
+    rows, columns = on_gpu(Rows(row_ptr, last)), on_gpu(Rows(row_ptr, last, torch.zeros(1, dtype=torch.int64)))
+    x = torch.zeros(n, row, device="cuda")
+    x[-1] = torch.arange(row)
+    table = RadialTable(torch.ones(1, 4, row, device="cuda"), 2.0)
+    r = torch.full((1,), 1.0, device="cuda")
+    with torch.no_grad():
+        if name == "cfconv":
+            out = cfconv(x, table, r, rows, columns)
+        elif name == "concat_message_table":
+            x[-1, width:] = 0
+            table = RadialTable(torch.ones(1, 4, width + 1, device="cuda"), 2.0)
+            out, _ = concat_message_table(x, table, r, rows, columns)
+            x = F.silu(torch.arange(width, device="cuda") + 1.875)
+            torch.testing.assert_close(out[-1], 1.875 * x)
+            return
+        else:
+            v, unit = torch.zeros(n, 3, width, device="cuda"), torch.ones(1, 3, device="cuda")
+            out, _ = painn_message(x, v, table, r, unit, rows, columns)
+    assert torch.equal(out[-1], 1.875 * torch.arange(width, device="cuda"))
+    assert not out[:-1].any()
