@@ -5,6 +5,8 @@
 // of grad; for the table C of x and C of grad. Up to 8 operations per edge and feature: 5 to 16 bytes of L2 bound all
 // of them.
 // Alternatives: those of the two headers. Not measured yet.
+#include <type_traits>
+
 #include "cfconv/cfconv.hpp"
 #include "radial_filter/cuda.hpp"
 #include "radial_filter/cuda_table.hpp"
@@ -127,44 +129,48 @@ struct ToTable {
     }
 };
 
-// Calls run.operator()<V, kValue, kSlope>() for what c has; packs where every row of all arrays begins at 16 bytes.
+template <auto kValue>
+using Constant = std::integral_constant<decltype(kValue), kValue>;
+
+// Calls run with constants: V, whether c has values and whether it has slopes. Packs where every row of all arrays
+// begins at 16 bytes.
 template <class T, class Run, class... P>
 void choose(const Convolution<T>& c, Run&& run, const P*... arrays) {
-    const auto sums = [&]<int V>() {
-        if (!c.by_slope) return run.template operator()<V, true, false>();
-        if (!c.by_value) return run.template operator()<V, false, true>();
-        run.template operator()<V, true, true>();
+    const auto sums = [&](auto v) {
+        if (!c.by_slope) return run(v, Constant<true>{}, Constant<false>{});
+        if (!c.by_value) return run(v, Constant<false>{}, Constant<true>{});
+        run(v, Constant<true>{}, Constant<true>{});
     };
     if (fits_packs<T>(c.table.width, c.table.coefficients, c.by_value.data, c.by_slope.data, arrays...))
-        return sums.template operator()<kPack<T>>();
-    sums.template operator()<1>();
+        return sums(Constant<kPack<T>>{});
+    sums(Constant<1>{});
 }
 
 template <class T>
 void run_convolve(const Convolution<T>& c, Matrix<T> out, const Context& context) {
     if (out.cols == 0) return;
-    const auto run = [&]<int V, bool kValue, bool kSlope>() {
-        const Layout layout = layout_for<V>(out.cols);
-        launch_warps(convolve<T, V, kValue, kSlope>, "cfconv: sums over rows", c.rows.n_rows * layout.tiles, context, c,
-                     out, layout);
+    const auto run = [&](auto v, auto value, auto slope) {
+        const Layout layout = layout_for<v()>(out.cols);
+        launch_warps(convolve<T, v(), value(), slope()>, "cfconv: sums over rows", c.rows.n_rows * layout.tiles,
+                     context, c, out, layout);
     };
     choose(c, run, out.data);
 }
 
 template <class T>
 void run_slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
-    const auto run = [&]<int V, bool kValue, bool kSlope>() {
-        launch_warps(slopes<T, V, kValue, kSlope>, "cfconv: derivatives for r", c.rows.n_rows, context, c, grad, out,
-                     layout_for<V>(grad.cols));
+    const auto run = [&](auto v, auto value, auto slope) {
+        launch_warps(slopes<T, v(), value(), slope()>, "cfconv: derivatives for r", c.rows.n_rows, context, c, grad,
+                     out, layout_for<v()>(grad.cols));
     };
     choose(c, run, grad.data);
 }
 
 template <class T>
 void run_intervals(const CfConv<T>& op, const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
-    const auto run = [&]<int V, bool kValue, bool kSlope>() {
-        sum_over_intervals<T, V>(ToTable<T, V, kValue, kSlope>{c, grad}, c.rows, c.table, c.r, op.workspace, out,
-                                 "cfconv: derivatives for the table", context);
+    const auto run = [&](auto v, auto value, auto slope) {
+        sum_over_intervals<T, v()>(ToTable<T, v(), value(), slope()>{c, grad}, c.rows, c.table, c.r, op.workspace, out,
+                                   "cfconv: derivatives for the table", context);
     };
     choose(c, run, grad.data, out);
 }

@@ -7,6 +7,8 @@
 // for the table 6 F and 4 F. One edge at a time and lane: its 16 to 24 loads of 16 bytes are enough under way, and two
 // would leave room for one block on a multiprocessor.
 // Alternatives: those of the two headers. Not measured yet.
+#include <type_traits>
+
 #include "painn_message/math.hpp"
 #include "painn_message/painn_message.hpp"
 #include "radial_filter/cuda.hpp"
@@ -232,19 +234,20 @@ struct ToTable {
     }
 };
 
-// Calls run.operator()<V>(): packs where every row of all arrays begins at 16 bytes.
+// Calls run with the constant V: packs where every row of all arrays begins at 16 bytes.
 template <class T, class Run, class... P>
 void choose(const Painn<T>& p, Run&& run, const P*... arrays) {
     if (fits_packs<T>(p.width(), p.op.x.data, p.op.v.data, p.op.table.coefficients, p.grad.s.data, p.grad.v.data,
                       p.by.x.data, p.by.v.data, arrays...))
-        return run.template operator()<kPack<T>>();
-    run.template operator()<1>();
+        return run(std::integral_constant<int, kPack<T>>{});
+    run(std::integral_constant<int, 1>{});
 }
 
 template <class T, bool kTwice>
 void run_receive(const Painn<T>& p, const PainnResult<T>& out, const Context& context) {
     if (p.width() == 0) return;
-    const auto run = [&]<int V>() {
+    const auto run = [&](auto v) {
+        constexpr int V = v;
         const Layout layout = layout_for<V>(p.width());
         launch_warps(receive<T, V, kTwice>, "painn_message: sums over receivers' rows", p.op.rows.n_rows * layout.tiles,
                      context, p, out, layout);
@@ -254,7 +257,8 @@ void run_receive(const Painn<T>& p, const PainnResult<T>& out, const Context& co
 
 template <class T, bool kTwice>
 void run_gradients(const Painn<T>& p, const PainnGradients<T>& out, const Context& context) {
-    const auto run = [&]<int V>() {
+    const auto run = [&](auto v) {
+        constexpr int V = v;
         const Layout layout = layout_for<V>(p.width());
         const Rows& rows = p.op.rows;
         if (out.x && p.width() > 0)
