@@ -1,4 +1,4 @@
-"""SchNet and PaiNN in plain torch, on the weights of ours: gathered rows, index_add, filters at every edge."""
+"""SimpleGNN, SchNet and PaiNN in plain torch, on the weights of ours: gathered rows, index_add, direct filters."""
 
 from typing import Any
 
@@ -17,6 +17,17 @@ def filters(model: Any, r: Tensor) -> list[Tensor]:
     parts = model.filters
     basis, envelope = parts.basis(r), parts.envelope(r, model.cutoff)[:, None]
     return [network(basis) * envelope for network in parts.networks]
+
+
+def simple_gnn(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
+    """As the lecture writes it."""
+    r = vectors.square().sum(1).sqrt()
+    basis = torch.exp((r[:, None] - model.rbf_centers).square() * (-0.5 / model.rbf_width**2))
+    rows, h = model.species.embed(graph.atomic_numbers, model.atom_embedding)
+    for layer in model.layers:
+        messages = layer.message_mlp(torch.cat([h[graph.senders], h[graph.receivers], basis], dim=1))
+        h = h + layer.update_mlp(torch.cat([h, sum_rows(messages, graph.receivers, len(h))], dim=1))
+    return model.species.energies(rows, model.output_mlp(h).squeeze(1))
 
 
 def schnet(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
@@ -43,6 +54,7 @@ def painn(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
 def energy_and_forces(model: Any, graph: Graph, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Energies (N,) and forces (N, 3)."""
     vectors = graph.vectors.detach().to(model.dtype).requires_grad_()
-    energies = {"SchNet": schnet, "PaiNN": painn}[type(model).__name__](model, graph, vectors)
+    make = {"SimpleGNN": simple_gnn, "SchNet": schnet, "PaiNN": painn}[type(model).__name__]
+    energies = make(model, graph, vectors)
     (g,) = torch.autograd.grad(energies.sum(), vectors, create_graph=create_graph)
     return energies, sum_rows(g, graph.receivers, graph.n_atoms) - sum_rows(g, graph.senders, graph.n_atoms)
