@@ -46,6 +46,24 @@ def assert_same_edges(atoms, cutoff, i, j, S):
     assert not missing, f"missing edges {missing[:3]}"
 
 
+@pytest.mark.parametrize("away", [0, 3])
+def test_more_candidates_than_16_bits_can_number(away):
+    """Two atoms of one small cell, one of them `away` cells further: every lattice vector gives a pair."""
+    n, cutoff, step = np.arange(-24, 25), 21.3, np.array([0.3, 0.1, 0.2])
+    lattice = np.stack(np.meshgrid(n, n, n, indexing="ij"), -1).reshape(-1, 3)
+    positions = np.stack([np.zeros(3), step + np.array([away, 0, -away])])
+    i, j, S, d = mdgnn.primitive_neighbor_list("ijSd", True, np.eye(3), positions, cutoff)
+    for a in range(2):
+        for b in range(2):
+            vectors = lattice + step * (b - a)
+            r = np.linalg.norm(vectors, axis=1)
+            near = (r < cutoff) & (r > 0)
+            here = (i == a) & (j == b)
+            np.testing.assert_array_equal(S[here], lattice[near] - np.array([away, 0, -away]) * (b - a))
+            np.testing.assert_allclose(d[here], r[near], rtol=1e-12)
+    assert (i == 0).sum() > 2**16
+
+
 @pytest.mark.parametrize(("atoms", "cutoff"), CASES)
 def test_equals_brute_force(atoms, cutoff):
     i, j, S, D, d = mdgnn.neighbor_list("ijSDd", atoms, cutoff)

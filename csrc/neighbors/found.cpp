@@ -1,6 +1,7 @@
 // What is kept takes 2 bytes an edge, and 6 a candidate, of which a liquid has one in five edges.
 #include "neighbors/found.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <new>
 
@@ -54,7 +55,7 @@ FoundBin<T> keep_candidates(Arena& arena, const Bins<T>& bins, const Cell<T>& ce
     if (!bins.wraps.empty()) add_wraps(bins, c);
     FoundBin<T> kept;
     const std::size_t n = c.at.size(), n_moves = c.images.size();
-    kept.wide = n > std::numeric_limits<std::uint16_t>::max();
+    kept.wide = std::max(n, n_moves) > std::numeric_limits<std::uint16_t>::max();
     std::uint32_t* const places = arena.room<std::uint32_t>(n);
     std::copy(c.at.begin(), c.at.end(), places);
     arena.take<std::uint32_t>(n);

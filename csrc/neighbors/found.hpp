@@ -26,7 +26,7 @@ class Arena {
     template <class V>
     V* room(std::size_t n) {
         const std::size_t bytes = n * sizeof(V);
-        if (bytes > size_ - used_) {  // as much again, so that there are few blocks
+        if (blocks_.empty() || bytes > size_ - used_) {  // as much again, so that there are few blocks
             const std::size_t size = std::max(bytes, std::max(kFirst, total_));
             blocks_.reserve(blocks_.size() + 1);
             blocks_.push_back(allocate_block(size));
