@@ -46,16 +46,13 @@ def assert_equal(ours, energies, forces):
     assert (ours.forces - forces).abs().max() <= 1e-4 * forces.abs().max()
 
 
-CASES = [(13, None), (147, None), (561, None), (561, 128), (1415, None), (6525, None), (500, None)]
 WIDE = {"SchNet", "PaiNN"}  # plain torch would take tens of GB for the largest cluster
+SIZES = [13, 147, 561, 1415, 6525, 500]
+CASES = [(name, n, FEATURES[name]) for n in SIZES for name in FEATURES] + [(name, 561, 128) for name in sorted(WIDE)]
 
 
-@models
-@pytest.mark.parametrize(("n_atoms", "n_features"), CASES)
-def test_energy_forces(timed, name, n_atoms, n_features):
-    if n_features and name not in WIDE:
-        pytest.skip("a case of the wide models")
-    width = n_features or FEATURES[name]
+@pytest.mark.parametrize(("name", "n_atoms", "width"), CASES)
+def test_energy_forces(timed, name, n_atoms, width):
     model = make(name, width).requires_grad_(False)
     g = liquid(5) if n_atoms == 500 else displaced(n_atoms)
     functions = {"ours": lambda: evaluate(model, g)}
