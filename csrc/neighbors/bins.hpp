@@ -32,7 +32,7 @@ class Bins {
     // The bin there, or -1 where no atom is.
     std::int64_t find(std::int64_t structure, const std::int64_t* place) const;
 
-    void forget_coordinates() { x = {}, y = {}, z = {}; }
+    void forget_coordinates() { x = y = z = std::vector<double>(); }
 
     std::vector<Grid> grids;  // by structure
     std::vector<Bin> bins;    // that hold atoms

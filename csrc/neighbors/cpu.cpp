@@ -15,6 +15,8 @@
 // bins half as wide, a sort of every row, results in pieces that are joined, 40. 500 atoms with a few outside of the
 // cell: a shift in every candidate instead of a table of them, 12 against 6.5. 97,556 atoms in random order: bins in
 // the order of their first atoms took twice as long.
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -36,6 +38,13 @@ constexpr std::int64_t kAtoms = 256;    // that a thread takes at a time
 constexpr std::size_t kKept = 1 << 16;  // candidates; memory for more, which a long cutoff needs, is given back
 
 thread_local Candidates candidates;
+
+// Of a thread: half of the machine's memory. Results take at least twice what is kept for them.
+std::size_t most_kept() {
+    static const std::size_t bytes =
+        static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 2;
+    return bytes;
+}
 
 // One of several, for a thread at a time.
 class Taken {
@@ -82,6 +91,11 @@ void NeighborSearch<T>::search(std::int64_t b, Arena& arena, std::int64_t* row_p
         std::int64_t n = select(*bins_, cell, c, self, limit_, first, skip, c.matches.data());
         if (options_.pairs) n = keep_pairs(c, cell, at, n);
         row_ptr[i + 1] = n;
+        // More than this cannot be returned either: rows are counted on, so that the caller can say how many there are.
+        if (arena.bytes() > most_kept()) {
+            found_->rows[i] = {nullptr, static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(at)};
+            continue;
+        }
         found_->rows[i] = {keep(arena, c.matches.data(), static_cast<std::size_t>(n), kept.wide),
                            static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(at)};
     }
@@ -130,6 +144,7 @@ void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& o
             const FoundRow row = found_->rows[i];
             const FoundBin<T>& bin = found_->bins[row.bin];
             const std::int64_t n = row_ptr[i + 1] - row_ptr[i];
+            if (row.matches == nullptr) throw std::bad_alloc();
             const Shift wrap = bins_->wraps.empty() ? Shift{} : bins_->wraps[row.place];
             const bool moved = needs_moves && wrap != Shift{};
             if (moved) {

@@ -40,6 +40,8 @@ class Arena {
         used_ = std::min(size_, (used_ + n * sizeof(V) + kAlign - 1) / kAlign * kAlign);
     }
 
+    std::size_t bytes() const { return total_; }
+
   private:
     static constexpr std::size_t kFirst = std::size_t{1} << 15;
     std::vector<void*> blocks_;

@@ -4,7 +4,8 @@
 // row i, rows are sorted by j, then by S. A full list holds both directions of a pair, and self images (i, i, S != 0).
 // A half list holds one of them: i < j, or i = j and the first component of S that is not zero is positive.
 //
-// Lists are made in two calls: one counts the edges of every row, the other writes them where the caller wants them.
+// Lists are made in two calls: one finds and counts the edges of every row, the other writes them where the caller
+// wants them.
 #pragma once
 
 #include <cstdint>
