@@ -16,8 +16,13 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def now() -> float:
+    """MB that this process takes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
 def measure(task: str, name: str, code: str) -> float:
-    """MB beyond those of the prepared graph and model."""
+    """MB: of a training step beyond those of the prepared graph and model, else of the whole process."""
     import torch
     from bench_models import FEATURES, displaced, liquid, make
     from plain_torch import energy_and_forces
@@ -31,7 +36,7 @@ def measure(task: str, name: str, code: str) -> float:
     else:
         g = liquid(29)
         model = make(name, 64).requires_grad_(False)
-    before = peak()
+    before = now()
     training = task == "training step"
     if code == "ours":
         energies, forces = evaluate(model, g, create_graph=training)[1:3]

@@ -40,8 +40,8 @@ class Bins {
     std::vector<std::uint32_t> order;  // their numbers, ascending in each bin
     std::vector<Place<T>> positions;   // as they were given
     std::vector<double> x, y, z;       // positions wrapped into the cell
-    // How many cells an atom is away from its place x, y, z, beyond those of its structure's first atom: only
-    // differences matter. Empty: all are zero.
+    // How many cells an atom is away from its place x, y, z, beyond those that most atoms of its structure are away:
+    // only differences matter. Empty: all are zero.
     std::vector<std::array<std::int32_t, 3>> wraps;
 
   private:

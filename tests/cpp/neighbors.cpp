@@ -160,6 +160,31 @@ void check(unsigned seed) {
            "filter", seed);
 }
 
+// Enough atoms that threads share the work, the second of two structures with atoms in several cells.
+template <class T>
+void check_threads(unsigned seed) {
+    std::mt19937 random(seed);
+    std::uniform_real_distribution<double> uniform(0, 12);
+    constexpr std::int64_t kHalf = 1500;
+    const std::int64_t first[3] = {0, kHalf, 2 * kHalf};
+    std::vector<T> positions(6 * kHalf), cells(18);
+    for (T& x : positions) x = static_cast<T>(uniform(random));
+    for (std::size_t k = 3 * kHalf; k < positions.size(); ++k) positions[k] += static_cast<T>(12 * (random() % 3));
+    for (int k = 0; k < 18; ++k) cells[k] = T(k % 9 % 4 == 0 ? 12 : 0);
+    const bool pbc[6] = {true, true, true, true, false, true};
+    const Structures<T> structures{{positions.data(), 2 * kHalf, 3}, first, 2, cells.data(), pbc};
+    List<T> alone(2 * kHalf), together(2 * kHalf);
+    for (const int n_threads : {1, 3}) {
+        List<T>& list = n_threads == 1 ? alone : together;
+        cpu::NeighborSearch<T> search(structures, {T(2.5), false, false, n_threads});
+        search.count(list.row_ptr.data());
+        search.fill(list.row_ptr.data(), list.arrays(true));
+    }
+    expect(alone.row_ptr == together.row_ptr && alone.bits() == together.bits(), "threads", seed);
+    n_edges += alone.row_ptr.back();
+    hash += alone.bits();
+}
+
 // Memory that is kept and taken by several threads belongs to one of them at a time.
 void check_blocks(unsigned seed) {
     std::mt19937 random(seed);
@@ -185,6 +210,7 @@ int main(int argc, char** argv) {
             check_blocks(caller + 1);
         });
     for (std::thread& caller : callers) caller.join();
+    check_threads<double>(1), check_threads<float>(2);  // alone: one caller at a time has helpers
     expect(n_refused < count / 50 + 1, "refused", count);
     std::printf("%u batches in both precisions, %lld edges, hash %016zx\n", count, static_cast<long long>(n_edges),
                 hash.load());
