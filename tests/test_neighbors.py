@@ -1,6 +1,8 @@
 """The neighbour list against an independent brute force and ASE's list, and its own laws."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -192,6 +194,25 @@ def test_bits_do_not_depend_on_threads(atoms):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("quantities", ["ij", "ijSD"])
+@pytest.mark.parametrize("unwrapped", [False, True])
+def test_memory_is_that_of_the_result_and_a_quarter(quantities, unwrapped):
+    code = f"""if True:
+        import resource, numpy as np, mdgnn
+        place = lambda n, size: np.random.default_rng(0).uniform(0, size, (n, 3))
+        positions, cell = place(12_000, 24.5), np.eye(3) * 24.5
+        if {unwrapped}:
+            positions += np.random.default_rng(1).integers(-9, 9, positions.shape) * 24.5
+        mdgnn.primitive_neighbor_list("ijSD", True, cell, positions[:50], 3.5)
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        before = peak()
+        result = mdgnn.primitive_neighbor_list("{quantities}", True, cell, positions, 3.5)
+        size = sum(a.nbytes for a in result)
+        assert size > 2e7 and peak() - before < 1.25 * size, ((peak() - before) / size, size)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_non_contiguous_and_integer_input():

@@ -22,10 +22,11 @@ constexpr std::size_t kHugePage = std::size_t{1} << 21, kHeader = 64;
 
 // At the start of a block; the caller's memory follows. Its page is never given away.
 struct Block {
-    std::size_t bytes;  // of the whole mapping
+    std::size_t bytes;  // of the whole mapping; zero: malloc's
 };
 
-std::array<std::atomic<Block*>, 16> kept{};
+// An array of results takes one, a search some more, and a few for each thread.
+std::array<std::atomic<Block*>, 64> kept{};
 std::atomic<std::size_t> kept_bytes{0};
 
 std::size_t page_size() {
@@ -39,6 +40,7 @@ std::size_t most_kept() {
 }
 
 Block* take(std::atomic<Block*>& slot) {
+    if (!slot.load(std::memory_order_relaxed)) return nullptr;
     Block* block = slot.exchange(nullptr, std::memory_order_acq_rel);
     if (block) kept_bytes -= block->bytes;
     return block;
@@ -53,6 +55,7 @@ void keep(Block* block) {
     kept_bytes += block->bytes;
     for (auto& slot : kept) {
         Block* none = nullptr;
+        if (slot.load(std::memory_order_relaxed)) continue;
         if (slot.compare_exchange_strong(none, block, std::memory_order_acq_rel)) return;
     }
     Block* old = kept[turn++ % kept.size()].exchange(block, std::memory_order_acq_rel);
@@ -97,6 +100,11 @@ Block* map(std::size_t bytes) {
 }  // namespace
 
 void* allocate_block(std::size_t bytes) {
+    if (bytes < kSmallestBlock) {
+        void* p = std::malloc(bytes + kHeader);
+        if (!p) throw std::bad_alloc();
+        return reinterpret_cast<char*>(new (p) Block{0}) + kHeader;
+    }
     const std::size_t whole = rounded(bytes + kHeader);
     if (whole < bytes) throw std::bad_alloc();
     Block* block = reuse(whole);
@@ -107,6 +115,7 @@ void* allocate_block(std::size_t bytes) {
 void free_block(void* memory) noexcept {
     if (!memory) return;
     auto* block = reinterpret_cast<Block*>(static_cast<char*>(memory) - kHeader);
+    if (block->bytes == 0) return std::free(block);
     if (kept_bytes + block->bytes > most_kept()) return unmap(block);
     // Whole huge pages alone, which would be split otherwise; the first one holds the header. Page by page it would
     // cost smaller blocks a tenth of what their list does.

@@ -7,7 +7,7 @@
 
 namespace mdgnn {
 
-// Below this, malloc reuses memory itself.
+// Below this it is malloc's, which reuses memory itself.
 constexpr std::size_t kSmallestBlock = std::size_t{1} << 16;
 
 // Contents are not set. Throws std::bad_alloc.

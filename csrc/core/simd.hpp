@@ -9,3 +9,18 @@
 #else
 #define MDGNN_SIMD_CLONES
 #endif
+
+// Code that needs instructions of AVX-512 which compilers do not find: behind this, and only after asking.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(MDGNN_GENERIC)
+#define MDGNN_AVX512 1
+#include <immintrin.h>
+
+namespace mdgnn {
+
+inline bool has_avx512() {
+    static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("popcnt");
+    return has;
+}
+
+}  // namespace mdgnn
+#endif

@@ -2,9 +2,11 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -31,6 +33,23 @@ struct Job {
     }
 };
 
+// The next loop of a kernel follows after microseconds, and to wake a sleeping thread takes tens of them: before it
+// sleeps it looks around for as long, leaving the core to whoever wants it.
+template <class Condition>
+void linger(const Condition& over) {
+    constexpr std::chrono::microseconds kLong{50};
+    const auto end = std::chrono::steady_clock::now() + kLong;
+    while (!over() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+}
+
+int this_core() {
+#ifdef __linux__
+    return sched_getcpu();
+#else
+    return -1;  // unknown
+#endif
+}
+
 class Pool {
   public:
     // Only one job at a time: the caller sets `busy`.
@@ -39,17 +58,24 @@ class Pool {
     void run(Job& job, int helpers) {
         helpers = start(helpers);
         {
-            std::lock_guard lock(mutex_);
+            const auto lock = lock_soon();
             job_ = &job;
             helpers_ = helpers;
-            running_ = helpers;
+            caller_ = this_core();
             ++generation_;
         }
         wake_.notify_all();
         job.work();
+        {
+            const auto lock = lock_soon();
+            job_ = nullptr;  // nothing is left: who is not awake yet is not waited for
+        }
+        linger([this] { return running_ == 0; });
+        if (running_ == 0) return;
         std::unique_lock lock(mutex_);
+        waiting_ = true;  // before running_ is read again: the last worker reads them the other way round
         done_.wait(lock, [this] { return running_ == 0; });
-        job_ = nullptr;
+        waiting_ = false;
     }
 
   private:
@@ -62,20 +88,32 @@ class Pool {
         return std::min(n_threads_, wanted);
     }
 
+    // What is done under the lock takes nanoseconds, and sleeping for it takes thousands.
+    std::unique_lock<std::mutex> lock_soon() {
+        std::unique_lock lock(mutex_, std::defer_lock);
+        linger([&] { return lock.try_lock(); });
+        if (!lock) lock.lock();
+        return lock;
+    }
+
     void loop(int id) {
         std::uint64_t seen = 0;
         for (;;) {
+            // Not on the caller's own core: only sleepers are moved to another at once.
+            if (const int core = this_core(); core < 0 || core != caller_) linger([&] { return generation_ != seen; });
             Job* job;
             {
-                std::unique_lock lock(mutex_);
-                wake_.wait(lock, [&] { return generation_ != seen && (job_ == nullptr || id < helpers_); });
+                auto lock = lock_soon();
+                wake_.wait(lock, [&] { return generation_ != seen; });
                 seen = generation_;
+                if (job_ == nullptr || id >= helpers_) continue;
                 job = job_;
+                ++running_;
             }
-            if (job == nullptr) continue;
             job->work();
+            if (--running_ > 0 || !waiting_) continue;
             std::lock_guard lock(mutex_);
-            if (--running_ == 0) done_.notify_one();
+            done_.notify_one();
         }
     }
 
@@ -84,8 +122,9 @@ class Pool {
     std::condition_variable wake_, done_;
     Job* job_ = nullptr;
     int helpers_ = 0;
-    int running_ = 0;
-    std::uint64_t generation_ = 0;
+    std::atomic<int> running_ = 0, caller_ = -1;  // helpers at work; the core of the caller
+    std::atomic<bool> waiting_ = false;
+    std::atomic<std::uint64_t> generation_ = 0;
 };
 
 std::atomic<Pool*> instance{nullptr};
@@ -115,9 +154,8 @@ Pool& pool() {
 
 }  // namespace
 
-void parallel_for(std::int64_t n, std::int64_t grain, int n_threads,
-                  const std::function<void(std::int64_t, std::int64_t)>& body, Team team) {
-    if (n <= 0) return;
+void run_in_parallel(std::int64_t n, std::int64_t grain, int n_threads,
+                     const std::function<void(std::int64_t, std::int64_t)>& body, Team team) {
     grain = std::max<std::int64_t>(grain, 1);
     const std::int64_t chunks = (n - 1) / grain + 1;
     const int helpers = static_cast<int>(std::min<std::int64_t>(n_threads, chunks)) - 1;

@@ -12,11 +12,18 @@ namespace mdgnn {
 // took 1.3 to 2 times as long. On a busy machine they are slow, as torch is.
 enum class Team { own, openmp };
 
+void run_in_parallel(std::int64_t n, std::int64_t grain, int n_threads,
+                     const std::function<void(std::int64_t, std::int64_t)>& body, Team team);
+
 // Calls body(begin, end) over [0, n) in chunks of at most `grain`, on up to n_threads threads including the caller's.
 // Chunks are handed out dynamically: a body must write only to places owned by its own indices, which also makes every
 // result independent of n_threads. The first exception of a body is rethrown here. When the pool is busy (a second
 // Python thread, a nested call) the caller does all the work itself.
-void parallel_for(std::int64_t n, std::int64_t grain, int n_threads,
-                  const std::function<void(std::int64_t, std::int64_t)>& body, Team team = Team::openmp);
+template <class Body>
+void parallel_for(std::int64_t n, std::int64_t grain, int n_threads, const Body& body, Team team = Team::openmp) {
+    if (n <= 0) return;
+    if (n_threads < 2 || n <= grain) return body(std::int64_t{0}, n);
+    run_in_parallel(n, grain, n_threads, std::ref(body), team);
+}
 
 }  // namespace mdgnn

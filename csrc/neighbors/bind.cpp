@@ -60,15 +60,18 @@ struct Input {
     }
 };
 
-void require_memory(std::int64_t n_edges, double bytes) {
-    const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-    if (bytes <= memory) return;
-    const std::string text = "a list of " + std::to_string(n_edges) + " edges takes " +
-                             std::to_string(static_cast<std::int64_t>(bytes * 1e-9)) +
-                             " GB, more than this machine's memory of " +
-                             std::to_string(static_cast<std::int64_t>(memory * 1e-9)) + " GB";
+std::string gigabytes(double bytes) { return std::to_string(static_cast<std::int64_t>(bytes * 1e-9)) + " GB"; }
+
+[[noreturn]] void throw_memory_error(const std::string& text) {
     PyErr_SetString(PyExc_MemoryError, text.c_str());
     throw py::error_already_set();
+}
+
+void require_memory(std::int64_t n_edges, double bytes) {
+    const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+    if (bytes > memory)
+        throw_memory_error("a list of " + std::to_string(n_edges) + " edges takes " + gigabytes(bytes) +
+                           ", more than this machine's memory of " + gigabytes(memory));
 }
 
 // The arrays of a result, allocated by numpy in exact size once the number of edges is known.
@@ -145,6 +148,9 @@ py::tuple search(const std::string& quantities, Input<T>& input, const NeighborO
         found->count(row_ptr);
     }
     out.allocate(quantities, std::get<0>(widths), std::get<1>(widths));
+    if (!found->complete())
+        throw_memory_error("a search for " + std::to_string(out.row_ptr.at(structures.positions.rows)) +
+                           " edges takes more than half of this machine's memory for each thread");
     {
         py::gil_scoped_release release;
         found->fill(row_ptr, out.pointers);

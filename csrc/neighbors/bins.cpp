@@ -1,15 +1,19 @@
-// Serial: it costs some 50 ns an atom, a hundredth of what an atom's edges cost.
+// Some 50 ns an atom, a hundredth of what an atom's edges cost. All is done on several threads but the numbering of
+// bins, 10 ns, which depends on the order of atoms.
 // Only bins that hold atoms exist (a hash table finds them), so that neither vacuum nor the shape of a structure costs
 // memory or time.
 #include "neighbors/bins.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 #include <tuple>
+
+#include "core/thread_pool.hpp"
 
 namespace mdgnn::cpu {
 namespace {
@@ -19,33 +23,57 @@ namespace {
         neighbor_error(code, where, cutoff, std::to_string(static_cast<std::int64_t>(std::min(got, 1e18)))));
 }
 
-// The grid of one structure; `coordinates` receives r . dual of its atoms.
+constexpr std::int64_t kAtoms = 1024, kStructures = 256, kBins = 64;  // that a thread takes at a time
+
+// Some atoms of one structure, and how far they extend.
+struct Piece {
+    std::int64_t structure, begin, end;
+    Extent extent;
+};
+
+Extent nothing() {
+    Extent e;
+    for (int k = 0; k < 3; ++k) e.low[k] = kInfinity, e.high[k] = -kInfinity;
+    return e;
+}
+
+void join(Extent& e, const Extent& other) {
+    for (int k = 0; k < 3; ++k) {
+        e.low[k] = smaller(e.low[k], other.low[k]);
+        e.high[k] = larger(e.high[k], other.high[k]);
+    }
+    e.farthest = larger(e.farthest, other.farthest);
+}
+
 template <class T>
-Grid make_grid(const Structures<T>& structures, std::int64_t s, double cutoff, Vec* coordinates) {
-    Grid grid;
+std::vector<Piece> make_pieces(const Structures<T>& structures) {
+    std::vector<Piece> pieces;
+    pieces.reserve(structures.n + structures.positions.rows / kAtoms);
+    for (std::int64_t s = 0; s < structures.n; ++s)
+        for (std::int64_t i = structures.first[s]; i < structures.first[s + 1]; i += kAtoms)
+            pieces.push_back({s, i, std::min(i + kAtoms, structures.first[s + 1]), nothing()});
+    return pieces;
+}
+
+template <class T>
+NeighborCode start_grid(const Structures<T>& structures, std::int64_t s, Grid& grid) {
     const Cell<T> cell = structures.cell(s);
     for (int k = 0; k < 3; ++k) {
         grid.pbc[k] = structures.pbc[3 * s + k];
         for (int c = 0; c < 3; ++c) grid.cell[k][c] = static_cast<double>(cell.rows[k][c]);
     }
-    NeighborCode code = set_axes(grid);
-    if (code != NeighborCode::fine) refuse(code, structures.n > 1 ? s : -1, cutoff);
-    const std::int64_t begin = structures.first[s], end = structures.first[s + 1];
-    Extent atoms;
-    for (int k = 0; k < 3; ++k) atoms.low[k] = std::numeric_limits<double>::infinity(), atoms.high[k] = -atoms.low[k];
-    for (std::int64_t i = begin; i < end; ++i) {
+    return set_axes(grid);
+}
+
+// r . dual
+template <class T>
+void find_coordinates(const Structures<T>& structures, const Grid& grid, Piece& piece, Vec* coordinates) {
+    for (std::int64_t i = piece.begin; i < piece.end; ++i) {
         const T* p = structures.positions.row(i);
         const Vec r{{static_cast<double>(p[0]), static_cast<double>(p[1]), static_cast<double>(p[2])}};
-        const Vec x = coordinates[i - begin] = coordinates_of(grid, r);
-        for (int k = 0; k < 3; ++k) {
-            atoms.low[k] = smaller(atoms.low[k], x[k]);
-            atoms.high[k] = larger(atoms.high[k], x[k]);
-        }
-        atoms.farthest = larger(atoms.farthest, distance_bound(r));
+        const Vec x = coordinates[i] = coordinates_of(grid, r);
+        join(piece.extent, {{x[0], x[1], x[2]}, {x[0], x[1], x[2]}, distance_bound(r)});
     }
-    code = set_bins(grid, atoms, end - begin, cutoff, kEpsilon<T>);
-    if (code != NeighborCode::fine) refuse(code, s, cutoff, count_visits(grid));
-    return grid;
 }
 
 }  // namespace
@@ -90,70 +118,140 @@ std::vector<std::uint32_t> Bins<T>::sort_by_place() {
     return number;
 }
 
+// Where an atom is: the place of its bin, its cell; the number of the bin, and which of its atoms it is.
 template <class T>
-Bins<T>::Bins(const Structures<T>& structures, T cutoff) {
-    const std::int64_t n = structures.positions.rows;
+struct Bins<T>::Spot {
+    std::int64_t place[3];
+    Shift cell;
+    std::uint32_t bin, rank;
+};
+
+// Finds or makes every atom's bin. Returns the cell that most atoms of a structure lie in, if there is one; by
+// structure.
+template <class T>
+std::vector<Shift> Bins<T>::number_atoms(const Structures<T>& structures, Spot* spots) {
     std::size_t slots = 16;
-    while (slots < 2 * static_cast<std::size_t>(n)) slots *= 2;
+    while (slots < 2 * static_cast<std::size_t>(structures.positions.rows)) slots *= 2;
     table_.assign(slots, -1);
-    grids.reserve(structures.n);
-    std::vector<Vec> coordinates(n);
-    std::vector<std::uint32_t> bin_of(n);
-    std::vector<std::array<std::int32_t, 3>> cells(n);
-    std::vector<std::array<std::int32_t, 3>> usually;  // by structure
-    usually.reserve(structures.n);
-    bool wrapped = false;
+    std::vector<Shift> usual(structures.n);
     for (std::int64_t s = 0; s < structures.n; ++s) {
-        const std::int64_t begin = structures.first[s], end = structures.first[s + 1];
-        grids.push_back(make_grid(structures, s, static_cast<double>(cutoff), coordinates.data() + begin));
-        const Grid& grid = grids.back();
-        std::array<std::int32_t, 3> usual{};  // that of most atoms, if there is such a cell
-        std::int64_t votes = 0;
-        for (std::int64_t i = begin; i < end; ++i) {
-            std::int64_t place[3];
-            if (!place_of(grid, coordinates[i], place, cells[i].data()))
-                refuse(NeighborCode::far_atom, i, static_cast<double>(cutoff));
-            if (votes == 0) usual = cells[i];
-            votes += cells[i] == usual ? 1 : -1;
-            std::int64_t b = find(s, place);
+        std::int64_t votes = 0, b = -1;
+        for (std::int64_t i = structures.first[s]; i < structures.first[s + 1]; ++i) {
+            Spot& spot = spots[i];
+            if (votes == 0) usual[s] = spot.cell;
+            votes += spot.cell == usual[s] ? 1 : -1;
+            if (b < 0 || !std::equal(spot.place, spot.place + 3, bins[b].place)) b = find(s, spot.place);
             if (b < 0) {
                 b = static_cast<std::int64_t>(bins.size());
-                std::uint64_t h = slot(s, place);
+                std::uint64_t h = slot(s, spot.place);
                 while (table_[h] >= 0) h = (h + 1) & (table_.size() - 1);
                 table_[h] = b;
-                bins.push_back({s, {place[0], place[1], place[2]}, 0, 0, {}, {}});
+                bins.push_back({s, {spot.place[0], spot.place[1], spot.place[2]}, 0, 0, {}, {}});
             }
-            bin_of[i] = static_cast<std::uint32_t>(b);
-            ++bins[b].last;
+            spot.bin = static_cast<std::uint32_t>(b);
+            spot.rank = static_cast<std::uint32_t>(bins[b].last++);
         }
-        usually.push_back(usual);
-        for (std::int64_t i = begin; i < end && !wrapped; ++i) wrapped = cells[i] != usual;
     }
+    return usual;
+}
+
+template <class T>
+Bins<T>::Bins(const Structures<T>& structures, T cutoff, int n_threads) : grids(structures.n) {
+    const std::int64_t n = structures.positions.rows;
+    const auto limit = static_cast<double>(cutoff);
+    std::vector<Piece> pieces = make_pieces(structures);
+    const auto n_pieces = static_cast<std::int64_t>(pieces.size()), grain = n_pieces * kAtoms / (n + 1) + 1;
+    Arena scratch;
+    scratch.reserve(n * (sizeof(Vec) + sizeof(Spot)) + 2 * Arena::kAlign);
+    Vec* const coordinates = scratch.array<Vec>(n);
+    Spot* const spots = scratch.array<Spot>(n);
+
+    std::vector<NeighborCode> codes(structures.n);
+    const auto refuse_first = [&](bool of_several) {
+        for (std::int64_t s = 0; s < structures.n; ++s)
+            if (codes[s] != NeighborCode::fine)
+                refuse(codes[s], of_several && structures.n == 1 ? -1 : s, limit, count_visits(grids[s]));
+    };
+    const auto start = [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t s = begin; s < end; ++s) codes[s] = start_grid(structures, s, grids[s]);
+    };
+    parallel_for(structures.n, kStructures, n_threads, start, Team::own);
+    refuse_first(true);
+
+    const auto measure = [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t p = begin; p < end; ++p)
+            find_coordinates(structures, grids[pieces[p].structure], pieces[p], coordinates);
+    };
+    parallel_for(n_pieces, grain, n_threads, measure, Team::own);
+    std::vector<Extent> extents(structures.n, nothing());
+    for (const Piece& piece : pieces) join(extents[piece.structure], piece.extent);
+    const auto finish = [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t s = begin; s < end; ++s)
+            codes[s] =
+                set_bins(grids[s], extents[s], structures.first[s + 1] - structures.first[s], limit, kEpsilon<T>);
+    };
+    parallel_for(structures.n, kStructures, n_threads, finish, Team::own);
+    refuse_first(false);
+
+    std::atomic<std::int64_t> far_atom{n};
+    const auto locate = [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t p = begin; p < end; ++p)
+            for (std::int64_t i = pieces[p].begin; i < pieces[p].end; ++i) {
+                if (place_of(grids[pieces[p].structure], coordinates[i], spots[i].place, spots[i].cell.data()))
+                    continue;
+                for (std::int64_t first = far_atom; i < first && !far_atom.compare_exchange_weak(first, i);) continue;
+            }
+    };
+    parallel_for(n_pieces, grain, n_threads, locate, Team::own);
+    if (far_atom < n) refuse(NeighborCode::far_atom, far_atom, limit);
+
+    const std::vector<Shift> usual = number_atoms(structures, spots);
     const std::vector<std::uint32_t> number = sort_by_place();
     std::int64_t first = 0;
     for (Bin& bin : bins) {
-        const std::int64_t count = bin.last;
-        bin.first = bin.last = first;
-        first += count;
+        bin.first = first, first += bin.last, bin.last = first;
     }
-    if (wrapped) wraps.resize(n);
-    order.resize(n), positions.resize(n), x.resize(n), y.resize(n), z.resize(n);
-    for (std::int64_t i = 0; i < n; ++i) {
-        Bin& bin = bins[number[bin_of[i]]];
-        const Grid& grid = grids[bin.structure];
-        const std::int64_t at = bin.last++;
-        order[at] = static_cast<std::uint32_t>(i);
-        for (int k = 0; wrapped && k < 3; ++k) wraps[at][k] = cells[i][k] - usually[bin.structure][k];
-        double w[3];
-        for (int c = 0; c < 3; ++c) {
-            positions[at].r[c] = structures.positions.row(i)[c];
-            w[c] = static_cast<double>(positions[at].r[c]);
-            for (int k = 0; k < 3; ++k) w[c] -= static_cast<double>(cells[i][k]) * grid.cell[k][c];
-            bin.low[c] = at == bin.first ? w[c] : std::min(bin.low[c], w[c]);
-            bin.high[c] = at == bin.first ? w[c] : std::max(bin.high[c], w[c]);
+    bool wrapped = false;
+    for (const Piece& piece : pieces)
+        for (std::int64_t i = piece.begin; i < piece.end && !wrapped; ++i)
+            wrapped = spots[i].cell != usual[piece.structure];
+    arrays_.reserve(n * (sizeof *order + sizeof *positions + wrapped * sizeof *wraps) + 3 * Arena::kAlign);
+    positions = arrays_.array<Place<T>>(n);
+    order = arrays_.array<std::uint32_t>(n);
+    if (wrapped) wraps = arrays_.array<Shift>(n);
+    coordinates_.reserve(n * 3 * sizeof *x + 3 * Arena::kAlign);
+    for (double** a : {&x, &y, &z}) *a = coordinates_.array<double>(n);
+    const auto place = [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) {
+            const Spot& spot = spots[i];
+            const Bin& bin = bins[number[spot.bin]];
+            const Grid& grid = grids[bin.structure];
+            const std::int64_t at = bin.first + spot.rank;
+            order[at] = static_cast<std::uint32_t>(i);
+            for (int k = 0; wrapped && k < 3; ++k) wraps[at][k] = spot.cell[k] - usual[bin.structure][k];
+            Place<T> r;
+            std::copy_n(structures.positions.row(i), 3, r.r);
+            positions[at] = r;
+            double w[3];
+            for (int c = 0; c < 3; ++c) {
+                w[c] = static_cast<double>(r.r[c]);
+                for (int k = 0; k < 3; ++k) w[c] -= static_cast<double>(spot.cell[k]) * grid.cell[k][c];
+            }
+            x[at] = w[0], y[at] = w[1], z[at] = w[2];
         }
-        x[at] = w[0], y[at] = w[1], z[at] = w[2];
-    }
+    };
+    parallel_for(n, kAtoms, n_threads, place, Team::own);
+    const double* const axes[3] = {x, y, z};
+    const auto enclose = [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t b = begin; b < end; ++b) {
+            Bin& bin = bins[b];
+            for (int c = 0; c < 3; ++c) {
+                const auto [low, high] = std::minmax_element(axes[c] + bin.first, axes[c] + bin.last);
+                bin.low[c] = *low, bin.high[c] = *high;
+            }
+        }
+    };
+    parallel_for(static_cast<std::int64_t>(bins.size()), kBins, n_threads, enclose, Team::own);
 }
 
 template class Bins<float>;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/arena.hpp"
 #include "neighbors/grid.hpp"
 #include "neighbors/neighbors.hpp"
 
@@ -17,6 +18,8 @@ struct Place {
     T r[4] = {};
 };
 
+using Shift = std::array<std::int32_t, 3>;
+
 struct Bin {
     std::int64_t structure = 0;
     std::int64_t place[3] = {};
@@ -27,28 +30,32 @@ struct Bin {
 template <class T>
 class Bins {
   public:
-    Bins(const Structures<T>& structures, T cutoff);
+    // Throws std::invalid_argument with a sentence: singular cell, an atom too far away, too many images.
+    Bins(const Structures<T>& structures, T cutoff, int n_threads);
 
     // The bin there, or -1 where no atom is.
     std::int64_t find(std::int64_t structure, const std::int64_t* place) const;
 
-    void forget_coordinates() { x = y = z = std::vector<double>(); }
+    void forget_coordinates() { coordinates_ = Arena(), x = y = z = nullptr; }
 
     std::vector<Grid> grids;  // by structure
     std::vector<Bin> bins;    // that hold atoms
     // Of atoms in the order of bins, so that what belongs together lies together:
-    std::vector<std::uint32_t> order;  // their numbers, ascending in each bin
-    std::vector<Place<T>> positions;   // as they were given
-    std::vector<double> x, y, z;       // positions wrapped into the cell
+    std::uint32_t* order = nullptr;                   // their numbers, ascending in each bin
+    Place<T>* positions = nullptr;                    // as they were given
+    double *x = nullptr, *y = nullptr, *z = nullptr;  // positions wrapped into the cell
     // How many cells an atom is away from its place x, y, z, beyond those that most atoms of its structure are away:
-    // only differences matter. Empty: all are zero.
-    std::vector<std::array<std::int32_t, 3>> wraps;
+    // only differences matter. Null: all are zero.
+    Shift* wraps = nullptr;
 
   private:
+    struct Spot;
+    std::vector<Shift> number_atoms(const Structures<T>& structures, Spot* spots);
     std::vector<std::uint32_t> sort_by_place();
     std::uint64_t slot(std::int64_t structure, const std::int64_t* place) const;
 
     std::vector<std::int64_t> table_;  // open addressing, a power of two of slots; -1 is free
+    Arena arrays_, coordinates_;
 };
 
 }  // namespace mdgnn::cpu

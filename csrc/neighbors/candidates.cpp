@@ -70,9 +70,9 @@ void set_rough_limits(Candidates& c, const Grid& grid, double farthest) {
     constexpr double kUnit = std::numeric_limits<float>::epsilon();
     c.inside = 0, c.outside = std::numeric_limits<float>::infinity();
     if (!(farthest < 1e15)) {  // squares may overflow: everything is checked
-        std::fill(c.x.begin(), c.x.end(), 0.0f);
-        std::fill(c.y.begin(), c.y.end(), 0.0f);
-        std::fill(c.z.begin(), c.z.end(), 0.0f);
+        std::fill_n(c.x.begin(), c.size(), 0.0f);
+        std::fill_n(c.y.begin(), c.size(), 0.0f);
+        std::fill_n(c.z.begin(), c.size(), 0.0f);
         return;
     }
     if (std::isinf(grid.cutoff)) {
@@ -119,9 +119,10 @@ void gather(const Bins<T>& bins, const Bin& bin, Candidates& c) {
                 if (!(d2 <= box.limit)) continue;
                 const std::size_t before = c.place.size();
                 c.place.resize(before + static_cast<std::size_t>(other.last - other.first));
-                const std::int64_t n = places_near(bins.x.data(), bins.y.data(), bins.z.data(), t, box, other.first,
-                                                   other.last, c.place.data() + before);
+                const std::int64_t n =
+                    places_near(bins.x, bins.y, bins.z, t, box, other.first, other.last, c.place.data() + before);
                 c.place.resize(before + static_cast<std::size_t>(n));
+                if (n == 0) continue;
                 if (c.images.empty() || !std::equal(image, image + 3, c.images.back().begin())) {
                     c.images.push_back({image[0], image[1], image[2]});
                     c.translations.push_back({t[0] - middle[0], t[1] - middle[1], t[2] - middle[2]});
@@ -133,8 +134,11 @@ void gather(const Bins<T>& bins, const Bin& bin, Candidates& c) {
     for (std::size_t k = 0; k < c.place.size(); ++k) c.key[k] = bins.order[c.place[k]];
     sort_by_key(c);
     const std::size_t n = c.place.size();
-    c.at.resize(n), c.image_of.resize(n), c.x.resize(n), c.y.resize(n), c.z.resize(n);
-    c.matches.resize(n + kMatchesSpare);
+    c.at.resize(n), c.image_of.resize(n), c.mask.resize(c.words());
+    for (auto* a : {&c.x, &c.y, &c.z}) {
+        a->resize(c.words() * kWord);
+        std::fill(a->begin() + static_cast<std::ptrdiff_t>(n), a->end(), std::numeric_limits<float>::quiet_NaN());
+    }
     c.self.resize(static_cast<std::size_t>(bin.last - bin.first));
     double farthest = 0;
     for (std::size_t k = 0; k < n; ++k) {

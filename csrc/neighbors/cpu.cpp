@@ -1,24 +1,26 @@
 // The first call gathers for every bin its candidates, sorted by (j, S). Each of the bin's atoms compares its distance
-// to them in that order, so that rows come out in canonical order without being sorted, and keeps the numbers of those
-// that are neighbours: 2 bytes an edge, and some 1 byte an edge for the candidates. The second call writes rows in the
-// order of atoms, so that memory is written from front to back.
+// to them in that order, so that rows come out in canonical order without being sorted, and keeps a mask of those that
+// are neighbours: less than a byte an edge, and some 2 bytes an edge for the candidates. The second call writes rows in
+// the order of atoms, so that memory is written from front to back.
 //
 // Parallelisation: first bins over threads, then rows; every row is written by one thread.
 //
-// Cost per edge of a liquid, float64 ijSD, one thread: 1.2 to 1.5 ns to gather, 1.5 to select (5 candidates an edge),
-// 0.3 to keep; to write 64 bytes 2.8 ns into the cache and 5.5 into memory, of which filling the same arrays from front
-// to back takes 1.5 and 2.3.
+// Cost per edge of a liquid, float64 ijSD, one thread: 0.3 to 0.4 ns for bins, 1.2 to gather, 1.1 to select (5
+// candidates an edge) and keep; to write 64 bytes 3.6 ns into the cache and 6 into memory, of which filling the same
+// arrays from front to back takes 1.1 and 2.3.
 //
-// Alternatives that lost (ns per edge, ijSD). Liquid of 2,048 atoms, this one 8: the second call searches again and
-// writes rows in the order of bins, 12.5 (32,000 atoms: 14.5 against 9.7); on top of that a loop for each array, 24,
-// and numbers of edges packed without AVX-512 and triples stored one by one, 15. Icosahedron of 147 atoms, this one 4:
-// bins half as wide, a sort of every row, results in pieces that are joined, 40. 500 atoms with a few outside of the
-// cell: a shift in every candidate instead of a table of them, 12 against 6.5. 97,556 atoms in random order: bins in
-// the order of their first atoms took twice as long.
+// Alternatives that lost (ns per edge, ijSD). Liquid of 2,048 atoms, this one 7.2: the second call searches again and
+// writes rows in the order of bins, 12.5 (32,000 atoms: 14.5 against 9.5); on top of that a loop for each array, 24,
+// and numbers of edges packed without AVX-512 and triples stored one by one, 15; 16-bit numbers in place of masks, 7.4
+// (and 2 bytes an edge), and 48-byte moves kept for every bin. Icosahedron of 147 atoms, this one 4: bins half as wide,
+// a sort of every row, results in pieces that are joined, 40. 500 atoms with a few outside of the cell: a shift in
+// every candidate instead of a table of them, 12 against 6.5. 97,556 atoms in random order: bins in the order of their
+// first atoms took twice as long.
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -34,7 +36,7 @@ namespace mdgnn::cpu {
 
 namespace {
 
-constexpr std::int64_t kAtoms = 256;    // that a thread takes at a time
+constexpr std::int64_t kAtoms = 64;     // that a thread takes at a time
 constexpr std::size_t kKept = 1 << 16;  // candidates; memory for more, which a long cutoff needs, is given back
 
 thread_local Candidates candidates;
@@ -70,8 +72,8 @@ template <class T>
 NeighborSearch<T>::NeighborSearch(const Structures<T>& structures, const NeighborOptions<T>& options)
     : structures_(structures), options_(options), limit_(largest_square_below(options.cutoff)) {
     check_input(structures, options.cutoff);
-    bins_ = std::make_unique<Bins<T>>(structures, options.cutoff);
-    found_ = std::make_unique<Found<T>>();
+    bins_ = std::make_unique<Bins<T>>(structures, options.cutoff, options.n_threads);
+    found_ = std::make_unique<Found>();
 }
 
 template <class T>
@@ -83,36 +85,36 @@ void NeighborSearch<T>::search(std::int64_t b, Arena& arena, std::int64_t* row_p
     const Bin& bin = bins_->bins[b];
     const Cell<T> cell = structures_.cell(bin.structure);
     gather(*bins_, bin, c);
-    const FoundBin<T> kept = found_->bins[b] = keep_candidates(arena, *bins_, cell, c);
+    found_->bins[b] = keep_candidates(arena, *bins_, c);
     for (std::int64_t at = bin.first; at < bin.last; ++at) {
         // In a half list only what follows (i, 0) counts: the order is that of (j, S).
         const std::int64_t self = c.self[at - bin.first], first = options_.half ? self : 0;
         const std::int64_t skip = options_.self_interaction ? -1 : self, i = bins_->order[at];
-        std::int64_t n = select(*bins_, cell, c, self, limit_, first, skip, c.matches.data());
-        if (options_.pairs) n = keep_pairs(c, cell, at, n);
+        std::int64_t n = select(*bins_, cell, c, self, limit_, first, skip);
+        if (options_.pairs) n -= drop_pairs(c, cell, at);
         row_ptr[i + 1] = n;
         // More than this cannot be returned either: rows are counted on, so that the caller can say how many there are.
-        if (arena.bytes() > most_kept()) {
-            found_->rows[i] = {nullptr, static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(at)};
-            continue;
-        }
-        found_->rows[i] = {keep(arena, c.matches.data(), static_cast<std::size_t>(n), kept.wide),
-                           static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(at)};
+        const bool kept = arena.bytes() <= most_kept();
+        if (!kept) found_->complete = false;
+        found_->rows[i] = {kept ? keep_neighbors(arena, c) : nullptr, static_cast<std::uint32_t>(b),
+                           static_cast<std::uint32_t>(at)};
     }
 }
 
-// Of the first n matches those below the cutoffs of their pairs.
+// Takes from the mask what is not below the cutoff of its pair, and returns how much.
 template <class T>
-std::int64_t NeighborSearch<T>::keep_pairs(Candidates& c, const Cell<T>& cell, std::int64_t at, std::int64_t n) const {
+std::int64_t NeighborSearch<T>::drop_pairs(Candidates& c, const Cell<T>& cell, std::int64_t at) const {
     const std::int64_t i = bins_->order[at];
-    std::int64_t kept = 0;
-    for (std::int64_t m = 0; m < n; ++m) {
-        const std::uint32_t k = c.matches[m];
-        const T distance = std::sqrt(square_to(*bins_, cell, c, k, at));
-        c.matches[kept] = k;
-        kept += distance < static_cast<T>(options_.pairs.of(i, bins_->order[c.at[k]]));
-    }
-    return kept;
+    std::int64_t dropped = 0;
+    for (std::int64_t w = 0; w < c.words(); ++w)
+        for (std::uint64_t left = c.mask[w]; left; left &= left - 1) {
+            const std::int64_t k = w * kWord + std::countr_zero(left);
+            const T distance = std::sqrt(square_to(*bins_, cell, c, k, at));
+            if (distance < static_cast<T>(options_.pairs.of(i, bins_->order[c.at[k]]))) continue;
+            c.mask[w] &= ~(left & -left);
+            ++dropped;
+        }
+    return dropped;
 }
 
 template <class T>
@@ -134,25 +136,33 @@ void NeighborSearch<T>::count(std::int64_t* row_ptr) {
 }
 
 template <class T>
+bool NeighborSearch<T>::complete() const {
+    return found_->complete;
+}
+
+template <class T>
 void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& out) const {
     const Writer<T> write = choose_writer(out);
     const bool needs_moves = out.shifts || out.shifts32 || out.vectors || out.distances;
     const std::int64_t n_atoms = structures_.positions.rows;
     const auto body = [&](std::int64_t begin, std::int64_t end) {
-        std::vector<Move<T>> moves;
+        Moves<T> moves;
+        std::vector<std::uint32_t> numbers;
         for (std::int64_t i = begin; i < end; ++i) {
             const FoundRow row = found_->rows[i];
-            const FoundBin<T>& bin = found_->bins[row.bin];
+            const FoundBin& bin = found_->bins[row.bin];
             const std::int64_t n = row_ptr[i + 1] - row_ptr[i];
-            if (row.matches == nullptr) throw std::bad_alloc();
-            const Shift wrap = bins_->wraps.empty() ? Shift{} : bins_->wraps[row.place];
-            const bool moved = needs_moves && wrap != Shift{};
-            if (moved) {
+            if (numbers.size() < n + kSpare) numbers.resize(n + kSpare);
+            list_neighbors(bin, row, numbers.data());
+            Source<T> from{*bins_, bin, row.place, numbers.data(), nullptr, false};
+            if (needs_moves) {
+                const Shift wrap = bins_->wraps ? bins_->wraps[row.place] : Shift{};
                 const Cell<T> cell = structures_.cell(bins_->bins[row.bin].structure);
-                (bin.wide ? move_edges<T, std::uint32_t> : move_edges<T, std::uint16_t>)(bin, row, n, wrap, cell,
-                                                                                         moves);
+                from.by_edge = bin.n_shifts > n;
+                from.moves = from.by_edge ? moves.of_edges(bin, numbers.data(), n, wrap, cell)
+                                          : moves.of_shifts(bin, wrap, cell);
             }
-            write({*bins_, bin, row, moved ? moves.data() : nullptr}, i, n, from_edge(out, row_ptr[i]));
+            write(from, i, n, from_edge(out, row_ptr[i]));
         }
     };
     parallel_for(n_atoms, kAtoms, options_.n_threads, body, Team::own);

@@ -1,22 +1,17 @@
-// What is kept takes 2 bytes an edge, and 6 a candidate, of which a liquid has one in five edges.
+// What is kept takes a bit for every candidate of an atom, less than a byte an edge, and 8 bytes for every candidate of
+// a bin, of which a liquid has one in five edges. A row with few neighbours among many candidates keeps few words.
 #include "neighbors/found.hpp"
 
 #include <algorithm>
-#include <limits>
-#include <new>
+#include <bit>
 
+#include "core/simd.hpp"
 #include "neighbors/select.hpp"
 
 namespace mdgnn::cpu {
 namespace {
 
-template <class Number>
-const void* keep_as(Arena& arena, const std::uint32_t* numbers, std::size_t n) {
-    Number* const to = arena.room<Number>(n);
-    for (std::size_t k = 0; k < n; ++k) to[k] = static_cast<Number>(numbers[k]);
-    arena.take<Number>(n);
-    return to;
-}
+std::int64_t words_of(std::int64_t n) { return (n + kWord - 1) / kWord; }
 
 // Of a candidate that lies outside of the cell S depends on its own cell too: pairs of image and cell get numbers after
 // those of the images, the same pair always the same one.
@@ -44,31 +39,69 @@ void add_wraps(const Bins<T>& bins, Candidates& c) {
     }
 }
 
+// Calls list(word, its first candidate) for the words of a row that are not zero.
+template <class List>
+__attribute__((always_inline)) inline void for_words(const FoundBin& bin, const FoundRow& row, const List& list) {
+    const std::int64_t n_marks = words_of(words_of(bin.n));
+    const std::uint64_t* word = row.words + n_marks;
+    for (std::int64_t m = 0; m < n_marks; ++m)
+        for (std::uint64_t marks = row.words[m]; marks; marks &= marks - 1)
+            list(*word++, static_cast<std::uint32_t>((m * kWord + std::countr_zero(marks)) * kWord));
+}
+
+#ifdef MDGNN_AVX512
+__attribute__((target("avx512f,popcnt"))) void list_avx512(const FoundBin& bin, const FoundRow& row,
+                                                           std::uint32_t* numbers) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for_words(bin, row, [&](std::uint64_t word, std::uint32_t first) __attribute__((target("avx512f,popcnt"))) {
+        for (std::uint32_t l = 0; l < kWord; l += 16) {
+            const auto bits = static_cast<__mmask16>(word >> l);
+            const __m512i found = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first + l)), lanes);
+            _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(bits, found));
+            numbers += __builtin_popcount(bits);
+        }
+    });
+}
+#endif
+
 }  // namespace
 
-const void* keep(Arena& arena, const std::uint32_t* numbers, std::size_t n, bool wide) {
-    return wide ? keep_as<std::uint32_t>(arena, numbers, n) : keep_as<std::uint16_t>(arena, numbers, n);
-}
-
 template <class T>
-FoundBin<T> keep_candidates(Arena& arena, const Bins<T>& bins, const Cell<T>& cell, Candidates& c) {
-    if (!bins.wraps.empty()) add_wraps(bins, c);
-    FoundBin<T> kept;
-    const std::size_t n = c.at.size(), n_moves = c.images.size();
-    kept.wide = std::max(n, n_moves) > std::numeric_limits<std::uint16_t>::max();
-    std::uint32_t* const places = arena.room<std::uint32_t>(n);
+FoundBin keep_candidates(Arena& arena, const Bins<T>& bins, Candidates& c) {
+    if (bins.wraps) add_wraps(bins, c);
+    const std::size_t n = c.at.size(), n_shifts = c.images.size();
+    std::uint32_t* const places = arena.array<std::uint32_t>(2 * n);
     std::copy(c.at.begin(), c.at.end(), places);
-    arena.take<std::uint32_t>(n);
-    kept.places = places;
-    kept.move_of = keep(arena, c.image_of.data(), n, kept.wide);
-    Move<T>* const moves = arena.room<Move<T>>(n_moves);
-    for (std::size_t m = 0; m < n_moves; ++m) new (moves + m) Move<T>(c.images[m], cell);
-    arena.take<Move<T>>(n_moves);
-    kept.moves = moves;
-    return kept;
+    std::copy(c.image_of.begin(), c.image_of.end(), places + n);
+    Shift* const shifts = arena.array<Shift>(n_shifts);
+    std::copy(c.images.begin(), c.images.end(), shifts);
+    return {places, places + n, shifts, static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(n_shifts)};
 }
 
-template FoundBin<float> keep_candidates<float>(Arena&, const Bins<float>&, const Cell<float>&, Candidates&);
-template FoundBin<double> keep_candidates<double>(Arena&, const Bins<double>&, const Cell<double>&, Candidates&);
+template FoundBin keep_candidates<float>(Arena&, const Bins<float>&, Candidates&);
+template FoundBin keep_candidates<double>(Arena&, const Bins<double>&, Candidates&);
+
+const std::uint64_t* keep_neighbors(Arena& arena, const Candidates& c) {
+    const std::int64_t n = c.words(), n_marks = words_of(n);
+    std::uint64_t* const marks = arena.room<std::uint64_t>(static_cast<std::size_t>(n_marks + n));
+    std::fill(marks, marks + n_marks, std::uint64_t{0});
+    std::uint64_t* end = marks + n_marks;
+    for (std::int64_t w = 0; w < n; ++w) {
+        *end = c.mask[w];
+        marks[w / kWord] |= static_cast<std::uint64_t>(c.mask[w] != 0) << w % kWord;
+        end += c.mask[w] != 0;
+    }
+    arena.take<std::uint64_t>(static_cast<std::size_t>(end - marks));
+    return marks;
+}
+
+void list_neighbors(const FoundBin& bin, const FoundRow& row, std::uint32_t* numbers) {
+#ifdef MDGNN_AVX512
+    if (has_avx512()) return list_avx512(bin, row, numbers);
+#endif
+    for_words(bin, row, [&](std::uint64_t word, std::uint32_t first) {
+        for (; word; word &= word - 1) *numbers++ = first + static_cast<std::uint32_t>(std::countr_zero(word));
+    });
+}
 
 }  // namespace mdgnn::cpu

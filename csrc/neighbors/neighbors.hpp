@@ -18,6 +18,8 @@
 
 namespace mdgnn {
 
+class Arena;
+
 // One structure or a batch of them. Positions need not be wrapped into the cell. A cell vector of an axis that is not
 // periodic is not used.
 template <class T>
@@ -82,10 +84,8 @@ namespace cpu {
 
 template <class T>
 class Bins;
-template <class T>
 struct Found;
 struct Candidates;
-class Arena;
 
 // A search for all edges shorter than the cutoff. The arrays of `structures` must outlive it.
 template <class T>
@@ -97,18 +97,20 @@ class NeighborSearch {
 
     // row_ptr (N + 1). To be called once, before any fill.
     void count(std::int64_t* row_ptr);
+    // Whether the memory sufficed to keep what was counted, which fill needs.
+    bool complete() const;
     void fill(const std::int64_t* row_ptr, const EdgeArrays<T>& out) const;
 
   private:
     // Counts the edges of a bin's atoms, and keeps them.
     void search(std::int64_t b, Arena& arena, std::int64_t* row_ptr);
-    std::int64_t keep_pairs(Candidates& c, const Cell<T>& cell, std::int64_t at, std::int64_t n) const;
+    std::int64_t drop_pairs(Candidates& c, const Cell<T>& cell, std::int64_t at) const;
 
     Structures<T> structures_;
     NeighborOptions<T> options_;
     T limit_;  // of squared distances
     std::unique_ptr<Bins<T>> bins_;
-    std::unique_ptr<Found<T>> found_;
+    std::unique_ptr<Found> found_;
 };
 
 // The place of (j, i, -S) for every edge (i, j, S) of a full list in canonical order.

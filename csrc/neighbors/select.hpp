@@ -12,7 +12,7 @@ namespace mdgnn::cpu {
 template <class T>
 Shift shift_of(const Bins<T>& bins, const Candidates& c, std::int64_t k, std::int64_t receiver) {
     Shift s = c.images[c.image_of[k]];
-    for (int a = 0; a < 3 && !bins.wraps.empty(); ++a) s[a] += bins.wraps[receiver][a];
+    for (int a = 0; a < 3 && bins.wraps; ++a) s[a] += bins.wraps[receiver][a];
     return s;
 }
 
@@ -25,9 +25,9 @@ T square_to(const Bins<T>& bins, const Cell<T>& cell, const Candidates& c, std::
 }
 
 // The candidates from `first` on, but for `skip` (-1: none), whose distance from candidate `self` has a square of at
-// most `limit`. Writes their numbers, ascending; it may write kMatchesSpare places more. Returns how many they are.
+// most `limit`: sets their bits in c.mask, and returns how many they are.
 template <class T>
-std::int64_t select(const Bins<T>& bins, const Cell<T>& cell, const Candidates& c, std::int64_t self, T limit,
-                    std::int64_t first, std::int64_t skip, std::uint32_t* found);
+std::int64_t select(const Bins<T>& bins, const Cell<T>& cell, Candidates& c, std::int64_t self, T limit,
+                    std::int64_t first, std::int64_t skip);
 
 }  // namespace mdgnn::cpu

@@ -37,43 +37,51 @@ inline void store_triple(T* array, std::int64_t m, const typename Four<T>::type&
         std::memcpy(array + 3 * m, &v, 4 * sizeof(T));
 }
 
+// By what a neighbour is moved.
+template <class T>
+struct Move {
+    T offset[4];            // S @ cell
+    std::int32_t shift[4];  // S
+};
+
 // A row as the first call has found it.
 template <class T>
 struct Source {
     const Bins<T>& bins;
-    const FoundBin<T>& bin;
-    FoundRow row;
-    const Move<T>* of_edges = nullptr;  // the move of each edge, where it is not in bin.moves
+    const FoundBin& bin;
+    std::uint32_t place;           // of the atom
+    const std::uint32_t* numbers;  // of its neighbours among the candidates
+    const Move<T>* moves;          // by edge, or by the shifts of the bin
+    bool by_edge;
 };
 
 // Writes the n edges of a row to the start of the arrays. J and S are the integer types of senders and shifts, void for
 // none: one loop without branches for every choice, so that each neighbour is read once.
-template <class T, class J, class S, bool kVectors, bool kDistances, class Number>
+template <class T, class J, class S, bool kVectors, bool kDistances>
 void write_edges(const Source<T>& from, std::int64_t n, const EdgeArrays<T>& out) {
     using V = typename Four<T>::type;
-    const auto *const matches = static_cast<const Number*>(from.row.matches), *const move_of =
-                                                                                  static_cast<const Number*>(
-                                                                                      from.bin.move_of);
-    const std::uint32_t *const places = from.bin.places, *const order = from.bins.order.data();
-    const Place<T>* const positions = from.bins.positions.data();
-    const Move<T>*const moves = from.bin.moves, *const of_edges = from.of_edges;
+    const std::uint32_t *const numbers = from.numbers, *const places = from.bin.places,
+                               *const shift_of = from.bin.shift_of, *const order = from.bins.order;
+    const Place<T>* const positions = from.bins.positions;
+    const Move<T>* const moves = from.moves;
+    const bool by_edge = from.by_edge;
     V origin;
-    load_four<T>(positions[from.row.place].r, origin);
+    load_four<T>(positions[from.place].r, origin);
     const auto write = [&](std::int64_t m, bool last) __attribute__((always_inline)) {
-        const Number k = matches[m];
-        const std::uint32_t p = places[k];
-        [[maybe_unused]] const Move<T>& move = of_edges ? of_edges[m] : moves[move_of[k]];
+        const std::uint32_t k = numbers[m], p = places[k];
         if constexpr (std::is_same_v<J, std::int64_t>) out.senders[m] = order[p];
         if constexpr (std::is_same_v<J, std::int32_t>) out.senders32[m] = static_cast<std::int32_t>(order[p]);
+        [[maybe_unused]] const Move<T>* move = nullptr;
+        if constexpr (!std::is_void_v<S> || kVectors || kDistances) move = moves + (by_edge ? m : shift_of[k]);
         if constexpr (!std::is_void_v<S>) {
             typename Four<S>::type shift;
-            load_four<S>(move.shift, shift);
+            load_four<S>(move->shift, shift);
             if constexpr (std::is_same_v<S, std::int64_t>) store_triple(out.shifts, m, shift, last);
             if constexpr (std::is_same_v<S, std::int32_t>) store_triple(out.shifts32, m, shift, last);
         }
         if constexpr (kVectors || kDistances) {
             V r, offset;
-            load_four<T>(positions[p].r, r), load_four<T>(move.offset, offset);
+            load_four<T>(positions[p].r, r), load_four<T>(move->offset, offset);
             const V d = (r - origin) + offset;
             if constexpr (kVectors) store_triple(out.vectors, m, d, last);
             if constexpr (kDistances) out.distances[m] = std::sqrt(squared<T>(d[0], d[1], d[2]));
@@ -83,37 +91,53 @@ void write_edges(const Source<T>& from, std::int64_t n, const EdgeArrays<T>& out
     if (n > 0) write(n - 1, true);
 }
 
-// The moves of a row's edges, for a receiver that lies in another cell.
-template <class T, class Number>
-void move_edges(const FoundBin<T>& bin, const FoundRow& row, std::int64_t n, const Shift& wrap, const Cell<T>& cell,
-                std::vector<Move<T>>& moves) {
-    const auto *const matches = static_cast<const Number*>(row.matches), *const move_of =
-                                                                             static_cast<const Number*>(bin.move_of);
-    if (moves.size() < static_cast<std::size_t>(n)) moves.resize(n);
-    using V = typename Four<T>::type;
-    V rows[3];
-    for (int k = 0; k < 3; ++k) rows[k] = V{cell.rows[k][0], cell.rows[k][1], cell.rows[k][2], T(0)};
-    const typename Four<std::int32_t>::type own = {wrap[0], wrap[1], wrap[2], 0};
-    for (std::int64_t m = 0; m < n; ++m) {
-        typename Four<std::int32_t>::type s;
-        load_four<std::int32_t>(bin.moves[move_of[matches[m]]].shift, s);
-        s += own;
-        // The order of operations is that of `translation`.
-        const V offset =
-            (static_cast<T>(s[0]) * rows[0] + static_cast<T>(s[1]) * rows[1]) + static_cast<T>(s[2]) * rows[2];
-        std::memcpy(moves[m].offset, &offset, sizeof offset);
-        std::memcpy(moves[m].shift, &s, sizeof s);
+// Moves of rows that are written one after the other.
+template <class T>
+class Moves {
+  public:
+    // By the shifts of a bin, for a receiver's wrap. Many rows of a bin share them.
+    const Move<T>* of_shifts(const FoundBin& bin, const Shift& wrap, const Cell<T>& cell) {
+        if (bin_ == &bin && wrap_ == wrap) return moves_.data();
+        bin_ = &bin, wrap_ = wrap;
+        return make(bin.n_shifts, wrap, cell, [&](std::int64_t m) { return bin.shifts[m]; });
     }
-}
+    // By edge.
+    const Move<T>* of_edges(const FoundBin& bin, const std::uint32_t* numbers, std::int64_t n, const Shift& wrap,
+                            const Cell<T>& cell) {
+        bin_ = nullptr;
+        return make(n, wrap, cell, [&](std::int64_t m) { return bin.shifts[bin.shift_of[numbers[m]]]; });
+    }
+
+  private:
+    template <class ShiftOf>
+    const Move<T>* make(std::int64_t n, const Shift& wrap, const Cell<T>& cell, const ShiftOf& shift_of) {
+        if (moves_.size() < static_cast<std::size_t>(n)) moves_.resize(n);
+        using V = typename Four<T>::type;
+        V rows[3];
+        for (int k = 0; k < 3; ++k) rows[k] = V{cell.rows[k][0], cell.rows[k][1], cell.rows[k][2], T(0)};
+        for (std::int64_t m = 0; m < n; ++m) {
+            const Shift given = shift_of(m);
+            std::int32_t s[4] = {};
+            for (int k = 0; k < 3; ++k) s[k] = given[k] + wrap[k];
+            // The order of operations is that of `translation`.
+            const V offset =
+                (static_cast<T>(s[0]) * rows[0] + static_cast<T>(s[1]) * rows[1]) + static_cast<T>(s[2]) * rows[2];
+            std::memcpy(moves_[m].offset, &offset, sizeof offset);
+            std::memcpy(moves_[m].shift, s, sizeof s);
+        }
+        return moves_.data();
+    }
+
+    std::vector<Move<T>> moves_;
+    const FoundBin* bin_ = nullptr;
+    Shift wrap_ = {};
+};
 
 template <class T, class J, class S, bool kVectors, bool kDistances>
 void write_row(const Source<T>& from, std::int64_t i, std::int64_t n, const EdgeArrays<T>& out) {
     if (out.receivers) std::fill(out.receivers, out.receivers + n, i);
     if (out.receivers32) std::fill(out.receivers32, out.receivers32 + n, static_cast<std::int32_t>(i));
-    if (from.bin.wide)
-        write_edges<T, J, S, kVectors, kDistances, std::uint32_t>(from, n, out);
-    else
-        write_edges<T, J, S, kVectors, kDistances, std::uint16_t>(from, n, out);
+    write_edges<T, J, S, kVectors, kDistances>(from, n, out);
 }
 
 template <class T>
