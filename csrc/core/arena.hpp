@@ -59,7 +59,7 @@ class alignas(64) Arena {
         std::swap(used_, other.used_), std::swap(total_, other.total_);
     }
 
-    static constexpr std::size_t kFirst = std::size_t{1} << 15;
+    static constexpr std::size_t kFirst = std::size_t{1} << 12;
     std::vector<void*> blocks_;
     std::size_t size_ = 0, used_ = 0, total_ = 0;  // of the last block; of all
 };
