@@ -50,7 +50,7 @@ sanitize:
 	done
 
 # The same bits on every level of SIMD that this machine has. Files with code for them are compiled as in a wheel.
-SIMD = $(shell grep -l MDGNN_SIMD_CLONES $(SOURCES))
+SIMD = $(shell grep -lE 'MDGNN_SIMD_CLONES|MDGNN_AVX512' $(SOURCES))
 LEVELS = "" -DMDGNN_GENERIC $(if $(shell grep -sm1 -w avx2 /proc/cpuinfo),"-DMDGNN_GENERIC -mavx2")
 levels:
 	rm -rf build/levels && mkdir -p build/levels

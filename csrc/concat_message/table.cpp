@@ -81,7 +81,7 @@ struct Piece {
         load(p.op.ends.row(j) + f, sent), load(p.op.ends.row(i) + width + f, received);
         load(p.grad.messages.row(i) + f, g);
         interpolate(m.value, m.coefficients + f, all, filter);
-        interpolate(m.slope, m.coefficients + f, all, filter_slope);
+        interpolate_slope(m.slope, m.coefficients + f, all, filter_slope);
         const SiluParts<T, V> parts((sent + received) + filter);
         parts.value(silu);
         parts.slope(slope);
@@ -162,12 +162,13 @@ MDGNN_INLINE void receive(const Concat<T>& p, const ConcatMessageResult<T>& out_
             Message<T> m;
             set_message<T, kTwice>(p, e, m);
             s += m.by_c;
-            T parts[2];  // the derivative for r through f, and for c without that of s
+            const T c_change = kTwice ? m.c_curvature : m.c_slope;
+            T for_r;  // without what comes through s
             const auto add_piece = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
                 const Piece<T, kTwice, V> x(p, m, i, e.other, f);
                 add(x.gradient, sums.data() + f);
                 if (p.kept) store(x.gradient, p.kept.row(e.edge - p.first_kept) + f);
-                sum[0] += x.gradient * x.filter_slope;
+                sum[0] += x.gradient * x.filter_slope + x.g * x.silu * c_change;
                 if constexpr (kTwice) {
                     V change, more;  // q depends on r too
                     interpolate(m.curvature, m.coefficients + f, all, change);
@@ -178,10 +179,9 @@ MDGNN_INLINE void receive(const Concat<T>& p, const ConcatMessageResult<T>& out_
                     sum[0] += x.g * x.slope * (change * m.c + x.q * m.c_slope);
                     add(x.q * x.slope * m.c + x.silu * m.by_c, sums.data() + width + f);
                 }
-                sum[1] += x.g * x.silu;
             };
-            sum_pieces<T, 2>(width, add_piece, parts);
-            if (out.r) out.r[e.edge] = parts[0] + (kTwice ? m.c_curvature : m.c_slope) * (parts[1] + p.grad.s[i]);
+            sum_pieces<T, 1>(width, add_piece, &for_r);
+            if (out.r) out.r[e.edge] = for_r + c_change * p.grad.s[i];
         }
         if (out.ends) std::copy(sums.data(), sums.data() + width, out.ends.row(i) + width);
         if (kTwice && out_grad.messages) {

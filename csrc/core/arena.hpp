@@ -25,7 +25,7 @@ class alignas(64) Arena {
 
     // Makes room in one block.
     void reserve(std::size_t bytes) {
-        if (bytes <= size_ - used_) return;
+        if (!blocks_.empty() && bytes <= size_ - used_) return;
         const std::size_t size = std::max({bytes, kFirst, total_});  // as much again, so that there are few blocks
         blocks_.reserve(blocks_.size() + 1);
         blocks_.push_back(allocate_block(size));

@@ -27,7 +27,16 @@ struct Block {
 
 // An array of results takes one, a search some more, and a few for each thread.
 std::array<std::atomic<Block*>, 64> kept{};
-std::atomic<std::size_t> kept_bytes{0};
+std::atomic<std::size_t> kept_bytes{0}, kept_small{0};  // small: of those that are not offered to the system
+constexpr std::size_t kMostSmall = std::size_t{1} << 26;
+
+bool is_small(const Block* block) { return block->bytes < 2 * kHugePage; }
+
+void count(const Block* block, bool comes) {
+    const std::size_t change = comes ? block->bytes : -block->bytes;
+    kept_bytes += change;
+    if (is_small(block)) kept_small += change;
+}
 
 std::size_t page_size() {
     static const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -42,7 +51,7 @@ std::size_t most_kept() {
 Block* take(std::atomic<Block*>& slot) {
     if (!slot.load(std::memory_order_relaxed)) return nullptr;
     Block* block = slot.exchange(nullptr, std::memory_order_acq_rel);
-    if (block) kept_bytes -= block->bytes;
+    if (block) count(block, false);
     return block;
 }
 
@@ -52,7 +61,7 @@ void unmap(Block* block) { munmap(block, block->bytes); }
 // stay for ever.
 void keep(Block* block) {
     static std::atomic<unsigned> turn{0};
-    kept_bytes += block->bytes;
+    count(block, true);
     for (auto& slot : kept) {
         Block* none = nullptr;
         if (slot.load(std::memory_order_relaxed)) continue;
@@ -60,7 +69,7 @@ void keep(Block* block) {
     }
     Block* old = kept[turn++ % kept.size()].exchange(block, std::memory_order_acq_rel);
     if (!old) return;
-    kept_bytes -= old->bytes;
+    count(old, false);
     unmap(old);
 }
 
@@ -78,7 +87,7 @@ Block* reuse(std::size_t bytes) {
 // Sizes of consecutive results differ a little: the next one should fit. What is not touched takes no memory.
 std::size_t rounded(std::size_t bytes) {
     std::size_t unit = page_size();
-    while (unit * 16 < bytes) unit *= 2;
+    while (unit < bytes / 16) unit *= 2;
     return (bytes + unit - 1) / unit * unit;
 }
 
@@ -116,10 +125,11 @@ void free_block(void* memory) noexcept {
     if (!memory) return;
     auto* block = reinterpret_cast<Block*>(static_cast<char*>(memory) - kHeader);
     if (block->bytes == 0) return std::free(block);
-    if (kept_bytes + block->bytes > most_kept()) return unmap(block);
+    if (kept_bytes + block->bytes > most_kept() || (is_small(block) && kept_small + block->bytes > kMostSmall))
+        return unmap(block);
     // Whole huge pages alone, which would be split otherwise; the first one holds the header. Page by page it would
     // cost smaller blocks a tenth of what their list does.
-    if (block->bytes >= 2 * kHugePage)
+    if (!is_small(block))
         madvise(reinterpret_cast<char*>(block) + kHugePage, block->bytes / kHugePage * kHugePage - kHugePage,
                 MADV_FREE);
     keep(block);

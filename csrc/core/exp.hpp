@@ -35,15 +35,11 @@ struct ExpConstants<double> {
                                               1.0 / 120,        1.0 / 24,        1.0 / 6,        1.0 / 2};
 };
 
-// Arguments beyond +-limit are treated as the limit; NaN stays NaN. V is T or a vector of them, Bits the integers of
-// the same shape.
+// For arguments within +-limit; NaN stays NaN. V is T or a vector of them, Bits the integers of the same shape.
 template <class T, class Bits, class V>
-MDGNN_INLINE void exp_bounded(const V& argument, V& result) {
+MDGNN_INLINE void exp_within(const V& x, V& result) {
     using C = ExpConstants<T>;
-    V x = argument;
-    const V zero = {}, low = zero - C::limit, high = zero + C::limit;
-    x = x < low ? low : x;
-    x = x > high ? high : x;
+    const V zero = {};
     const V shifted = x * C::log2e + C::round;  // its low bits hold the nearest integer n to x / ln 2
     const V n = shifted - C::round;
     const V r = (x - n * C::ln2_high) - n * C::ln2_low;
@@ -56,6 +52,16 @@ MDGNN_INLINE void exp_bounded(const V& argument, V& result) {
     std::memcpy(&value, &p, sizeof value);
     value += bits;
     std::memcpy(&result, &value, sizeof result);
+}
+
+// Arguments beyond +-limit are treated as the limit.
+template <class T, class Bits, class V>
+MDGNN_INLINE void exp_bounded(const V& argument, V& result) {
+    const V zero = {}, low = zero - ExpConstants<T>::limit, high = zero + ExpConstants<T>::limit;
+    V x = argument;
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    exp_within<T, Bits>(x, result);
 }
 
 // On a GPU its own function, whose bits do not depend on where a number stands either.

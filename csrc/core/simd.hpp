@@ -5,7 +5,11 @@
 // Sanitizers are not ready when the choice is made, before main. MDGNN_GENERIC: tests of what other machines run.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(MDGNN_GENERIC)
+#if __GNUC__ < 12  // does not know the levels
 #define MDGNN_SIMD_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define MDGNN_SIMD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#endif
 #else
 #define MDGNN_SIMD_CLONES
 #endif

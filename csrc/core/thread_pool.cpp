@@ -98,9 +98,11 @@ class Pool {
 
     void loop(int id) {
         std::uint64_t seen = 0;
-        for (;;) {
+        for (bool worked = false;;) {
             // Not on the caller's own core: only sleepers are moved to another at once.
-            if (const int core = this_core(); core < 0 || core != caller_) linger([&] { return generation_ != seen; });
+            const int core = this_core();
+            if (worked && (core < 0 || core != caller_)) linger([&] { return generation_ != seen; });
+            worked = false;
             Job* job;
             {
                 auto lock = lock_soon();
@@ -111,6 +113,7 @@ class Pool {
                 ++running_;
             }
             job->work();
+            worked = true;
             if (--running_ > 0 || !waiting_) continue;
             std::lock_guard lock(mutex_);
             done_.notify_one();

@@ -30,8 +30,10 @@ MDGNN_INLINE void store(const V& from, T* to) {
 // The sum of a vector's elements: halves are added until one is left.
 template <class T, class V>
 MDGNN_INLINE void sum_of_lanes(const V& v, T& sum) {
-    if constexpr (sizeof(V) == sizeof(T)) {
-        std::memcpy(&sum, &v, sizeof sum);
+    if constexpr (sizeof(V) == 2 * sizeof(T)) {
+        sum = v[0] + v[1];
+    } else if constexpr (sizeof(V) == sizeof(T)) {
+        sum = v;
     } else {
         typename Wide<T, sizeof(V) / 2>::type low, high;
         std::memcpy(&low, &v, sizeof low);

@@ -1,5 +1,5 @@
-// Some 50 ns an atom, a hundredth of what an atom's edges cost. All is done on several threads but the numbering of
-// bins, 10 ns, which depends on the order of atoms.
+// Some 50 ns an atom, a hundredth of what an atom's edges cost. What costs time in it is done on several
+// threads, but for the numbering of bins, 10 ns, which depends on the order of atoms.
 // Only bins that hold atoms exist (a hash table finds them), so that neither vacuum nor the shape of a structure costs
 // memory or time.
 #include "neighbors/bins.hpp"
@@ -139,7 +139,7 @@ std::vector<Shift> Bins<T>::number_atoms(const Structures<T>& structures, Spot* 
         for (std::int64_t i = structures.first[s]; i < structures.first[s + 1]; ++i) {
             Spot& spot = spots[i];
             if (votes == 0) usual[s] = spot.cell;
-            votes += spot.cell == usual[s] ? 1 : -1;
+            votes += same(spot.cell, usual[s]) ? 1 : -1;
             if (b < 0 || !std::equal(spot.place, spot.place + 3, bins[b].place)) b = find(s, spot.place);
             if (b < 0) {
                 b = static_cast<std::int64_t>(bins.size());
@@ -214,7 +214,7 @@ Bins<T>::Bins(const Structures<T>& structures, T cutoff, int n_threads) : grids(
     bool wrapped = false;
     for (const Piece& piece : pieces)
         for (std::int64_t i = piece.begin; i < piece.end && !wrapped; ++i)
-            wrapped = spots[i].cell != usual[piece.structure];
+            wrapped = !same(spots[i].cell, usual[piece.structure]);
     arrays_.reserve(n * (sizeof *order + sizeof *positions + wrapped * sizeof *wraps) + 3 * Arena::kAlign);
     positions = arrays_.array<Place<T>>(n);
     order = arrays_.array<std::uint32_t>(n);

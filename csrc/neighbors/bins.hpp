@@ -20,6 +20,9 @@ struct Place {
 
 using Shift = std::array<std::int32_t, 3>;
 
+// In place of ==, which calls memcmp.
+inline bool same(const Shift& a, const Shift& b) { return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2])) == 0; }
+
 struct Bin {
     std::int64_t structure = 0;
     std::int64_t place[3] = {};
@@ -35,6 +38,12 @@ class Bins {
 
     // The bin there, or -1 where no atom is.
     std::int64_t find(std::int64_t structure, const std::int64_t* place) const;
+
+    // S of an edge: the image of the sender's place, and the cells that the two atoms lie in.
+    Shift shift(Shift image, std::int64_t sender, std::int64_t receiver) const {
+        for (int k = 0; wraps && k < 3; ++k) image[k] += wraps[receiver][k] - wraps[sender][k];
+        return image;
+    }
 
     void forget_coordinates() { coordinates_ = Arena(), x = y = z = nullptr; }
 

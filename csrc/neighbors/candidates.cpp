@@ -139,14 +139,14 @@ void gather(const Bins<T>& bins, const Bin& bin, Candidates& c) {
         a->resize(c.words() * kWord);
         std::fill(a->begin() + static_cast<std::ptrdiff_t>(n), a->end(), std::numeric_limits<float>::quiet_NaN());
     }
-    c.self.resize(static_cast<std::size_t>(bin.last - bin.first));
+    c.self.assign(static_cast<std::size_t>(bin.last - bin.first), static_cast<std::uint32_t>(n));
     double farthest = 0;
     for (std::size_t k = 0; k < n; ++k) {
         const std::uint32_t from = c.rank[k], p = c.place[from], image = c.image[from];
         const auto& moved = c.translations[image];
         const double t[3] = {bins.x[p] + moved[0], bins.y[p] + moved[1], bins.z[p] + moved[2]};
         c.at[k] = p, c.image_of[k] = image;
-        if (p >= bin.first && p < bin.last && c.images[image] == Shift{})
+        if (p >= bin.first && p < bin.last && same(c.images[image], {}))
             c.self[p - bin.first] = static_cast<std::uint32_t>(k);
         for (int a = 0; a < 3; ++a) farthest = std::max(farthest, std::abs(t[a]));
         c.x[k] = static_cast<float>(t[0]), c.y[k] = static_cast<float>(t[1]), c.z[k] = static_cast<float>(t[2]);

@@ -22,7 +22,6 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
-#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -41,7 +40,13 @@ constexpr std::size_t kKept = 1 << 16;  // candidates; memory for more, which a 
 
 thread_local Candidates candidates;
 
-// Of a thread: half of the machine's memory. Results take at least twice what is kept for them.
+struct GiveBack {
+    ~GiveBack() {
+        if (std::max(candidates.place.capacity(), candidates.images.capacity()) > kKept) candidates = {};
+    }
+};
+
+// Half of the machine's memory.
 std::size_t most_kept() {
     static const std::size_t bytes =
         static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 2;
@@ -85,20 +90,24 @@ void NeighborSearch<T>::search(std::int64_t b, Arena& arena, std::int64_t* row_p
     const Bin& bin = bins_->bins[b];
     const Cell<T> cell = structures_.cell(bin.structure);
     gather(*bins_, bin, c);
-    found_->bins[b] = keep_candidates(arena, *bins_, c);
+    const std::size_t before = arena.bytes();
+    // More than fits cannot be returned either: rows are counted on, so that the caller can say how many there are.
+    const auto fits = [&] { return found_->bytes + (arena.bytes() - before) <= most_kept(); };
+    if (fits()) found_->bins[b] = keep_candidates(arena, *bins_, c);
     for (std::int64_t at = bin.first; at < bin.last; ++at) {
         // In a half list only what follows (i, 0) counts: the order is that of (j, S).
         const std::int64_t self = c.self[at - bin.first], first = options_.half ? self : 0;
         const std::int64_t skip = options_.self_interaction ? -1 : self, i = bins_->order[at];
+        if (self >= c.size()) throw std::invalid_argument("positions changed while their neighbours were searched");
         std::int64_t n = select(*bins_, cell, c, self, limit_, first, skip);
         if (options_.pairs) n -= drop_pairs(c, cell, at);
         row_ptr[i + 1] = n;
-        // More than this cannot be returned either: rows are counted on, so that the caller can say how many there are.
-        const bool kept = arena.bytes() <= most_kept();
-        if (!kept) found_->complete = false;
-        found_->rows[i] = {kept ? keep_neighbors(arena, c) : nullptr, static_cast<std::uint32_t>(b),
-                           static_cast<std::uint32_t>(at)};
+        if (fits())
+            found_->rows[i] = {keep_neighbors(arena, c), static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(at)};
+        else
+            found_->complete = false;
     }
+    found_->bytes += arena.bytes() - before;
 }
 
 // Takes from the mask what is not below the cutoff of its pair, and returns how much.
@@ -120,14 +129,14 @@ std::int64_t NeighborSearch<T>::drop_pairs(Candidates& c, const Cell<T>& cell, s
 template <class T>
 void NeighborSearch<T>::count(std::int64_t* row_ptr) {
     const std::int64_t n_atoms = structures_.positions.rows, n_bins = static_cast<std::int64_t>(bins_->bins.size());
-    found_->arenas.resize(std::max(1, options_.n_threads));
+    found_->arenas.resize(std::clamp<std::int64_t>(options_.n_threads, 1, std::max<std::int64_t>(1, n_bins)));
     found_->bins.resize(n_bins), found_->rows.resize(n_atoms);
     std::vector<std::atomic_flag> in_use(found_->arenas.size());
     const std::int64_t grain = kAtoms / (n_atoms / (n_bins + 1) + 1) + 1;
     const auto body = [&](std::int64_t begin, std::int64_t end) {
         const Taken arena(in_use);
+        const GiveBack at_end;
         for (std::int64_t b = begin; b < end; ++b) search(b, found_->arenas[arena.number], row_ptr);
-        if (candidates.at.capacity() > kKept) candidates = {};
     };
     parallel_for(n_bins, grain, options_.n_threads, body, Team::own);
     row_ptr[0] = 0;
@@ -152,14 +161,15 @@ void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& o
             const FoundRow row = found_->rows[i];
             const FoundBin& bin = found_->bins[row.bin];
             const std::int64_t n = row_ptr[i + 1] - row_ptr[i];
+            if (n == 0) continue;
             if (numbers.size() < n + kSpare) numbers.resize(n + kSpare);
             list_neighbors(bin, row, numbers.data());
             Source<T> from{*bins_, bin, row.place, numbers.data(), nullptr, false};
             if (needs_moves) {
                 const Shift wrap = bins_->wraps ? bins_->wraps[row.place] : Shift{};
                 const Cell<T> cell = structures_.cell(bins_->bins[row.bin].structure);
-                from.by_edge = bin.n_shifts > n;
-                from.moves = from.by_edge ? moves.of_edges(bin, numbers.data(), n, wrap, cell)
+                from.by_edge = bin.images || bin.n_shifts > n;
+                from.moves = from.by_edge ? moves.of_edges(*bins_, bin, numbers.data(), n, row.place, cell)
                                           : moves.of_shifts(bin, wrap, cell);
             }
             write(from, i, n, from_edge(out, row_ptr[i]));

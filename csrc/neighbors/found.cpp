@@ -6,37 +6,37 @@
 #include <bit>
 
 #include "core/simd.hpp"
-#include "neighbors/select.hpp"
 
 namespace mdgnn::cpu {
 namespace {
 
-std::int64_t words_of(std::int64_t n) { return (n + kWord - 1) / kWord; }
-
 // Of a candidate that lies outside of the cell S depends on its own cell too: pairs of image and cell get numbers after
-// those of the images, the same pair always the same one.
+// those of the images, the same pair always the same one. False where that makes a long table, which would be a tenth
+// of what the result takes.
 template <class T>
-void add_wraps(const Bins<T>& bins, Candidates& c) {
-    const std::size_t n = c.at.size();
+bool number_shifts(const Bins<T>& bins, Candidates& c) {
+    const std::size_t n = c.at.size(), most = c.images.size() + n / 8;
     std::size_t slots = 0;
+    c.shifts = c.images, c.shift_of = c.image_of;
     for (std::size_t k = 0; k < n; ++k) {
-        const Shift& wrap = bins.wraps[c.at[k]];
-        if ((wrap[0] | wrap[1] | wrap[2]) == 0) continue;
+        if (same(bins.wraps[c.at[k]], {})) continue;
         if (slots == 0) {
-            for (slots = 16; slots < 2 * (n - k);) slots *= 2;
+            for (slots = 16; slots < 2 * (most + 1);) slots *= 2;
             c.scratch.assign(slots, 0);  // a hash table of numbers; 0 is free, because every bin has an image
         }
         Shift s = c.images[c.image_of[k]];
-        for (int a = 0; a < 3; ++a) s[a] -= wrap[a];
+        for (int a = 0; a < 3; ++a) s[a] -= bins.wraps[c.at[k]][a];
         const std::int64_t place[3] = {s[0], s[1], s[2]};
         std::size_t h = hash_of(0, place) & (slots - 1);
-        while (c.scratch[h] != 0 && c.images[c.scratch[h]] != s) h = (h + 1) & (slots - 1);
+        while (c.scratch[h] != 0 && !same(c.shifts[c.scratch[h]], s)) h = (h + 1) & (slots - 1);
         if (c.scratch[h] == 0) {
-            c.scratch[h] = static_cast<std::uint32_t>(c.images.size());
-            c.images.push_back(s);
+            if (c.shifts.size() > most) return false;
+            c.scratch[h] = static_cast<std::uint32_t>(c.shifts.size());
+            c.shifts.push_back(s);
         }
-        c.image_of[k] = c.scratch[h];
+        c.shift_of[k] = c.scratch[h];
     }
+    return true;
 }
 
 // Calls list(word, its first candidate) for the words of a row that are not zero.
@@ -68,14 +68,20 @@ __attribute__((target("avx512f,popcnt"))) void list_avx512(const FoundBin& bin, 
 
 template <class T>
 FoundBin keep_candidates(Arena& arena, const Bins<T>& bins, Candidates& c) {
-    if (bins.wraps) add_wraps(bins, c);
-    const std::size_t n = c.at.size(), n_shifts = c.images.size();
-    std::uint32_t* const places = arena.array<std::uint32_t>(2 * n);
-    std::copy(c.at.begin(), c.at.end(), places);
-    std::copy(c.image_of.begin(), c.image_of.end(), places + n);
-    Shift* const shifts = arena.array<Shift>(n_shifts);
-    std::copy(c.images.begin(), c.images.end(), shifts);
-    return {places, places + n, shifts, static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(n_shifts)};
+    const bool numbered = bins.wraps && number_shifts(bins, c);
+    const auto& of = numbered ? c.shift_of : c.image_of;
+    const auto& shifts = numbered ? c.shifts : c.images;
+    std::uint32_t* const places = arena.array<std::uint32_t>(2 * c.at.size());
+    std::uint32_t* const shift_of = std::copy(c.at.begin(), c.at.end(), places);
+    std::copy(of.begin(), of.end(), shift_of);
+    Shift* const kept = arena.array<Shift>(shifts.size());
+    std::copy(shifts.begin(), shifts.end(), kept);
+    return {places,
+            shift_of,
+            kept,
+            static_cast<std::uint32_t>(c.at.size()),
+            static_cast<std::uint32_t>(shifts.size()),
+            bins.wraps && !numbered};
 }
 
 template FoundBin keep_candidates<float>(Arena&, const Bins<float>&, Candidates&);

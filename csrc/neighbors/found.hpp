@@ -7,7 +7,6 @@
 
 #include "core/arena.hpp"
 #include "neighbors/candidates.hpp"
-#include "neighbors/math.hpp"
 
 namespace mdgnn::cpu {
 
@@ -17,6 +16,7 @@ struct FoundBin {
     const std::uint32_t* shift_of = nullptr;  // by candidate, in shifts
     const Shift* shifts = nullptr;            // S for a receiver whose wrap is zero
     std::uint32_t n = 0, n_shifts = 0;        // candidates and shifts
+    bool images = false;                      // shifts are those of images: the candidates' wraps are not in them
 };
 
 // The neighbours of an atom: the words of a mask of candidates that are not zero, after a bit for every word that says
@@ -30,7 +30,8 @@ struct Found {
     std::vector<Arena> arenas;  // one a thread
     std::vector<FoundBin> bins;
     std::vector<FoundRow> rows;
-    std::atomic<bool> complete = true;  // false: rows were left out for want of memory
+    std::atomic<std::size_t> bytes = 0;  // that the arenas take
+    std::atomic<bool> complete = true;   // false: rows were left out for want of memory
 };
 
 template <class T>

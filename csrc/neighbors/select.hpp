@@ -8,19 +8,12 @@
 
 namespace mdgnn::cpu {
 
-// The shift S of candidate k for the receiver at a place in the arrays of Bins.
-template <class T>
-Shift shift_of(const Bins<T>& bins, const Candidates& c, std::int64_t k, std::int64_t receiver) {
-    Shift s = c.images[c.image_of[k]];
-    for (int a = 0; a < 3 && bins.wraps; ++a) s[a] += bins.wraps[receiver][a];
-    return s;
-}
-
 // The square of the distance from the receiver to candidate k, as an edge would have it.
 template <class T>
 T square_to(const Bins<T>& bins, const Cell<T>& cell, const Candidates& c, std::int64_t k, std::int64_t receiver) {
     T d[3];
-    edge_vector(bins.positions[receiver].r, bins.positions[c.at[k]].r, shift_of(bins, c, k, receiver).data(), cell, d);
+    const Shift s = bins.shift(c.images[c.image_of[k]], c.at[k], receiver);
+    edge_vector(bins.positions[receiver].r, bins.positions[c.at[k]].r, s.data(), cell, d);
     return squared(d[0], d[1], d[2]);
 }
 

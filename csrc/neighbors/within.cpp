@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::int64_t kGrain = 128;  // rows
 
-// The vectors of a list's edges. Triples are kept in fours, as in Candidates.
+// The vectors of a list's edges. Triples are kept in fours, as in Bins.
 template <class T>
 class Vectors {
   public:

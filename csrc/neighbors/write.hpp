@@ -97,28 +97,38 @@ class Moves {
   public:
     // By the shifts of a bin, for a receiver's wrap. Many rows of a bin share them.
     const Move<T>* of_shifts(const FoundBin& bin, const Shift& wrap, const Cell<T>& cell) {
-        if (bin_ == &bin && wrap_ == wrap) return moves_.data();
+        if (bin_ == &bin && same(wrap_, wrap)) return moves_.data();
         bin_ = &bin, wrap_ = wrap;
-        return make(bin.n_shifts, wrap, cell, [&](std::int64_t m) { return bin.shifts[m]; });
+        return make(bin.n_shifts, cell, [&](std::int64_t m) {
+            Shift s = bin.shifts[m];
+            for (int k = 0; k < 3; ++k) s[k] += wrap[k];
+            return s;
+        });
     }
     // By edge.
-    const Move<T>* of_edges(const FoundBin& bin, const std::uint32_t* numbers, std::int64_t n, const Shift& wrap,
-                            const Cell<T>& cell) {
+    const Move<T>* of_edges(const Bins<T>& bins, const FoundBin& bin, const std::uint32_t* numbers, std::int64_t n,
+                            std::int64_t receiver, const Cell<T>& cell) {
         bin_ = nullptr;
-        return make(n, wrap, cell, [&](std::int64_t m) { return bin.shifts[bin.shift_of[numbers[m]]]; });
+        const Shift wrap = bins.wraps ? bins.wraps[receiver] : Shift{};
+        return make(n, cell, [&](std::int64_t m) {
+            const std::uint32_t k = numbers[m];
+            Shift s = bin.shifts[bin.shift_of[k]];
+            if (bin.images) return bins.shift(s, bin.places[k], receiver);
+            for (int a = 0; a < 3; ++a) s[a] += wrap[a];
+            return s;
+        });
     }
 
   private:
     template <class ShiftOf>
-    const Move<T>* make(std::int64_t n, const Shift& wrap, const Cell<T>& cell, const ShiftOf& shift_of) {
+    const Move<T>* make(std::int64_t n, const Cell<T>& cell, const ShiftOf& shift_of) {
         if (moves_.size() < static_cast<std::size_t>(n)) moves_.resize(n);
         using V = typename Four<T>::type;
         V rows[3];
         for (int k = 0; k < 3; ++k) rows[k] = V{cell.rows[k][0], cell.rows[k][1], cell.rows[k][2], T(0)};
         for (std::int64_t m = 0; m < n; ++m) {
             const Shift given = shift_of(m);
-            std::int32_t s[4] = {};
-            for (int k = 0; k < 3; ++k) s[k] = given[k] + wrap[k];
+            const std::int32_t s[4] = {given[0], given[1], given[2], 0};
             // The order of operations is that of `translation`.
             const V offset =
                 (static_cast<T>(s[0]) * rows[0] + static_cast<T>(s[1]) * rows[1]) + static_cast<T>(s[2]) * rows[2];

@@ -49,6 +49,14 @@ MDGNN_INLINE void interpolate(const FilterWeights<T>& w, const T* at, std::int64
     filter = (a * w.at[0] + b * w.at[1]) + (c * w.at[2] + d * w.at[3]);
 }
 
+// A slope: its first weight is zero.
+template <class V, class T>
+MDGNN_INLINE void interpolate_slope(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
+    V b, c, d;
+    load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
+    filter = b * w.at[1] + (c * w.at[2] + d * w.at[3]);
+}
+
 // Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first the widest, then shorter
 // vectors, at last single numbers. Sums of a piece then fit into registers.
 template <class T, int kMost, class Body>

@@ -16,10 +16,10 @@ struct SiluParts {
     MDGNN_INLINE explicit SiluParts(const V& argument) {
         using Int = typename ExpConstants<T>::Int;
         using Bits = std::conditional_t<std::is_same_v<V, T>, Int, typename Wide<Int, sizeof(V)>::type>;
-        const V low = V{} - ExpConstants<T>::limit;
+        const V low = V{} - ExpConstants<T>::limit, high = V{} + ExpConstants<T>::limit;
         x = argument < low ? low : argument;
         V e;
-        exp_bounded<T, Bits>(-argument, e);
+        exp_within<T, Bits>(-(x > high ? high : x), e);
         s = T(1) / (T(1) + e);
     }
     MDGNN_INLINE void value(V& out) const { out = x * s; }

@@ -160,6 +160,28 @@ void check(unsigned seed) {
            "filter", seed);
 }
 
+// Two atoms with more neighbours than bits of a mask's first word number, one of them in another cell.
+template <class T>
+void check_many_images() {
+    System<T> system(0);
+    system.positions = {T(0.1), T(0.2), T(0.3), T(1.7), T(-0.4), T(0.6)};
+    for (int k = 0; k < 18; ++k) system.cells[k] = T(k % 9 % 4 == 0 ? 1 : 0);
+    for (bool& p : system.pbc) p = true;
+    system.first[1] = system.first[2] = 2;
+    for (const bool half : {false, true}) {
+        system.options = {T(10.2), false, half, 1};
+        List<T> list(2);
+        cpu::NeighborSearch<T> search(system.structures(), system.options);
+        search.count(list.row_ptr.data());
+        search.fill(list.row_ptr.data(), list.arrays(!half));
+        const std::vector<Edge> expected = all_edges(system, 0);
+        expect(static_cast<std::size_t>(list.row_ptr[2]) == expected.size(), "images", half);
+        for (std::size_t k = 0; k < expected.size(); ++k) expect(list.edge(k) == expected[k], "image", half);
+        n_edges += list.row_ptr[2];
+        hash += list.bits();
+    }
+}
+
 // Enough atoms that threads share the work, the second of two structures with atoms in several cells.
 template <class T>
 void check_threads(unsigned seed) {
@@ -210,6 +232,7 @@ int main(int argc, char** argv) {
             check_blocks(caller + 1);
         });
     for (std::thread& caller : callers) caller.join();
+    check_many_images<double>(), check_many_images<float>();
     check_threads<double>(1), check_threads<float>(2);  // alone: one caller at a time has helpers
     expect(n_refused < count / 50 + 1, "refused", count);
     std::printf("%u batches in both precisions, %lld edges, hash %016zx\n", count, static_cast<long long>(n_edges),
