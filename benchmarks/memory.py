@@ -2,7 +2,6 @@
 
 import datetime
 import platform
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +10,9 @@ HERE = Path(__file__).parent
 MODELS = ("SimpleGNN", "SchNet", "PaiNN")
 
 
-def peak() -> float:
-    """MB of this process, so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def now() -> float:
-    """MB that this process takes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+def memory(entry: str) -> float:
+    """MB of this process: VmHWM, its peak so far (ru_maxrss begins with the parent's), or VmRSS, what it takes now."""
+    return int(Path("/proc/self/status").read_text().split(f"{entry}:")[1].split()[0]) / 1024
 
 
 def measure(task: str, name: str, code: str) -> float:
@@ -36,7 +30,7 @@ def measure(task: str, name: str, code: str) -> float:
     else:
         g = liquid(29)
         model = make(name, 64).requires_grad_(False)
-    before = now()
+    before = memory("VmRSS")
     training = task == "training step"
     if code == "ours":
         energies, forces = evaluate(model, g, create_graph=training)[1:3]
@@ -44,7 +38,7 @@ def measure(task: str, name: str, code: str) -> float:
         energies, forces = energy_and_forces(model, g, create_graph=training)
     if training:
         (energies.square().mean() + forces.square().mean()).backward()
-    return peak() - before if training else peak()
+    return memory("VmHWM") - (before if training else 0)
 
 
 def run(task: str, name: str, code: str) -> float:

@@ -10,6 +10,7 @@ void bind_edge_basis(pybind11::module_&);
 void bind_force_virial(pybind11::module_&);
 void bind_neighbors(pybind11::module_&);
 void bind_painn_message(pybind11::module_&);
+void bind_polar(pybind11::module_&);
 void bind_scatter_add(pybind11::module_&);
 void bind_silu(pybind11::module_&);
 }  // namespace mdgnn
@@ -24,6 +25,7 @@ PYBIND11_MODULE(_C, m) {
     mdgnn::bind_force_virial(m);
     mdgnn::bind_neighbors(m);
     mdgnn::bind_painn_message(m);
+    mdgnn::bind_polar(m);
     mdgnn::bind_scatter_add(m);
     mdgnn::bind_silu(m);
 }

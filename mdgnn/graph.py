@@ -28,7 +28,7 @@ class Graph:
         ``D = r_j - r_i + shift @ cell``. Differentiable when the graph was built by `from_edge_index`.
     row_ptr : (N + 1,) int64
         The edges of receiver i are ``row_ptr[i] .. row_ptr[i + 1]``.
-    receivers, senders : (E,) int64
+    senders : (E,) int64
     structure : (N,) int64
         The structure of each atom.
     cells : (S, 3, 3) float64
@@ -38,7 +38,6 @@ class Graph:
     atomic_numbers: Tensor
     vectors: Tensor
     row_ptr: Tensor
-    receivers: Tensor
     senders: Tensor
     structure: Tensor
     cells: Tensor
@@ -50,6 +49,11 @@ class Graph:
     @property
     def n_edges(self) -> int:
         return self.senders.shape[0]
+
+    @property
+    def receivers(self) -> Tensor:
+        """(E,) int64, made anew by every call."""
+        return torch.arange(self.n_atoms, device=self.row_ptr.device).repeat_interleave(self.row_ptr.diff())
 
     @property
     def n_structures(self) -> int:
@@ -109,7 +113,6 @@ class Graph:
             F.pad(self.atomic_numbers, (0, extra), value=int(self.atomic_numbers[0])),
             self.vectors,
             F.pad(self.row_ptr, (0, extra), value=self.n_edges),
-            self.receivers,
             self.senders,
             F.pad(self.structure, (0, extra)),
             self.cells,
@@ -129,14 +132,13 @@ class Graph:
             torch.from_numpy(np.stack([a.pbc for a in structures])),
             cutoff,
             first_atom=F.pad(counts.cumsum(0), (1, 0)),
-            want=("receivers", "vectors"),
+            want=("vectors",),
         )
-        assert found.vectors is not None and found.receivers is not None
+        assert found.vectors is not None
         return cls(
             torch.from_numpy(np.concatenate([a.numbers for a in structures])).to(torch.int64),
             found.vectors,
             found.row_ptr,
-            found.receivers,
             found.senders,
             torch.arange(len(structures)).repeat_interleave(counts),
             cells,
@@ -150,7 +152,6 @@ class Graph:
             numbers,
             torch.from_numpy(edges.vectors).to(torch.float64),
             torch.from_numpy(edges.row_ptr),
-            torch.from_numpy(edges.receivers),
             torch.from_numpy(edges.senders),
             torch.zeros_like(numbers),
             torch.as_tensor(cell, dtype=torch.float64).reshape(1, 3, 3),
@@ -195,7 +196,6 @@ class Graph:
             numbers,
             r[senders] - r[receivers],
             rows.row_ptr,
-            receivers,
             senders,
             structure.to(torch.int64),
             r.new_zeros(n_structures, 3, 3),
@@ -213,7 +213,6 @@ class Graph:
                 replace(
                     g,
                     row_ptr=g.row_ptr[(1 if parts else 0) :] + edges,
-                    receivers=g.receivers + offset,
                     senders=g.senders + offset,
                     structure=g.structure + structures,
                 )

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 OPS = (
     *("cfconv", "concat_message", "concat_message_table", "edge_basis", "force_virial", "ladder", "ops_neighbors"),
-    *("ops_neighbor_buffers", "painn_message", "radial_filter", "scatter_add", "silu"),
+    *("ops_neighbor_buffers", "painn_message", "polar", "radial_filter", "scatter_add", "silu"),
 )
 NEED_NO_ASE = {f"test_{name}.py" for name in (*OPS, "cuda", "house", "messages_cuda", "neighbor_levels", "threads")}
 HAS_ASE = find_spec("ase") is not None

@@ -210,7 +210,7 @@ def main():
         try:
             found = check(system)
             edges, n_refused = edges + (found or 0), n_refused + (found is None)
-            if number % 50 == 49 and ase_can(system):
+            if number % 50 == 49 and found is not None and ase_can(system):
                 check_ase(system)
             if number % 10 == 9 and system[3] * 2 < min(s[3] for s in recent) * 20:
                 check_batch(recent[::-1])

@@ -11,7 +11,7 @@ from kernels import assert_same_bits_for_any_number_of_threads, dtypes
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from mdgnn.nn import BASES, BesselBasis, Filters, GaussianBasis, polar, shifted_softplus
+from mdgnn.nn import BASES, BesselBasis, Filters, GaussianBasis, by_chunks, shifted_softplus
 from mdgnn.ops import radial_filter
 
 R = torch.linspace(0.1, 4.9, 23, dtype=torch.float64)
@@ -43,22 +43,6 @@ def test_too_few_basis_functions_get_a_sentence():
         GaussianBasis(1, 5.0)
     with pytest.raises(ValueError, match="one Bessel function or more, got 0"):
         BesselBasis(0, 5.0)
-
-
-def test_polar_form():
-    vectors = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    r, unit = polar(vectors)
-    torch.testing.assert_close(r[:, None] * unit, vectors)
-    torch.testing.assert_close(r, vectors.norm(dim=1))
-    assert gradcheck(polar, vectors) and gradgradcheck(polar, vectors)
-
-
-def test_a_vector_of_length_zero_has_no_direction_and_no_derivatives():
-    vectors = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
-    r, unit = polar(vectors)
-    (g,) = torch.autograd.grad(r.sum() + unit.sum(), vectors, create_graph=True)
-    (g2,) = torch.autograd.grad(g.sum(), vectors)
-    assert not any(t.any() for t in (r, unit, g, g2))
 
 
 @dtypes
@@ -170,3 +154,24 @@ def test_tables_are_neither_state_nor_copied():
             other.networks[0][0].weight.zero_()
         assert not torch.equal(knots(other)[0], before[0])
     assert knots(made)[0] is before[0], "copies leave the original's alone"
+
+
+def test_chunks_of_atoms_change_no_derivative(monkeypatch):
+    a, b = torch.randn(2, 11, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weight = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+
+    def function(a, b):
+        calls.append(len(a))
+        return torch.tanh(a @ weight) * b, (a * b).sum(1)
+
+    found = []
+    for rows in (8192, 4):
+        monkeypatch.setattr("mdgnn.nn.chunks.ATOMS", rows)
+        calls = []
+        x, y = by_chunks(function, a, b)
+        first = torch.autograd.grad((x.square().sum(1) * y).sum(), (a, b), create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), (a, b, weight))
+        found.append((x, y, *first, *second))
+        assert calls[0] == min(rows, 11), "in chunks above, whole below"
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole)

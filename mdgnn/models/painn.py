@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph
 from mdgnn.models.options import RADIAL, check_radial, complete
-from mdgnn.nn import BASES, Elements, Filters, apply_mlp, atomic_numbers_of, mlp, polar, xavier
-from mdgnn.ops import RadialTable, direct_painn_message, painn_message
+from mdgnn.nn import BASES, Elements, Filters, apply_mlp, atomic_numbers_of, by_chunks, mlp, xavier
+from mdgnn.ops import RadialTable, direct_painn_message, painn_message, polar
 
 EPSILON = 1e-8  # in |p|
 
@@ -42,12 +42,12 @@ class Layer(nn.Module):
         self, s: Tensor, v: Tensor, filters: RadialTable | Tensor, r: Tensor, unit: Tensor, graph: Graph
     ) -> tuple[Tensor, Tensor]:
         """(N, F) and (N, 3, F) -> the same; the filter as a table, or (E, 3 F) at the edges."""
-        x = apply_mlp(self.message_mlp, s)
+        (x,) = by_chunks(lambda s: (apply_mlp(self.message_mlp, s),), s)
         if isinstance(filters, Tensor):
             ds, dv = direct_painn_message(x, v, filters, unit, graph.neighbours, graph.by_sender)
         else:
             ds, dv = painn_message(x, v, filters, r, unit, graph.neighbours, graph.sent)
-        return self.update(s + ds, v + dv)
+        return by_chunks(self.update, s + ds, v + dv)  # type: ignore[return-value]
 
     def update(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """What each atom makes of its own scalars and vectors."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph
 from mdgnn.models.options import RADIAL, check_radial, complete
-from mdgnn.nn import BASES, Elements, Filters, ShiftedSoftplus, atomic_numbers_of, mlp, polar, xavier
-from mdgnn.ops import RadialTable, cfconv, direct_cfconv
+from mdgnn.nn import BASES, Elements, Filters, ShiftedSoftplus, atomic_numbers_of, mlp, xavier
+from mdgnn.ops import RadialTable, cfconv, direct_cfconv, polar
 
 
 class Interaction(nn.Module):
@@ -116,7 +116,7 @@ class SchNet(nn.Module):
             For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
         """
         rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
-        r, _ = polar(vectors)
+        r, _ = polar(vectors, directions=False)
         for interaction, filters in zip(self.interactions, self.filters(r), strict=True):
             h = interaction(h, filters, r, graph)
         return self.species.energies(rows, self.output_mlp(h).squeeze(1))

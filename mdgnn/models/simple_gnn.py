@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mdgnn.graph import Graph, sum_over_neighbours
 from mdgnn.models.options import RADIAL, complete, require, require_positive
 from mdgnn.nn import ENVELOPES, FILTER_MODES, Elements, TableCache, apply_mlp, atomic_numbers_of, linears, mlp
-from mdgnn.ops import RadialTable, add_ends, concat_message, concat_message_table, edge_basis, silu, tabulate
+from mdgnn.ops import RadialTable, add_ends, concat_message, concat_message_table, edge_basis, polar, silu, tabulate
 from mdgnn.potential import total_energy
 
 AGGREGATIONS = ("sum", "mean", "max")
@@ -200,7 +200,7 @@ class SimpleGNN(nn.Module):
 
     def _from_tables(self, h: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
         radial = self.tables.get("radial", (self.rbf_centers,), self._tabulate)
-        distances, _ = edge_basis(vectors, self.rbf_centers.detach()[:0], 1.0)
+        distances, _ = polar(vectors, directions=False)
         smooth = self.config["envelope"] is not None
         for layer in self.layers:
             h = layer.forward(h, radial, distances, smooth, graph)

@@ -2,11 +2,12 @@
 tables that are kept."""
 
 from mdgnn.nn.activation import ShiftedSoftplus, shifted_softplus
+from mdgnn.nn.chunks import by_chunks
 from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
 from mdgnn.nn.elements import Elements, atomic_numbers_of
 from mdgnn.nn.filters import FILTER_MODES, Filters
 from mdgnn.nn.mlp import apply_mlp, linears, mlp, xavier
-from mdgnn.nn.radial import BASES, BesselBasis, GaussianBasis, polar
+from mdgnn.nn.radial import BASES, BesselBasis, GaussianBasis
 from mdgnn.nn.table_cache import TableCache
 
 __all__ = [
@@ -21,10 +22,10 @@ __all__ = [
     "TableCache",
     "apply_mlp",
     "atomic_numbers_of",
+    "by_chunks",
     "cosine_cutoff",
     "linears",
     "mlp",
-    "polar",
     "polynomial_cutoff",
     "shifted_softplus",
     "xavier",

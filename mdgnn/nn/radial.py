@@ -1,4 +1,4 @@
-"""Radial bases: distances (E,) -> (E, B); and the polar form of edge vectors.
+"""Radial bases: distances (E,) -> (E, B).
 
 Bases are made of operations with a forward-mode derivative; value and slope are finite at r = 0, where tables begin.
 """
@@ -66,15 +66,3 @@ class BesselBasis(nn.Module):
 
 
 BASES = {"bessel": BesselBasis, "gaussian": GaussianBasis}
-
-
-def polar(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """(E, 3) vectors -> lengths (E,) and directions (E, 3), twice differentiable.
-
-    Where the length is zero, so are the direction and all derivatives.
-    """
-    squares = vectors.square().sum(1)
-    zero = squares == 0
-    length = torch.where(zero, 1.0, squares).sqrt()
-    direction = vectors / length[:, None]
-    return torch.where(zero, 0.0, length), torch.where(zero[:, None], 0.0, direction)

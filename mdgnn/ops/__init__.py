@@ -11,6 +11,7 @@ from mdgnn.ops.force_virial import force_virial
 from mdgnn.ops.neighbor_buffers import NeighborBuffers
 from mdgnn.ops.neighbors import Neighbors, neighbors
 from mdgnn.ops.painn_message import direct_painn_message, painn_message
+from mdgnn.ops.polar import polar
 from mdgnn.ops.radial_filter import RadialTable, radial_filter, tabulate
 from mdgnn.ops.scatter_add import scatter_add
 from mdgnn.ops.silu import silu
@@ -31,6 +32,7 @@ __all__ = [
     "force_virial",
     "neighbors",
     "painn_message",
+    "polar",
     "radial_filter",
     "rows_by",
     "scatter_add",
