@@ -1,10 +1,19 @@
-"""Messages: concat_message (32 features) and edge_basis (16 Gaussians), float32, forward and backward"""
+"""Messages: ops on the edges of clusters, float32
+
+concat_message (32 features) and edge_basis (16 Gaussians): forward and backward. Ops with a table: the kernels alone,
+forward, or backward for features and distances, as in energies and forces. Their floors: `arithmetic` is a matrix
+product with as many multiplications as an edge's formula has operations, vectorised (an exp counts as 15, a division as
+4); MB moved are the bytes of tables and features that edges read, most of them from the cache.
+"""
 
 from importlib import import_module
 
 import pytest
 import torch
-from clusters import SIZES, graph
+from bench_models import displaced
+from clusters import CUTOFF, SIZES, graph
+
+from mdgnn.ops.ladder import Neighbourhood
 
 MODULES = {name: import_module(f"mdgnn.ops.{name}") for name in ("concat_message", "edge_basis")}
 
@@ -29,3 +38,43 @@ def test_message_ops(timed, op, n_atoms):
     module = MODULES[op]
     functions = {"ours": lambda: run(getattr(module, op)), "reference": lambda: run(module.reference)}
     timed(functions, op, n_atoms, g.n_edges)
+
+
+# Operations per edge and feature, forward and backward; columns of the table, and numbers of an atom, per feature.
+WITH_TABLE = {
+    "concat_message_table": ((30, 46), 1, 1),
+    "cfconv": ((5, 10), 1, 1),
+    "painn_message": ((22, 49), 3, 6),
+}
+
+
+@pytest.mark.parametrize("way", ["forward", "backward"])
+@pytest.mark.parametrize(("op", "width"), [("concat_message_table", 32), ("cfconv", 64), ("painn_message", 64)])
+def test_kernels_with_a_table(timed, op, width, way):
+    g = displaced(561)
+    torch.manual_seed(0)
+    operations, columns, numbers = WITH_TABLE[op]
+    table = torch.randn(512, 4, columns * width + (op == "concat_message_table"))
+    r = g.vectors.norm(dim=1).float()
+    inputs = {
+        "concat_message_table": lambda: [torch.randn(561, 2 * width), table, r],
+        "cfconv": lambda: [torch.randn(561, width), table, r],
+        "painn_message": lambda: [
+            *(torch.randn(561, 3 * width), torch.randn(561, 3, width), table, r),
+            torch.nn.functional.normalize(g.vectors, dim=1).float(),
+        ],
+    }[op]()
+    module, hood = import_module(f"mdgnn.ops.{op}"), Neighbourhood(g.neighbours, g.sent, CUTOFF)
+    grads = [torch.randn_like(x) for x in module.forward(hood, inputs)]
+    wanted = [x is not table for x in inputs]
+    a, n = torch.randn(width, 512), operations[way == "backward"] * g.n_edges // 512
+    b = torch.randn(512, n)  # width x 512 x n multiplications
+    functions = {
+        "ours": lambda: (
+            module.forward(hood, inputs) if way == "forward" else module.backward(hood, grads, inputs, wanted)
+        ),
+        "arithmetic": lambda: a @ b,
+    }
+    passes = {"forward": 1, "backward": 2 if op != "concat_message_table" else 1}[way]
+    moved = passes * g.n_edges * 4 * (4 * table.shape[2] + numbers * width)
+    timed(functions, f"{op}, F={width}, {way}", 561, g.n_edges, moved)

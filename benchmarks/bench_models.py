@@ -1,12 +1,13 @@
 """Models: energy+forces on a graph that is reused, and training steps on both; float32, 3 layers
 
-Plain torch has the same weights; SimpleGNN's is the lecture's code, line for line. A training step is one of Adam, on
-32 clusters of 55 atoms. Atoms are displaced at random: PaiNN's vectors vanish in a symmetric cluster, where the
-gradient of their length is all rounding.
+Plain torch has the same weights; SimpleGNN's is the lecture's code, line for line. schnetpack's networks, where they
+are installed, have weights of their own. A training step is one of Adam, on 32 clusters of 55 atoms. Atoms are
+displaced at random: PaiNN's vectors vanish in a symmetric cluster, where the gradient of their length is all rounding.
 """
 
 import numpy as np
 import pytest
+import schnetpack_code
 import torch
 from clusters import CUTOFF, icosahedron
 from plain_torch import energy_and_forces
@@ -59,6 +60,8 @@ def test_energy_forces(timed, name, n_atoms, width):
     if n_atoms < 6525 or name not in WIDE:
         assert_equal(evaluate(model, g), *energy_and_forces(model, g))
         functions["plain torch"] = lambda: energy_and_forces(model, g)
+    if n_atoms == 561 and name in WIDE and schnetpack_code.SPEC:
+        functions["schnetpack"] = schnetpack_code.energy_and_forces_of(name, width, g)
     task = f"{name}, F={width}" + (", liquid" if n_atoms == 500 else "")
     timed(functions, task, g.n_atoms, g.n_edges, once=["plain torch"] if g.n_edges > 500_000 else [])
 

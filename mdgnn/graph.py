@@ -50,9 +50,12 @@ class Graph:
     def n_edges(self) -> int:
         return self.senders.shape[0]
 
-    @property
+    @cached_property
     def receivers(self) -> Tensor:
-        """(E,) int64, made anew by every call."""
+        """(E,) int64."""
+        return self._find_receivers()
+
+    def _find_receivers(self) -> Tensor:
         return torch.arange(self.n_atoms, device=self.row_ptr.device).repeat_interleave(self.row_ptr.diff())
 
     @property
@@ -98,7 +101,7 @@ class Graph:
         """Row j gathers from arrays with a row per atom: the receivers of the edges that atom j sends."""
         edges = self.by_sender.index
         assert edges is not None
-        return Rows(self.by_sender.row_ptr, self.receivers[edges], edges)
+        return Rows(self.by_sender.row_ptr, self._find_receivers()[edges], edges)  # which need not be kept
 
     @cached_property
     def padded(self) -> "Graph":
