@@ -59,9 +59,9 @@ def timed(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]
         once: Collection[str] = (),
         rounds: int | None = None,
     ) -> None:
-        device, section = _device(request.node), request.module.__doc__.splitlines()[0]
+        device, section = _device(request.node), request.module.__doc__.strip()
         peers = {code: function for code, function in functions.items() if code != "ours"}
-        benchmark.group = f"{device}: {section}"
+        benchmark.group = f"{device}: {section.splitlines()[0]}"
         if not benchmark.enabled:
             benchmark.pedantic(functions["ours"])
             for function in peers.values():
@@ -193,7 +193,7 @@ def _header(device: str) -> list[str]:
     ]
     if device == "gpu":
         lines.append(f"- GPU: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
-    packages = ", ".join(f"{name} {_version(name)}" for name in ("torch", "numpy", "ase", "vesin", "mdgnn"))
+    packages = ", ".join(f"{name} {_version(name)}" for name in ("torch", "numpy", "ase", "vesin", "matscipy", "mdgnn"))
     return [*lines, f"- versions: Python {platform.python_version()}, {packages}"]
 
 

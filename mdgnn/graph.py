@@ -56,7 +56,9 @@ class Graph:
         return self._find_receivers()
 
     def _find_receivers(self) -> Tensor:
-        return torch.arange(self.n_atoms, device=self.row_ptr.device).repeat_interleave(self.row_ptr.diff())
+        return torch.arange(self.n_atoms, device=self.row_ptr.device).repeat_interleave(
+            self.row_ptr.diff(), output_size=self.n_edges
+        )
 
     @property
     def n_structures(self) -> int:

@@ -169,3 +169,16 @@ def test_edges_beyond_the_cutoff_contribute_exactly_nothing(name, device):
     for a, b in zip((*out, *grads), (*again, *torch.autograd.grad(loss(again), inputs)), strict=True):
         assert torch.equal(a, b)
     assert not grads[3 if name == "painn_message" else 2][beyond].any()
+
+
+@dtypes
+@pytest.mark.parametrize("width", [1, 4, 24, 37])
+@ops
+def test_bits_of_a_derivative_do_not_depend_on_what_else_is_asked_for(name, width, dtype):
+    """So a calculator, whose weights have no gradient, gives the forces of a model in training."""
+    call, inputs = problem(name, 12, 60, width, dtype)
+    every = torch.autograd.grad(loss(call(*inputs)), inputs)
+    for k, expected in enumerate(every):
+        alone = [t if m == k else t.detach() for m, t in enumerate(inputs)]
+        (found,) = torch.autograd.grad(loss(call(*alone)), alone[k])
+        assert torch.equal(found, expected)

@@ -4,7 +4,8 @@
 // Memory traffic per edge and pass: 4 C numbers of the table and C of x, from the cache (the table of 512 intervals and
 // 64 features takes 512 KB in float32). Arithmetic per edge and feature: 9 operations forward, 10 for each derivative.
 // It is the cache that binds: a pass takes twice the time of its arithmetic.
-// Alternatives that lost: the derivatives for x and r in passes of their own, by sender and by receiver, 1.4 times.
+// Alternatives that lost: the derivatives for x and r in passes of their own, by sender and by receiver, 1.4 times (the
+// second derivative has them).
 #include <algorithm>
 #include <vector>
 
@@ -66,12 +67,12 @@ MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t 
                     V x, filter;
                     if constexpr (kValue) {
                         load(t.x + f + p * lanes, x);
-                        interpolate(t.value, at + p * lanes, width, filter);
+                        interpolate_value(t.value, at + p * lanes, width, filter);
                         sum[p] += x * filter;
                     }
                     if constexpr (kSlope) {
                         load(t.y + f + p * lanes, x);
-                        interpolate(t.slope, at + p * lanes, width, filter);
+                        interpolate_slope(t.slope, at + p * lanes, width, filter);
                         sum[p] += x * filter;
                     }
                 }
@@ -101,12 +102,12 @@ MDGNN_INLINE void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, 
                 load(g + f, gradient);
                 if (x) {
                     load(x + f, features);
-                    interpolate(slope, e.coefficients + f, width, filter);
+                    interpolate_slope(slope, e.coefficients + f, width, filter);  // the same bits as in `send`
                     *sum += gradient * features * filter;
                 }
                 if (y) {
                     load(y + f, features);
-                    interpolate(curvature, e.coefficients + f, width, filter);
+                    interpolate_slope(curvature, e.coefficients + f, width, filter);
                     *sum += gradient * features * filter;
                 }
             };
@@ -134,7 +135,7 @@ MDGNN_INLINE void send(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out
             const auto add = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
                 V gradient, features, filter, change, so_far;
                 load(c.by_value.row(e.other) + f, gradient), load(x.row(j) + f, features), load(y + f, so_far);
-                interpolate(value, e.coefficients + f, width, filter);
+                interpolate_value(value, e.coefficients + f, width, filter);
                 interpolate_slope(slope, e.coefficients + f, width, change);
                 *sum += gradient * features * change;
                 store(so_far + gradient * filter, y + f);

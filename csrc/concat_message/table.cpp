@@ -2,7 +2,7 @@
 // of the table is summed over blocks of edges whose number depends on that of the edges alone. Memory traffic per edge:
 // 4 (H + 1) numbers of the table and H of `ends`, from the cache. Arithmetic per edge and feature: one exp and one
 // division, vectorised, in every pass.
-// It is arithmetic that binds: the product of two matrices with as many operations takes longer.
+// It is arithmetic that binds (benchmarks/bench_messages.py).
 // Alternatives that lost: to work out each message again for its sender, 1.7 times the time of the backward pass;
 // without fused multiply-add, 1.3 times; prefetching the table, or other sizes of what is kept for senders, no gain.
 #include "concat_message/table.hpp"
@@ -43,10 +43,17 @@ struct Message {
 };
 
 template <class T>
-MDGNN_INLINE T interpolated(const FilterWeights<T>& w, const T* at, std::int64_t width) {
+MDGNN_INLINE T value_of(const FilterWeights<T>& w, const T* at, std::int64_t width) {
     T value;
-    interpolate(w, at, width, value);
+    interpolate_value(w, at, width, value);
     return value;
+}
+
+template <class T>
+MDGNN_INLINE T slope_of(const FilterWeights<T>& w, const T* at, std::int64_t width) {
+    T slope;
+    interpolate_slope(w, at, width, slope);
+    return slope;
 }
 
 template <class T, bool kTwice>
@@ -56,17 +63,17 @@ MDGNN_INLINE void set_message(const Concat<T>& p, const FilterEdge<T>& e, Messag
     m.coefficients = e.coefficients;
     m.value = filter_value(e.t);
     m.slope = filter_slope(e.t, per_unit, T(1));
-    m.c = interpolated(m.value, e.coefficients + width, all);
-    m.c_slope = interpolated(m.slope, e.coefficients + width, all);
+    m.c = value_of(m.value, e.coefficients + width, all);
+    m.c_slope = slope_of(m.slope, e.coefficients + width, all);
     if constexpr (kTwice) {
         m.by_r = p.by.r[e.edge];
         m.curvature = filter_curvature(e.t, per_unit, m.by_r);
         m.by_c = m.by_r * m.c_slope;
-        m.c_curvature = interpolated(m.curvature, e.coefficients + width, all);
+        m.c_curvature = slope_of(m.curvature, e.coefficients + width, all);
         m.by = p.by.coefficients ? p.by.coefficients + (e.coefficients - p.op.table.coefficients) : nullptr;
         if (m.by) {
-            m.by_c += interpolated(m.value, m.by + width, all);
-            m.c_curvature += interpolated(m.slope, m.by + width, all);
+            m.by_c += value_of(m.value, m.by + width, all);
+            m.c_curvature += slope_of(m.slope, m.by + width, all);
         }
     }
 }
@@ -82,7 +89,7 @@ struct Piece {
         V sent, received, filter;
         load(p.op.ends.row(j) + f, sent), load(p.op.ends.row(i) + width + f, received);
         load(p.grad.messages.row(i) + f, g);
-        interpolate(m.value, m.coefficients + f, all, filter);
+        interpolate_value(m.value, m.coefficients + f, all, filter);
         interpolate_slope(m.slope, m.coefficients + f, all, filter_slope);
         const SiluParts<T, V> parts((sent + received) + filter);
         parts.value(silu);
@@ -94,7 +101,7 @@ struct Piece {
             load(p.by.ends.row(j) + f, sent), load(p.by.ends.row(i) + width + f, received);
             q = (sent + received) + filter_slope * m.by_r;
             if (m.by) {
-                interpolate(m.value, m.by + f, all, filter);
+                interpolate_value(m.value, m.by + f, all, filter);
                 q += filter;
             }
             gradient = gradient * m.by_c + g * q * curvature * m.c;
@@ -116,7 +123,7 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
         T s = 0;
         for (std::size_t k = 0; k < edges.size(); ++k) {
             messages[k].value = filter_value(edges[k].t);
-            messages[k].c = interpolated(messages[k].value, edges[k].coefficients + width, all);
+            messages[k].c = value_of(messages[k].value, edges[k].coefficients + width, all);
             s += messages[k].c;
         }
         out.s[i] = s;
@@ -126,7 +133,7 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
             for (std::size_t k = 0; k < edges.size(); ++k) {
                 V sent, filter, silu;
                 load(p.op.ends.row(edges[k].other) + f, sent);
-                interpolate(messages[k].value, edges[k].coefficients + f, all, filter);
+                interpolate_value(messages[k].value, edges[k].coefficients + f, all, filter);
                 SiluParts<T, V>((sent + received) + filter).value(silu);
                 sum += silu * messages[k].c;
             }
@@ -173,9 +180,9 @@ MDGNN_INLINE void receive(const Concat<T>& p, const ConcatMessageResult<T>& out_
                 sum[0] += x.gradient * x.filter_slope + x.g * x.silu * c_change;
                 if constexpr (kTwice) {
                     V change, more;  // q depends on r too
-                    interpolate(m.curvature, m.coefficients + f, all, change);
+                    interpolate_slope(m.curvature, m.coefficients + f, all, change);
                     if (m.by) {
-                        interpolate(m.slope, m.by + f, all, more);
+                        interpolate_slope(m.slope, m.by + f, all, more);
                         change += more;
                     }
                     sum[0] += x.g * x.slope * (change * m.c + x.q * m.c_slope);

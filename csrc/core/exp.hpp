@@ -54,26 +54,18 @@ MDGNN_INLINE void exp_within(const V& x, V& result) {
     std::memcpy(&result, &value, sizeof result);
 }
 
-// Arguments beyond +-limit are treated as the limit.
-template <class T, class Bits, class V>
-MDGNN_INLINE void exp_bounded(const V& argument, V& result) {
-    const V zero = {}, low = zero - ExpConstants<T>::limit, high = zero + ExpConstants<T>::limit;
-    V x = argument;
-    x = x < low ? low : x;
-    x = x > high ? high : x;
-    exp_within<T, Bits>(x, result);
-}
-
-// On a GPU its own function, whose bits do not depend on where a number stands either.
+// Arguments beyond +-limit are treated as the limit. On a GPU it is the GPU's exp, whose bits do not depend on where a
+// number stands either.
 template <class T>
 MDGNN_HD inline T exp_bounded(T x) {
-    T result;
-#if defined(__CUDA_ARCH__)
     constexpr T limit = ExpConstants<T>::limit;
     x = x < -limit ? -limit : x;
-    result = exp(x > limit ? limit : x);
+    x = x > limit ? limit : x;
+    T result;
+#if defined(__CUDA_ARCH__)
+    result = exp(x);
 #else
-    exp_bounded<T, typename ExpConstants<T>::Int>(x, result);
+    exp_within<T, typename ExpConstants<T>::Int>(x, result);
 #endif
     return result;
 }

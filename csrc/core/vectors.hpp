@@ -1,5 +1,6 @@
 // Vectors for loops whose sums must stay in registers: of 64 bytes, and shorter ones for what is left at the end. On
-// machines with shorter registers the compiler splits them; every element gets the same bits. They are never returned:
+// machines with shorter registers the compiler splits them; every element gets the same bits, but
+// for fused multiply-add where the compiler may contract. They are never returned:
 // machines do not agree on how.
 #pragma once
 

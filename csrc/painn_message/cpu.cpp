@@ -1,8 +1,8 @@
-// Parallelisation: as cfconv's. Receivers are split over threads, and senders for x and v; the gradient of the table is
-// summed over blocks of edges whose number depends on that of the edges alone. No bits depend on the number of threads.
-// Memory traffic per edge: 12 F numbers of the table and 6 F of x and v, from the cache. Results by sender need neither
-// x nor v of the other end: they leave the sum.
-// Alternatives that lost: the derivatives for x and v and those for r and unit in passes of their own, 1.35 times.
+// Parallelisation: as cfconv's. Receivers are split over threads, and senders for x, v, r and unit; the gradient of the
+// table is summed over blocks of edges whose number depends on that of the edges alone. No bits depend on the number of
+// threads. Memory traffic per edge: 12 F numbers of the table and 6 F of x and v (forward) or 4 F of gradients, from
+// the cache. Results by sender need neither x nor v of the other end: they leave the sum. Alternatives that lost: the
+// derivatives for x and v and those for r and unit in passes of their own, 1.35 times (the second derivative has them).
 #include <algorithm>
 #include <vector>
 
@@ -71,8 +71,8 @@ MDGNN_INLINE void load_sender(const Painn<T>& p, const Message<T>& m, std::int64
 template <bool kTwice, class V, class T>
 MDGNN_INLINE void load_filter(const Painn<T>& p, const Message<T>& m, std::int64_t f, int c, PainnEdge<V, T>& e) {
     const std::int64_t all = p.op.v.cols;
-    interpolate(m.value, m.coefficients + c * (all / 3) + f, all, e.w[c]);
-    if constexpr (kTwice) interpolate(m.slope, m.coefficients + c * (all / 3) + f, all, e.dw[c]);
+    interpolate_value(m.value, m.coefficients + c * (all / 3) + f, all, e.w[c]);
+    if constexpr (kTwice) interpolate_slope(m.slope, m.coefficients + c * (all / 3) + f, all, e.dw[c]);
 }
 
 // By receiver: the results, or (twice) the derivative for `grad`.
@@ -228,8 +228,8 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
                 load_filter<kTwice>(p, m, f, 1, e);
                 for (int c = 0; c < 3; ++c) {
                     const T* const at = m.coefficients + c * width + f;
-                    interpolate(first_order, at, all, slope[c]);
-                    if constexpr (kTwice) interpolate(second_order, at, all, curvature[c]);
+                    interpolate_slope(first_order, at, all, slope[c]);  // the same bits as in `send_all`
+                    if constexpr (kTwice) interpolate_slope(second_order, at, all, curvature[c]);
                 }
                 add_edge_gradients<kTwice>(e, gs, gv, slope, curvature, sum);
             };

@@ -11,7 +11,7 @@ using OpTuple = std::tuple<int, Address, std::int64_t>;  // itemsize, vectors, n
 using Pair = std::tuple<Address, Address>;               // of lengths and directions
 
 template <class T>
-cpu::PolarGradients<T> gradients_of(const Pair& pair) {
+cpu::PolarPair<T> pair_of(const Pair& pair) {
     return {pointer<T>(std::get<0>(pair)), pointer<T>(std::get<1>(pair))};
 }
 
@@ -22,7 +22,7 @@ void bind_polar(py::module_& m) {
         py::gil_scoped_release release;
         const auto [itemsize, vectors, n_edges] = op;
         dispatch_float(itemsize, [&, vectors = vectors, n_edges = n_edges]<class T>(T) {
-            const auto results = gradients_of<T>(out);
+            const auto results = pair_of<T>(out);
             cpu::polar<T>(pointer<const T>(vectors), n_edges, results.lengths, results.directions, {n_threads});
         });
     });
@@ -30,20 +30,19 @@ void bind_polar(py::module_& m) {
         py::gil_scoped_release release;
         const auto [itemsize, vectors, n_edges] = op;
         dispatch_float(itemsize, [&, vectors = vectors, n_edges = n_edges]<class T>(T) {
-            cpu::polar_backward<T>(pointer<const T>(vectors), n_edges, gradients_of<const T>(grad), pointer<T>(out),
+            cpu::polar_backward<T>(pointer<const T>(vectors), n_edges, pair_of<const T>(grad), pointer<T>(out),
                                    {n_threads});
         });
     });
-    m.def("polar_double_backward",
-          [](const OpTuple& op, Address grad2, const Pair& grad, const Pair& out_grad, Address out, int n_threads) {
-              py::gil_scoped_release release;
-              const auto [itemsize, vectors, n_edges] = op;
-              dispatch_float(itemsize, [&, vectors = vectors, n_edges = n_edges]<class T>(T) {
-                  cpu::polar_double_backward<T>(pointer<const T>(vectors), n_edges, pointer<const T>(grad2),
-                                                gradients_of<const T>(grad), gradients_of<T>(out_grad), pointer<T>(out),
-                                                {n_threads});
-              });
-          });
+    m.def("polar_double_backward", [](const OpTuple& op, Address grad2, const Pair& grad, const Pair& out_grad,
+                                      Address out, int n_threads) {
+        py::gil_scoped_release release;
+        const auto [itemsize, vectors, n_edges] = op;
+        dispatch_float(itemsize, [&, vectors = vectors, n_edges = n_edges]<class T>(T) {
+            cpu::polar_double_backward<T>(pointer<const T>(vectors), n_edges, pointer<const T>(grad2),
+                                          pair_of<const T>(grad), pair_of<T>(out_grad), pointer<T>(out), {n_threads});
+        });
+    });
 }
 
 }  // namespace mdgnn

@@ -1,6 +1,6 @@
 // Parallelisation: fixed chunks of edges over threads; every edge is computed alone, so that no bits depend on the
 // number of threads. Memory traffic per edge: what comes and goes, once. Nothing but the vectors is kept for the
-// derivatives; torch's operators keep 45 bytes an edge (float32) and take as many again while they run.
+// derivatives, and nothing of the size of the edges is made on the way to them.
 #include <cmath>
 
 #include "core/simd.hpp"
@@ -36,8 +36,7 @@ MDGNN_INLINE void forward(const T* v, T* lengths, T* directions, std::int64_t be
 
 // g_r u + (g - (g . u) u) / r
 template <class T>
-MDGNN_INLINE void backward(const T* v, const PolarGradients<const T>& grad, T* out, std::int64_t begin,
-                           std::int64_t end) {
+MDGNN_INLINE void backward(const T* v, const PolarPair<const T>& grad, T* out, std::int64_t begin, std::int64_t end) {
     for (std::int64_t e = begin; e < end; ++e) {
         const Direction<T> d(v + 3 * e);
         const T g_r = grad.lengths ? grad.lengths[e] : T(0);
@@ -50,8 +49,8 @@ MDGNN_INLINE void backward(const T* v, const PolarGradients<const T>& grad, T* o
 
 // With a = grad2: L = g_r (a . u) + (a . g - (g . u) (a . u)) / r.
 template <class T>
-MDGNN_INLINE void double_backward(const T* v, const T* grad2, const PolarGradients<const T>& grad,
-                                  const PolarGradients<T>& out_grad, T* out, std::int64_t begin, std::int64_t end) {
+MDGNN_INLINE void double_backward(const T* v, const T* grad2, const PolarPair<const T>& grad,
+                                  const PolarPair<T>& out_grad, T* out, std::int64_t begin, std::int64_t end) {
     for (std::int64_t e = begin; e < end; ++e) {
         const Direction<T> d(v + 3 * e);
         const T* const a = grad2 + 3 * e;
@@ -71,18 +70,18 @@ MDGNN_INLINE void double_backward(const T* v, const T* grad2, const PolarGradien
 }
 
 // The instruction set is chosen by functions that are not templates: one set of them per type.
-#define MDGNN_LOOPS(T)                                                                                            \
-    MDGNN_SIMD_CLONES void forward_loop(const T* v, T* r, T* u, std::int64_t i, std::int64_t j) {                 \
-        forward<T>(v, r, u, i, j);                                                                                \
-    }                                                                                                             \
-    MDGNN_SIMD_CLONES void backward_loop(const T* v, const PolarGradients<const T>& grad, T* out, std::int64_t i, \
-                                         std::int64_t j) {                                                        \
-        backward<T>(v, grad, out, i, j);                                                                          \
-    }                                                                                                             \
-    MDGNN_SIMD_CLONES void double_backward_loop(const T* v, const T* grad2, const PolarGradients<const T>& grad,  \
-                                                const PolarGradients<T>& out_grad, T* out, std::int64_t i,        \
-                                                std::int64_t j) {                                                 \
-        double_backward<T>(v, grad2, grad, out_grad, out, i, j);                                                  \
+#define MDGNN_LOOPS(T)                                                                                       \
+    MDGNN_SIMD_CLONES void forward_loop(const T* v, T* r, T* u, std::int64_t i, std::int64_t j) {            \
+        forward<T>(v, r, u, i, j);                                                                           \
+    }                                                                                                        \
+    MDGNN_SIMD_CLONES void backward_loop(const T* v, const PolarPair<const T>& grad, T* out, std::int64_t i, \
+                                         std::int64_t j) {                                                   \
+        backward<T>(v, grad, out, i, j);                                                                     \
+    }                                                                                                        \
+    MDGNN_SIMD_CLONES void double_backward_loop(const T* v, const T* grad2, const PolarPair<const T>& grad,  \
+                                                const PolarPair<T>& out_grad, T* out, std::int64_t i,        \
+                                                std::int64_t j) {                                            \
+        double_backward<T>(v, grad2, grad, out_grad, out, i, j);                                             \
     }
 MDGNN_LOOPS(float)
 MDGNN_LOOPS(double)
@@ -96,25 +95,25 @@ void polar(const T* vectors, std::int64_t n_edges, T* lengths, T* directions, co
 }
 
 template <class T>
-void polar_backward(const T* vectors, std::int64_t n_edges, const PolarGradients<const T>& grad, T* grad_vectors,
+void polar_backward(const T* vectors, std::int64_t n_edges, const PolarPair<const T>& grad, T* grad_vectors,
                     const Context& context) {
     parallel_for(n_edges, kEdges, context.n_threads,
                  [&](std::int64_t i, std::int64_t j) { backward_loop(vectors, grad, grad_vectors, i, j); });
 }
 
 template <class T>
-void polar_double_backward(const T* vectors, std::int64_t n_edges, const T* grad2, const PolarGradients<const T>& grad,
-                           const PolarGradients<T>& out_grad, T* out_vectors, const Context& context) {
+void polar_double_backward(const T* vectors, std::int64_t n_edges, const T* grad2, const PolarPair<const T>& grad,
+                           const PolarPair<T>& out_grad, T* out_vectors, const Context& context) {
     parallel_for(n_edges, kEdges, context.n_threads, [&](std::int64_t i, std::int64_t j) {
         double_backward_loop(vectors, grad2, grad, out_grad, out_vectors, i, j);
     });
 }
 
-#define MDGNN_INSTANTIATE(T)                                                                                     \
-    template void polar<T>(const T*, std::int64_t, T*, T*, const Context&);                                      \
-    template void polar_backward<T>(const T*, std::int64_t, const PolarGradients<const T>&, T*, const Context&); \
-    template void polar_double_backward<T>(const T*, std::int64_t, const T*, const PolarGradients<const T>&,     \
-                                           const PolarGradients<T>&, T*, const Context&);
+#define MDGNN_INSTANTIATE(T)                                                                                \
+    template void polar<T>(const T*, std::int64_t, T*, T*, const Context&);                                 \
+    template void polar_backward<T>(const T*, std::int64_t, const PolarPair<const T>&, T*, const Context&); \
+    template void polar_double_backward<T>(const T*, std::int64_t, const T*, const PolarPair<const T>&,     \
+                                           const PolarPair<T>&, T*, const Context&);
 MDGNN_INSTANTIATE(float)
 MDGNN_INSTANTIATE(double)
 

@@ -15,21 +15,21 @@ namespace mdgnn::cpu {
 template <class T>
 void polar(const T* vectors, std::int64_t n_edges, T* lengths, T* directions, const Context& context);
 
-// One for each result of polar; null counts as zero.
+// Lengths (E) and directions (E, 3), or their gradients; null counts as zero.
 template <class T>
-struct PolarGradients {
+struct PolarPair {
     T *lengths = nullptr, *directions = nullptr;
 };
 
 // grad_vectors (E, 3)
 template <class T>
-void polar_backward(const T* vectors, std::int64_t n_edges, const PolarGradients<const T>& grad, T* grad_vectors,
+void polar_backward(const T* vectors, std::int64_t n_edges, const PolarPair<const T>& grad, T* grad_vectors,
                     const Context& context);
 
 // The derivative of <grad2, grad_vectors>, grad2 (E, 3), for grad (out_grad; what is null there is not written) and
 // vectors.
 template <class T>
-void polar_double_backward(const T* vectors, std::int64_t n_edges, const T* grad2, const PolarGradients<const T>& grad,
-                           const PolarGradients<T>& out_grad, T* out_vectors, const Context& context);
+void polar_double_backward(const T* vectors, std::int64_t n_edges, const T* grad2, const PolarPair<const T>& grad,
+                           const PolarPair<T>& out_grad, T* out_vectors, const Context& context);
 
 }  // namespace mdgnn::cpu

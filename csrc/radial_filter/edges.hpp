@@ -41,20 +41,24 @@ MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, co
     found.resize(static_cast<std::size_t>(e - found.data()));
 }
 
-// The filter, or a derivative of it, for one feature or a vector of them; `at` points into the table.
+// The filter for one feature or a vector of them; `at` points into the table. Nothing is left to the compiler that
+// contracts: the bits are the same wherever this stands.
 template <class V, class T>
-MDGNN_INLINE void interpolate(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
+MDGNN_INLINE void interpolate_value(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
     V a, b, c, d;
     load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
-    filter = (a * w.at[0] + b * w.at[1]) + (c * w.at[2] + d * w.at[3]);
+    const T t = w.at[1];
+    filter = ((d * t + c) * t + b) * t + a;
 }
 
-// A slope: its first weight is zero.
+// A derivative of it: the first weight is zero.
 template <class V, class T>
 MDGNN_INLINE void interpolate_slope(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
     V b, c, d;
     load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
-    filter = b * w.at[1] + (c * w.at[2] + d * w.at[3]);
+    filter = b * w.at[1];
+    filter = c * w.at[2] + filter;
+    filter = d * w.at[3] + filter;
 }
 
 // Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first the widest, then shorter

@@ -1,4 +1,4 @@
-// SiLU of a vector, or of a single number, on the host: the same operations as in math.hpp, so the same bits.
+// SiLU of a vector, or of a single number, on the host: the same operations as in math.hpp.
 #pragma once
 
 #include <type_traits>

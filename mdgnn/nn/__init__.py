@@ -1,5 +1,5 @@
 """Parts of networks: elements, radial bases, cutoff envelopes, filters, activations, multilayer perceptrons,
-tables that are kept."""
+tables that are kept, chunks of atoms."""
 
 from mdgnn.nn.activation import ShiftedSoftplus, shifted_softplus
 from mdgnn.nn.chunks import by_chunks

@@ -56,7 +56,7 @@ def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) 
     rows : Rows
         The edges of each receiver; the index holds their senders.
     columns : Rows
-        The edges of each sender; the index holds their receivers, `edge` their numbers.
+        The edges of each sender; the index holds their receivers, `edge` their numbers, each once.
 
     Returns
     -------

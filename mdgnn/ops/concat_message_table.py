@@ -55,7 +55,7 @@ def concat_message_table(
     rows : Rows
         The edges of each receiver; the index holds their senders.
     columns : Rows
-        The edges of each sender; the index holds their receivers, `edge` their numbers.
+        The edges of each sender; the index holds their receivers, `edge` their numbers, each once.
 
     Returns
     -------

@@ -73,7 +73,7 @@ def painn_message(
     rows : Rows
         The edges of each receiver; the index holds their senders.
     columns : Rows
-        The edges of each sender; the index holds their receivers, `edge` their numbers.
+        The edges of each sender; the index holds their receivers, `edge` their numbers, each once.
 
     Returns
     -------
