@@ -45,7 +45,7 @@ def test_message_ops(timed, op, n_atoms):
 # written per edge and feature beside the table, forward and backward.
 WITH_TABLE = {
     "concat_message_table": ((29, 41), 1, (1, 3)),
-    "cfconv": ((4, 8), 1, (1, 1)),
+    "cfconv": ((4, 9), 1, (1, 1)),
     "painn_message": ((19, 39), 3, (6, 4)),
 }
 

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -55,14 +56,14 @@ def measure_list(system: str, quantities: str) -> tuple[float, float]:
         side = (12 / density) ** (1 / 3)
         cells, first = np.broadcast_to(np.eye(3) * side, (400, 3, 3)).copy(), np.arange(401, dtype=np.int64) * 12
         positions, periodic = rng.uniform(0, side, (4800, 3)), np.ones((400, 3), dtype=bool)
-        options, widths = (3.5, False, False, 1), (8, 8)
-        call = lambda: _C.neighbors(quantities, positions, cells, periodic, first, options, widths)  # noqa: E731
+        arguments = (positions, cells, periodic, first, (3.5, False, False, 1), (8, 8))
+        call = partial(_C.neighbors, quantities, *arguments)
     else:
         side = (n / density) ** (1 / 3)
         positions = rng.uniform(0, side, (n, 3))
         if system == "unwrapped liquid":
             positions += rng.integers(-5, 6, positions.shape) * side
-        call = lambda: mdgnn.primitive_neighbor_list(quantities, True, np.eye(3) * side, positions, 3.5)  # noqa: E731
+        call = partial(mdgnn.primitive_neighbor_list, quantities, True, np.eye(3) * side, positions, 3.5)
     mdgnn.set_num_threads(1)
     mdgnn.primitive_neighbor_list("ijSD", True, np.eye(3) * 9, rng.uniform(0, 9, (50, 3)), 1.0)
     before = memory("VmRSS")

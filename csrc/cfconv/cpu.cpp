@@ -2,7 +2,7 @@
 // thread in edge order. The gradient of the table is summed over blocks of edges whose number depends on that of the
 // edges alone, and the blocks are added in order. So no bits depend on the number of threads.
 // Memory traffic per edge and pass: 4 C numbers of the table and C of x, from the cache (the table of 512 intervals and
-// 64 features takes 512 KB in float32). Arithmetic per edge and feature: 9 operations forward, 10 for each derivative.
+// 64 features takes 512 KB in float32). Multiply-adds per edge and feature: 4 forward, 9 for both first derivatives.
 // It is the cache that binds: a pass takes twice the time of its arithmetic.
 // Alternatives that lost: the derivatives for x and r in passes of their own, by sender and by receiver, 1.4 times (the
 // second derivative has them).

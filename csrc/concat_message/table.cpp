@@ -42,20 +42,6 @@ struct Message {
     T c = 0, c_slope = 0, c_curvature = 0, by_r = 0, by_c = 0;
 };
 
-template <class T>
-MDGNN_INLINE T value_of(const FilterWeights<T>& w, const T* at, std::int64_t width) {
-    T value;
-    interpolate_value(w, at, width, value);
-    return value;
-}
-
-template <class T>
-MDGNN_INLINE T slope_of(const FilterWeights<T>& w, const T* at, std::int64_t width) {
-    T slope;
-    interpolate_slope(w, at, width, slope);
-    return slope;
-}
-
 template <class T, bool kTwice>
 MDGNN_INLINE void set_message(const Concat<T>& p, const FilterEdge<T>& e, Message<T>& m) {
     const std::int64_t width = p.width(), all = width + 1;
@@ -63,17 +49,19 @@ MDGNN_INLINE void set_message(const Concat<T>& p, const FilterEdge<T>& e, Messag
     m.coefficients = e.coefficients;
     m.value = filter_value(e.t);
     m.slope = filter_slope(e.t, per_unit, T(1));
-    m.c = value_of(m.value, e.coefficients + width, all);
-    m.c_slope = slope_of(m.slope, e.coefficients + width, all);
+    interpolate_value(m.value, e.coefficients + width, all, m.c);
+    interpolate_slope(m.slope, e.coefficients + width, all, m.c_slope);
     if constexpr (kTwice) {
         m.by_r = p.by.r[e.edge];
         m.curvature = filter_curvature(e.t, per_unit, m.by_r);
         m.by_c = m.by_r * m.c_slope;
-        m.c_curvature = slope_of(m.curvature, e.coefficients + width, all);
+        interpolate_slope(m.curvature, e.coefficients + width, all, m.c_curvature);
         m.by = p.by.coefficients ? p.by.coefficients + (e.coefficients - p.op.table.coefficients) : nullptr;
         if (m.by) {
-            m.by_c += value_of(m.value, m.by + width, all);
-            m.c_curvature += slope_of(m.slope, m.by + width, all);
+            T value, slope;
+            interpolate_value(m.value, m.by + width, all, value);
+            interpolate_slope(m.slope, m.by + width, all, slope);
+            m.by_c += value, m.c_curvature += slope;
         }
     }
 }
@@ -123,7 +111,7 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
         T s = 0;
         for (std::size_t k = 0; k < edges.size(); ++k) {
             messages[k].value = filter_value(edges[k].t);
-            messages[k].c = value_of(messages[k].value, edges[k].coefficients + width, all);
+            interpolate_value(messages[k].value, edges[k].coefficients + width, all, messages[k].c);
             s += messages[k].c;
         }
         out.s[i] = s;

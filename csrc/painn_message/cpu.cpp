@@ -8,72 +8,10 @@
 
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
-#include "painn_message/math.hpp"
-#include "painn_message/painn_message.hpp"
-#include "radial_filter/edges.hpp"
+#include "painn_message/edges.hpp"
 
 namespace mdgnn::cpu {
 namespace {
-
-// What the loops see. `twice`: the loop is that of the double backward, which multiplies the gradients by `by`.
-template <class T>
-struct Painn {
-    PainnMessage<T> op;
-    PainnResult<const T> grad;
-    PainnGradients<const T> by;
-    bool twice = false;
-};
-
-// An edge with the weights of its filter; what multiplies the gradient of its length is in the slopes.
-template <class T>
-struct Message {
-    const T* coefficients;
-    std::int64_t other, edge;
-    FilterWeights<T> value, slope;
-};
-
-template <class T, bool kTwice>
-MDGNN_INLINE void messages_of(const Painn<T>& p, const Rows& rows, std::int64_t i, std::vector<FilterEdge<T>>& edges,
-                              std::vector<Message<T>>& found) {
-    filter_edges(rows, p.op.table, p.op.r, i, edges);
-    found.resize(edges.size());
-    for (std::size_t k = 0; k < edges.size(); ++k) {
-        const FilterEdge<T>& e = edges[k];
-        Message<T>& m = found[k];
-        m.coefficients = e.coefficients, m.other = e.other, m.edge = e.edge;
-        m.value = filter_value(e.t);
-        if constexpr (kTwice) m.slope = filter_slope(e.t, p.op.table.per_unit, p.by.r[e.edge]);
-    }
-}
-
-template <class V, class T>
-MDGNN_INLINE void load_three(const T* from, std::int64_t width, Three<V>& to) {
-    for (int c = 0; c < 3; ++c) load(from + c * width, to[c]);
-}
-
-template <bool kTwice, class V, class T>
-MDGNN_INLINE void load_directions(const Painn<T>& p, const Message<T>& m, PainnEdge<V, T>& e) {
-    load_three(p.op.unit + 3 * m.edge, 1, e.unit);
-    if constexpr (kTwice) load_three(p.by.unit + 3 * m.edge, 1, e.by_unit);
-}
-
-// x and v of the sender, and what multiplies their gradients.
-template <bool kTwice, class V, class T>
-MDGNN_INLINE void load_sender(const Painn<T>& p, const Message<T>& m, std::int64_t f, PainnEdge<V, T>& e) {
-    const std::int64_t width = p.op.v.cols / 3;
-    load_three(p.op.x.row(m.other) + f, width, e.x);
-    load_three(p.op.v.row(m.other) + f, width, e.v);
-    if constexpr (kTwice) load_three(p.by.x.row(m.other) + f, width, e.by_x);
-    if constexpr (kTwice) load_three(p.by.v.row(m.other) + f, width, e.by_v);
-}
-
-// A block of the filter and, twice, its slope.
-template <bool kTwice, class V, class T>
-MDGNN_INLINE void load_filter(const Painn<T>& p, const Message<T>& m, std::int64_t f, int c, PainnEdge<V, T>& e) {
-    const std::int64_t all = p.op.v.cols;
-    interpolate_value(m.value, m.coefficients + c * (all / 3) + f, all, e.w[c]);
-    if constexpr (kTwice) interpolate_slope(m.slope, m.coefficients + c * (all / 3) + f, all, e.dw[c]);
-}
 
 // By receiver: the results, or (twice) the derivative for `grad`.
 template <class T, bool kTwice>
@@ -117,14 +55,14 @@ MDGNN_INLINE void store_sent(const Painn<T>& p, const PainnSent<V>& sum, std::in
     store(for_x2, out.x.row(j) + 2 * width + f);
 }
 
-// By sender: the derivative for x and v.
-template <class T, bool kTwice>
+// Twice, by sender: the derivative for x and v.
+template <class T>
 MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
     for (std::int64_t j = begin; j < end; ++j) {
-        messages_of<T, kTwice>(p, p.op.columns, j, edges, messages);
+        messages_of<T, true>(p, p.op.columns, j, edges, messages);
         each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             PainnSent<V> sum;
             for (const Message<T>& m : messages) {
@@ -133,22 +71,24 @@ MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int
                 Three<V> gv;
                 load(p.grad.s.row(m.other) + f, gs);
                 load_three(p.grad.v.row(m.other) + f, width, gv);
-                load_directions<kTwice>(p, m, e);
-                for (int c = 0; c < 3; ++c) load_filter<kTwice>(p, m, f, c, e);
-                add_sent<kTwice>(e, gs, gv, sum);
+                load_directions<true>(p, m, e);
+                for (int c = 0; c < 3; ++c) load_filter<true>(p, m, f, c, e);
+                add_sent<true>(e, gs, gv, sum);
             }
-            store_sent<kTwice>(p, sum, j, f, out);
+            store_sent<true>(p, sum, j, f, out);
         });
     }
 }
 
-// By sender: the derivatives for x, v, r and unit in one pass, so that the table is read once.
+// By sender: the derivatives for x and v and those for r and unit, in one pass, so that the table is read once. Either
+// pair may be absent: what is there has the same bits.
 template <class T>
 MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
     std::vector<T> memory(5 * width);  // what a sender sums: x0, x1, a
+    const bool sends = static_cast<bool>(out.x);
     const auto load_sums = [&]<class V>(std::int64_t f, PainnSent<V>& sum) __attribute__((always_inline)) {
         load(memory.data() + f, sum.x0), load(memory.data() + width + f, sum.x1);
         load_three(memory.data() + 2 * width + f, width, sum.a);
@@ -156,7 +96,7 @@ MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std:
     for (std::int64_t j = begin; j < end; ++j) {
         const std::int64_t first = p.op.columns.row_ptr[j], last = p.op.columns.row_ptr[j + 1];
         messages_of<T, false>(p, p.op.columns, j, edges, messages);
-        if (static_cast<std::int64_t>(messages.size()) < last - first)  // some are beyond the cutoff
+        if (out.r && static_cast<std::int64_t>(messages.size()) < last - first)  // some are beyond the cutoff
             for (std::int64_t k = first; k < last; ++k) {
                 const std::int64_t e = p.op.columns.edge[k];
                 out.r[e] = T(0);
@@ -180,17 +120,22 @@ MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std:
                     load_filter<false>(p, m, f, c, e);
                     interpolate_slope(weights, m.coefficients + c * width + f, all, slope[c]);
                 }
-                load_sums(f, sent);
-                add_sent<false>(e, gs, gv, sent);
+                if (sends) {
+                    load_sums(f, sent);
+                    add_sent<false>(e, gs, gv, sent);
+                }
                 add_edge_gradients<false>(e, gs, gv, slope, slope, sum);
+                if (!sends) return;
                 store(sent.x0, memory.data() + f), store(sent.x1, memory.data() + width + f);
                 for (int c = 0; c < 3; ++c) store(sent.a[c], memory.data() + (2 + c) * width + f);
             };
             T sums[4];  // r, then unit
             sum_pieces<T, 4>(width, add, sums);
+            if (!out.r) continue;
             out.r[m.edge] = sums[0];
             std::copy(sums + 1, sums + 4, out.unit + 3 * m.edge);
         }
+        if (!out.x) continue;
         each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             PainnSent<V> sum;
             load_sums(f, sum);
@@ -199,8 +144,8 @@ MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std:
     }
 }
 
-// By edge: the derivative for r and unit.
-template <class T, bool kTwice>
+// Twice, by edge: the derivative for r and unit.
+template <class T>
 MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin,
                                  std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
@@ -211,27 +156,26 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
         const std::int64_t first = p.op.rows.row_ptr[i], last = p.op.rows.row_ptr[i + 1];
         std::fill(out.r + first, out.r + last, T(0));
         std::fill(out.unit + 3 * first, out.unit + 3 * last, T(0));
-        messages_of<T, kTwice>(p, p.op.rows, i, edges, messages);
+        messages_of<T, true>(p, p.op.rows, i, edges, messages);
         for (std::size_t k = 0; k < messages.size(); ++k) {
             const Message<T>& m = messages[k];
             const FilterWeights<T> first_order = filter_slope(edges[k].t, per_unit, T(1));
-            FilterWeights<T> second_order;
-            if constexpr (kTwice) second_order = filter_curvature(edges[k].t, per_unit, p.by.r[m.edge]);
+            const FilterWeights<T> second_order = filter_curvature(edges[k].t, per_unit, p.by.r[m.edge]);
             const auto add = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
                 PainnEdge<V, T> e;
                 V gs;
                 Three<V> gv, slope, curvature;
                 load(p.grad.s.row(i) + f, gs);
                 load_three(p.grad.v.row(i) + f, width, gv);
-                load_directions<kTwice>(p, m, e);
-                load_sender<kTwice>(p, m, f, e);
-                load_filter<kTwice>(p, m, f, 1, e);
+                load_directions<true>(p, m, e);
+                load_sender<true>(p, m, f, e);
+                load_filter<true>(p, m, f, 1, e);
                 for (int c = 0; c < 3; ++c) {
                     const T* const at = m.coefficients + c * width + f;
-                    interpolate_slope(first_order, at, all, slope[c]);  // the same bits as in `send_all`
-                    if constexpr (kTwice) interpolate_slope(second_order, at, all, curvature[c]);
+                    interpolate_slope(first_order, at, all, slope[c]);
+                    interpolate_slope(second_order, at, all, curvature[c]);
                 }
-                add_edge_gradients<kTwice>(e, gs, gv, slope, curvature, sum);
+                add_edge_gradients<true>(e, gs, gv, slope, curvature, sum);
             };
             T sums[4];  // r, then unit
             sum_pieces<T, 4>(width, add, sums);
@@ -283,15 +227,11 @@ MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t 
     }                                                                                                           \
     MDGNN_SIMD_CLONES void send_loop(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,           \
                                      std::int64_t b) {                                                          \
-        p.twice ? send<T, true>(p, out, a, b) : send<T, false>(p, out, a, b);                                   \
-    }                                                                                                           \
-    MDGNN_SIMD_CLONES void send_all_loop(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,       \
-                                         std::int64_t b) {                                                      \
-        send_all<T>(p, out, a, b);                                                                              \
+        p.twice ? send<T>(p, out, a, b) : send_all<T>(p, out, a, b);                                            \
     }                                                                                                           \
     MDGNN_SIMD_CLONES void edge_loop(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,           \
                                      std::int64_t b) {                                                          \
-        p.twice ? edge_gradients<T, true>(p, out, a, b) : edge_gradients<T, false>(p, out, a, b);               \
+        edge_gradients<T>(p, out, a, b);                                                                        \
     }                                                                                                           \
     MDGNN_SIMD_CLONES void table_loop(const Painn<T>& p, T* coefficients, std::int64_t a, std::int64_t b) {     \
         p.twice ? add_to_table<T, true>(p, coefficients, a, b) : add_to_table<T, false>(p, coefficients, a, b); \
@@ -308,14 +248,10 @@ void run_receive(const Painn<T>& p, const PainnResult<T>& out, const Context& co
 template <class T>
 void run_gradients(const Painn<T>& p, const PainnGradients<T>& out, const Context& context) {
     const std::int64_t grain = filter_grain(p.op.rows, p.op.x.cols);
-    const bool at_once = out.x && out.r && !p.twice;
-    if (at_once)
-        parallel_for(p.op.columns.n_rows, grain, context.n_threads,
-                     [&](std::int64_t a, std::int64_t b) { send_all_loop(p, out, a, b); });
-    if (out.x && !at_once)
+    if (out.x || (out.r && !p.twice))
         parallel_for(p.op.columns.n_rows, grain, context.n_threads,
                      [&](std::int64_t a, std::int64_t b) { send_loop(p, out, a, b); });
-    if (out.r && !at_once)
+    if (out.r && p.twice)
         parallel_for(p.op.rows.n_rows, grain, context.n_threads,
                      [&](std::int64_t a, std::int64_t b) { edge_loop(p, out, a, b); });
     if (out.coefficients)
