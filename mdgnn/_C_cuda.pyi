@@ -37,15 +37,15 @@ def cfconv_double_backward(
     out_coefficients: int,
     where: Context,
 ) -> None: ...
-def concat_message_table(op: tuple[Any, ...], out: tuple[Matrix, int], where: Context) -> None: ...
+def concat_message_table(op: tuple[Any, ...], out: tuple[Matrix, int, int], where: Context) -> None: ...
 def concat_message_table_backward(
-    op: tuple[Any, ...], grad: tuple[Matrix, int], out: tuple[Matrix, int, int], where: Context
+    op: tuple[Any, ...], grad: tuple[Matrix, int, int], out: tuple[Matrix, int, int], where: Context
 ) -> None: ...
 def concat_message_table_double_backward(
     op: tuple[Any, ...],
-    grad: tuple[Matrix, int],
+    grad: tuple[Matrix, int, int],
     grad2: tuple[Matrix, int, int],
-    out_grad: tuple[Matrix, int],
+    out_grad: tuple[Matrix, int, int],
     out: tuple[Matrix, int, int],
     where: Context,
 ) -> None: ...

@@ -15,8 +15,9 @@ namespace device = cpu;
 #endif
 
 // itemsize; then ConcatMessageTable
-using OpTuple = std::tuple<int, RowsTuple, RowsTuple, MatrixTuple, TableTuple, Address, WorkspaceTuple, Address>;
-using ResultTuple = std::tuple<MatrixTuple, Address>;
+using OpTuple =
+    std::tuple<int, RowsTuple, RowsTuple, MatrixTuple, TableTuple, Address, Address, WorkspaceTuple, Address>;
+using ResultTuple = std::tuple<MatrixTuple, Address, Address>;
 using GradientsTuple = std::tuple<MatrixTuple, Address, Address>;
 
 template <class T>
@@ -26,13 +27,14 @@ ConcatMessageTable<T> op_of(const OpTuple& t) {
             matrix<const T>(std::get<3>(t)),
             table<T>(std::get<4>(t)),
             pointer<const T>(std::get<5>(t)),
-            workspace(std::get<6>(t)),
-            pointer<T>(std::get<7>(t))};
+            pointer<const T>(std::get<6>(t)),
+            workspace(std::get<7>(t)),
+            pointer<T>(std::get<8>(t))};
 }
 
 template <class T>
 ConcatMessageResult<T> result_of(const ResultTuple& t) {
-    return {matrix<T>(std::get<0>(t)), pointer<T>(std::get<1>(t))};
+    return {matrix<T>(std::get<0>(t)), pointer<T>(std::get<1>(t)), pointer<T>(std::get<2>(t))};
 }
 
 template <class T>

@@ -17,20 +17,22 @@ namespace mdgnn {
 // Arguments shared by the three functions.
 template <class T>
 struct ConcatMessageTable {
-    Rows rows;                 // by receiver; index: the sender of each edge
-    Rows columns;              // by sender; index: the receiver of each edge, edge: its number. For results for `ends`
-    Matrix<const T> ends;      // (N, 2 H): an atom's share as a sender, then as a receiver
-    RadialTable<T> table;      // of H + 1
-    const T* r = nullptr;      // (E)
-    TableWorkspace workspace;  // for results for coefficients, on CUDA: memory, and (E, 4) numbers
+    Rows rows;                  // by receiver; index: the sender of each edge
+    Rows columns;               // by sender; index: the receiver of each edge, edge: its number. For results for `ends`
+    Matrix<const T> ends;       // (N, 2 H): an atom's share as a sender, then as a receiver
+    RadialTable<T> table;       // of H + 1
+    const T* r = nullptr;       // (E)
+    const T* slopes = nullptr;  // (N, H), of the forward; for the CPU's backward, where it is to give that of `ends`
+    TableWorkspace workspace;   // for results for coefficients, on CUDA: memory, and (E, 4) numbers
     T* of_edges = nullptr;
 };
 
-// Of the results: messages (N, H) and s (N).
+// Of the results: messages (N, H) and s (N); from the CPU's forward also (N, H) sums of c(r[k]) silu'(x[k, f]), if not
+// null: what the gradient of the messages is multiplied by for the receiver's share of `ends`.
 template <class T>
 struct ConcatMessageResult {
     Matrix<T> messages;
-    T* s = nullptr;
+    T *s = nullptr, *slopes = nullptr;
 };
 
 // One for each input: ends (N, 2 H), coefficients (n_intervals, 4, H + 1), r (E).

@@ -1,4 +1,4 @@
-// SiLU of a vector, or of a single number, on the host: the same operations as in math.hpp.
+// SiLU of a vector, or of a single number, on the host: silu = x s with the logistic s = 1 / (1 + exp(-x)).
 #pragma once
 
 #include <type_traits>
@@ -8,22 +8,44 @@
 
 namespace mdgnn {
 
-// The argument, not too negative, and its logistic function: silu = x s, and the derivatives follow.
+// x within +-limit, for exp. Comparing bits takes one instruction a side, where numbers take two: those of negative
+// numbers, without a sign, ascend as the numbers descend, above those of all others. NaN does not stay.
+template <class T, class V>
+MDGNN_INLINE void bound_by_bits(const V& x, V& bounded) {
+    using Word = typename ExpConstants<T>::Int;
+    using Signed = std::make_signed_t<Word>;
+    using Words = std::conditional_t<std::is_same_v<V, T>, Word, typename Wide<Word, sizeof(V)>::type>;
+    using SignedWords = std::conditional_t<std::is_same_v<V, T>, Signed, typename Wide<Signed, sizeof(V)>::type>;
+    constexpr T limits[] = {ExpConstants<T>::limit, -ExpConstants<T>::limit};
+    Signed high;
+    Word low;
+    std::memcpy(&high, &limits[0], sizeof high), std::memcpy(&low, &limits[1], sizeof low);
+    const SignedWords most = SignedWords{} + high;
+    const Words least = Words{} + low;
+    SignedWords s;
+    std::memcpy(&s, &x, sizeof s);
+    s = s > most ? most : s;
+    Words w;
+    std::memcpy(&w, &s, sizeof w);
+    w = w > least ? least : w;
+    std::memcpy(&bounded, &w, sizeof bounded);
+}
+
+// The argument and its logistic function, from which the derivatives follow.
 template <class T, class V>
 struct SiluParts {
     V x, s;
 
-    MDGNN_INLINE explicit SiluParts(const V& argument) {
+    MDGNN_INLINE explicit SiluParts(const V& argument) : x(argument) {
         using Int = typename ExpConstants<T>::Int;
         using Bits = std::conditional_t<std::is_same_v<V, T>, Int, typename Wide<Int, sizeof(V)>::type>;
-        const V low = V{} - ExpConstants<T>::limit, high = V{} + ExpConstants<T>::limit;
-        x = argument < low ? low : argument;
-        V e;
-        exp_within<T, Bits>(-(x > high ? high : x), e);
+        V bounded, e;
+        bound_by_bits<T>(x, bounded);
+        exp_within<T, Bits>(-bounded, e);
         s = T(1) / (T(1) + e);
     }
     MDGNN_INLINE void value(V& out) const { out = x * s; }
-    MDGNN_INLINE void slope(V& out) const { out = s * (T(1) + x * (T(1) - s)); }
+    MDGNN_INLINE void slope(V& out) const { out = s + (x * s) * (T(1) - s); }
     MDGNN_INLINE void curvature(V& out) const { out = s * (T(1) - s) * (T(2) + x * (T(1) - T(2) * s)); }
 };
 

@@ -89,7 +89,7 @@ def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if tensor is None else (address(tensor), *tensor.shape)
 
 
-def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
+def forward(hood: Neighbourhood, inputs: Tensors, wanted: Sequence[bool]) -> Tensors:
     """The sums (N, C); no graph is recorded."""
     x, coefficients, r = contiguous(inputs)
     out = x.new_empty(hood.rows.n_rows, x.shape[1])
@@ -98,7 +98,7 @@ def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
     return [out]
 
 
-def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]) -> Optionals:
+def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, kept: Tensors, wanted: Sequence[bool]) -> Optionals:
     """The derivatives for x, coefficients and r, as `wanted`; no graph is recorded."""
     (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
     by_x, by_coefficients, by_r = found = empty_like((x, coefficients, r), wanted)
@@ -124,8 +124,8 @@ def double_backward(
         kernels.cfconv_double_backward(*given, _matrix(out_grad), *outs, where)
     if grad2_table is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, grad2_table, r)
-        more = (*forward(hood, replaced), *backward(hood, (grad,), replaced, (wanted[1], False, wanted[3])))
-        found = plus(found, more)
+        more = (wanted[1], False, wanted[3])
+        found = plus(found, (*forward(hood, replaced, more), *backward(hood, (grad,), replaced, (), more)))
     return found
 
 

@@ -77,7 +77,7 @@ def concat_message_table(
     return out
 
 
-# --- the kernels: inputs are ends, coefficients, r; outputs out, s ---------------------------------------------------
+# --- the kernels: inputs are ends, coefficients, r; outputs out, s; kept on the CPU: slopes (N, H) --------------------
 
 
 def _op(
@@ -85,10 +85,11 @@ def _op(
     ends: Tensor,
     coefficients: Tensor,
     r: Tensor,
+    slopes: Tensor | None = None,
     memory: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Any:
     edges, table = (hood.rows.addresses, hood.columns.addresses), table_address(coefficients, hood.cutoff)
-    given = (address(r), workspace_address(memory[0], r), address(memory[1]))
+    given = (address(r), address(slopes), workspace_address(memory[0], r), address(memory[1]))
     return ends.element_size(), *edges, _matrix(ends), table, *given
 
 
@@ -106,26 +107,27 @@ def _gradients(ends: Tensor | None, coefficients: Tensor | None, r: Tensor | Non
     return _matrix(ends), address(coefficients), address(r)
 
 
-def _result(out: Tensor | None, s: Tensor | None) -> Any:
-    return _matrix(out), address(s)
+def _result(out: Tensor | None, s: Tensor | None, slopes: Tensor | None = None) -> Any:
+    return _matrix(out), address(s), address(slopes)
 
 
-def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
-    """The sums (N, H) and (N, 1); no graph is recorded."""
+def forward(hood: Neighbourhood, inputs: Tensors, wanted: Sequence[bool]) -> Tensors:
+    """The sums (N, H) and (N, 1), and the sums of slopes that the derivative for ends is made of."""
     ends, coefficients, r = contiguous(inputs)
-    out, s = (ends.new_empty(shape) for shape in _shapes(hood.rows.n_rows, inputs))
+    out, s, slopes = (ends.new_empty(shape) for shape in _shapes(hood.rows.n_rows, inputs))
     kernels, where = kernels_for(ends)
-    kernels.concat_message_table(_op(hood, ends, coefficients, r), _result(out, s), where)
-    return [out, s]
+    result = _result(out, s, slopes if wanted[0] and slopes.numel() else None)
+    kernels.concat_message_table(_op(hood, ends, coefficients, r), result, where)
+    return [out, s, slopes]
 
 
-def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]) -> Optionals:
+def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, kept: Tensors, wanted: Sequence[bool]) -> Optionals:
     """The derivatives for ends, coefficients and r, as `wanted`; no graph is recorded."""
     grads, inputs = contiguous(grads), contiguous(inputs)
     found = empty_like(inputs, wanted)
     ends, coefficients, r = inputs
     memory, (kernels, where) = _memory(coefficients, r, wanted[1]), kernels_for(ends)
-    given = (_op(hood, ends, coefficients, r, memory), _result(*grads))
+    given = (_op(hood, ends, coefficients, r, kept[0], memory), _result(*grads))
     kernels.concat_message_table_backward(*given, _gradients(*found), where)
     return found
 
@@ -141,15 +143,17 @@ def double_backward(
     out_grads = empty_like(grads, [wanted[0] or wanted[1]] * 2)
     found = empty_like((ends, coefficients, r), wanted[2:])
     memory, (kernels, where) = _memory(coefficients, r, wanted[3]), kernels_for(ends)
-    given = (_op(hood, ends, coefficients, r, memory), _result(*grads), _gradients(by_ends, by_table, by_r))
+    given = (_op(hood, ends, coefficients, r, memory=memory), _result(*grads), _gradients(by_ends, by_table, by_r))
     kernels.concat_message_table_double_backward(*given, _result(*out_grads), _gradients(*found), where)
     return [*(t if w else None for t, w in zip(out_grads, wanted[:2], strict=True)), *found]
 
 
 def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
-    return [(n_rows, inputs[0].shape[1] // 2), (n_rows, 1)]
+    width = inputs[0].shape[1] // 2
+    return [(n_rows, width), (n_rows, 1), (n_rows if inputs[0].device.type == "cpu" else 0, width)]
 
 
+_INPUTS = ("ends", "coefficients", "r")
 _ladder = Ladder(
-    Op("concat_message_table", ("ends", "coefficients", "r"), _shapes, forward, backward, double_backward), n_outputs=2
+    Op("concat_message_table", _INPUTS, _shapes, forward, backward, double_backward, n_outputs=2, n_kept=1)
 )

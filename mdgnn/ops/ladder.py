@@ -28,34 +28,37 @@ class Neighbourhood(NamedTuple):
 class Op(NamedTuple):
     """What an op consists of; tensors come and go in the order of `inputs`.
 
-    forward(hood, inputs) -> outputs. backward(hood, grads, inputs, wanted) -> a derivative for each input, or None.
-    double_backward(hood, grad2, grads, inputs, wanted) -> the derivative of <grad2, backward(...)> for each of grads
-    and of inputs, or None; grad2 has one entry an input, None where nothing multiplies it. shapes(n_rows, inputs) are
-    those of the outputs.
+    forward(hood, inputs, wanted) -> `n_outputs` outputs, then what it keeps for the backward, without a derivative;
+    `wanted` says which inputs will get one. backward(hood, grads, inputs, kept, wanted) -> a derivative for each input,
+    or None. double_backward(hood, grad2, grads, inputs, wanted) -> the derivative of <grad2, backward(...)> for each of
+    grads and of inputs, or None; grad2 has one entry an input, None where nothing multiplies it. shapes(n_rows, inputs)
+    are those of all that the forward returns when every input is wanted.
     """
 
     name: str
     inputs: tuple[str, ...]
     shapes: Callable[[Any, Tensors], list[tuple[Any, ...]]]
-    forward: Callable[[Neighbourhood, Tensors], Tensors]
-    backward: Callable[[Neighbourhood, Tensors, Tensors, Sequence[bool]], Optionals]
+    forward: Callable[[Neighbourhood, Tensors, Sequence[bool]], Tensors]
+    backward: Callable[[Neighbourhood, Tensors, Tensors, Tensors, Sequence[bool]], Optionals]
     double_backward: Callable[[Neighbourhood, Optionals, Tensors, Tensors, Sequence[bool]], Optionals]
+    n_outputs: int = 1
+    n_kept: int = 0
 
 
 class Ladder:
-    """`op` as a function that autograd and torch.compile know; it returns one tensor for each of `n_outputs`."""
+    """`op` as a function that autograd and torch.compile know; it returns a tuple of the outputs."""
 
-    def __init__(self, op: Op, n_outputs: int = 1):
-        self.op, self.n_outputs = op, n_outputs
-        _register(self)
+    def __init__(self, op: Op):
+        self.op = op
+        _register(op)
 
     def __call__(self, hood: Neighbourhood, *inputs: Tensor) -> Any:
         if torch.compiler.is_compiling():
             out = getattr(torch.ops.mdgnn, self.op.name)(*inputs, *_flat(hood))
-            return (out,) if self.n_outputs == 1 else out
+            return (out,) if isinstance(out, Tensor) else out[: self.op.n_outputs]
         if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
             return _Forward.apply(self.op, hood, *inputs)  # type: ignore[no-untyped-call]
-        return tuple(self.op.forward(hood, inputs))
+        return tuple(self.op.forward(hood, inputs, [False] * len(inputs))[: self.op.n_outputs])
 
 
 def contiguous(tensors: Optionals) -> list[Any]:
@@ -78,32 +81,34 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, op: Op, hood: Neighbourhood, *inputs: Tensor) -> Any:
         ctx.op, ctx.hood = op, hood
-        ctx.save_for_backward(*inputs)
-        return tuple(op.forward(hood, inputs))
+        found = op.forward(hood, inputs, ctx.needs_input_grad[2:])
+        ctx.save_for_backward(*inputs, *found[op.n_outputs :])
+        return tuple(found[: op.n_outputs])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
+        saved, n, wanted = ctx.saved_tensors, len(ctx.op.inputs), ctx.needs_input_grad[2:]
+        inputs, kept = saved[:n], saved[n:]
         if torch.is_grad_enabled():
-            found = _Backward.apply(ctx.op, ctx.hood, wanted, *grads, *inputs)  # type: ignore[no-untyped-call]
+            found = _Backward.apply(ctx.op, ctx.hood, wanted, kept, *grads, *inputs)  # type: ignore[no-untyped-call]
         else:
-            found = ctx.op.backward(ctx.hood, grads, inputs, wanted)
+            found = ctx.op.backward(ctx.hood, grads, inputs, kept, wanted)
         return (None, None, *found)
 
 
 class _Backward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, op: Op, hood: Neighbourhood, wanted: Sequence[bool], *tensors: Tensor) -> Any:
+    def forward(ctx: Any, op: Op, hood: Neighbourhood, wanted: Sequence[bool], kept: Tensors, *tensors: Tensor) -> Any:
         ctx.op, ctx.hood = op, hood
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         grads, inputs = tensors[: -len(op.inputs)], tensors[-len(op.inputs) :]
-        return tuple(op.backward(hood, grads, inputs, wanted))
+        return tuple(op.backward(hood, grads, inputs, kept, wanted))
 
     @staticmethod
     def backward(ctx: Any, *grad2: Tensor | None) -> Any:
-        args = (ctx.op, ctx.hood, ctx.needs_input_grad[3:], *grad2, *ctx.saved_tensors)
-        return (None, None, None, *_DoubleBackward.apply(*args))  # type: ignore[no-untyped-call]
+        args = (ctx.op, ctx.hood, ctx.needs_input_grad[4:], *grad2, *ctx.saved_tensors)
+        return (None, None, None, None, *_DoubleBackward.apply(*args))  # type: ignore[no-untyped-call]
 
 
 class _DoubleBackward(torch.autograd.Function):
@@ -155,23 +160,22 @@ def _one_or_all(found: Tensors) -> Any:
     return found[0] if len(found) == 1 else tuple(found)
 
 
-def _register(ladder: Ladder) -> None:
+def _register(op: Op) -> None:
     """The three operators of a ladder, their shapes and their derivatives."""
-    op, n, m = ladder.op, len(ladder.op.inputs), ladder.n_outputs
-    name, grads = op.name, [f"grad_{k}" for k in range(m)]
-    tensors, given = _tensors(op.inputs), _tensors(grads)
-    twice = _tensors([f"grad2_{x}" for x in op.inputs], optional=True)
-    _library.define(f"{name}({tensors}{_GRAPH}) -> {_results(m)}")
-    _library.define(f"{name}_backward({given}{tensors}{_GRAPH}, bool[] wanted) -> {_results(n)}")
+    name, n, m, k = op.name, len(op.inputs), op.n_outputs, op.n_kept
+    tensors, given = _tensors(op.inputs), _tensors([f"grad_{o}" for o in range(m)])
+    twice, kept = _tensors([f"grad2_{x}" for x in op.inputs], optional=True), _tensors([f"kept_{o}" for o in range(k)])
+    _library.define(f"{name}({tensors}{_GRAPH}) -> {_results(m + k)}")
+    _library.define(f"{name}_backward({given}{kept}{tensors}{_GRAPH}, bool[] wanted) -> {_results(n)}")
     _library.define(f"{name}_double_backward({twice}{given}{tensors}{_GRAPH}, bool[] wanted) -> {_results(n + m)}")
     operators = torch.ops.mdgnn
 
     def forward(*args: Any) -> Any:
-        return _one_or_all(op.forward(_hood(args[n:]), args[:n]))
+        return _one_or_all(op.forward(_hood(args[n:]), args[:n], [True] * n))
 
     def backward(*args: Any) -> Any:
-        found = op.backward(_hood(args[m + n : -1]), args[:m], args[m : m + n], args[-1])
-        return _present(found, args[0])
+        grads, kept, inputs, rest = args[:m], args[m : m + k], args[m + k :][:n], args[m + k + n :]
+        return _present(op.backward(_hood(rest[:-1]), grads, inputs, kept, rest[-1]), args[0])
 
     def double_backward(*args: Any) -> Any:
         found = op.double_backward(_hood(args[m + 2 * n : -1]), args[:n], args[n : n + m], args[n + m :][:n], args[-1])
@@ -196,26 +200,29 @@ def _register(ladder: Ladder) -> None:
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.cutoff = inputs[-1]
-        ctx.save_for_backward(*inputs[:-1])
+        kept = () if k == 0 else output[m:]
+        ctx.mark_non_differentiable(*kept)
+        ctx.save_for_backward(*kept, *inputs[:-1])
 
     def differentiate(ctx: Any, *grads: Tensor) -> Any:
         wanted = list(ctx.needs_input_grad[:n])
-        found = getattr(operators, f"{name}_backward")(*grads, *ctx.saved_tensors, ctx.cutoff, wanted)
+        found = getattr(operators, f"{name}_backward")(*grads[:m], *ctx.saved_tensors, ctx.cutoff, wanted)
         return (*(g if w else None for g, w in zip(found, wanted, strict=True)), *[None] * _N_GRAPH)
 
     def save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         *tensors, ctx.cutoff, ctx.wanted = inputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(*tensors[:m], *tensors[m + k :])
 
     def differentiate_twice(ctx: Any, *grad2: Tensor | None) -> Any:
         grad2 = tuple(g if w else None for g, w in zip(grad2, ctx.wanted, strict=True))
-        wanted = list(ctx.needs_input_grad[: m + n])
+        wanted = [*ctx.needs_input_grad[:m], *ctx.needs_input_grad[m + k : m + k + n]]
         if all(g is None for g in grad2):
-            return (None,) * (m + n + _N_GRAPH + 1)
+            return (None,) * (m + k + n + _N_GRAPH + 1)
         args = (*grad2, *ctx.saved_tensors, ctx.cutoff, wanted)
         found = getattr(operators, f"{name}_double_backward")(*args)
-        return (*(g if w else None for g, w in zip(found, wanted, strict=True)), *[None] * (_N_GRAPH + 1))
+        found = [g if w else None for g, w in zip(found, wanted, strict=True)]
+        return (*found[:m], *[None] * k, *found[m:], *[None] * (_N_GRAPH + 1))
 
     def refuse(ctx: Any, *grads: Any) -> Any:
         raise third_derivative(name)

@@ -129,7 +129,7 @@ def _pairs(wanted: Sequence[bool]) -> list[bool]:
     return [x or v, x or v, coefficients, r or unit, r or unit]
 
 
-def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
+def forward(hood: Neighbourhood, inputs: Tensors, wanted: Sequence[bool]) -> Tensors:
     """The sums ds (N, F) and dv (N, 3, F); no graph is recorded."""
     _, v, *_ = inputs = contiguous(inputs)
     ds, dv = v.new_empty(v.shape[0], v.shape[2]), torch.empty_like(v)
@@ -138,7 +138,7 @@ def forward(hood: Neighbourhood, inputs: Tensors) -> Tensors:
     return [ds, dv]
 
 
-def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]) -> Optionals:
+def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, kept: Tensors, wanted: Sequence[bool]) -> Optionals:
     """The derivatives for the inputs, as `wanted`; no graph is recorded."""
     (ds, dv), inputs = contiguous(grads), contiguous(inputs)
     found = empty_like(inputs, _pairs(wanted))
@@ -164,7 +164,7 @@ def double_backward(
     if grad2[2] is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, v, grad2[2], r, unit)
         more = (wanted[2], wanted[3], False, wanted[5], wanted[6])
-        found = plus(found, (*forward(hood, replaced), *backward(hood, (ds, dv), replaced, more)))
+        found = plus(found, (*forward(hood, replaced, more), *backward(hood, (ds, dv), replaced, (), more)))
     return [t if w else None for t, w in zip(found, wanted, strict=True)]
 
 
@@ -174,4 +174,4 @@ def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
 
 
 _INPUTS = ("x", "v", "coefficients", "r", "unit")
-_ladder = Ladder(Op("painn_message", _INPUTS, _shapes, forward, backward, double_backward), n_outputs=2)
+_ladder = Ladder(Op("painn_message", _INPUTS, _shapes, forward, backward, double_backward, n_outputs=2))
