@@ -3,6 +3,7 @@
 
 namespace mdgnn {
 void bind_cfconv_cuda(pybind11::module_&);
+void bind_concat_message_cuda(pybind11::module_&);
 void bind_concat_message_table_cuda(pybind11::module_&);
 void bind_force_virial_cuda(pybind11::module_&);
 void bind_neighbors_cuda(pybind11::module_&);
@@ -14,6 +15,7 @@ void bind_scatter_add_cuda(pybind11::module_&);
 PYBIND11_MODULE(_C_cuda, m) {
     m.doc() = "Compiled kernels of mdgnn for CUDA";
     mdgnn::bind_cfconv_cuda(m);
+    mdgnn::bind_concat_message_cuda(m);
     mdgnn::bind_concat_message_table_cuda(m);
     mdgnn::bind_force_virial_cuda(m);
     mdgnn::bind_neighbors_cuda(m);

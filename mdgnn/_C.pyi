@@ -9,9 +9,9 @@ Context = tuple[int, int, int]
 ScatterAdd = tuple[int, Rows, Rows, Matrix, int, int]
 ConcatMessage = tuple[int, Rows, Rows, Matrix, int, Matrix, int]
 
-def concat_message(op: ConcatMessage, out: Matrix, n_threads: int) -> None: ...
+def concat_message(op: ConcatMessage, out: Matrix, where: Context) -> None: ...
 def concat_message_backward(
-    op: ConcatMessage, grad: Matrix, grad_edge: Matrix, grad_ends: Matrix, grad_weight: int, n_threads: int
+    op: ConcatMessage, grad: Matrix, grad_edge: Matrix, grad_ends: Matrix, grad_weight: int, where: Context
 ) -> None: ...
 def concat_message_double_backward(
     op: ConcatMessage,
@@ -21,7 +21,7 @@ def concat_message_double_backward(
     out_edge: Matrix,
     out_ends: Matrix,
     out_weight: int,
-    n_threads: int,
+    where: Context,
 ) -> None: ...
 
 EdgeBasis = tuple[int, int, int, int, int, float]

@@ -5,6 +5,7 @@ Matrix = tuple[int, int, int]
 Context = tuple[int, int, int]
 ForceVirial = tuple[int, Rows, Rows, int]
 ScatterAdd = tuple[int, Rows, Rows, Matrix, int, int]
+ConcatMessage = tuple[int, Rows, Rows, Matrix, int, Matrix, int]
 
 def force_virial(op: ForceVirial, gradients: int, forces: int, virials: int, where: Context) -> None: ...
 def force_virial_backward(op: ForceVirial, grad_forces: int, grad_virials: int, out: int, where: Context) -> None: ...
@@ -35,6 +36,20 @@ def cfconv_double_backward(
     out_x: Matrix,
     out_r: int,
     out_coefficients: int,
+    where: Context,
+) -> None: ...
+def concat_message(op: ConcatMessage, out: Matrix, where: Context) -> None: ...
+def concat_message_backward(
+    op: ConcatMessage, grad: Matrix, grad_edge: Matrix, grad_ends: Matrix, grad_weight: int, where: Context
+) -> None: ...
+def concat_message_double_backward(
+    op: ConcatMessage,
+    grad: Matrix,
+    grad2: tuple[Matrix, Matrix, int],
+    out_grad: Matrix,
+    out_edge: Matrix,
+    out_ends: Matrix,
+    out_weight: int,
     where: Context,
 ) -> None: ...
 def concat_message_table(op: tuple[Any, ...], out: tuple[Matrix, int, int], where: Context) -> None: ...

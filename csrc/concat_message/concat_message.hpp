@@ -23,30 +23,36 @@ struct ConcatMessage {
     const T* weight = nullptr;     // (E) or null: 1
 };
 
-namespace cpu {
-
-// out (N, H)
-template <class T>
-void concat_message(const ConcatMessage<T>& op, Matrix<T> out, const Context& context);
-
-// grad (N, H) is d/d out. grad_edge (E, H) is always written; grad_ends (N, 2 H) and grad_weight (E) may be null.
-template <class T>
-void concat_message_backward(const ConcatMessage<T>& op, Matrix<const T> grad, Matrix<T> grad_edge, Matrix<T> grad_ends,
-                             T* grad_weight, const Context& context);
-
-// What multiplies the results of backward: grad2_edge (E, H), grad2_ends (N, 2 H), grad2_weight (E); each may be null.
+// What multiplies the results of backward: edge (E, H), ends (N, 2 H), weight (E); each may be null.
 template <class T>
 struct ConcatMessageGrad2 {
     Matrix<const T> edge, ends;
     const T* weight = nullptr;
 };
 
-// The derivative of <grad2, results of backward> with respect to grad, edge_part, ends and weight. out_grad (N, H) and
-// out_edge (E, H) are always written; out_ends (N, 2 H) and out_weight (E) may be null.
-template <class T>
-void concat_message_double_backward(const ConcatMessage<T>& op, Matrix<const T> grad,
-                                    const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad, Matrix<T> out_edge,
-                                    Matrix<T> out_ends, T* out_weight, const Context& context);
+#define MDGNN_CONCAT_MESSAGE_INTERFACE                                                                              \
+    /* out (N, H) */                                                                                                \
+    template <class T>                                                                                              \
+    void concat_message(const ConcatMessage<T>& op, Matrix<T> out, const Context& context);                         \
+                                                                                                                    \
+    /* grad (N, H) is d/d out. grad_edge (E, H) is always written; grad_ends (N, 2 H) and grad_weight (E) may be    \
+       null. */                                                                                                     \
+    template <class T>                                                                                              \
+    void concat_message_backward(const ConcatMessage<T>& op, Matrix<const T> grad, Matrix<T> grad_edge,             \
+                                 Matrix<T> grad_ends, T* grad_weight, const Context& context);                      \
+                                                                                                                    \
+    /* The derivative of <grad2, results of backward> with respect to grad, edge_part, ends and weight. out_grad    \
+       (N, H) and out_edge (E, H) are always written; out_ends (N, 2 H) and out_weight (E) may be null. */          \
+    template <class T>                                                                                              \
+    void concat_message_double_backward(const ConcatMessage<T>& op, Matrix<const T> grad,                           \
+                                        const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad, Matrix<T> out_edge, \
+                                        Matrix<T> out_ends, T* out_weight, const Context& context);
 
-}  // namespace cpu
+namespace cpu {
+MDGNN_CONCAT_MESSAGE_INTERFACE
+}
+namespace cuda {
+MDGNN_CONCAT_MESSAGE_INTERFACE
+}
+
 }  // namespace mdgnn

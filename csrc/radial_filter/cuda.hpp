@@ -154,9 +154,9 @@ __device__ MDGNN_INLINE int stage_edges(const Rows& rows, const RadialTable<T>& 
 
 // Calls body(k) for k = first, first + step, .. below n, kAtOnce of them with nothing in between that would keep one's
 // loads from being under way together with another's.
-template <int kAtOnce, class Body>
-__device__ MDGNN_INLINE void each_edge(int first, int n, int step, Body&& body) {
-    int k = first;
+template <int kAtOnce, class Int, class Body>
+__device__ MDGNN_INLINE void each_edge(Int first, Int n, Int step, Body&& body) {
+    Int k = first;
     for (; k + (kAtOnce - 1) * step < n; k += kAtOnce * step)
 #pragma unroll
         for (int u = 0; u < kAtOnce; ++u) body(k + u * step);

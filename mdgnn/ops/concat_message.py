@@ -3,8 +3,8 @@
 ``out[i] = sum_k weight[k] * silu(edge_part[k] + ends[sender(k), :H] + ends[i, H:])`` over the edges k of receiver i.
 
 The derivative ladder is forward, backward, double backward: three functions below; a third derivative is refused. Of
-size edges x features they save the input edge_part alone: x is computed again. The kernels are the CPU's. CUDA and
-torch.compile take the reference, a chain of registered operators; so this one needs no registration of its own.
+size edges x features they save the input edge_part alone: x is computed again. torch.compile takes the reference, a
+chain of registered operators; so this one needs no registration of its own.
 """
 
 from typing import Any
@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdgnn import _C
 from mdgnn.ops.checks import check_arrays, check_edges
 from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.kernels import kernels_for
 from mdgnn.ops.scatter_add import scatter_add
 from mdgnn.ops.silu import silu
-from mdgnn.threads import get_num_threads
 
 _ABSENT = (0, 0, 0)
 _NO_ROWS = (0, 0, 0, 0)
@@ -75,8 +74,6 @@ def concat_message(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, w
     if torch.compiler.is_compiling():
         return reference(edge_part, ends, rows, columns, weight)
     _check(edge_part, ends, rows, columns, weight)
-    if ends.device.type != "cpu":
-        return reference(edge_part, ends, rows, columns, weight)
     return _Forward.apply(edge_part, ends, weight, rows, columns)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -117,7 +114,8 @@ def forward(edge_part: Tensor, ends: Tensor, weight: Tensor | None, rows: Rows) 
     """The sums (N, H); no graph is recorded."""
     edge_part, ends, weight = _contiguous(edge_part, ends, weight)
     out = edge_part.new_empty(rows.n_rows, edge_part.shape[1])
-    _C.concat_message(_op(edge_part, ends, weight, rows, _NO_ROWS), _matrix(out), get_num_threads())
+    kernels, where = kernels_for(out)
+    kernels.concat_message(_op(edge_part, ends, weight, rows, _NO_ROWS), _matrix(out), where)
     return out
 
 
@@ -135,9 +133,9 @@ def backward(
     out_edge = edge_part.new_empty(edge_part.shape)
     out_ends = torch.empty_like(ends) if wanted[0] else None
     out_weight = torch.empty_like(weight) if wanted[1] and weight is not None else None
-    op = _op(edge_part, ends, weight, rows, columns.addresses)
+    op, (kernels, where) = _op(edge_part, ends, weight, rows, columns.addresses), kernels_for(grad)
     outs = (_matrix(out_edge), _matrix(out_ends), address(out_weight))
-    _C.concat_message_backward(op, _matrix(grad), *outs, get_num_threads())
+    kernels.concat_message_backward(op, _matrix(grad), *outs, where)
     return out_edge, out_ends, out_weight
 
 
@@ -156,10 +154,10 @@ def double_backward(
     out_grad, out_edge = torch.empty_like(grad), edge_part.new_empty(edge_part.shape)
     out_ends = torch.empty_like(ends)
     out_weight = None if weight is None else torch.empty_like(weight)
-    op = _op(edge_part, ends, weight, rows, columns.addresses)
+    op, (kernels, where) = _op(edge_part, ends, weight, rows, columns.addresses), kernels_for(grad)
     given = (_matrix(by_edge), _matrix(by_ends), address(by_weight))
     outs = (_matrix(out_grad), _matrix(out_edge), _matrix(out_ends), address(out_weight))
-    _C.concat_message_double_backward(op, _matrix(grad), given, *outs, get_num_threads())
+    kernels.concat_message_double_backward(op, _matrix(grad), given, *outs, where)
     return out_grad, out_edge, out_ends, out_weight
 
 
