@@ -77,9 +77,10 @@ def test_derivatives(device):
     assert gradcheck(op, (part, ends)) and gradgradcheck(op, (part, ends))
 
 
+@devices
 @pytest.mark.parametrize("wanted", ["part", "ends", "weight"])
-def test_each_input_alone_gets_the_same_derivatives(wanted):
-    given = dict(zip(("part", "ends", "rows", "columns", "weight"), problem(), strict=True))
+def test_each_input_alone_gets_the_same_derivatives(device, wanted):
+    given = dict(zip(("part", "ends", "rows", "columns", "weight"), problem(device=device), strict=True))
     grads = []
     for names in (("part", "ends", "weight"), (wanted,)):
         used = {
@@ -101,8 +102,9 @@ def test_third_derivative_is_refused():
         torch.autograd.grad(g2.sum(), part)
 
 
-def test_blocks_of_columns_and_other_strides():
-    part, ends, rows, columns, weight = problem(width=6)
+@devices
+def test_blocks_of_columns_and_other_strides(device):
+    part, ends, rows, columns, weight = problem(width=6, device=device)
     part, ends = part.detach(), ends.detach()
     wide = torch.cat([part, part, part], dim=1)[:, 6:12].requires_grad_()  # rows apart, each contiguous
     turned = part.t().contiguous().t().requires_grad_()
@@ -113,11 +115,14 @@ def test_blocks_of_columns_and_other_strides():
         assert torch.autograd.grad(out.sum(), other)[0].shape == part.shape
 
 
+@devices
 @pytest.mark.parametrize(("n", "n_edges", "width"), [(0, 0, 4), (3, 0, 4), (1, 0, 1), (3, 5, 0)])
-def test_empty_input(n, n_edges, width):
-    index = torch.zeros(n_edges, dtype=torch.int64)
-    part, ends = torch.ones(n_edges, width, requires_grad=True), torch.ones(n, 2 * width, requires_grad=True)
-    rows, columns = Rows(rows_by(index, n).row_ptr, index), Rows(rows_by(index, n).row_ptr, torch.arange(n_edges))
+def test_empty_input(device, n, n_edges, width):
+    index = torch.zeros(n_edges, dtype=torch.int64, device=device)
+    part = torch.ones(n_edges, width, device=device, requires_grad=True)
+    ends = torch.ones(n, 2 * width, device=device, requires_grad=True)
+    row_ptr = rows_by(index, n).row_ptr
+    rows, columns = Rows(row_ptr, index), Rows(row_ptr, torch.arange(n_edges, device=device))
     out = concat_message(part, ends, rows, columns)
     assert out.shape == (n, width)
     g = torch.autograd.grad(out.sum(), (part, ends), create_graph=True)

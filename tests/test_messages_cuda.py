@@ -1,26 +1,32 @@
-"""Messages with filters from a table on a GPU: what the CPU computes, for all widths, graphs, tables and addresses."""
+"""Messages on a GPU: what the CPU computes, for all widths, graphs, tables and addresses."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from kernels import dtypes, some_table
 
-from mdgnn.ops import RadialTable, Rows, cfconv, concat_message_table, painn_message, rows_by
+from mdgnn.ops import RadialTable, Rows, cfconv, concat_message, concat_message_table, painn_message, rows_by
 from mdgnn.ops.csr import transpose
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-OPS = {"cfconv": cfconv, "concat_message_table": concat_message_table, "painn_message": painn_message}
+WITH_TABLE = {"cfconv": cfconv, "concat_message_table": concat_message_table, "painn_message": painn_message}
+OPS = WITH_TABLE | {"concat_message": concat_message}
 ops = pytest.mark.parametrize("name", list(OPS))
 
 
 def problem(name, dtype, n=60, n_edges=3000, width=64, n_knots=33, long_row=False, crystal=False):
-    """Inputs on the CPU, x first and the table's coefficients last, and rows and columns."""
+    """Inputs on the CPU, as the op takes them but for the table's coefficients, which are last; rows and columns."""
     g = torch.Generator().manual_seed(5)
     receivers = torch.randint(0, n, (n_edges,), generator=g)
     receivers[receivers == 1] = 0
     if long_row:
         receivers[n_edges // 8 :] = n // 2
     rows = Rows(rows_by(receivers.sort().values, n).row_ptr, torch.randint(0, n, (n_edges,), generator=g))
+    columns = transpose(rows, n)
+    if name == "concat_message":
+        shapes = (n_edges, width), (n, 2 * width), (n_edges,)
+        inputs = [2 * torch.randn(*shape, dtype=torch.float64, generator=g).to(dtype) for shape in shapes]
+        return inputs, rows, Rows(columns.row_ptr, columns.edge)
     r = 2.4 * torch.rand(n_edges, dtype=torch.float64, generator=g)
     if crystal:  # all edges in three intervals
         r = torch.tensor([0.71, 1.0, 1.41, 2.01], dtype=torch.float64)[(r * 1.6).long()]
@@ -33,15 +39,18 @@ def problem(name, dtype, n=60, n_edges=3000, width=64, n_knots=33, long_row=Fals
     directions = [torch.randn(n_edges, 3, dtype=torch.float64, generator=g)] if name == "painn_message" else []
     n_channels = {"cfconv": width, "concat_message_table": width + 1, "painn_message": 3 * width}[name]
     table = some_table(n_channels, n_knots).coefficients.detach()
-    return [t.to(dtype) for t in (*features, r, *directions, table)], rows, transpose(rows, n)
+    return [t.to(dtype) for t in (*features, r, *directions, table)], rows, columns
 
 
 def results(name, inputs, rows, columns):
     """Outputs, and both derivatives of a loss."""
     inputs = [t.detach().requires_grad_() for t in inputs]
-    features, rest = (inputs[:2], inputs[2:-1]) if name == "painn_message" else (inputs[:1], inputs[1:-1])
-    out = OPS[name](*features, RadialTable(inputs[-1], 2.0), *rest, rows, columns)
-    out = (out,) if name == "cfconv" else out
+    if name == "concat_message":
+        out = concat_message(*inputs[:2], rows, columns, inputs[2])
+    else:
+        features, rest = (inputs[:2], inputs[2:-1]) if name == "painn_message" else (inputs[:1], inputs[1:-1])
+        out = WITH_TABLE[name](*features, RadialTable(inputs[-1], 2.0), *rest, rows, columns)
+    out = out if isinstance(out, tuple) else (out,)
     first = torch.autograd.grad(sum(t.square().sum() for t in out), inputs, create_graph=True)
     return *out, *first, *torch.autograd.grad(sum((g / g.detach().norm()).square().sum() for g in first), inputs)
 
@@ -57,7 +66,8 @@ def check_against_cpu(name, dtype, shift=0, **options):
     for t in inputs:  # `shift`: addresses that are no multiples of 16
         memory = torch.empty(t.numel() + shift, dtype=dtype, device="cuda")
         moved.append(memory[shift:].view(t.shape).copy_(t))
-    found = results(name, moved, on_gpu(rows), on_gpu(columns))
+    found, again = (results(name, moved, on_gpu(rows), on_gpu(columns)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True)), "two runs differ"
     # A distance in units of the knots' spacing, of which t is the fraction, is rounded or, by a fused operation, not.
     tolerance = {torch.float64: 1e-14, torch.float32: 5e-6}[dtype] * (50 + options.get("n_knots", 33))
     for ours, reference in zip(found, expected, strict=True):
@@ -119,7 +129,7 @@ def test_captured_in_a_cuda_graph(name):
         assert torch.equal(a, b)
 
 
-@ops
+@pytest.mark.parametrize("name", list(WITH_TABLE))
 def test_results_for_more_numbers_than_32_bits_count(name):
     """Rows of features beyond the 2^31st number, one edge of the last atom to itself."""
     width = {"cfconv": 512, "concat_message_table": 256, "painn_message": 170}[name]
@@ -150,3 +160,24 @@ def test_results_for_more_numbers_than_32_bits_count(name):
             out, _ = painn_message(x, v, table, r, unit, rows, columns)
     assert torch.equal(out[-1], 1.875 * torch.arange(width, device="cuda"))
     assert not out[:-1].any()
+
+
+def test_more_edges_times_features_than_32_bits_count():
+    """Edges of concat_message beyond the 2^31st number: two, of the last atom to itself; 1024 of every other."""
+    if torch.cuda.mem_get_info()[0] < 40e9:
+        pytest.skip("needs 40 GB of GPU memory")
+    width = 512
+    n_edges = 2**31 // width + 2
+    row_ptr = torch.arange(0, n_edges + 1024, 1024, device="cuda").clamp(max=n_edges)
+    edges, n = torch.arange(n_edges, device="cuda"), len(row_ptr) - 1
+    part, ends = torch.zeros(n_edges, width, device="cuda"), torch.zeros(n, 2 * width, device="cuda")
+    last = part[-1] = torch.arange(width, device="cuda") / 64
+    inputs = (part.requires_grad_(), ends.requires_grad_())
+    out = concat_message(*inputs, Rows(row_ptr, edges // 1024), Rows(row_ptr, edges))
+    of_part, of_ends = torch.autograd.grad(out.sum(), inputs)
+    torch.testing.assert_close(out[-1], F.silu(last))
+    assert not out[:-1].any()
+    slope = last.sigmoid() * (1 + last * (1 - last.sigmoid()))
+    torch.testing.assert_close(of_part[-1], slope)
+    assert (of_part[:-1] == 0.5).all()
+    torch.testing.assert_close(of_ends[-1], (slope + 0.5).repeat(2))
