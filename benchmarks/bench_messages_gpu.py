@@ -1,6 +1,7 @@
-"""Messages with a table on a GPU: float32, 1024 knots, a random liquid with about 64 neighbours within 6 A
+"""Messages on a GPU: float32, tables of 1024 knots, a random liquid with about 64 neighbours within 6 A
 
 Gathered rows and coefficients of the table are counted as moved once an edge, whether they come from a cache or not.
+concat_message has no table but an array of edges x features, its derivatives too.
 The share of a copy's bandwidth, measured in the same run, is in the extra info: `of_copy`.
 """
 
@@ -15,11 +16,13 @@ from mdgnn.ops.radial_filter import RadialTable, hermite
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 CUTOFF, NEIGHBOURS, KNOTS = 6.0, 64, 1024
-MODULES = {name: import_module(f"mdgnn.ops.{name}") for name in ("cfconv", "painn_message")}
+MODULES = {name: import_module(f"mdgnn.ops.{name}") for name in ("cfconv", "concat_message", "painn_message")}
 # Numbers of the table, of atoms' rows and of results that an edge and a feature take; forward: the sums. backward: for
 # features, distances (and directions) and the table. double: of the last two and the features, again, and of the sums.
+# concat_message: its edges' part and its senders' row; the gradient, written and read; what multiplies both.
 MOVED = {
     "cfconv": {"forward": 5, "backward": 5 + 5 + 2, "double": 6 + 4 + 6 + 3},
+    "concat_message": {"forward": 2, "backward": 2 + 2, "double": 2 + 2 + 2},
     "painn_message": {"forward": 18, "backward": 16 + 20 + 10, "double": 24 + 16 + 26 + 16},
 }
 
@@ -51,14 +54,18 @@ def test_message_ops(timed, benchmark, op, n_atoms, width, task):
 
 
 def problem(op, n_atoms, width):
-    """Inputs, the coefficients of the table last, both orders of the edges, and their number."""
+    """Inputs, the coefficients of the table or the weights last, both orders of the edges, and their number."""
     torch.manual_seed(0)
     side = (n_atoms * (4 / 3 * torch.pi * CUTOFF**3) / NEIGHBOURS) ** (1 / 3)
     positions, periodic = torch.rand(n_atoms, 3).cuda() * side, torch.ones(3, dtype=torch.bool, device="cuda")
     cell = torch.eye(3, device="cuda") * side
     found = ops.neighbors(positions, cell, periodic, CUTOFF, want=("vectors", "distances"), index_dtype=torch.int64)
     rows = ops.Rows(found.row_ptr, found.senders)
-    n_edges, blocks = len(found.senders), 1 if op == "cfconv" else 3
+    columns, n_edges, blocks = transpose(rows, n_atoms), len(found.senders), 3 if op == "painn_message" else 1
+    if op == "concat_message":
+        shapes = (n_edges, width), (n_atoms, 2 * width), (n_edges,)
+        inputs = [torch.randn(*shape, device="cuda", requires_grad=True) for shape in shapes]
+        return inputs, (rows, ops.Rows(columns.row_ptr, columns.edge)), n_edges
     features = [torch.randn(n_atoms, blocks * width, device="cuda")]
     edges = [found.distances]
     if op == "painn_message":
@@ -66,16 +73,18 @@ def problem(op, n_atoms, width):
         edges.append(found.vectors / found.distances[:, None])
     table = hermite(*torch.randn(2, KNOTS, blocks * width, dtype=torch.float64)).float().cuda()
     inputs = [t.requires_grad_() for t in (*features, *edges, table)]
-    return inputs, (rows, transpose(rows, n_atoms)), n_edges
+    return inputs, (rows, columns), n_edges
 
 
 def derivative(function, inputs, edges, task):
     """What one call of a benchmark does; what comes before it has been done."""
-    *given, table = inputs
+    *given, last = inputs
     place = 2 if len(given) == 4 else 1
 
     def forward():
-        out = function(*given[:place], RadialTable(table, CUTOFF), *given[place:], *edges)
+        if last.ndim == 1:  # the weights of concat_message
+            return (function(*given, *edges, last),)
+        out = function(*given[:place], RadialTable(last, CUTOFF), *given[place:], *edges)
         return out if isinstance(out, tuple) else (out,)
 
     if task == "forward":
