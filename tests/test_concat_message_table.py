@@ -68,6 +68,57 @@ def test_derivatives(device):
     assert gradcheck(op, (ends, table.coefficients, r)) and gradgradcheck(op, (ends, table.coefficients, r))
 
 
+@dtypes
+@pytest.mark.parametrize("width", [1, 16])
+def test_huge_numbers_and_those_that_are_none(dtype, width):
+    """SiLU of a hugely negative number is zero, and so is its slope; NaN of either sign stays."""
+    rows, columns = Rows(torch.tensor([0, 1]), torch.tensor([0])), Rows(*map(torch.tensor, ([0, 1], [0], [0])))
+    table = RadialTable(torch.zeros(4, 4, width + 1, dtype=dtype), 2.0)
+    table.coefficients[:, 0, -1] = 1.0  # c = 1, f = 0
+    huge = float(torch.finfo(dtype).max)
+    for x, value, slope in ((-huge, 0, 0), (-1e30, 0, 0), (-1e4, 0, 0), (1e4, 1e4, 1), (huge, huge, 1), (0.0, 0, 0.5)):
+        ends = torch.zeros(1, 2 * width, dtype=dtype)
+        ends[:, :width] = x
+        ends.requires_grad_()
+        out, _ = concat_message_table(ends, table, torch.ones(1, dtype=dtype), rows, columns)
+        (g,) = torch.autograd.grad(out.sum(), ends)
+        assert torch.allclose(out, torch.full_like(out, value), rtol=1e-6, atol=1e-5), (x, out)
+        assert torch.allclose(g, torch.full_like(g, slope), rtol=1e-6, atol=1e-5), (x, g)
+    for nan in (float("nan"), -float("nan"), float("inf") - float("inf")):
+        ends = torch.full((1, 2 * width), nan, dtype=dtype)
+        assert concat_message_table(ends, table, torch.ones(1, dtype=dtype), rows, columns)[0].isnan().all()
+
+
+def test_nothing_is_kept_for_a_derivative_that_nobody_wants():
+    ends, table, r, rows, columns = problem()
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(tuple(t.shape)) or t, lambda t: t):
+        concat_message_table(ends.detach(), table, r, rows, columns)
+    assert sizes and (5, 4) not in sizes
+    sizes.clear()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(tuple(t.shape)) or t, lambda t: t):
+        concat_message_table(ends, table, r, rows, columns)
+    assert (5, 4) in sizes
+
+
+def test_edges_of_a_sender_in_another_order():
+    """The first derivatives are the same; the second, whose kernel walks along them, refuses."""
+    ends, table, r, rows, columns = problem(n=400, n_edges=40_000, width=32)
+    order = torch.arange(40_000)
+    for j in range(400):
+        order[columns.row_ptr[j] : columns.row_ptr[j + 1]] = order[columns.row_ptr[j] : columns.row_ptr[j + 1]].flip(0)
+    other = Rows(columns.row_ptr, columns.index[order], columns.edge[order])
+    inputs, found = (ends, r), []
+    for c in (columns, other):
+        out, _ = concat_message_table(ends, table, r, rows, c)
+        found.append(torch.autograd.grad(out.square().sum(), inputs, create_graph=True))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.autograd.grad(found[0][0].square().sum(), inputs)
+    with pytest.raises(ValueError, match="edges of each sender in ascending order, those of atom"):
+        torch.autograd.grad(found[1][0].square().sum(), inputs)
+
+
 @pytest.mark.parametrize(("n", "n_edges"), [(0, 0), (3, 0), (1, 0)])
 def test_empty_input(n, n_edges):
     given = problem(n=n, n_edges=n_edges)

@@ -18,7 +18,7 @@
 namespace mdgnn::cpu {
 namespace {
 
-// The edges of a row, and of each the envelope with its slope.
+// The edges of a row, of each the envelope with its slope, and a sum over features.
 template <class T>
 struct Scratch {
     std::vector<FilterEdge<T>> edges;

@@ -2,6 +2,8 @@
 // that for grad; by sender, from what that left in the cache, the sender's share. Alternatives that lost: to work out
 // each message again for its sender; other sizes of what is kept, no gain.
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "concat_message/table_pieces.hpp"
@@ -115,6 +117,11 @@ void run_blocks(const Concat<T>& p, const ConcatMessageResult<T>& out_grad, cons
     const Rows& rows = p.op.rows;
     const std::int64_t width = p.width(), n_senders = p.op.columns.n_rows;
     for (std::int64_t j = 0; j < n_senders; ++j) std::fill(out.ends.row(j), out.ends.row(j) + width, T(0));
+    for (std::int64_t j = 0; j < n_senders; ++j)
+        if (!std::is_sorted(p.op.columns.edge + p.op.columns.row_ptr[j],
+                            p.op.columns.edge + p.op.columns.row_ptr[j + 1]))
+            throw std::invalid_argument("expected the edges of each sender in ascending order, those of atom " +
+                                        std::to_string(j) + " are not");
     std::vector<std::int64_t> next(p.op.columns.row_ptr, p.op.columns.row_ptr + n_senders);
     thread_local std::vector<T> memory;
     for (std::int64_t begin = 0, end; begin < rows.n_rows; begin = end) {

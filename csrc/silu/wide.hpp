@@ -31,10 +31,12 @@ MDGNN_INLINE void bound_by_bits(const V& x, V& bounded) {
     std::memcpy(&bounded, &w, sizeof bounded);
 }
 
-// The argument and its logistic function, from which the derivatives follow.
+// The argument and its logistic function, from which the derivatives follow. What the bounded exp leaves of the latter
+// where nothing should be left is taken off, lest a huge number be multiplied by it; elsewhere that changes no digit.
 template <class T, class V>
 struct SiluParts {
     V x, s;
+    static constexpr T kLeast = std::is_same_v<T, float> ? T(1.6458115e-38) : T(3.3075532e-308);  // exp(-limit)
 
     MDGNN_INLINE explicit SiluParts(const V& argument) : x(argument) {
         using Int = typename ExpConstants<T>::Int;
@@ -42,7 +44,7 @@ struct SiluParts {
         V bounded, e;
         bound_by_bits<T>(x, bounded);
         exp_within<T, Bits>(-bounded, e);
-        s = T(1) / (T(1) + e);
+        s = T(1) / (T(1) + e) - kLeast;
     }
     MDGNN_INLINE void value(V& out) const { out = x * s; }
     MDGNN_INLINE void slope(V& out) const { out = s + (x * s) * (T(1) - s); }

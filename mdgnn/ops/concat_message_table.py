@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn.ops.checks import check_arrays, check_both_orders
 from mdgnn.ops.concat_message import reference as concat_message_reference
@@ -55,7 +56,8 @@ def concat_message_table(
     rows : Rows
         The edges of each receiver; the index holds their senders.
     columns : Rows
-        The edges of each sender; the index holds their receivers, `edge` their numbers, each once.
+        The edges of each sender; the index holds their receivers, `edge` their numbers, each once; ascending in each
+        row for the second derivative, which refuses others.
 
     Returns
     -------
@@ -68,6 +70,8 @@ def concat_message_table(
     ValueError
         If a shape, dtype or device does not fit.
     """
+    if has_torch_function_unary(ends):
+        return handle_torch_function(concat_message_table, (ends,), ends, table, r, rows, columns)  # type: ignore[no-any-return]
     if not torch.compiler.is_compiling():
         check_table(table, r)
         check_both_orders(rows, columns)
@@ -114,9 +118,9 @@ def _result(out: Tensor | None, s: Tensor | None, slopes: Tensor | None = None) 
 def forward(hood: Neighbourhood, inputs: Tensors, wanted: Sequence[bool]) -> Tensors:
     """The sums (N, H) and (N, 1), and the sums of slopes that the derivative for ends is made of."""
     ends, coefficients, r = contiguous(inputs)
-    out, s, slopes = (ends.new_empty(shape) for shape in _shapes(hood.rows.n_rows, inputs))
+    out, s, slopes = (ends.new_empty(shape) for shape in _shapes(hood.rows.n_rows, inputs, wanted[0]))
     kernels, where = kernels_for(ends)
-    result = _result(out, s, slopes if wanted[0] and slopes.numel() else None)
+    result = _result(out, s, slopes if slopes.numel() else None)
     kernels.concat_message_table(_op(hood, ends, coefficients, r), result, where)
     return [out, s, slopes]
 
@@ -126,8 +130,11 @@ def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, kept: Tensors
     grads, inputs = contiguous(grads), contiguous(inputs)
     found = empty_like(inputs, wanted)
     ends, coefficients, r = inputs
+    (slopes,) = kept
+    if wanted[0] and ends.device.type == "cpu" and slopes.shape != grads[0].shape:
+        raise ValueError(f"expected what the forward kept, {tuple(grads[0].shape)}, got {tuple(slopes.shape)}")
     memory, (kernels, where) = _memory(coefficients, r, wanted[1]), kernels_for(ends)
-    given = (_op(hood, ends, coefficients, r, kept[0], memory), _result(*grads))
+    given = (_op(hood, ends, coefficients, r, slopes, memory), _result(*grads))
     kernels.concat_message_table_backward(*given, _gradients(*found), where)
     return found
 
@@ -148,9 +155,9 @@ def double_backward(
     return [*(t if w else None for t, w in zip(out_grads, wanted[:2], strict=True)), *found]
 
 
-def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
+def _shapes(n_rows: Any, inputs: Tensors, keep: bool = True) -> list[tuple[Any, ...]]:
     width = inputs[0].shape[1] // 2
-    return [(n_rows, width), (n_rows, 1), (n_rows if inputs[0].device.type == "cpu" else 0, width)]
+    return [(n_rows, width), (n_rows, 1), (n_rows if keep and inputs[0].device.type == "cpu" else 0, width)]
 
 
 _INPUTS = ("ends", "coefficients", "r")

@@ -161,14 +161,13 @@ def _one_or_all(found: Tensors) -> Any:
 
 
 def _register(op: Op) -> None:
-    """The three operators of a ladder, their shapes and their derivatives."""
+    """The three operators of a ladder and their shapes: n inputs, m outputs, k kept."""
     name, n, m, k = op.name, len(op.inputs), op.n_outputs, op.n_kept
     tensors, given = _tensors(op.inputs), _tensors([f"grad_{o}" for o in range(m)])
     twice, kept = _tensors([f"grad2_{x}" for x in op.inputs], optional=True), _tensors([f"kept_{o}" for o in range(k)])
     _library.define(f"{name}({tensors}{_GRAPH}) -> {_results(m + k)}")
     _library.define(f"{name}_backward({given}{kept}{tensors}{_GRAPH}, bool[] wanted) -> {_results(n)}")
     _library.define(f"{name}_double_backward({twice}{given}{tensors}{_GRAPH}, bool[] wanted) -> {_results(n + m)}")
-    operators = torch.ops.mdgnn
 
     def forward(*args: Any) -> Any:
         return _one_or_all(op.forward(_hood(args[n:]), args[:n], [True] * n))
@@ -197,6 +196,13 @@ def _register(op: Op) -> None:
     torch.library.register_fake(f"mdgnn::{name}", shapes)
     torch.library.register_fake(f"mdgnn::{name}_backward", like)
     torch.library.register_fake(f"mdgnn::{name}_double_backward", like)
+
+    _register_derivatives(op)
+
+
+def _register_derivatives(op: Op) -> None:
+    name, n, m, k = op.name, len(op.inputs), op.n_outputs, op.n_kept
+    operators = torch.ops.mdgnn
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.cutoff = inputs[-1]
