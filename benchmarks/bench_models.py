@@ -26,8 +26,12 @@ def make(name, n_features):
     return {"SchNet": mdgnn.SchNet, "PaiNN": mdgnn.PaiNN}[name](n_features, 3, 20, cutoff=CUTOFF)
 
 
+def positions_of(n_atoms, seed=0):
+    return icosahedron(n_atoms) + np.random.default_rng(seed).normal(0, 0.05, (n_atoms, 3))
+
+
 def displaced(n_atoms, seed=0):
-    r = icosahedron(n_atoms) + np.random.default_rng(seed).normal(0, 0.05, (n_atoms, 3))
+    r = positions_of(n_atoms, seed)
     return Graph.from_edges(torch.ones(n_atoms, dtype=torch.int64), NeighborList(CUTOFF).update(r), np.zeros((3, 3)))
 
 

@@ -7,6 +7,7 @@ void bind_concat_message(pybind11::module_&);
 void bind_concat_message_table(pybind11::module_&);
 void bind_csr(pybind11::module_&);
 void bind_edge_basis(pybind11::module_&);
+void bind_engine(pybind11::module_&);
 void bind_force_virial(pybind11::module_&);
 void bind_neighbors(pybind11::module_&);
 void bind_painn_message(pybind11::module_&);
@@ -22,6 +23,7 @@ PYBIND11_MODULE(_C, m) {
     mdgnn::bind_concat_message_table(m);
     mdgnn::bind_csr(m);
     mdgnn::bind_edge_basis(m);
+    mdgnn::bind_engine(m);
     mdgnn::bind_force_virial(m);
     mdgnn::bind_neighbors(m);
     mdgnn::bind_painn_message(m);

@@ -142,3 +142,25 @@ def concat_message_table_double_backward(
     out: tuple[Matrix, int, int],
     where: Context,
 ) -> None: ...
+
+class Engine:
+    def __init__(
+        self,
+        itemsize: int,
+        values: list[tuple[int, int, int, int]],
+        instructions: list[Any],
+        weights: list[Any],
+        read_out: tuple[int, list[float], list[float], list[int], float],
+    ) -> None: ...
+    def run(
+        self,
+        numbers: Any,
+        row_ptr: Any,
+        senders: Any,
+        columns: tuple[int, int, int, int],
+        vectors: Any,
+        share: int,
+        forces: bool,
+        virials: bool,
+        n_threads: int,
+    ) -> tuple[Any, Any, Any]: ...

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mdgnn import ops
     from mdgnn.calculator import MDGNNCalculator
+    from mdgnn.engine import Engine
     from mdgnn.graph import Graph
     from mdgnn.model_file import load, save
     from mdgnn.models import LennardJones, PaiNN, SchNet, SimpleGNN
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mdgnn.threads import get_num_threads, set_num_threads
 
 _HOME = {
+    "Engine": "mdgnn.engine",
     "Graph": "mdgnn.graph",
     "LennardJones": "mdgnn.models",
     "MDGNNCalculator": "mdgnn.calculator",
@@ -37,6 +39,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Engine",
     "Graph",
     "LennardJones",
     "MDGNNCalculator",

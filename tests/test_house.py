@@ -19,7 +19,8 @@ MAY_IMPORT = {  # layer: layers below it
     "potential": {"graph", "ops"},
     "models": {"graph", "ops", "nn", "potential", "models"},
     "model_file": {"models"},
-    "calculator": {"graph", "model_file", "models", "neighbors", "potential"},
+    "engine": {"_C", "threads", "ops", "graph", "neighbors", "nn", "potential", "engine"},
+    "calculator": {"engine", "graph", "model_file", "models", "neighbors", "potential"},
     "plots": {"neighbors"},
 }
 

@@ -4,6 +4,7 @@ import math
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 
 def shifted_softplus(x: Tensor) -> Tensor:
@@ -12,6 +13,8 @@ def shifted_softplus(x: Tensor) -> Tensor:
     Written with log sigmoid(-x), because the bits of torch's softplus depend on the number of threads. Those of the
     second derivative, which training on forces takes, do so here too.
     """
+    if has_torch_function_unary(x):
+        return handle_torch_function(shifted_softplus, (x,), x)
     return -F.logsigmoid(-x) - math.log(2)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn.ops.checks import check_arrays, check_both_orders
 from mdgnn.ops.csr import Rows, address
@@ -67,6 +68,8 @@ def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) 
     ValueError
         If a shape, dtype or device does not fit.
     """
+    if has_torch_function_unary(x):
+        return handle_torch_function(cfconv, (x,), x, table, r, rows, columns)
     if not torch.compiler.is_compiling():
         check_table(table, r)
         check_both_orders(rows, columns)

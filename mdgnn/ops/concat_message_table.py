@@ -71,7 +71,7 @@ def concat_message_table(
         If a shape, dtype or device does not fit.
     """
     if has_torch_function_unary(ends):
-        return handle_torch_function(concat_message_table, (ends,), ends, table, r, rows, columns)  # type: ignore[no-any-return]
+        return handle_torch_function(concat_message_table, (ends,), ends, table, r, rows, columns)
     if not torch.compiler.is_compiling():
         check_table(table, r)
         check_both_orders(rows, columns)

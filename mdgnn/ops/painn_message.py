@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn.ops.checks import check_arrays, check_both_orders
 from mdgnn.ops.csr import Rows, address
@@ -86,6 +87,8 @@ def painn_message(
     ValueError
         If a shape, dtype or device does not fit.
     """
+    if has_torch_function_unary(x):
+        return handle_torch_function(painn_message, (x,), x, v, table, r, unit, rows, columns)
     if not torch.compiler.is_compiling():
         check_table(table, r)
         check_both_orders(rows, columns)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn import _C
 from mdgnn.ops.csr import address
@@ -39,6 +40,8 @@ def polar(vectors: Tensor, directions: bool = True) -> tuple[Tensor, Tensor | No
     ValueError
         If the shape or dtype does not fit.
     """
+    if has_torch_function_unary(vectors):
+        return handle_torch_function(polar, (vectors,), vectors, directions=directions)
     if vectors.ndim != 2 or vectors.shape[1] != 3 or vectors.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"expected vectors of shape (E, 3) in float32 or float64, got {tuple(vectors.shape)} {vectors.dtype}"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn import _C
 from mdgnn.threads import get_num_threads
@@ -23,6 +24,8 @@ def reference(x: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """SiLU (Elfwing et al., Neural Networks 107, 3, 2018) of a float32 or float64 tensor of any shape."""
+    if has_torch_function_unary(x):
+        return handle_torch_function(silu, (x,), x)
     if x.numel() < _TORCH_SPLITS or x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.silu(x)
     if x.dtype not in (torch.float32, torch.float64):

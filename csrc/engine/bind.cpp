@@ -1,0 +1,88 @@
+#include "core/bind.hpp"
+
+#include <pybind11/stl.h>
+
+#include <variant>
+
+#include "csr/csr.hpp"
+#include "engine/engine.hpp"
+
+namespace py = pybind11;
+
+namespace mdgnn {
+namespace {
+
+using namespace engine;
+
+using ValueTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>;  // blocks, cols, base, first
+using InstructionTuple =
+    std::tuple<std::string, std::vector<int>, std::vector<int>, std::vector<int>, double>;  // ..., constant
+// energies, scale, shift, element_of, cutoff
+using ReadOutTuple = std::tuple<int, std::vector<double>, std::vector<double>, std::vector<std::int64_t>, double>;
+
+template <class T>
+Program<T> program_of(const std::vector<ValueTuple>& values, const std::vector<InstructionTuple>& instructions,
+                      const std::vector<py::array>& weights, const ReadOutTuple& read_out) {
+    Program<T> p;
+    for (const auto& [blocks, cols, base, first] : values) p.values.push_back({blocks, cols, base, first});
+    for (const auto& [name, inputs, outputs, of, constant] : instructions)
+        p.instructions.push_back({code_of(name), inputs, outputs, of, constant});
+    for (const py::array& given : weights) {
+        const auto w = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(given);
+        if (!w) throw std::invalid_argument("expected weights that are numbers");
+        p.weights.push_back({{w.shape(), w.shape() + w.ndim()}, {w.data(), w.data() + w.size()}});
+    }
+    std::tie(p.energies, p.scale, p.shift, p.element_of, p.cutoff) = read_out;
+    return p;
+}
+
+// For float32 or float64.
+class AnyEngine {
+  public:
+    AnyEngine(int itemsize, const std::vector<ValueTuple>& values, const std::vector<InstructionTuple>& instructions,
+              const std::vector<py::array>& weights, const ReadOutTuple& read_out) {
+        dispatch_float(itemsize, [&]<class T>(T) {
+            engine_ = std::make_unique<Engine<T>>(program_of<T>(values, instructions, weights, read_out));
+        });
+    }
+
+    // energies (N), forces (N, 3) or None, virials (N, 3, 3) or None. Addresses of columns and share may be 0.
+    py::tuple run(const py::array_t<std::int64_t, py::array::c_style>& numbers,
+                  const py::array_t<std::int64_t, py::array::c_style>& row_ptr,
+                  const py::array_t<std::int64_t, py::array::c_style>& senders, const RowsTuple& columns,
+                  const py::array_t<double, py::array::c_style>& vectors, Address share, bool forces, bool virials,
+                  int n_threads) {
+        const std::int64_t n = numbers.size(), n_edges = senders.size();
+        Structure structure;
+        structure.atomic_numbers = numbers.data();
+        structure.rows = {row_ptr.data(), senders.data(), nullptr, n};
+        structure.columns = rows(columns);
+        structure.vectors = vectors.data(), structure.share = pointer<const double>(share);
+        if (row_ptr.size() != n + 1 || vectors.size() != 3 * n_edges || numbers.ndim() != 1 ||
+            cpu::count_values(structure.rows, n_edges) > n)
+            throw std::invalid_argument("expected edges of " + std::to_string(n) + " atoms");
+        py::array_t<double> e(n), f, v;
+        Outputs out{e.mutable_data(), nullptr, nullptr};
+        if (forces) f = py::array_t<double>({n, std::int64_t{3}}), out.forces = f.mutable_data();
+        if (virials) v = py::array_t<double>({n, std::int64_t{3}, std::int64_t{3}}), out.virials = v.mutable_data();
+        {
+            py::gil_scoped_release release;
+            std::visit([&](const auto& engine) { engine->run(structure, out, {n_threads, 0, nullptr}); }, engine_);
+        }
+        return py::make_tuple(e, forces ? py::object(f) : py::none(), virials ? py::object(v) : py::none());
+    }
+
+  private:
+    std::variant<std::unique_ptr<Engine<float>>, std::unique_ptr<Engine<double>>> engine_;
+};
+
+}  // namespace
+
+void bind_engine(py::module_& m) {
+    py::class_<AnyEngine>(m, "Engine")
+        .def(py::init<int, const std::vector<ValueTuple>&, const std::vector<InstructionTuple>&,
+                      const std::vector<py::array>&, const ReadOutTuple&>())
+        .def("run", &AnyEngine::run);
+}
+
+}  // namespace mdgnn

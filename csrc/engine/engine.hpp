@@ -1,0 +1,68 @@
+// The engine: energies and forces of a program, without torch and without Python.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "core/view.hpp"
+#include "engine/linear.hpp"
+#include "engine/program.hpp"
+
+namespace mdgnn::engine {
+
+// Atoms and edges; of the latter by receiver (index: senders) and by sender (index: receivers, edge: numbers). Without
+// the second they are sorted here.
+struct Structure {
+    const std::int64_t* atomic_numbers = nullptr;  // (N)
+    Rows rows, columns;
+    const double* vectors = nullptr;  // (E, 3)
+    const double* share = nullptr;    // (N): of an atom's energy in the total that is differentiated; null: one
+};
+
+// energies (N), forces (N, 3) and virials (N, 3, 3) of atoms; the last two, or the very last, may be null.
+struct Outputs {
+    double *energies = nullptr, *forces = nullptr, *virials = nullptr;
+};
+
+// Memory of a call, which grows to that of the largest structure and stays for the next one.
+template <class T>
+struct Workspace {
+    std::vector<T> atoms, edges;
+    std::vector<std::int64_t> elements, col_ptr, receivers, order;
+    std::vector<char> written;
+};
+
+// Any number of calls may run at the same time.
+template <class T>
+class Engine {
+  public:
+    // Throws std::invalid_argument, with a sentence, where the program does not fit together.
+    explicit Engine(Program<T> program);
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+    ~Engine() { delete free_.load(); }
+
+    // Throws std::invalid_argument that names an atom whose element is not known.
+    void run(const Structure& structure, const Outputs& out, const Context& context) const;
+
+    // Of a linear instruction's weights: forwards, and for the gradients of its inputs.
+    struct Layers {
+        std::vector<Packed<T>> forward, backward;
+        const T* bias = nullptr;
+    };
+
+    const Program<T>& program() const { return program_; }
+    const Layers& layers(std::size_t instruction) const { return layers_[instruction]; }
+    const Plan& plan(bool with_gradients) const { return with_gradients ? with_gradients_ : energies_only_; }
+    bool directions() const { return directions_; }
+
+  private:
+    Program<T> program_;
+    Plan energies_only_, with_gradients_;
+    std::vector<Layers> layers_;
+    bool directions_ = false;  // whether those of edges are needed
+    mutable std::atomic<Workspace<T>*> free_{nullptr};
+};
+
+}  // namespace mdgnn::engine

@@ -1,0 +1,83 @@
+"""The engine: energies and forces of a model in one call of compiled code, without autograd."""
+
+from typing import Any
+
+import torch
+
+from mdgnn import _C
+from mdgnn.engine.program import Program, UnsupportedError
+from mdgnn.engine.trace import trace
+from mdgnn.graph import Graph
+from mdgnn.neighbors import Edges
+from mdgnn.ops.csr import address
+from mdgnn.potential import Potential, Prediction, total_energy, total_virial
+from mdgnn.threads import get_num_threads
+
+__all__ = ["Engine", "UnsupportedError", "trace"]
+
+
+class Engine:
+    """A model for inference on the CPU.
+
+    Equal to `mdgnn.evaluate` to rounding; the same bits for any number of threads. The weights are those of the moment
+    when the engine is made.
+
+    Parameters
+    ----------
+    model : Potential
+        Made of operations that the engine has (see `mdgnn.engine.trace`).
+
+    Raises
+    ------
+    UnsupportedError
+        If it is not.
+    """
+
+    def __init__(self, model: Potential):
+        self.model = model
+        self._engine = _compile(trace(model))
+
+    def __reduce__(self) -> Any:
+        return Engine, (self.model,)
+
+    def run(self, numbers: Any, edges: Edges, *, virials: bool = False) -> tuple[Any, Any, Any]:
+        """Energies (N,), forces (N, 3) and, on request, virials (N, 3, 3) of the atoms of one structure, in numpy.
+
+        Parameters
+        ----------
+        numbers : (N,) int64
+            Atomic numbers.
+        edges : Edges
+            From `mdgnn.NeighborList`.
+        """
+        found: tuple[Any, Any, Any] = self._engine.run(
+            numbers, edges.row_ptr, edges.senders, (0, 0, 0, 0), edges.vectors, 0, True, virials, get_num_threads()
+        )
+        return found
+
+    def evaluate(self, graph: Graph, *, forces: bool = True, virial: bool = False) -> Prediction:
+        """Energies, and on request forces and virial, of all structures of a graph on the CPU.
+
+        Raises
+        ------
+        ValueError
+            For an atom whose element the model does not know.
+        """
+        share = None
+        if self.model.readout != "sum":
+            share = 1.0 / graph.structure.bincount(minlength=graph.n_structures).to(torch.float64)[graph.structure]
+        columns = graph.sent.addresses if forces or virial else (0, 0, 0, 0)
+        edges = (graph.row_ptr.numpy(), graph.senders.numpy(), columns, graph.vectors.detach().numpy(), address(share))
+        found = self._engine.run(graph.atomic_numbers.numpy(), *edges, forces or virial, virial, get_num_threads())
+        energies, by_atom, virials = (None if x is None else torch.from_numpy(x) for x in found)
+        assert energies is not None
+        energy = total_energy(self.model, energies, graph)
+        total = None if virials is None else total_virial(virials, graph)
+        return Prediction(energy, energies, by_atom if forces else None, total, virials)
+
+
+def _compile(program: Program) -> Any:
+    read_out = (program.energies, program.scale, program.shift, program.element_of, program.cutoff)
+    weights = [w.numpy() for w in program.weights]
+    itemsize = torch.empty(0, dtype=program.dtype).element_size()
+    return _C.Engine(itemsize, program.values, list(program.instructions), weights, read_out)

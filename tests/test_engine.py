@@ -1,0 +1,241 @@
+"""The engine: equal to the torch path, the same bits always, and sentences where it cannot run."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from kernels import assert_same_bits_for_any_number_of_threads, dtypes
+from systems import SYSTEMS, crystal, gnn, icosahedron, radial, water
+
+from mdgnn import Engine, Graph, LennardJones, PaiNN, SchNet, SimpleGNN, evaluate, load
+from mdgnn.engine import UnsupportedError, trace
+
+MODELS = {
+    "SimpleGNN": lambda dtype: gnn(dtype),
+    "SimpleGNN without envelope": lambda dtype: gnn(dtype, envelope=None),
+    "SchNet": lambda dtype: radial("SchNet", dtype),
+    "PaiNN": lambda dtype: radial("PaiNN", dtype),
+    "lj": lambda dtype: load("lj").to(dtype),
+}
+models = pytest.mark.parametrize("name", list(MODELS))
+
+
+def displaced(name):
+    """A system of the law tests; at random, since PaiNN's |p| has a slope that is all rounding where p vanishes."""
+    atoms = SYSTEMS[name].copy()
+    atoms.positions += np.random.default_rng(1).normal(0, 0.03, atoms.positions.shape)
+    return atoms
+
+
+def assert_equal(ours, theirs, dtype):
+    """To rounding: energies relative to the sum of their sizes, or to 1 an atom, forces and virials to the largest."""
+    of_energy, of_forces = {torch.float64: (1e-12, 1e-12), torch.float32: (1e-6, 2e-5)}[dtype]
+    scale = max(float(theirs.energies.abs().sum()), len(theirs.energies))
+    assert float((ours.energy - theirs.energy).abs().max()) <= of_energy * scale
+    assert float((ours.energies - theirs.energies).abs().max()) <= of_energy * scale
+    for a, b in ((ours.forces, theirs.forces), (ours.virial, theirs.virial), (ours.virials, theirs.virials)):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        assert float((a - b).abs().max()) <= of_forces * max(float(b.abs().max()), 1e-3)
+
+
+@models
+@dtypes
+@pytest.mark.parametrize("system", list(SYSTEMS))
+def test_equals_the_torch_path(name, dtype, system):
+    model = MODELS[name](dtype)
+    graph = Graph.from_atoms(displaced(system), model.cutoff)
+    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), dtype)
+
+
+@models
+@dtypes
+def test_equals_the_torch_path_for_a_batch(name, dtype):
+    model = MODELS[name](dtype)
+    graph = Graph.from_atoms([displaced(system) for system in SYSTEMS], model.cutoff)
+    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), dtype)
+
+
+@pytest.mark.parametrize("architecture", [SimpleGNN, SchNet, PaiNN])
+@pytest.mark.parametrize("width", [1, 3, 17, 33, 64, 96, 130])
+def test_any_width(architecture, width):
+    torch.manual_seed(0)
+    options = {"elements": [1, 8], "cutoff": 2.5, "shift": [-3.0, 7.0], "scale": [0.5, 2.0], "units": "metal"}
+    if architecture is SimpleGNN:
+        model = SimpleGNN(2, width, 5, 2, envelope="cosine", **options)
+    else:
+        model = architecture(width, 2, 6, **options)
+    graph = Graph.from_atoms([water(), water()], 2.5)
+    assert_equal(
+        Engine(model.double()).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64
+    )
+
+
+@pytest.mark.parametrize("architecture", ["SchNet", "PaiNN"])
+def test_mean_readout(architecture):
+    model = radial(architecture, readout="mean")
+    graph = Graph.from_atoms([icosahedron(2, 0.05), crystal()], model.cutoff)
+    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+
+
+@models
+def test_forces_are_the_slope_of_the_energy(name):
+    """By central differences: no other code of ours is in between."""
+    engine, atoms = Engine(MODELS[name](torch.float64)), crystal()
+    cutoff = engine.model.cutoff
+    forces = engine.evaluate(Graph.from_atoms(atoms, cutoff)).forces.numpy()
+    h = 1e-5
+    for i, c in ((0, 0), (13, 1), (31, 2)):
+        energies = []
+        for step in (h, -h):
+            moved = atoms.copy()
+            moved.positions[i, c] += step
+            energies.append(float(engine.evaluate(Graph.from_atoms(moved, cutoff), forces=False).energy))
+        assert forces[i, c] == pytest.approx(-(energies[0] - energies[1]) / (2 * h), rel=1e-6, abs=1e-8)
+
+
+@models
+@dtypes
+def test_bits_do_not_depend_on_threads_or_on_what_ran_before(name, dtype):
+    engine = Engine(MODELS[name](dtype))
+    cutoff = engine.model.cutoff
+    large, small = (Graph.from_atoms(a, cutoff) for a in (icosahedron(6, 0.05), icosahedron(3, 0.05)))
+
+    def results():
+        found = []
+        for graph in (large, small, large):
+            p = engine.evaluate(graph, virial=True)
+            found += [p.energies, p.forces, p.virial]
+        assert all(torch.equal(a, b) for a, b in zip(found[:3], found[6:], strict=True))
+        return found
+
+    assert_same_bits_for_any_number_of_threads(results)
+    without = engine.evaluate(small)
+    assert torch.equal(without.forces, engine.evaluate(small, virial=True).forces) and without.virial is None
+    assert torch.equal(without.energies, engine.evaluate(small, forces=False).energies)
+
+
+def test_rows_of_a_given_graph():
+    """Edges in any number, not symmetric, and atoms without any."""
+    model = radial("PaiNN")
+    g = torch.Generator().manual_seed(0)
+    edges = torch.randint(0, 6, (2, 30), generator=g)
+    edges = edges[:, edges[0] != edges[1]]
+    graph = Graph.from_edge_index(torch.ones(8, dtype=torch.int64), torch.rand(8, 3, generator=g) * 2, edges)
+    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+
+
+def test_empty_graph():
+    engine = Engine(radial("PaiNN"))
+    none = torch.zeros(0, dtype=torch.int64)
+    graph = Graph.from_edge_index(none, torch.zeros(0, 3), torch.zeros(2, 0, dtype=torch.int64))
+    found = engine.evaluate(graph, virial=True)
+    assert float(found.energy) == 0 and found.forces.shape == (0, 3) and not found.virial.any()
+
+
+def test_several_threads_of_python_share_an_engine():
+    engine = Engine(gnn())
+    graphs = [Graph.from_atoms(icosahedron(3, 0.05, seed), 2.5) for seed in range(8)]
+    alone = [engine.evaluate(g) for g in graphs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(engine.evaluate, graphs * 20))
+    for k, found in enumerate(together):
+        assert torch.equal(found.forces, alone[k % 8].forces) and torch.equal(found.energy, alone[k % 8].energy)
+
+
+def test_pickles():
+    graph = Graph.from_atoms(icosahedron(2, 0.05), 2.5)
+    engine = Engine(gnn())
+    other = pickle.loads(pickle.dumps(engine))
+    assert torch.equal(other.evaluate(graph).forces, engine.evaluate(graph).forces)
+
+
+def test_weights_are_those_of_the_moment():
+    model = gnn()
+    engine, graph = Engine(model), Graph.from_atoms(icosahedron(2, 0.05), 2.5)
+    before = engine.evaluate(graph).energy
+    with torch.no_grad():
+        model.output_mlp[2].bias += 1.0
+    assert torch.equal(engine.evaluate(graph).energy, before)
+    assert float(Engine(model).evaluate(graph).energy) == pytest.approx(float(before) + 13.0)
+
+
+def test_a_new_model_of_the_same_operations_needs_no_cpp():
+    """SchNet with a gate on every block, which no model here has."""
+
+    class Gated(SchNet):
+        def atomic_energies(self, graph, vectors):
+            from mdgnn.ops import polar, silu
+
+            rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
+            r, _ = polar(vectors, directions=False)
+            for interaction, filters in zip(self.interactions, self.filters(r), strict=True):
+                h = interaction(h, filters, r, graph) * silu(h) + h
+            return self.species.energies(rows, self.output_mlp(h).squeeze(1))
+
+    torch.manual_seed(0)
+    model = Gated(8, 2, 6, cutoff=2.5).double()
+    graph = Graph.from_atoms(icosahedron(3, 0.05), 2.5)
+    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LennardJones(cutoff=2.5),
+        gnn(aggregation="max"),
+        gnn(filters="direct"),
+        radial("PaiNN", filters="direct"),
+        SimpleGNN(cutoff=float("inf")),
+    ],
+    ids=["LennardJones", "max", "direct", "PaiNN direct", "infinite"],
+)
+def test_models_that_it_cannot_run_get_a_sentence(model):
+    with pytest.raises(UnsupportedError, match=f"the engine cannot run this {type(model).__name__}|no instruction"):
+        Engine(model)
+
+
+def test_unknown_element_is_named():
+    torch.manual_seed(0)
+    engine = Engine(SchNet(8, 1, 6, elements=[1, 8], cutoff=2.5))
+    atoms = water()
+    atoms.numbers[1] = 26
+    with pytest.raises(ValueError, match="atomic number 26 of atom 1"):
+        engine.evaluate(Graph.from_atoms(atoms, 2.5))
+
+
+def test_bad_programs_are_refused():
+    from mdgnn import _C
+
+    program = trace(gnn())
+    weights = [w.numpy() for w in program.weights]
+    values, instructions = program.values, [tuple(i) for i in program.instructions]
+    read_out = (program.energies, program.scale, program.shift, program.element_of, program.cutoff)
+    _C.Engine(8, values, instructions, weights, read_out)
+    code, inputs, outputs, of, constant = instructions[1]
+    for change, message in (
+        ((4, values, instructions, weights[:-1], read_out), "weights that exist"),
+        ((8, values, [("nonsense", *instructions[0][1:]), *instructions[1:]], weights, read_out), "got 'nonsense'"),
+        ((8, values, instructions[1:], weights, read_out), "inputs that have been computed"),
+        ((8, values, [instructions[0], instructions[0], *instructions[1:]], weights, read_out), "outputs of its own"),
+        ((8, values, instructions, [w[:1] for w in weights], read_out), "shapes that fit"),
+        ((8, [(7, 8, -1, 0), *values[1:]], instructions, weights, read_out), "array 0.*bad shape"),
+        ((8, [(1, 8, 10**9, 0), *values[1:]], instructions, weights, read_out), "array 0.*bad shape"),
+        ((8, values, [instructions[0], (code, [-5], outputs, of, constant)], weights, read_out), "been computed"),
+        ((8, values, [instructions[0], (code, inputs, [10**6], of, constant)], weights, read_out), "of its own"),
+        ((8, values, instructions, weights, (10**6, *read_out[1:])), "one energy for each atom"),
+        ((8, values, instructions, weights, (*read_out[:-1], float("nan"))), "positive cutoff"),
+        ((8, values, instructions, weights, (*read_out[:3], [99], read_out[4])), "elements with a scale"),
+        ((2, values, instructions, weights, read_out), "float32 or float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _C.Engine(*change)
+
+
+def test_edges_are_checked():
+    engine = Engine(gnn())._engine
+    numbers, row_ptr = np.ones(2, dtype=np.int64), np.array([0, 1, 2])
+    for senders, vectors in (([1, 2], np.zeros((2, 3))), ([1, -1], np.zeros((2, 3))), ([1, 0], np.zeros((1, 3)))):
+        with pytest.raises(ValueError, match="expected"):
+            engine.run(numbers, row_ptr, np.array(senders), (0, 0, 0, 0), vectors, 0, True, False, 1)
