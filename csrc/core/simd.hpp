@@ -14,15 +14,18 @@
 #define MDGNN_SIMD_CLONES
 #endif
 
-// Code that needs instructions of AVX-512 which compilers do not find: behind this, and only after asking.
+// Code that needs instructions of AVX-512 which compilers do not find: behind this, in functions marked so, and only
+// after asking.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(MDGNN_GENERIC)
 #define MDGNN_AVX512 1
+#define MDGNN_AVX512_TARGET __attribute__((target("avx512f,avx512vl,avx512dq,fma,prefer-vector-width=512")))
 #include <immintrin.h>
 
 namespace mdgnn {
 
 inline bool has_avx512() {
-    static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("popcnt");
+    static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("popcnt");
     return has;
 }
 
