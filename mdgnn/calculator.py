@@ -1,6 +1,7 @@
 """The ASE calculator."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mdgnn.neighbors import Edges, NeighborList
 from mdgnn.potential import evaluate
 
 COINCIDENT = 1e-8  # closer atoms are at one place: images differ by rounding
-STATE = ("numbers", "positions", "cell", "pbc")
+STATE = ("positions", "numbers", "cell", "pbc")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -72,6 +73,7 @@ class MDGNNCalculator(Calculator):
         backend: str = "auto",
     ):
         self._state: tuple[NDArray[Any], ...] | None = None  # of the atoms that the results belong to
+        self._numbers: NDArray[Any] | None = None  # that the model is known to know
         super().__init__()  # type: ignore[no-untyped-call]
         if dtype not in DTYPES:
             raise ValueError(f"expected dtype 'float32' or 'float64', got {dtype!r}")
@@ -104,7 +106,7 @@ class MDGNNCalculator(Calculator):
         """Those that the results belong to: numbers, positions, cell and periodicity."""
         if self._state is None:
             return None
-        numbers, positions, cell, pbc = self._state
+        positions, numbers, cell, pbc = self._state
         return Atoms(numbers=numbers, positions=positions, cell=cell, pbc=pbc)
 
     @atoms.setter
@@ -115,11 +117,8 @@ class MDGNNCalculator(Calculator):
         """What differs from the atoms that the results belong to; anything else about atoms changes no result."""
         if self._state is None:
             return list(all_changes)
-        return [
-            name
-            for name, before, now in zip(STATE, self._state, _state(atoms), strict=True)
-            if not np.array_equal(before, now)
-        ]
+        both = zip(STATE, self._state, _state(atoms), strict=True)
+        return [name for name, before, now in both if not _same(before, now)]
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """As ASE's, at a tenth of its cost: a result for these atoms, computed unless it is there already."""
@@ -129,7 +128,7 @@ class MDGNNCalculator(Calculator):
             atoms = self.atoms
             if atoms is None:
                 raise ValueError("expected atoms, got none, and none have been computed before")
-        elif self.check_state(atoms):
+        elif self._state is None or not all(map(_same, self._state, _state(atoms))):
             self.reset()  # type: ignore[no-untyped-call]
         if name not in self.results:
             if not allow_calculation:
@@ -156,19 +155,27 @@ class MDGNNCalculator(Calculator):
         if atoms is None:
             atoms = self.atoms
             assert atoms is not None
-        check_atoms(atoms, self.model)
+        numbers = atoms.arrays["numbers"]
+        if self._numbers is None or not _same(self._numbers, numbers):
+            check_atoms(atoms, self.model)
+            self._numbers = numbers.copy()
         with_stress = "stress" in properties or self._stress_wanted
         volume = abs(np.linalg.det(atoms.cell.array)) if with_stress else 0.0
         if "stress" in properties and not volume > 0:
             raise PropertyNotImplementedError("stress needs a cell with a positive volume; this one has none")
         self._stress_wanted = with_stress
-        edges = self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc)
+        try:
+            edges = self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc)
+        except ValueError:
+            check_atoms(atoms, self.model)  # which may say more
+            raise
         check_distances(edges)
         energy, energies, forces, virial = self._evaluate(atoms, edges, volume > 0)
         results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
         if virial is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(-virial / volume)
-        check_results(results)
+        if not math.isfinite(energy) or not math.isfinite(forces.sum()):
+            raise_for_results(results)
         self.atoms, self.results = atoms, results
 
     def _evaluate(self, atoms: Atoms, edges: Edges, with_virial: bool) -> tuple[float, Any, Any, Any]:
@@ -185,7 +192,11 @@ class MDGNNCalculator(Calculator):
 
 def _state(atoms: Atoms) -> tuple[NDArray[Any], ...]:
     """What results depend on, in the order of `STATE`."""
-    return atoms.arrays["numbers"], atoms.arrays["positions"], atoms.cell.array, atoms.pbc
+    return atoms.arrays["positions"], atoms.arrays["numbers"], atoms.cell.array, atoms.pbc
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    return a.shape == b.shape and bool((a == b).all())
 
 
 def check_atoms(atoms: Atoms, model: Model) -> None:
@@ -228,8 +239,8 @@ def check_distances(edges: Edges) -> None:
         )
 
 
-def check_results(results: dict[str, Any]) -> None:
-    """Raise a CalculatorError when a result is not finite: nothing must go on from there."""
+def raise_for_results(results: dict[str, Any]) -> None:
+    """Raise a CalculatorError that says which result is not finite: nothing must go on from there."""
     for name, value in results.items():
         if not np.isfinite(value).all():
             where = ""
