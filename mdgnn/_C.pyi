@@ -163,4 +163,5 @@ class Engine:
         forces: bool,
         virials: bool,
         n_threads: int,
+        exchange: Any = None,
     ) -> tuple[Any, Any, Any]: ...

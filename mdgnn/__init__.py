@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mdgnn import ops
     from mdgnn.calculator import MDGNNCalculator
+    from mdgnn.calculator.ensemble import Ensemble
     from mdgnn.engine import Engine
     from mdgnn.graph import Graph
     from mdgnn.model_file import load, save
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Engine": "mdgnn.engine",
+    "Ensemble": "mdgnn.calculator.ensemble",
     "Graph": "mdgnn.graph",
     "LennardJones": "mdgnn.models",
     "MDGNNCalculator": "mdgnn.calculator",
@@ -40,6 +42,7 @@ _HOME = {
 
 __all__ = [
     "Engine",
+    "Ensemble",
     "Graph",
     "LennardJones",
     "MDGNNCalculator",

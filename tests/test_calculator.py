@@ -11,9 +11,10 @@ from ase.calculators.calculator import CalculatorError, PropertyNotImplementedEr
 from ase.filters import UnitCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
-from systems import crystal, icosahedron, slab, triclinic, water
+from systems import crystal, gnn, icosahedron, slab, triclinic, water
 
-from mdgnn import Graph, LennardJones, MDGNNCalculator, SimpleGNN, evaluate
+from mdgnn import Ensemble, Graph, LennardJones, MDGNNCalculator, SimpleGNN, evaluate
+from mdgnn.engine import UnsupportedError
 
 
 @pytest.fixture
@@ -140,6 +141,127 @@ def test_pickles_and_copies():
     expected = calc.get_forces(atoms)
     for other in (copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
         np.testing.assert_array_equal(other.get_forces(atoms), expected)
+
+
+def test_stress_is_computed_only_when_asked_for():
+    atoms = crystal()
+    atoms.calc = MDGNNCalculator("lj")
+    atoms.get_forces()
+    assert "stress" not in atoms.calc.results
+    stress = atoms.get_stress()
+    atoms.positions[0, 0] += 0.01
+    atoms.get_forces()
+    assert "stress" in atoms.calc.results  # from then on, in the same call as the forces
+    atoms.positions[0, 0] -= 0.01
+    np.testing.assert_allclose(atoms.get_stress(), stress, rtol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["positions", "numbers", "cell", "pbc"])
+def test_any_change_is_noticed_and_nothing_else_computes_again(change):
+    atoms = crystal()
+    calc = atoms.calc = lj()
+    atoms.get_forces()
+    assert calc.check_state(atoms) == [] and not calc.calculation_required(atoms, ["forces"])
+    atoms.set_masses(np.full(32, 3.0))
+    atoms.set_initial_charges(np.ones(32))
+    atoms.set_momenta(np.ones((32, 3)))
+    assert calc.get_property("energy", atoms, allow_calculation=False) is not None
+    if change == "numbers":
+        atoms.numbers[:] = 36
+    elif change == "cell":
+        atoms.cell[0, 0] += 1e-14
+    elif change == "pbc":
+        atoms.pbc[1] = False
+    else:
+        atoms.positions[3, 1] = np.nextafter(atoms.positions[3, 1], 9.0)
+    assert calc.check_state(atoms) == [change] and calc.calculation_required(atoms, ["forces"])
+    assert calc.get_property("energy", atoms, allow_calculation=False) is None
+
+
+def test_atoms_of_the_calculator_are_those_of_its_results():
+    atoms = crystal()
+    calc = lj()
+    with pytest.raises(ValueError, match="expected atoms, got none"):
+        calc.get_property("energy")
+    calc.get_potential_energy(atoms)
+    energy = calc.get_property("energy")
+    atoms.positions += 1.0
+    np.testing.assert_array_equal(calc.atoms.positions, crystal().positions)
+    assert calc.get_property("energy") == energy and calc.atoms.pbc.all()
+    calc.reset()
+    assert calc.atoms is None and not calc.results
+
+
+def test_backends_agree_and_are_named():
+    atoms = icosahedron(3, 0.05)
+    auto, engine, torch_ = (MDGNNCalculator("lj", backend=b, dtype="float64") for b in ("auto", "engine", "torch"))
+    assert auto.engine is not None and torch_.engine is None
+    np.testing.assert_array_equal(auto.get_forces(atoms), engine.get_forces(atoms))
+    np.testing.assert_allclose(auto.get_forces(atoms), torch_.get_forces(atoms), atol=1e-11)
+    assert MDGNNCalculator(LennardJones()).engine is None
+    with pytest.raises(ValueError, match="backend 'auto', 'engine' or 'torch', got 'fast'"):
+        MDGNNCalculator("lj", backend="fast")
+    with pytest.raises(UnsupportedError, match="cannot run this LennardJones"):
+        MDGNNCalculator(LennardJones(), backend="engine")
+
+
+@pytest.mark.parametrize("backend", ["engine", "torch"])
+def test_many_structures_at_once(backend, monkeypatch):
+    monkeypatch.setattr("mdgnn.calculator.BATCH", 100)
+    calc = MDGNNCalculator("lj", dtype="float64", backend=backend)
+    structures = [icosahedron(3, 0.05), Atoms("Ar"), crystal(), icosahedron(2), slab(), triclinic(True, n=6)]
+    together = calc.evaluate(structures)
+    assert len(together) == 6 and calc.evaluate([]) == []
+    for atoms, found in zip(structures, together, strict=True):
+        alone = calc.compute(atoms)
+        assert found["energy"] == pytest.approx(alone["energy"], rel=1e-12)
+        np.testing.assert_allclose(found["forces"], alone["forces"], atol=1e-11)
+        np.testing.assert_allclose(found["energies"], alone["energies"], atol=1e-11)
+    (with_stress,) = calc.evaluate([crystal()], stress=True)
+    np.testing.assert_allclose(with_stress["stress"], calc.compute(crystal(), stress=True)["stress"], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "stress", "error", "message"),
+    [
+        (Atoms(), False, ValueError, "structure 1: expected at least one atom"),
+        (Atoms("Ar2", [[0, 0, 0], [0, 0, 0]]), False, ValueError, "structure 1: expected atoms at different places"),
+        (Atoms("Ar", [[np.nan, 0, 0]]), False, ValueError, "structure 1: expected finite positions.*atom 0"),
+        (Atoms("Ar"), True, PropertyNotImplementedError, "structure 1: stress needs"),
+    ],
+)
+def test_a_bad_structure_among_many_is_named(wrong, stress, error, message):
+    with pytest.raises(error, match=message):
+        MDGNNCalculator("lj").evaluate([crystal(), wrong], stress=stress)
+
+
+def test_ensemble_is_the_mean_with_a_spread():
+    models = [gnn(seed=s) for s in range(3)]
+    atoms = crystal()
+    ensemble = atoms.calc = Ensemble(models, dtype="float64")
+    forces = np.stack([MDGNNCalculator(m, dtype="float64").get_forces(atoms) for m in models])
+    energies = [MDGNNCalculator(m, dtype="float64").get_potential_energy(atoms) for m in models]
+    np.testing.assert_allclose(atoms.get_forces(), forces.mean(0), rtol=1e-12, atol=1e-12)
+    assert atoms.get_potential_energy() == pytest.approx(np.mean(energies))
+    assert ensemble.results["energy_std"] == pytest.approx(np.std(energies))
+    expected = np.sqrt(((forces - forces.mean(0)) ** 2).sum(2).mean(0))
+    np.testing.assert_allclose(ensemble.results["forces_std"], expected)
+    assert atoms.get_stress().shape == (6,)
+    assert pickle.loads(pickle.dumps(ensemble)).get_potential_energy(atoms) == atoms.get_potential_energy()
+
+
+def test_ensemble_warns_once_where_models_disagree():
+    atoms = crystal()
+    atoms.calc = Ensemble([gnn(seed=0), gnn(seed=1)], warn_above=1e-6)
+    with pytest.warns(UserWarning, match=r"disagree: their forces on atom \d+ spread by .* more than 1e-06"):
+        atoms.get_forces()
+    atoms.positions[0, 0] += 0.01
+    atoms.get_forces()  # warnings are errors here
+    for models in ("lj", ["lj"], []):
+        with pytest.raises(ValueError, match="two models or more"):
+            Ensemble(models)
+    with pytest.raises(ValueError, match="same units, got lj, metal"):
+        Ensemble(["lj", "water"])
 
 
 def bad(change):

@@ -1,6 +1,7 @@
 """The engine: equal to the torch path, the same bits always, and sentences where it cannot run."""
 
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,6 +16,8 @@ from mdgnn.engine import UnsupportedError, trace
 MODELS = {
     "SimpleGNN": lambda dtype: gnn(dtype),
     "SimpleGNN without envelope": lambda dtype: gnn(dtype, envelope=None),
+    "SimpleGNN, mean": lambda dtype: gnn(dtype, aggregation="mean"),
+    "SimpleGNN, mean without envelope": lambda dtype: gnn(dtype, aggregation="mean", envelope=None),
     "SchNet": lambda dtype: radial("SchNet", dtype),
     "PaiNN": lambda dtype: radial("PaiNN", dtype),
     "lj": lambda dtype: load("lj").to(dtype),
@@ -114,6 +117,51 @@ def test_bits_do_not_depend_on_threads_or_on_what_ran_before(name, dtype):
     without = engine.evaluate(small)
     assert torch.equal(without.forces, engine.evaluate(small, virial=True).forces) and without.virial is None
     assert torch.equal(without.energies, engine.evaluate(small, forces=False).energies)
+
+
+@pytest.mark.parametrize("name", ["SimpleGNN", "SimpleGNN, mean", "SchNet", "PaiNN"])
+def test_two_halves_of_a_box_make_the_whole(name):
+    """Each knows its own atoms' edges, and gets what ghosts send between layers; gradients go back."""
+    model = MODELS[name](torch.float64)
+    atoms = crystal()
+    whole = Graph.from_atoms(atoms, model.cutoff)
+    engine = Engine(model)
+    expected = engine.evaluate(whole)
+    left = atoms.positions[:, 0] < atoms.cell[0, 0] / 2
+    assert 8 < left.sum() < 24
+    shelf, barrier, found = {}, threading.Barrier(2, timeout=60), [None, None]
+    row_ptr, senders = whole.row_ptr.numpy(), whole.senders.numpy()
+
+    def half(part):
+        own = left if part == 0 else ~left
+        kept = own[whole.receivers.numpy()]
+        first = np.concatenate([[0], np.cumsum(np.where(own, np.diff(row_ptr), 0))])
+        share = own.astype(np.float64)
+
+        def exchange(number, backwards, rows):
+            shelf[part] = rows  # of all atoms: those of the other half are ghosts
+            barrier.wait()
+            copy = shelf[1 - part].copy()
+            barrier.wait()
+            if backwards:
+                rows[own] += copy[own]
+                rows[~own] = 0
+            else:
+                rows[~own] = copy[~own]
+            barrier.wait()
+
+        edges = (first, senders[kept], (0, 0, 0, 0), whole.vectors.numpy()[kept])
+        found[part] = engine._engine.run(atoms.numbers, *edges, share.ctypes.data, True, False, 1, exchange=exchange)
+
+    threads = [threading.Thread(target=half, args=(part,)) for part in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    energies = np.where(left, found[0][0], found[1][0])
+    np.testing.assert_allclose(energies, expected.energies, rtol=0, atol=1e-12 * np.abs(energies).sum())
+    forces = found[0][1] + found[1][1]  # those on ghosts belong to their owners
+    np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-12 * np.abs(forces).max())
 
 
 def test_rows_of_a_given_graph():

@@ -56,10 +56,11 @@ bool Run<T>::prepare(int v) {
 }
 
 template <class T>
-void Run<T>::give(int v, RowCode code, Columns<const T> a, Columns<const T> b) {
+void Run<T>::give(int v, RowOp<T> op) {
     if (!plan_.needs_gradient[v]) return;
-    const bool add = prepare(v), vectors = code == RowCode::dot || code == RowCode::scale_vectors;
-    apply<T>({code, a, b, gradient(v), add}, vectors ? n_ : rows_of(v), context_);
+    op.add = prepare(v), op.out = gradient(v);
+    const bool vectors = op.code == RowCode::dot || op.code == RowCode::scale_vectors;
+    apply<T>(op, vectors ? n_ : rows_of(v), context_);
 }
 
 template <class T>
@@ -83,31 +84,42 @@ void Run<T>::backward(const Instruction& in, const typename Engine<T>::Layers& l
             }
             break;
         case Code::add:
-            for (int v : in.inputs) give(v, RowCode::copy, g);
+            for (int v : in.inputs) give(v, {RowCode::copy, g, {}, {}});
             break;
         case Code::multiply:
-            give(in.inputs[0], RowCode::multiply, g, input(1));
-            give(in.inputs[1], RowCode::multiply, g, input(0));
+            give(in.inputs[0], {RowCode::multiply, g, input(1), {}});
+            give(in.inputs[1], {RowCode::multiply, g, input(0), {}});
             break;
         case Code::scale_vectors:
-            give(in.inputs[0], RowCode::dot, g, input(1));
-            give(in.inputs[1], RowCode::scale_vectors, input(0), g);
+            give(in.inputs[0], {RowCode::dot, g, input(1), {}});
+            give(in.inputs[1], {RowCode::scale_vectors, input(0), g, {}});
             break;
         case Code::dot:
-            give(in.inputs[0], RowCode::scale_vectors, g, input(1));
-            give(in.inputs[1], RowCode::scale_vectors, g, input(0));
+            give(in.inputs[0], {RowCode::scale_vectors, g, input(1), {}});
+            give(in.inputs[1], {RowCode::scale_vectors, g, input(0), {}});
+            break;
+        case Code::divide:
+            give(in.inputs[0], {RowCode::divide, g, input(1), {}});
+            give(in.inputs[1], {RowCode::divide_slope, g, input(0), {}, false, 0, input(1)});
+            break;
+        case Code::plus:
+            give(in.inputs[0], {RowCode::copy, g, {}, {}});
+            break;
+        case Code::at_least:
+            give(in.inputs[0], {RowCode::at_least_slope, g, input(0), {}, false, in.constant});
             break;
         case Code::root:
-            give(in.inputs[0], RowCode::root_slope, g, value(o).view());
+            give(in.inputs[0], {RowCode::root_slope, g, value(o).view(), {}});
             break;
         case Code::silu:
-            give(in.inputs[0], RowCode::silu_slope, g, input(0));
+            give(in.inputs[0], {RowCode::silu_slope, g, input(0), {}});
             break;
         case Code::shifted_softplus:
-            give(in.inputs[0], RowCode::shifted_softplus_slope, g, input(0));
+            give(in.inputs[0], {RowCode::shifted_softplus_slope, g, input(0), {}});
             break;
         default:
             backward_message(in);
+            exchange(in, true);
     }
 }
 

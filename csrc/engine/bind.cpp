@@ -51,13 +51,18 @@ class AnyEngine {
                   const py::array_t<std::int64_t, py::array::c_style>& row_ptr,
                   const py::array_t<std::int64_t, py::array::c_style>& senders, const RowsTuple& columns,
                   const py::array_t<double, py::array::c_style>& vectors, Address share, bool forces, bool virials,
-                  int n_threads) {
+                  int n_threads, const py::object& exchange) {
         const std::int64_t n = numbers.size(), n_edges = senders.size();
         Structure structure;
         structure.atomic_numbers = numbers.data();
         structure.rows = {row_ptr.data(), senders.data(), nullptr, n};
         structure.columns = rows(columns);
         structure.vectors = vectors.data(), structure.share = pointer<const double>(share);
+        if (!exchange.is_none())
+            structure.exchange = [&](std::int64_t number, bool backwards, void* rows, std::int64_t cols) {
+                py::gil_scoped_acquire acquire;
+                exchange(number, backwards, numbers_at(rows, n, cols));
+            };
         if (row_ptr.size() != n + 1 || vectors.size() != 3 * n_edges || numbers.ndim() != 1 ||
             cpu::count_values(structure.rows, n_edges) > n)
             throw std::invalid_argument("expected edges of " + std::to_string(n) + " atoms");
@@ -73,6 +78,15 @@ class AnyEngine {
     }
 
   private:
+    // An array of what stands there.
+    py::array numbers_at(void* rows, std::int64_t n, std::int64_t cols) const {
+        return std::visit(
+            [&]<class T>(const std::unique_ptr<Engine<T>>&) -> py::array {
+                return py::array_t<T>({n, cols}, static_cast<T*>(rows), py::none());
+            },
+            engine_);
+    }
+
     std::variant<std::unique_ptr<Engine<float>>, std::unique_ptr<Engine<double>>> engine_;
 };
 
@@ -82,7 +96,9 @@ void bind_engine(py::module_& m) {
     py::class_<AnyEngine>(m, "Engine")
         .def(py::init<int, const std::vector<ValueTuple>&, const std::vector<InstructionTuple>&,
                       const std::vector<py::array>&, const ReadOutTuple&>())
-        .def("run", &AnyEngine::run);
+        .def("run", &AnyEngine::run, py::arg("numbers"), py::arg("row_ptr"), py::arg("senders"), py::arg("columns"),
+             py::arg("vectors"), py::arg("share"), py::arg("forces"), py::arg("virials"), py::arg("n_threads"),
+             py::arg("exchange") = py::none());
 }
 
 }  // namespace mdgnn

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "core/view.hpp"
@@ -11,6 +12,12 @@
 
 namespace mdgnn::engine {
 
+// Where a box is cut into parts, atoms of other parts are ghosts here: they send to edges and receive none, and have no
+// share of the energy. Called for each array (N, cols) that a message takes from its senders, numbered in the order of
+// the program: forwards before the message, to write the rows of ghosts from those of their owners; backwards after it,
+// with the gradient, to add the rows of ghosts to those of their owners and clear them. Rows have numbers of type T.
+using Exchange = std::function<void(std::int64_t number, bool backwards, void* rows, std::int64_t cols)>;
+
 // Atoms and edges; of the latter by receiver (index: senders) and by sender (index: receivers, edge: numbers). Without
 // the second they are sorted here.
 struct Structure {
@@ -18,6 +25,7 @@ struct Structure {
     Rows rows, columns;
     const double* vectors = nullptr;  // (E, 3)
     const double* share = nullptr;    // (N): of an atom's energy in the total that is differentiated; null: one
+    Exchange exchange;                // may be empty
 };
 
 // energies (N), forces (N, 3) and virials (N, 3, 3) of atoms; the last two, or the very last, may be null.
@@ -29,7 +37,7 @@ struct Outputs {
 template <class T>
 struct Workspace {
     std::vector<T> atoms, edges;
-    std::vector<std::int64_t> elements, col_ptr, receivers, order;
+    std::vector<std::int64_t> elements, col_ptr, receivers, order, next;
     std::vector<char> written;
 };
 

@@ -22,23 +22,45 @@ void Run<T>::forward(double* energies) {
     read_out(energies);
 }
 
-// By sender, in order.
+// By sender, in order. Blocks of rows are counted and placed by a thread each.
 template <class T>
 void Run<T>::sort_edges() {
     columns_ = structure_.columns;
     if (columns_.row_ptr) return;
     const Rows& rows = structure_.rows;
-    std::vector<std::int64_t>& next = memory_.col_ptr;
-    next.assign(static_cast<std::size_t>(n_ + 2), 0);
+    const std::int64_t n_blocks = n_edges_ > 32768 ? std::max(context_.n_threads, 1) : 1;
+    const auto first_row = [&](std::int64_t block) {
+        if (block == n_blocks) return n_;
+        return std::lower_bound(rows.row_ptr, rows.row_ptr + n_, block * n_edges_ / n_blocks) - rows.row_ptr;
+    };
+    memory_.next.assign(static_cast<std::size_t>(n_blocks * n_), 0);
+    memory_.col_ptr.resize(static_cast<std::size_t>(n_ + 1));
     memory_.receivers.resize(static_cast<std::size_t>(n_edges_)), memory_.order.resize(memory_.receivers.size());
-    for (std::int64_t k = 0; k < n_edges_; ++k) ++next[static_cast<std::size_t>(rows.index[k] + 2)];
-    for (std::size_t j = 2; j < next.size(); ++j) next[j] += next[j - 1];
-    for (std::int64_t i = 0; i < n_; ++i)
-        for (std::int64_t k = rows.row_ptr[i]; k < rows.row_ptr[i + 1]; ++k) {
-            const std::size_t to = static_cast<std::size_t>(next[static_cast<std::size_t>(rows.index[k] + 1)]++);
-            memory_.receivers[to] = i, memory_.order[to] = k;
-        }
-    columns_ = {next.data(), memory_.receivers.data(), memory_.order.data(), n_};
+    std::int64_t *const next = memory_.next.data(), *const col_ptr = memory_.col_ptr.data();
+    const auto each_block = [&](const auto& body) {
+        parallel_for(n_blocks, 1, context_.n_threads, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t block = begin; block < end; ++block) body(block, next + block * n_);
+        });
+    };
+    each_block([&](std::int64_t block, std::int64_t* count) {
+        const std::int64_t last = rows.row_ptr[first_row(block + 1)];
+        for (std::int64_t k = rows.row_ptr[first_row(block)]; k < last; ++k) ++count[rows.index[k]];
+    });
+    std::int64_t sum = 0;
+    for (std::int64_t j = 0; j < n_; ++j) {
+        col_ptr[j] = sum;
+        for (std::int64_t block = 0; block < n_blocks; ++block) sum += std::exchange(next[block * n_ + j], sum);
+    }
+    col_ptr[n_] = sum;
+    each_block([&](std::int64_t block, std::int64_t* place) {
+        const std::int64_t last = first_row(block + 1);
+        for (std::int64_t i = first_row(block); i < last; ++i)
+            for (std::int64_t k = rows.row_ptr[i]; k < rows.row_ptr[i + 1]; ++k) {
+                const std::int64_t to = place[rows.index[k]]++;
+                memory_.receivers[static_cast<std::size_t>(to)] = i, memory_.order[static_cast<std::size_t>(to)] = k;
+            }
+    });
+    columns_ = {col_ptr, memory_.receivers.data(), memory_.order.data(), n_};
 }
 
 template <class T>
@@ -135,6 +157,15 @@ void Run<T>::forward(const Instruction& in, const typename Engine<T>::Layers& la
         case Code::dot:
             apply<T>({RowCode::dot, input(0), input(1), out}, n_, context_);
             break;
+        case Code::divide:
+            apply<T>({RowCode::divide, input(0), input(1), out}, n, context_);
+            break;
+        case Code::plus:
+            apply<T>({RowCode::plus, input(0), {}, out, false, in.constant}, n, context_);
+            break;
+        case Code::at_least:
+            apply<T>({RowCode::at_least, input(0), {}, out, false, in.constant}, n, context_);
+            break;
         case Code::root:
             apply<T>({RowCode::root, input(0), {}, out, false, in.constant}, n, context_);
             break;
@@ -145,7 +176,21 @@ void Run<T>::forward(const Instruction& in, const typename Engine<T>::Layers& la
             apply<T>({RowCode::shifted_softplus, input(0), {}, out}, n, context_);
             break;
         default:
+            exchange(in, false);
             forward_message(in);
+    }
+}
+
+template <class T>
+void Run<T>::exchange(const Instruction& in, bool backwards) {
+    if (!structure_.exchange) return;
+    std::int64_t number = 0;
+    for (const Instruction* other = program_.instructions.data(); other != &in; ++other)
+        if (is_message(other->code)) number += static_cast<std::int64_t>(other->inputs.size());
+    for (int v : in.inputs) {
+        const Matrix<T> m = matrix(v, backwards ? plan_.gradient[v] : plan_.value[v]);
+        if (!backwards || plan_.needs_gradient[v]) structure_.exchange(number, backwards, m.data, m.cols);
+        ++number;
     }
 }
 

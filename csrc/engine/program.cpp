@@ -7,19 +7,9 @@
 namespace mdgnn::engine {
 namespace {
 
-constexpr std::array<const char*, 13> kNames = {"embed",
-                                                "zeros",
-                                                "linear",
-                                                "add",
-                                                "multiply",
-                                                "scale_vectors",
-                                                "dot",
-                                                "root",
-                                                "silu",
-                                                "shifted_softplus",
-                                                "concat_message_table",
-                                                "cfconv",
-                                                "painn_message"};
+constexpr std::array<const char*, 16> kNames = {
+    "embed", "zeros",    "linear", "add",  "multiply",         "scale_vectors",        "dot",    "divide",
+    "plus",  "at_least", "root",   "silu", "shifted_softplus", "concat_message_table", "cfconv", "painn_message"};
 
 [[noreturn]] void refuse(std::size_t number, const std::string& what) {
     throw std::invalid_argument("instruction " + std::to_string(number) + " of the model's program: expected " + what);
@@ -43,7 +33,10 @@ Counts counts(Code code) {
         case Code::multiply:
         case Code::scale_vectors:
         case Code::dot:
+        case Code::divide:
             return {2, 1, 0};
+        case Code::plus:
+        case Code::at_least:
         case Code::root:
         case Code::silu:
         case Code::shifted_softplus:
@@ -59,10 +52,6 @@ Counts counts(Code code) {
 }
 
 bool fits(std::size_t n, int expected) { return expected < 0 ? n > 0 : n == static_cast<std::size_t>(expected); }
-
-bool is_message(Code code) {
-    return code == Code::concat_message_table || code == Code::cfconv || code == Code::painn_message;
-}
 
 template <class T>
 class Checker {
@@ -176,6 +165,11 @@ class Checker {
             case Code::dot:
                 good = x == Shape{3, out[1]} && out[0] == 1 && shape(in.inputs[1]) == x;
                 break;
+            case Code::divide:
+                good = x == out && shape(in.inputs[1]) == Shape{out[0], 1};
+                break;
+            case Code::plus:
+            case Code::at_least:
             case Code::root:
             case Code::silu:
             case Code::shifted_softplus:
@@ -238,6 +232,10 @@ std::int64_t place(std::vector<Span>& spans, Plan& plan) {
 
 }  // namespace
 
+bool is_message(Code code) {
+    return code == Code::concat_message_table || code == Code::cfconv || code == Code::painn_message;
+}
+
 Code code_of(const std::string& name) {
     for (std::size_t k = 0; k < kNames.size(); ++k)
         if (name == kNames[k]) return static_cast<Code>(k);
@@ -293,7 +291,8 @@ Plan plan(const Program<T>& program, bool with_gradients) {
             for (std::size_t m = 0; m < in.outputs.size() && m < 2; ++m) p.needs_gradient[in.outputs[m]] = true;
         const int back = 2 * n - 1 - k;
         std::int64_t spare = 0;
-        const bool linear = in.code == Code::linear || in.code == Code::add;  // needs no values
+        const bool linear =
+            in.code == Code::linear || in.code == Code::add || in.code == Code::plus;  // needs no values
         if (!linear && in.code != Code::root)
             for (int v : in.inputs) spans[2 * base(v)].touch(back);
         if (in.code == Code::root) spans[2 * in.outputs[0]].touch(back);

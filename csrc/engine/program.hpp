@@ -16,6 +16,9 @@ enum class Code {
     multiply,              // x * y
     scale_vectors,         // x * v: (F) and (3, F) -> (3, F)
     dot,                   // sum over components of v * w -> (F)
+    divide,                // x / s, s of one column
+    plus,                  // x + constant
+    at_least,              // max(x, constant)
     root,                  // sqrt(x + constant)
     silu,                  // x / (1 + exp(-x))
     shifted_softplus,      // log((1 + exp(x)) / 2)
@@ -53,6 +56,7 @@ struct Program {
 };
 
 Code code_of(const std::string& name);
+bool is_message(Code code);
 
 // Throws std::invalid_argument, with a sentence, unless every instruction fits its arrays and weights.
 template <class T>

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/lanes.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
 #include "radial_filter/edges.hpp"
@@ -52,6 +53,15 @@ MDGNN_INLINE void value_of(const RowOp<T>& p, const V& a, const V& b, V& out) {
         case RowCode::multiply:
             out = a * b;
             break;
+        case RowCode::plus:
+            out = a + T(p.constant);
+            break;
+        case RowCode::at_least:
+        case RowCode::at_least_slope: {
+            const V limit = V{} + T(p.constant), other = p.code == RowCode::at_least ? limit : V{};
+            out = (p.code == RowCode::at_least ? a : b) < limit ? other : a;
+            break;
+        }
         case RowCode::root:
             root_of<T>(V(a + T(p.constant)), out);
             break;
@@ -115,10 +125,30 @@ MDGNN_INLINE void vectors_of(const RowOp<T>& p, std::int64_t begin, std::int64_t
     }
 }
 
-#define MDGNN_LOOPS(T)                                                                                       \
-    MDGNN_SIMD_CLONES void row_loop(const RowOp<T>& op, std::int64_t a, std::int64_t b) {                    \
-        const RowOp<T> p = op;                                                                               \
-        p.code == RowCode::dot || p.code == RowCode::scale_vectors ? vectors_of(p, a, b) : rows_of(p, a, b); \
+template <class T>
+MDGNN_INLINE void quotients_of(const RowOp<T>& p, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+        if (p.code == RowCode::divide) {
+            const T factor = T(1) / *p.b.row(i);
+            for (std::int64_t f = 0; f < p.out.cols; ++f)
+                p.out.row(i)[f] = p.a.row(i)[f] * factor + (p.add ? p.out.row(i)[f] : T(0));
+        } else {
+            const T s = *p.c.row(i);
+            const T sum = sum_lanes<T>(p.a.cols, [&](std::int64_t f) { return p.a.row(i)[f] * p.b.row(i)[f]; });
+            *p.out.row(i) = (p.add ? *p.out.row(i) : T(0)) - sum / (s * s);
+        }
+    }
+}
+
+#define MDGNN_LOOPS(T)                                                                    \
+    MDGNN_SIMD_CLONES void row_loop(const RowOp<T>& op, std::int64_t a, std::int64_t b) { \
+        const RowOp<T> p = op;                                                            \
+        if (p.code == RowCode::dot || p.code == RowCode::scale_vectors)                   \
+            vectors_of(p, a, b);                                                          \
+        else if (p.code == RowCode::divide || p.code == RowCode::divide_slope)            \
+            quotients_of(p, a, b);                                                        \
+        else                                                                              \
+            rows_of(p, a, b);                                                             \
     }
 MDGNN_LOOPS(float)
 MDGNN_LOOPS(double)

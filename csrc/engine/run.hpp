@@ -54,12 +54,13 @@ class Run {
 
     void forward(const Instruction& in, const typename Engine<T>::Layers& layers);
     void forward_message(const Instruction& in);
+    void exchange(const Instruction& in, bool backwards);
     void backward(const Instruction& in, const typename Engine<T>::Layers& layers);
     void backward_message(const Instruction& in);
     void read_out(double* energies) const;
     void seed();
-    bool prepare(int v);  // whether a gradient is to be added to what is there
-    void give(int v, RowCode code, Columns<const T> a, Columns<const T> b = {});
+    bool prepare(int v);            // whether a gradient is to be added to what is there
+    void give(int v, RowOp<T> op);  // to the gradient of v, if it has one
 
     const Engine<T>& engine_;
     const Program<T>& program_;

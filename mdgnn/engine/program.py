@@ -153,9 +153,7 @@ class Array(Traced):
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Array) and self.shape == other.shape:
             return self.then("add", other)
-        if isinstance(other, float) and other >= 0:
-            return Raised(self, other)
-        return NotImplemented
+        return Raised(self, float(other)) if isinstance(other, (float, int)) else NotImplemented
 
     __radd__ = __add__
 
@@ -167,6 +165,15 @@ class Array(Traced):
         return NotImplemented
 
     __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Any:
+        other = other.array.then("plus", constant=other.constant) if isinstance(other, Raised) else other
+        if isinstance(other, Array) and other.cols == 1 and other.blocks == self.blocks:
+            return self.then("divide", other)
+        return NotImplemented
+
+    def clamp(self, min: float) -> "Array":
+        return self.then("at_least", constant=float(min))
 
     def __getitem__(self, key: Any) -> Any:
         if self.blocks == 1 and key == (slice(None), None):
@@ -195,7 +202,7 @@ class Joined(Traced):
 
 
 class Raised(Traced):
-    """An array plus a number, for a root."""
+    """An array plus a number, for a root or as a divisor."""
 
     def __init__(self, array: Array, constant: float):
         self.array, self.constant = array, constant

@@ -2,16 +2,19 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, CalculatorError, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
+from mdgnn.calculator.caching import CachingCalculator, same
+from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.model_file import load
@@ -19,12 +22,11 @@ from mdgnn.models import Model
 from mdgnn.neighbors import Edges, NeighborList
 from mdgnn.potential import evaluate
 
-COINCIDENT = 1e-8  # closer atoms are at one place: images differ by rounding
-STATE = ("positions", "numbers", "cell", "pbc")
+BATCH = 20_000  # atoms that are treated together, at most, but for one structure
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-class MDGNNCalculator(Calculator):
+class MDGNNCalculator(CachingCalculator):
     """Energy, forces and stress of a model for ASE.
 
     The result depends on the atoms alone: not on earlier calls, on when the neighbour list was rebuilt, or on the
@@ -72,7 +74,6 @@ class MDGNNCalculator(Calculator):
         skin: float = 0.0,
         backend: str = "auto",
     ):
-        self._state: tuple[NDArray[Any], ...] | None = None  # of the atoms that the results belong to
         self._numbers: NDArray[Any] | None = None  # that the model is known to know
         super().__init__()  # type: ignore[no-untyped-call]
         if dtype not in DTYPES:
@@ -101,42 +102,6 @@ class MDGNNCalculator(Calculator):
                 raise
             return None
 
-    @property
-    def atoms(self) -> Atoms | None:
-        """Those that the results belong to: numbers, positions, cell and periodicity."""
-        if self._state is None:
-            return None
-        positions, numbers, cell, pbc = self._state
-        return Atoms(numbers=numbers, positions=positions, cell=cell, pbc=pbc)
-
-    @atoms.setter
-    def atoms(self, atoms: Atoms | None) -> None:
-        self._state = None if atoms is None else tuple(x.copy() for x in _state(atoms))
-
-    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """What differs from the atoms that the results belong to; anything else about atoms changes no result."""
-        if self._state is None:
-            return list(all_changes)
-        both = zip(STATE, self._state, _state(atoms), strict=True)
-        return [name for name, before, now in both if not _same(before, now)]
-
-    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """As ASE's, at a tenth of its cost: a result for these atoms, computed unless it is there already."""
-        if name not in self.implemented_properties:
-            raise PropertyNotImplementedError(f"expected one of {self.implemented_properties}, got {name!r}")
-        if atoms is None:
-            atoms = self.atoms
-            if atoms is None:
-                raise ValueError("expected atoms, got none, and none have been computed before")
-        elif self._state is None or not all(map(_same, self._state, _state(atoms))):
-            self.reset()  # type: ignore[no-untyped-call]
-        if name not in self.results:
-            if not allow_calculation:
-                return None
-            self.calculate(atoms, [name])
-        result = self.results[name]
-        return result.copy() if isinstance(result, np.ndarray) else result
-
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
@@ -155,28 +120,92 @@ class MDGNNCalculator(Calculator):
         if atoms is None:
             atoms = self.atoms
             assert atoms is not None
+        self._stress_wanted = self._stress_wanted or "stress" in properties
+        if "stress" in properties:
+            volume_of(atoms)
+        results = self.compute(atoms, stress=self._stress_wanted and atoms.cell.rank == 3)
+        self.atoms, self.results = atoms, results
+
+    def compute(self, atoms: Atoms, stress: bool = False) -> dict[str, Any]:
+        """The results for these atoms; nothing is kept. Raises as `calculate`."""
         numbers = atoms.arrays["numbers"]
-        if self._numbers is None or not _same(self._numbers, numbers):
+        if self._numbers is None or not same(self._numbers, numbers):
             check_atoms(atoms, self.model)
             self._numbers = numbers.copy()
-        with_stress = "stress" in properties or self._stress_wanted
-        volume = abs(np.linalg.det(atoms.cell.array)) if with_stress else 0.0
-        if "stress" in properties and not volume > 0:
-            raise PropertyNotImplementedError("stress needs a cell with a positive volume; this one has none")
-        self._stress_wanted = with_stress
         try:
             edges = self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc)
         except ValueError:
             check_atoms(atoms, self.model)  # which may say more
             raise
         check_distances(edges)
-        energy, energies, forces, virial = self._evaluate(atoms, edges, volume > 0)
+        energy, energies, forces, virial = self._evaluate(atoms, edges, stress)
         results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
         if virial is not None:
-            results["stress"] = full_3x3_to_voigt_6_stress(-virial / volume)
+            results["stress"] = full_3x3_to_voigt_6_stress(-virial / volume_of(atoms))
         if not math.isfinite(energy) or not math.isfinite(forces.sum()):
             raise_for_results(results)
-        self.atoms, self.results = atoms, results
+        return results
+
+    def evaluate(self, structures: Sequence[Atoms], stress: bool = False) -> list[dict[str, Any]]:
+        """Results of many structures, in batches: for data sets and replicas.
+
+        Parameters
+        ----------
+        structures : sequence of ase.Atoms
+            They may differ in everything.
+        stress : bool
+            Whether stress is wanted; every structure then needs a cell with a volume.
+
+        Returns
+        -------
+        list of dict
+            energy, free_energy, energies (N,), forces (N, 3) and, on request, stress (6,) of each.
+
+        Raises
+        ------
+        ValueError, CalculatorError, PropertyNotImplementedError
+            As `calculate`, with the number of the structure.
+        """
+        found: list[dict[str, Any]] = []
+        batch: list[Atoms] = []
+        for number, atoms in enumerate(structures):
+            try:
+                check_atoms(atoms, self.model)
+                if stress:
+                    volume_of(atoms)
+            except (ValueError, PropertyNotImplementedError) as error:
+                raise type(error)(f"structure {number}: {error}") from None
+            if batch and sum(map(len, batch)) + len(atoms) > BATCH:
+                found += self._evaluate_batch(batch, len(found), stress)
+                batch = []
+            batch.append(atoms)
+        return found + self._evaluate_batch(batch, len(found), stress) if batch else found
+
+    def _evaluate_batch(self, batch: list[Atoms], first: int, stress: bool) -> list[dict[str, Any]]:
+        graph = Graph.from_atoms(batch, self.model.cutoff).to(self.device)
+        close = (graph.vectors.square().sum(1) < COINCIDENT**2).nonzero()
+        if len(close):
+            i = graph.receivers[close[0, 0]]
+            raise ValueError(f"structure {first + int(graph.structure[i])}: expected atoms at different places")
+        if self.engine is not None:
+            p = self.engine.evaluate(graph, virial=stress)
+        else:
+            p = evaluate(self.model, graph, virial=stress, dtype=self.dtype)
+        assert p.forces is not None
+        ends = np.cumsum([len(atoms) for atoms in batch])[:-1]
+        energies, forces = (np.split(x.cpu().numpy(), ends) for x in (p.energies, p.forces))
+        results = []
+        for k, atoms in enumerate(batch):
+            energy = float(p.energy[k])
+            one = {"energy": energy, "free_energy": energy, "energies": energies[k], "forces": forces[k]}
+            if p.virial is not None:
+                one["stress"] = full_3x3_to_voigt_6_stress(-p.virial[k].cpu().numpy() / volume_of(atoms))
+            try:
+                raise_for_results(one)
+            except CalculatorError as error:
+                raise CalculatorError(f"structure {first + k}: {error}") from None
+            results.append(one)
+        return results
 
     def _evaluate(self, atoms: Atoms, edges: Edges, with_virial: bool) -> tuple[float, Any, Any, Any]:
         """The energy, energies and forces of atoms, and the virial."""
@@ -188,63 +217,3 @@ class MDGNNCalculator(Calculator):
         assert found.forces is not None
         virial = None if found.virial is None else found.virial[0].cpu().numpy()
         return float(found.energy[0]), found.energies.cpu().numpy(), found.forces.cpu().numpy(), virial
-
-
-def _state(atoms: Atoms) -> tuple[NDArray[Any], ...]:
-    """What results depend on, in the order of `STATE`."""
-    return atoms.arrays["positions"], atoms.arrays["numbers"], atoms.cell.array, atoms.pbc
-
-
-def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    return a.shape == b.shape and bool((a == b).all())
-
-
-def check_atoms(atoms: Atoms, model: Model) -> None:
-    """Raise a ValueError that names the first atom a model cannot treat."""
-    if len(atoms) == 0:
-        raise ValueError("expected at least one atom, got an empty Atoms object")
-    if not np.isfinite(atoms.positions).all():
-        bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
-        raise ValueError(f"expected finite positions, got {atoms.positions[bad[0]].tolist()} for atom {bad[0]}")
-    if not np.isfinite(atoms.cell.array).all():
-        raise ValueError(f"expected a finite cell, got {atoms.cell.array.tolist()}")
-    for axis in np.flatnonzero(atoms.pbc):
-        if not atoms.cell.array[axis].any():
-            raise ValueError(f"expected a cell vector on periodic axis {axis}, got a zero vector")
-    numbers, symbols = atoms.numbers, atoms.symbols
-    if model.elements == "any":
-        other = np.flatnonzero(numbers != numbers[0])
-        if len(other):
-            raise ValueError(
-                "this model takes a single species as its particle, "
-                f"got {symbols[0]} for atom 0 and {symbols[other[0]]} for atom {other[0]}"
-            )
-        return
-    known: Any = range(model.config["n_elements"] + 1) if model.elements is None else model.elements
-    unknown = np.flatnonzero(~np.isin(numbers, list(known)))
-    if len(unknown):
-        names = ", ".join(Atoms(numbers=list(known)).get_chemical_symbols())
-        raise ValueError(
-            f"the model knows the elements {names}; atom {unknown[0]} is {symbols[unknown[0]]} "
-            f"(atomic number {numbers[unknown[0]]})"
-        )
-
-
-def check_distances(edges: Edges) -> None:
-    """Raise a ValueError that names two atoms at one place."""
-    if len(edges.distances) and edges.distances.min() < COINCIDENT:
-        e = int(edges.distances.argmin())
-        raise ValueError(
-            f"expected atoms at different places, but atoms {edges.receivers[e]} and {edges.senders[e]} coincide"
-        )
-
-
-def raise_for_results(results: dict[str, Any]) -> None:
-    """Raise a CalculatorError that says which result is not finite: nothing must go on from there."""
-    for name, value in results.items():
-        if not np.isfinite(value).all():
-            where = ""
-            if name in ("energies", "forces"):
-                rows = np.isfinite(np.reshape(value, (len(value), -1))).all(axis=1)
-                where = f" for atom {int(np.flatnonzero(~rows)[0])}"
-            raise CalculatorError(f"the model returned {name} that are not finite{where}; atoms may be too close")

@@ -1,0 +1,71 @@
+"""Sentences about atoms that a model cannot treat, and results that are none."""
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
+
+from mdgnn.models import Model
+from mdgnn.neighbors import Edges
+
+COINCIDENT = 1e-8  # closer atoms are at one place: images differ by rounding
+
+
+def check_atoms(atoms: Atoms, model: Model) -> None:
+    """Raise a ValueError that names the first atom a model cannot treat."""
+    if len(atoms) == 0:
+        raise ValueError("expected at least one atom, got an empty Atoms object")
+    if not np.isfinite(atoms.positions).all():
+        bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+        raise ValueError(f"expected finite positions, got {atoms.positions[bad[0]].tolist()} for atom {bad[0]}")
+    if not np.isfinite(atoms.cell.array).all():
+        raise ValueError(f"expected a finite cell, got {atoms.cell.array.tolist()}")
+    for axis in np.flatnonzero(atoms.pbc):
+        if not atoms.cell.array[axis].any():
+            raise ValueError(f"expected a cell vector on periodic axis {axis}, got a zero vector")
+    numbers, symbols = atoms.numbers, atoms.symbols
+    if model.elements == "any":
+        other = np.flatnonzero(numbers != numbers[0])
+        if len(other):
+            raise ValueError(
+                "this model takes a single species as its particle, "
+                f"got {symbols[0]} for atom 0 and {symbols[other[0]]} for atom {other[0]}"
+            )
+        return
+    known: Any = range(model.config["n_elements"] + 1) if model.elements is None else model.elements
+    unknown = np.flatnonzero(~np.isin(numbers, list(known)))
+    if len(unknown):
+        names = ", ".join(Atoms(numbers=list(known)).get_chemical_symbols())
+        raise ValueError(
+            f"the model knows the elements {names}; atom {unknown[0]} is {symbols[unknown[0]]} "
+            f"(atomic number {numbers[unknown[0]]})"
+        )
+
+
+def volume_of(atoms: Atoms) -> float:
+    """Raise a PropertyNotImplementedError unless the cell has a volume, for stress."""
+    volume = float(abs(np.linalg.det(atoms.cell.array)))
+    if not volume > 0:
+        raise PropertyNotImplementedError("stress needs a cell with a positive volume; this one has none")
+    return volume
+
+
+def check_distances(edges: Edges) -> None:
+    """Raise a ValueError that names two atoms at one place."""
+    if len(edges.distances) and edges.distances.min() < COINCIDENT:
+        e = int(edges.distances.argmin())
+        raise ValueError(
+            f"expected atoms at different places, but atoms {edges.receivers[e]} and {edges.senders[e]} coincide"
+        )
+
+
+def raise_for_results(results: dict[str, Any]) -> None:
+    """Raise a CalculatorError that says which result is not finite: nothing must go on from there."""
+    for name, value in results.items():
+        if not np.isfinite(value).all():
+            where = ""
+            if name in ("energies", "forces"):
+                rows = np.isfinite(np.reshape(value, (len(value), -1))).all(axis=1)
+                where = f" for atom {int(np.flatnonzero(~rows)[0])}"
+            raise CalculatorError(f"the model returned {name} that are not finite{where}; atoms may be too close")

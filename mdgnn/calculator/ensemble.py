@@ -1,0 +1,83 @@
+"""Several models at once: their mean, and how far they are apart."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_changes
+
+from mdgnn.calculator import MDGNNCalculator
+from mdgnn.calculator.caching import CachingCalculator
+from mdgnn.calculator.checks import volume_of
+from mdgnn.models import Model
+
+
+class Ensemble(CachingCalculator):
+    """A committee for ASE: results are means over models, and their spread says where not to trust them.
+
+    Beside ASE's results, `results` has ``energy_std``, the standard deviation of the energy over the models, and
+    ``forces_std`` (N,), the root mean square distance of the models' forces on an atom from their mean.
+
+    Parameters
+    ----------
+    models : sequence of str, Path or torch modules
+        Two or more, as for `MDGNNCalculator`.
+    warn_above : float, optional
+        Warn when ``forces_std`` of an atom rises above this (eV/Angstrom, or epsilon/sigma for reduced units).
+    options
+        Of every `MDGNNCalculator`: device, dtype, skin, backend.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two models, or models in different units.
+    """
+
+    implemented_properties = MDGNNCalculator.implemented_properties
+
+    def __init__(self, models: Sequence[str | Path | Model], *, warn_above: float | None = None, **options: Any):
+        super().__init__()  # type: ignore[no-untyped-call]
+        if isinstance(models, (str, Path)) or len(models) < 2:
+            raise ValueError(f"expected two models or more, got {models!r}")
+        self.members = [MDGNNCalculator(model, **options) for model in models]
+        units = [member.model.units for member in self.members]
+        if len(set(units)) > 1:
+            raise ValueError(f"expected models in the same units, got {', '.join(units)}")
+        self.warn_above = warn_above
+        self._above = self._stress_wanted = False
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
+    ) -> None:
+        """Fill `results`; called by ASE. Raises as `MDGNNCalculator.calculate`."""
+        if atoms is None:
+            atoms = self.atoms
+            assert atoms is not None
+        self._stress_wanted = self._stress_wanted or "stress" in properties
+        if "stress" in properties:
+            volume_of(atoms)
+        stress = self._stress_wanted and atoms.cell.rank == 3
+        found = [member.compute(atoms, stress=stress) for member in self.members]
+        results: dict[str, Any] = {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
+        results["energy"] = results["free_energy"] = float(results["energy"])
+        results["energy_std"] = float(np.std([one["energy"] for one in found]))
+        away = np.stack([one["forces"] for one in found]) - results["forces"]
+        results["forces_std"] = np.sqrt(np.square(away).sum(axis=2).mean(axis=0))
+        self.atoms, self.results = atoms, results
+        self._warn(results["forces_std"])
+
+    def _warn(self, spread: Any) -> None:
+        """Once, until all atoms are below again."""
+        if self.warn_above is None:
+            return
+        atom, before = int(spread.argmax()), self._above
+        self._above = bool(spread[atom] > self.warn_above)
+        if self._above and not before:
+            warnings.warn(
+                f"the models of the ensemble disagree: their forces on atom {atom} spread by {spread[atom]:.3g}, "
+                f"more than {self.warn_above:g}",
+                stacklevel=3,
+            )
