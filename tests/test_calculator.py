@@ -143,6 +143,26 @@ def test_pickles_and_copies():
         np.testing.assert_array_equal(other.get_forces(atoms), expected)
 
 
+def test_atoms_closer_than_in_training_are_told():
+    pair = Atoms("Ar2", [[0, 0, 0], [0.5, 0, 0]])
+    sentence = "atoms 0 and 1 are 0.5 apart, closer than any in the model's training data .0.65"
+    calc = MDGNNCalculator("lj")
+    with pytest.warns(UserWarning, match=sentence):
+        calc.get_forces(pair)
+    pair.positions[1, 1] = 0.1
+    calc.get_forces(pair)  # once: warnings are errors here
+    pair.positions[1, 0] = 1.1
+    calc.get_forces(pair)
+    pair.positions[1] = (0.5, 0, 0)
+    with pytest.warns(UserWarning, match=sentence):
+        calc.get_forces(pair)
+    with pytest.raises(CalculatorError, match=sentence):
+        MDGNNCalculator("lj", too_close="raise").get_forces(pair)
+    MDGNNCalculator("lj", too_close="ignore").get_forces(pair)
+    with pytest.raises(ValueError, match="too_close 'warn', 'raise' or 'ignore', got 'perhaps'"):
+        MDGNNCalculator("lj", too_close="perhaps")
+
+
 def test_stress_is_computed_only_when_asked_for():
     atoms = crystal()
     atoms.calc = MDGNNCalculator("lj")

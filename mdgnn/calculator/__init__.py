@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class MDGNNCalculator(CachingCalculator):
     backend : "auto", "engine" or "torch"
         What computes: `mdgnn.Engine`, or the model itself with torch's autograd. "auto": the engine on the CPU for
         models that it can run.
+    too_close : "warn", "raise" or "ignore"
+        What to do when two atoms are closer than any were in the model's training data (its `least_distance`).
 
     Raises
     ------
@@ -73,6 +76,7 @@ class MDGNNCalculator(CachingCalculator):
         dtype: str = "float32",
         skin: float = 0.0,
         backend: str = "auto",
+        too_close: str = "warn",
     ):
         self._numbers: NDArray[Any] | None = None  # that the model is known to know
         super().__init__()  # type: ignore[no-untyped-call]
@@ -86,7 +90,10 @@ class MDGNNCalculator(CachingCalculator):
         self.model = loaded.to(self.device, self.dtype).eval().requires_grad_(False)
         self.neighbors = NeighborList(self.model.cutoff, skin)
         self.engine = self._make_engine(backend)
-        self._stress_wanted = False
+        if too_close not in ("warn", "raise", "ignore"):
+            raise ValueError(f"expected too_close 'warn', 'raise' or 'ignore', got {too_close!r}")
+        self.too_close = too_close
+        self._stress_wanted = self._were_close = False
 
     def _make_engine(self, backend: str) -> Engine | None:
         if backend not in ("auto", "engine", "torch"):
@@ -113,7 +120,7 @@ class MDGNNCalculator(CachingCalculator):
             No atoms, an unknown element, a position that is not finite, two atoms at one place, a periodic axis
             without a cell vector. The message names the atom.
         CalculatorError
-            The model returned a number that is not finite.
+            The model returned a number that is not finite; or, with ``too_close="raise"``, atoms are too close.
         PropertyNotImplementedError
             Stress was asked for without a cell volume.
         """
@@ -137,7 +144,7 @@ class MDGNNCalculator(CachingCalculator):
         except ValueError:
             check_atoms(atoms, self.model)  # which may say more
             raise
-        check_distances(edges)
+        self._tell(check_distances(edges, self.model.least_distance))
         energy, energies, forces, virial = self._evaluate(atoms, edges, stress)
         results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
         if virial is not None:
@@ -206,6 +213,14 @@ class MDGNNCalculator(CachingCalculator):
                 raise CalculatorError(f"structure {first + k}: {error}") from None
             results.append(one)
         return results
+
+    def _tell(self, sentence: str) -> None:
+        """Of atoms that are too close: once, until they are not."""
+        if sentence and self.too_close == "raise":
+            raise CalculatorError(sentence)
+        if sentence and self.too_close == "warn" and not self._were_close:
+            warnings.warn(sentence, stacklevel=5)
+        self._were_close = bool(sentence)
 
     def _evaluate(self, atoms: Atoms, edges: Edges, with_virial: bool) -> tuple[float, Any, Any, Any]:
         """The energy, energies and forces of atoms, and the virial."""

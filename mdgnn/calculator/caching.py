@@ -50,7 +50,7 @@ class CachingCalculator(Calculator):
         if name not in self.results:
             if not allow_calculation:
                 return None
-            self.calculate(atoms, [name])
+            self.calculate(atoms, [name])  # type: ignore[no-untyped-call]
         result = self.results[name]
         return result.copy() if isinstance(result, np.ndarray) else result
 

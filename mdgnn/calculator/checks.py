@@ -51,13 +51,15 @@ def volume_of(atoms: Atoms) -> float:
     return volume
 
 
-def check_distances(edges: Edges) -> None:
-    """Raise a ValueError that names two atoms at one place."""
-    if len(edges.distances) and edges.distances.min() < COINCIDENT:
-        e = int(edges.distances.argmin())
-        raise ValueError(
-            f"expected atoms at different places, but atoms {edges.receivers[e]} and {edges.senders[e]} coincide"
-        )
+def check_distances(edges: Edges, least: float) -> str:
+    """Raise a ValueError that names two atoms at one place; a sentence where two are closer than `least`, else ""."""
+    if not len(edges.distances) or edges.distances.min() >= max(least, COINCIDENT):
+        return ""
+    e = int(edges.distances.argmin())
+    i, j, distance = edges.receivers[e], edges.senders[e], edges.distances[e]
+    if distance < COINCIDENT:
+        raise ValueError(f"expected atoms at different places, but atoms {i} and {j} coincide")
+    return f"atoms {i} and {j} are {distance:.3g} apart, closer than any in the model's training data ({least:.3g})"
 
 
 def raise_for_results(results: dict[str, Any]) -> None:
