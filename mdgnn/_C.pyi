@@ -165,3 +165,4 @@ class Engine:
         n_threads: int,
         exchange: Any = None,
     ) -> tuple[Any, Any, Any]: ...
+    # columns and share are addresses, taken on trust; an array that exchange gets is the engine's, for that call

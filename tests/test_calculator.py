@@ -241,9 +241,24 @@ def test_many_structures_at_once(backend, monkeypatch):
     np.testing.assert_allclose(with_stress["stress"], calc.compute(crystal(), stress=True)["stress"], atol=1e-12)
 
 
+def test_one_structure_is_a_list_of_one():
+    assert MDGNNCalculator("lj").evaluate(crystal())[0]["energy"] == MDGNNCalculator("lj").compute(crystal())["energy"]
+
+
+def test_forces_without_a_volume_after_stress_was_asked_for():
+    calc = MDGNNCalculator("lj")
+    calc.get_stress(crystal())
+    flat = icosahedron(2)
+    flat.cell = [[5, 0, 0], [0, 5, 0], [5, 5, 0]]
+    assert np.isfinite(calc.get_forces(flat)).all() and "stress" not in calc.results
+    with pytest.raises(ValueError, match="expected atoms, got none"):
+        MDGNNCalculator("lj").calculate()
+
+
 @pytest.mark.parametrize(
     ("wrong", "stress", "error", "message"),
     [
+        (Atoms("Ar", cell=[[3, 0, 0], [3, 0, 0], [0, 0, 3]], pbc=True), False, ValueError, "structure 1: .*singular"),
         (Atoms(), False, ValueError, "structure 1: expected at least one atom"),
         (Atoms("Ar2", [[0, 0, 0], [0, 0, 0]]), False, ValueError, "structure 1: expected atoms at different places"),
         (Atoms("Ar", [[np.nan, 0, 0]]), False, ValueError, "structure 1: expected finite positions.*atom 0"),
@@ -263,6 +278,7 @@ def test_ensemble_is_the_mean_with_a_spread():
     energies = [MDGNNCalculator(m, dtype="float64").get_potential_energy(atoms) for m in models]
     np.testing.assert_allclose(atoms.get_forces(), forces.mean(0), rtol=1e-12, atol=1e-12)
     assert atoms.get_potential_energy() == pytest.approx(np.mean(energies))
+    assert ensemble.export_properties()["energy"] == atoms.get_potential_energy()  # ASE refuses names it does not know
     assert ensemble.results["energy_std"] == pytest.approx(np.std(energies))
     expected = np.sqrt(((forces - forces.mean(0)) ** 2).sum(2).mean(0))
     np.testing.assert_allclose(ensemble.results["forces_std"], expected)

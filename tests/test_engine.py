@@ -1,5 +1,6 @@
 """The engine: equal to the torch path, the same bits always, and sentences where it cannot run."""
 
+import copy
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from kernels import assert_same_bits_for_any_number_of_threads, dtypes
 from systems import SYSTEMS, crystal, gnn, icosahedron, radial, water
 
-from mdgnn import Engine, Graph, LennardJones, PaiNN, SchNet, SimpleGNN, evaluate, load
+from mdgnn import Engine, Graph, LennardJones, MDGNNCalculator, NeighborList, PaiNN, SchNet, SimpleGNN, evaluate, load
 from mdgnn.engine import UnsupportedError, trace
+from mdgnn.nn import apply_mlp
+from mdgnn.ops import cfconv, painn_message, polar, silu
 
 MODELS = {
     "SimpleGNN": lambda dtype: gnn(dtype),
@@ -80,13 +84,17 @@ def test_mean_readout(architecture):
     model = radial(architecture, readout="mean")
     graph = Graph.from_atoms([icosahedron(2, 0.05), crystal()], model.cutoff)
     assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+    atoms = crystal()
+    _, forces, _ = Engine(model).run(atoms.numbers, NeighborList(2.5).update(atoms.positions, atoms.cell, True))
+    expected = evaluate(model, Graph.from_atoms(atoms, 2.5)).forces
+    np.testing.assert_allclose(forces, expected, atol=1e-12 * float(expected.abs().max()))
 
 
 @models
 def test_forces_are_the_slope_of_the_energy(name):
     """By central differences: no other code of ours is in between."""
     engine, atoms = Engine(MODELS[name](torch.float64)), crystal()
-    cutoff = engine.model.cutoff
+    cutoff = engine.cutoff
     forces = engine.evaluate(Graph.from_atoms(atoms, cutoff)).forces.numpy()
     h = 1e-5
     for i, c in ((0, 0), (13, 1), (31, 2)):
@@ -102,7 +110,7 @@ def test_forces_are_the_slope_of_the_energy(name):
 @dtypes
 def test_bits_do_not_depend_on_threads_or_on_what_ran_before(name, dtype):
     engine = Engine(MODELS[name](dtype))
-    cutoff = engine.model.cutoff
+    cutoff = engine.cutoff
     large, small = (Graph.from_atoms(a, cutoff) for a in (icosahedron(6, 0.05), icosahedron(3, 0.05)))
 
     def results():
@@ -193,10 +201,13 @@ def test_several_threads_of_python_share_an_engine():
 
 
 def test_pickles():
-    graph = Graph.from_atoms(icosahedron(2, 0.05), 2.5)
-    engine = Engine(gnn())
-    other = pickle.loads(pickle.dumps(engine))
-    assert torch.equal(other.evaluate(graph).forces, engine.evaluate(graph).forces)
+    model, graph = gnn(), Graph.from_atoms(icosahedron(2, 0.05), 2.5)
+    engine = Engine(model)
+    with torch.no_grad():
+        model.output_mlp[2].bias += 1.0  # the engine's weights are those of before, and so are its copy's
+    for other in (pickle.loads(pickle.dumps(engine)), copy.deepcopy(engine)):
+        assert torch.equal(other.evaluate(graph).forces, engine.evaluate(graph).forces)
+        assert torch.equal(other.evaluate(graph).energy, engine.evaluate(graph).energy)
 
 
 def test_weights_are_those_of_the_moment():
@@ -214,8 +225,6 @@ def test_a_new_model_of_the_same_operations_needs_no_cpp():
 
     class Gated(SchNet):
         def atomic_energies(self, graph, vectors):
-            from mdgnn.ops import polar, silu
-
             rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
             r, _ = polar(vectors, directions=False)
             for interaction, filters in zip(self.interactions, self.filters(r), strict=True):
@@ -244,6 +253,104 @@ def test_models_that_it_cannot_run_get_a_sentence(model):
         Engine(model)
 
 
+def test_messages_that_are_all_of_the_embedding():
+    """An array is in two messages, of which one has vectors that nothing depends on."""
+
+    class FromEmbedding(PaiNN):
+        def atomic_energies(self, graph, vectors):
+            rows, s = self.species.embed(graph.atomic_numbers, self.embedding)
+            v, (r, unit) = s.new_zeros(s.shape[0], 3, s.shape[1]), polar(vectors)
+            x = apply_mlp(self.layers[0].message_mlp, s)
+            for layer, table in zip(self.layers, self.filters(r), strict=True):
+                ds, dv = painn_message(x, v, table, r, unit, graph.neighbours, graph.sent)
+                s, v = layer.update(s + ds, v + dv)
+            return self.species.energies(rows, apply_mlp(self.output_mlp, s).squeeze(1))
+
+    torch.manual_seed(0)
+    model, graph = FromEmbedding(8, 2, 6, cutoff=2.5).double(), Graph.from_atoms(icosahedron(3, 0.05), 2.5)
+    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+
+
+def variant(change):
+    """A SchNet whose features `change` makes something of, between the blocks and the readout."""
+
+    class Variant(SchNet):
+        def atomic_energies(self, graph, vectors):
+            rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
+            r, _ = polar(vectors, directions=False)
+            for interaction, table in zip(self.interactions, self.filters(r), strict=True):
+                h = interaction(h, table, r, graph)
+            return self.species.energies(rows, self.output_mlp(change(self, h, table, r, graph)).squeeze(1))
+
+    torch.manual_seed(0)
+    return Variant(8, 2, 6, cutoff=2.5).double()
+
+
+def in_place(model, h, table, r, graph):
+    new = silu(h)
+    old = new
+    new += h
+    return new + old
+
+
+def limited(model, h, table, r, graph):
+    rows = model.species.row_of.index_select(0, graph.atomic_numbers)
+    return h + F.embedding(rows, model.embedding.weight, max_norm=1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (in_place, "changes in place"),
+        (lambda m, h, table, r, g: h / (h[:, :1] + (h[:, :1] == 0)), "part .* of an array|comparisons"),
+        (lambda m, h, table, r, g: h + (h == 0), "comparisons"),
+        (lambda m, h, table, r, g: h * (0.1 * h.shape[0]), "unsupported operand"),
+        (lambda m, h, table, r, g: h * len(h), "has no len"),
+        (lambda m, h, table, r, g: h * 2.0, "unsupported operand"),
+        (lambda m, h, table, r, g: cfconv(h, table._replace(cutoff=2.0), r, g.neighbours, g.sent), "2.5, not 2.0"),
+        (lambda m, h, table, r, g: cfconv(h, table, r, g.sent, g.neighbours), "along the edges of the graph"),
+        (lambda m, h, table, r, g: cfconv(h, table, h, g.neighbours, g.sent), "along the edges of the graph"),
+        (lambda m, h, table, r, g: cfconv(h.chunk(2, 1)[0], table, r, g.neighbours, g.sent), "split"),
+        (lambda m, h, table, r, g: torch.cat([h, h], dim=0), "instruction for cat"),
+        (lambda m, h, table, r, g: h.sum(0), "has no attribute 'sum'"),
+        (lambda m, h, table, r, g: torch.tanh(h), "instruction for tanh"),
+        (lambda m, h, table, r, g: h.new_zeros(3, 8), "makes zeros"),
+        (limited, "instruction for embedding"),
+    ],
+)
+def test_what_a_program_cannot_say_is_refused(change, message):
+    """Torch may run it; a program that does something else would be worse than none."""
+    with pytest.raises(UnsupportedError, match=message):
+        Engine(variant(change))
+    assert MDGNNCalculator(variant(change)).engine is None
+
+
+def test_one_numbering_of_elements():
+    class Groups(SchNet):
+        def atomic_energies(self, graph, vectors):
+            rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
+            other = torch.zeros(121, dtype=torch.int64).index_select(0, graph.atomic_numbers)
+            return self.species.energies(
+                rows, self.output_mlp(h + F.embedding(other, self.embedding.weight)).squeeze(1)
+            )
+
+    with pytest.raises(UnsupportedError, match="one numbering"):
+        Engine(Groups(8, 1, 6, cutoff=2.5))
+
+
+def test_exchange_that_raises_leaves_the_engine_as_it_was():
+    engine, graph = Engine(gnn()), Graph.from_atoms(icosahedron(2, 0.05), 2.5)
+    before = engine.evaluate(graph)
+    edges = (graph.row_ptr.numpy(), graph.senders.numpy(), (0, 0, 0, 0), graph.vectors.numpy())
+
+    def exchange(number, backwards, rows):
+        raise OSError("a neighbour is gone")
+
+    with pytest.raises(OSError, match="neighbour is gone"):
+        engine._engine.run(graph.atomic_numbers.numpy(), *edges, 0, True, False, 2, exchange=exchange)
+    assert torch.equal(engine.evaluate(graph).forces, before.forces)
+
+
 def test_unknown_element_is_named():
     torch.manual_seed(0)
     engine = Engine(SchNet(8, 1, 6, elements=[1, 8], cutoff=2.5))
@@ -251,6 +358,13 @@ def test_unknown_element_is_named():
     atoms.numbers[1] = 26
     with pytest.raises(ValueError, match="atomic number 26 of atom 1"):
         engine.evaluate(Graph.from_atoms(atoms, 2.5))
+
+
+def with_slopes(instructions):
+    """The last instruction takes what a message keeps for its backward alone."""
+    slopes = next(i[2][2] for i in instructions if i[0] == "concat_message_table")
+    code, inputs, *rest = instructions[-1]
+    return [*instructions[:-1], (code, [slopes] * len(inputs), *rest)]
 
 
 def test_bad_programs_are_refused():
@@ -272,6 +386,8 @@ def test_bad_programs_are_refused():
         ((8, [(1, 8, 10**9, 0), *values[1:]], instructions, weights, read_out), "array 0.*bad shape"),
         ((8, values, [instructions[0], (code, [-5], outputs, of, constant)], weights, read_out), "been computed"),
         ((8, values, [instructions[0], (code, inputs, [10**6], of, constant)], weights, read_out), "of its own"),
+        ((8, [(1, 8, -1, -5), *values[1:]], instructions, weights, read_out), "array 0.*bad shape"),
+        ((8, values, with_slopes(instructions), weights, read_out), "been computed"),
         ((8, values, instructions, weights, (10**6, *read_out[1:])), "one energy for each atom"),
         ((8, values, instructions, weights, (*read_out[:-1], float("nan"))), "positive cutoff"),
         ((8, values, instructions, weights, (*read_out[:3], [99], read_out[4])), "elements with a scale"),

@@ -17,8 +17,8 @@ namespace mdgnn {
 // Arguments shared by the three functions.
 template <class T>
 struct ConcatMessageTable {
-    Rows rows;                  // by receiver; index: the sender of each edge
-    Rows columns;               // by sender; index: the receiver of each edge, edge: its number. For all derivatives but that of the table
+    Rows rows;     // by receiver; index: the sender of each edge
+    Rows columns;  // by sender; index: the receiver of each edge, edge: its number. For derivatives but the table's
     Matrix<const T> ends;       // (N, 2 H): an atom's share as a sender, then as a receiver
     RadialTable<T> table;       // of H + 1
     const T* r = nullptr;       // (E)

@@ -25,7 +25,8 @@ namespace mdgnn {
 
 inline bool has_avx512() {
     static const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("popcnt");
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma") &&
+                            __builtin_cpu_supports("popcnt");  // of the neighbour list
     return has;
 }
 

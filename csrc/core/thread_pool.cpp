@@ -144,6 +144,31 @@ OpenMp openmp() {
     return forked ? nullptr : found;
 }
 
+using Clock = std::chrono::steady_clock;
+std::atomic<Clock::time_point> own_until{Clock::time_point{}};  // the machine was found to be busy
+
+// Always with all threads: a smaller team would end some.
+void run_on_openmp(OpenMp run, Job& job, int n_threads) {
+    struct Call {
+        Job& job;
+        std::thread::id caller;
+        Clock::time_point begun, done;
+    } call{job, std::this_thread::get_id(), {}, {}};
+    const Clock::time_point before = Clock::now();  // helpers are waited for at both ends
+    run(
+        [](void* argument) {
+            Call& c = *static_cast<Call*>(argument);
+            const bool mine = std::this_thread::get_id() == c.caller;
+            if (mine) c.begun = Clock::now();
+            c.job.work();
+            if (mine) c.done = Clock::now();
+        },
+        &call, static_cast<unsigned>(n_threads), 0);
+    constexpr std::chrono::microseconds kPatience{500};  // several times what one chunk of a loop takes
+    if (const Clock::time_point now = Clock::now(); (now - call.done) + (call.begun - before) > kPatience)
+        own_until = now + std::chrono::seconds(1);
+}
+
 // Threads do not survive fork (DataLoader workers, multiprocessing): a child process starts a pool of its own. Pools
 // are never destroyed, because their threads are detached; and there is no lock that a fork could leave held.
 Pool& pool() {
@@ -166,9 +191,9 @@ void run_in_parallel(std::int64_t n, std::int64_t grain, int n_threads,
     Pool& shared = pool();
     if (shared.busy.test_and_set(std::memory_order_acquire)) return body(0, n);
     Job job{&body, n, grain, {}, {}, {}};
-    if (const OpenMp run =
-            team == Team::openmp ? openmp() : nullptr)  // always with all threads: a smaller team would end some
-        run([](void* work) { static_cast<Job*>(work)->work(); }, &job, static_cast<unsigned>(n_threads), 0);
+    const OpenMp run = team == Team::openmp && Clock::now() > own_until.load() ? openmp() : nullptr;
+    if (run)
+        run_on_openmp(run, job, n_threads);
     else
         shared.run(job, helpers);
     shared.busy.clear(std::memory_order_release);

@@ -66,6 +66,7 @@ class AnyEngine {
         if (row_ptr.size() != n + 1 || vectors.size() != 3 * n_edges || numbers.ndim() != 1 ||
             cpu::count_values(structure.rows, n_edges) > n)
             throw std::invalid_argument("expected edges of " + std::to_string(n) + " atoms");
+        if (virials && !forces) throw std::invalid_argument("expected forces to be wanted where virials are");
         py::array_t<double> e(n), f, v;
         Outputs out{e.mutable_data(), nullptr, nullptr};
         if (forces) f = py::array_t<double>({n, std::int64_t{3}}), out.forces = f.mutable_data();

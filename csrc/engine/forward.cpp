@@ -28,7 +28,8 @@ void Run<T>::sort_edges() {
     columns_ = structure_.columns;
     if (columns_.row_ptr) return;
     const Rows& rows = structure_.rows;
-    const std::int64_t n_blocks = n_edges_ > 32768 ? std::max(context_.n_threads, 1) : 1;
+    const std::int64_t worth = n_edges_ > 32768 ? n_edges_ / (4 * n_) : 1;  // a block goes through all senders
+    const std::int64_t n_blocks = std::clamp<std::int64_t>(worth, 1, std::max(context_.n_threads, 1));
     const auto first_row = [&](std::int64_t block) {
         if (block == n_blocks) return n_;
         return std::lower_bound(rows.row_ptr, rows.row_ptr + n_, block * n_edges_ / n_blocks) - rows.row_ptr;
@@ -130,10 +131,12 @@ void Run<T>::forward(const Instruction& in, const typename Engine<T>::Layers& la
     switch (in.code) {
         case Code::embed: {
             const T* const weights = program_.weights[in.weights[0]].data.data();
-            for (std::int64_t i = 0; i < n; ++i) {
-                const T* const from = weights + memory_.elements[static_cast<std::size_t>(i)] * out.cols;
-                std::copy(from, from + out.cols, out.row(i));
-            }
+            parallel_for(n, 1 + 32768 / out.cols, context_.n_threads, [&](std::int64_t begin, std::int64_t end) {
+                for (std::int64_t i = begin; i < end; ++i) {
+                    const T* const from = weights + memory_.elements[static_cast<std::size_t>(i)] * out.cols;
+                    std::copy(from, from + out.cols, out.row(i));
+                }
+            });
             break;
         }
         case Code::zeros:

@@ -1,7 +1,12 @@
 // Parallelisation: blocks of rows over threads. A tile of rows x vectors of the result stays in registers while the
 // inputs are run through; the weights come from the nearest cache. Floor: one multiply-add per row, input and output.
-// A library (MKL, oneDNN, OpenBLAS) is not worth its weight here: with 32 to 128 columns there is one level of
-// blocking, and 13 rows take less time than its call. It would also give a row other bits in other company.
+// One thread of a Zen 4 core (118 GFLOP/s), float32, this and MKL (torch.mm into a given array), rows x inputs x
+// outputs:
+//   13 x 32 x 64        91 and  27 GFLOP/s (0.6 and 2.0 us)      561 x 128 x 384      108 and 103
+//   13 x 64 x 192       94 and  56                               6,525 x 64 x 64      104 and  94
+//   561 x 64 x 64      104 and  94                               97,556 x 128 x 128    81 and  70
+// So no library: with so few columns there is one level of blocking. It would also give a row other bits in other
+// company.
 #include "engine/linear.hpp"
 
 #include <algorithm>
@@ -114,7 +119,7 @@ void multiply(std::int64_t n_rows, Columns<const T> x, const Packed<T>& weights,
               Columns<T> out, const Context& context) {
     const Product<T> p{
         x, weights.data(), add ? nullptr : bias, weights.inputs(), weights.outputs(), weights.stride(), add, out};
-    const std::int64_t grain = 6 * (1 + 6000 / (weights.inputs() * weights.stride() + 1));
+    const std::int64_t grain = 6 * (1 + 60000 / (weights.inputs() * weights.stride() + 1));  // 8 us of work
     parallel_for(n_rows, grain, context.n_threads,
                  [&](std::int64_t a, std::int64_t b) { wide() ? wide_loop(p, a, b) : narrow_loop(p, a, b); });
 }

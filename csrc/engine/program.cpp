@@ -87,7 +87,8 @@ class Checker {
 
     void check_value(std::size_t v) const {
         const Value& value = p_.values[v];
-        bool good = (value.blocks == 1 || value.blocks == 3) && value.cols > 0 && value.cols <= kMost;
+        bool good = (value.blocks == 1 || value.blocks == 3) && value.cols > 0 && value.cols <= kMost &&
+                    (value.base != -1 || value.first == 0);
         if (good && value.base != -1) {
             good = value.base >= 0 && value.base < static_cast<std::int64_t>(p_.values.size());
             if (good) {
@@ -124,6 +125,7 @@ class Checker {
             if (!exists(v) || p_.values[v].base != -1 || defined_[v]) refuse(number_, "outputs of its own");
             defined_[v] = true;
         }
+        if (in.code == Code::concat_message_table) defined_[in.outputs[2]] = false;  // the backward's alone
         check_shapes(in);
     }
 
@@ -272,9 +274,15 @@ Plan plan(const Program<T>& program, bool with_gradients) {
     p.needs_gradient.assign(n_values, false);
     for (int v = 0; v < n_values; ++v) p.needs_gradient[v] = with_gradients && moves[base(v)] && matters[base(v)];
 
-    for (const Instruction& in : program.instructions)  // its kernel gives both or none
-        if (in.code == Code::painn_message && (p.needs_gradient[in.inputs[0]] || p.needs_gradient[in.inputs[1]]))
-            p.needs_gradient[in.inputs[0]] = p.needs_gradient[in.inputs[1]] = true;
+    for (bool changed = true; changed;) {  // a kernel that gives both gradients or none; arrays may be in several
+        changed = false;
+        for (const Instruction& in : program.instructions) {
+            if (in.code != Code::painn_message) continue;
+            const bool x = p.needs_gradient[in.inputs[0]], v = p.needs_gradient[in.inputs[1]];
+            changed = changed || x != v;
+            p.needs_gradient[in.inputs[0]] = p.needs_gradient[in.inputs[1]] = x || v;
+        }
+    }
 
     std::vector<Span> spans(2 * n_values);
     for (int v = 0; v < n_values; ++v)

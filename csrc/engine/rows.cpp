@@ -157,7 +157,7 @@ MDGNN_LOOPS(double)
 
 template <class T>
 void apply(const RowOp<T>& op, std::int64_t n, const Context& context) {
-    parallel_for(n, 1 + 16384 / (op.out.cols + 1), context.n_threads,
+    parallel_for(n, 1 + 32768 / (op.out.cols + 1), context.n_threads,
                  [&](std::int64_t a, std::int64_t b) { row_loop(op, a, b); });
 }
 

@@ -104,7 +104,7 @@ MDGNN_INLINE void sum_pieces(std::int64_t width, Add&& add, T* sums) {
 // Rows per piece of work, so that waking a thread pays.
 inline std::int64_t filter_grain(const Rows& rows, std::int64_t width) {
     const std::int64_t edges = rows.n_rows > 0 ? rows.row_ptr[rows.n_rows] : 0;
-    return 32768 / ((edges / (rows.n_rows + 1) + 1) * (width + 16)) + 1;
+    return 65536 / ((edges / (rows.n_rows + 1) + 1) * (width + 16)) + 1;
 }
 
 // out = sum of body(sum, first row, last row) over blocks of rows, each with a sum of `size` numbers of its own. Blocks

@@ -15,7 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from mdgnn.calculator.caching import CachingCalculator, same
-from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
+from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, has_volume, raise_for_results, volume_of
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.model_file import load
@@ -124,13 +124,11 @@ class MDGNNCalculator(CachingCalculator):
         PropertyNotImplementedError
             Stress was asked for without a cell volume.
         """
-        if atoms is None:
-            atoms = self.atoms
-            assert atoms is not None
+        atoms = self.given(atoms)
         self._stress_wanted = self._stress_wanted or "stress" in properties
         if "stress" in properties:
             volume_of(atoms)
-        results = self.compute(atoms, stress=self._stress_wanted and atoms.cell.rank == 3)
+        results = self.compute(atoms, stress=self._stress_wanted and has_volume(atoms))
         self.atoms, self.results = atoms, results
 
     def compute(self, atoms: Atoms, stress: bool = False) -> dict[str, Any]:
@@ -153,12 +151,12 @@ class MDGNNCalculator(CachingCalculator):
             raise_for_results(results)
         return results
 
-    def evaluate(self, structures: Sequence[Atoms], stress: bool = False) -> list[dict[str, Any]]:
+    def evaluate(self, structures: Atoms | Sequence[Atoms], stress: bool = False) -> list[dict[str, Any]]:
         """Results of many structures, in batches: for data sets and replicas.
 
         Parameters
         ----------
-        structures : sequence of ase.Atoms
+        structures : ase.Atoms or a sequence of them
             They may differ in everything.
         stress : bool
             Whether stress is wanted; every structure then needs a cell with a volume.
@@ -175,17 +173,19 @@ class MDGNNCalculator(CachingCalculator):
         """
         found: list[dict[str, Any]] = []
         batch: list[Atoms] = []
-        for number, atoms in enumerate(structures):
+        n_atoms = 0
+        for number, atoms in enumerate([structures] if isinstance(structures, Atoms) else structures):
             try:
                 check_atoms(atoms, self.model)
                 if stress:
                     volume_of(atoms)
             except (ValueError, PropertyNotImplementedError) as error:
                 raise type(error)(f"structure {number}: {error}") from None
-            if batch and sum(map(len, batch)) + len(atoms) > BATCH:
+            if batch and n_atoms + len(atoms) > BATCH:
                 found += self._evaluate_batch(batch, len(found), stress)
-                batch = []
+                batch, n_atoms = [], 0
             batch.append(atoms)
+            n_atoms += len(atoms)
         return found + self._evaluate_batch(batch, len(found), stress) if batch else found
 
     def _evaluate_batch(self, batch: list[Atoms], first: int, stress: bool) -> list[dict[str, Any]]:

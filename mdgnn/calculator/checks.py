@@ -24,6 +24,11 @@ def check_atoms(atoms: Atoms, model: Model) -> None:
     for axis in np.flatnonzero(atoms.pbc):
         if not atoms.cell.array[axis].any():
             raise ValueError(f"expected a cell vector on periodic axis {axis}, got a zero vector")
+    periodic = atoms.cell.array[atoms.pbc]
+    if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
+        raise ValueError(
+            f"expected different directions of periodic cell vectors, got a singular cell {periodic.tolist()}"
+        )
     numbers, symbols = atoms.numbers, atoms.symbols
     if model.elements == "any":
         other = np.flatnonzero(numbers != numbers[0])
@@ -41,6 +46,10 @@ def check_atoms(atoms: Atoms, model: Model) -> None:
             f"the model knows the elements {names}; atom {unknown[0]} is {symbols[unknown[0]]} "
             f"(atomic number {numbers[unknown[0]]})"
         )
+
+
+def has_volume(atoms: Atoms) -> bool:
+    return bool(abs(np.linalg.det(atoms.cell.array)) > 0)
 
 
 def volume_of(atoms: Atoms) -> float:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
+from ase.outputs import Properties, all_outputs
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.calculator.caching import CachingCalculator
-from mdgnn.calculator.checks import volume_of
+from mdgnn.calculator.checks import has_volume, volume_of
 from mdgnn.models import Model
 
 
@@ -53,13 +54,11 @@ class Ensemble(CachingCalculator):
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
         """Fill `results`; called by ASE. Raises as `MDGNNCalculator.calculate`."""
-        if atoms is None:
-            atoms = self.atoms
-            assert atoms is not None
+        atoms = self.given(atoms)
         self._stress_wanted = self._stress_wanted or "stress" in properties
         if "stress" in properties:
             volume_of(atoms)
-        stress = self._stress_wanted and atoms.cell.rank == 3
+        stress = self._stress_wanted and has_volume(atoms)
         found = [member.compute(atoms, stress=stress) for member in self.members]
         results: dict[str, Any] = {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
         results["energy"] = results["free_energy"] = float(results["energy"])
@@ -68,6 +67,10 @@ class Ensemble(CachingCalculator):
         results["forces_std"] = np.sqrt(np.square(away).sum(axis=2).mean(axis=0))
         self.atoms, self.results = atoms, results
         self._warn(results["forces_std"])
+
+    def export_properties(self) -> Properties:
+        """ASE knows no spreads."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def _warn(self, spread: Any) -> None:
         """Once, until all atoms are below again."""

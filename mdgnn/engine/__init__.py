@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from mdgnn import _C
@@ -34,11 +35,14 @@ class Engine:
     """
 
     def __init__(self, model: Potential):
-        self.model = model
-        self._engine = _compile(trace(model))
+        self._set(trace(model), model.readout)
+
+    def _set(self, program: Program, readout: str) -> None:
+        self.program, self.readout, self.cutoff, self.dtype = program, readout, program.cutoff, program.dtype
+        self._engine = _compile(program)
 
     def __reduce__(self) -> Any:
-        return Engine, (self.model,)
+        return _restored, (self.program, self.readout)
 
     def run(self, numbers: Any, edges: Edges, *, virials: bool = False) -> tuple[Any, Any, Any]:
         """Energies (N,), forces (N, 3) and, on request, virials (N, 3, 3) of the atoms of one structure, in numpy.
@@ -50,8 +54,10 @@ class Engine:
         edges : Edges
             From `mdgnn.NeighborList`.
         """
+        share = None if self.readout == "sum" else np.full(len(numbers), 1 / max(len(numbers), 1))
+        place = 0 if share is None else share.ctypes.data
         found: tuple[Any, Any, Any] = self._engine.run(
-            numbers, edges.row_ptr, edges.senders, (0, 0, 0, 0), edges.vectors, 0, True, virials, get_num_threads()
+            numbers, edges.row_ptr, edges.senders, (0, 0, 0, 0), edges.vectors, place, True, virials, get_num_threads()
         )
         return found
 
@@ -64,20 +70,29 @@ class Engine:
             For an atom whose element the model does not know.
         """
         share = None
-        if self.model.readout != "sum":
+        if self.readout != "sum":
             share = 1.0 / graph.structure.bincount(minlength=graph.n_structures).to(torch.float64)[graph.structure]
         columns = graph.sent.addresses if forces or virial else (0, 0, 0, 0)
         edges = (graph.row_ptr.numpy(), graph.senders.numpy(), columns, graph.vectors.detach().numpy(), address(share))
         found = self._engine.run(graph.atomic_numbers.numpy(), *edges, forces or virial, virial, get_num_threads())
         energies, by_atom, virials = (None if x is None else torch.from_numpy(x) for x in found)
         assert energies is not None
-        energy = total_energy(self.model, energies, graph)
+        energy = total_energy(self, energies, graph)  # type: ignore[arg-type]
         total = None if virials is None else total_virial(virials, graph)
         return Prediction(energy, energies, by_atom if forces else None, total, virials)
+
+
+def _restored(program: Program, readout: str) -> Engine:
+    engine = Engine.__new__(Engine)
+    engine._set(program, readout)
+    return engine
 
 
 def _compile(program: Program) -> Any:
     read_out = (program.energies, program.scale, program.shift, program.element_of, program.cutoff)
     weights = [w.numpy() for w in program.weights]
     itemsize = torch.empty(0, dtype=program.dtype).element_size()
-    return _C.Engine(itemsize, program.values, list(program.instructions), weights, read_out)
+    try:
+        return _C.Engine(itemsize, program.values, list(program.instructions), weights, read_out)
+    except ValueError as error:
+        raise UnsupportedError(f"the engine cannot run this model: {error}") from error

@@ -49,6 +49,7 @@ class Program:
         self.scale: list[float] = []
         self.shift: list[float] = []
         self.element_of: list[int] = []
+        self.elements: Tensor | None = None  # the same, as the model has it
 
     def add(
         self,
@@ -59,8 +60,10 @@ class Program:
         constant: float = 0.0,
     ) -> "list[Array]":
         """One more instruction; its outputs, of (blocks, cols) each."""
+        if any(x.program is not self for x in inputs):
+            raise UnsupportedError("the engine cannot take arrays of another call of the model")
         first = len(self.weights)
-        self.weights += [w.detach().to("cpu", self.dtype).contiguous() for w in weights]
+        self.weights += [w.detach().to("cpu", self.dtype).contiguous().clone() for w in weights]
         outputs = [self.value(*shape) for shape in shapes]
         numbers = [x.number for x in inputs], [x.number for x in outputs], list(range(first, len(self.weights)))
         self.instructions.append(Instruction(code, *numbers, constant))
@@ -80,6 +83,13 @@ class Traced:
     """What torch's functions, and ours, hand to `handlers`."""
 
     device = torch.device("cpu")
+    __hash__ = object.__hash__
+
+    def _refuse(self, other: Any) -> Any:
+        """Changes in place would not be seen through other names, and comparisons would be of the stand-ins."""
+        raise UnsupportedError("the engine has no instruction for comparisons and for changes in place")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __iadd__ = __isub__ = __imul__ = __itruediv__ = _refuse
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -120,10 +130,23 @@ class Vectors(Traced):
 class Polar(Traced):
     """Lengths (E,) or directions (E, 3) of edge vectors."""
 
+    def __init__(self, what: str):
+        self.what = what
+
 
 class Energies(Traced):
     def __init__(self, network: "Array", scale: Tensor, shift: Tensor, element_of: Tensor):
         self.network, self.scale, self.shift, self.element_of = network, scale, shift, element_of
+
+
+class _Many:
+    """How many atoms there are is not known while a model is traced."""
+
+    def __repr__(self) -> str:
+        return "N"
+
+
+_MANY = _Many()
 
 
 class Array(Traced):
@@ -134,16 +157,13 @@ class Array(Traced):
         self.blocks, self.cols, self.base, self.first = program.values[number]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """As of a single atom."""
-        return (1, self.cols) if self.blocks == 1 else (1, self.blocks, self.cols)
+    def shape(self) -> tuple[Any, ...]:
+        """The number of atoms is one that nothing can be computed with."""
+        return (_MANY, self.cols) if self.blocks == 1 else (_MANY, self.blocks, self.cols)
 
     @property
     def dtype(self) -> torch.dtype:
         return self.program.dtype
-
-    def __len__(self) -> int:
-        return 1
 
     def then(self, code: str, *others: "Array", blocks: int = 0, constant: float = 0.0) -> "Array":
         """The result, of this array's shape or with other `blocks`, of an instruction without weights."""
@@ -151,14 +171,15 @@ class Array(Traced):
         return self.program.add(code, [self, *others], [shape], constant=constant)[0]
 
     def __add__(self, other: Any) -> Any:
-        if isinstance(other, Array) and self.shape == other.shape:
+        if isinstance(other, Array) and (self.blocks, self.cols) == (other.blocks, other.cols):
             return self.then("add", other)
-        return Raised(self, float(other)) if isinstance(other, (float, int)) else NotImplemented
+        number = isinstance(other, (float, int)) and not isinstance(other, bool)
+        return Raised(self, float(other)) if number else NotImplemented
 
     __radd__ = __add__
 
     def __mul__(self, other: Any) -> Any:
-        if isinstance(other, Array) and self.shape == other.shape:
+        if isinstance(other, Array) and (self.blocks, self.cols) == (other.blocks, other.cols):
             return Product(self, other) if self.blocks == 3 else self.then("multiply", other)
         if isinstance(other, Tensor) and self.blocks == 1 and other.ndim <= 2:
             return Weighted(self, other)
@@ -187,9 +208,13 @@ class Array(Traced):
         return [self.program.value(self.blocks, size, self.number, k * size) for k in range(n)]
 
     def squeeze(self, dim: int) -> "Array":
+        if self.cols != 1 or dim not in (1, -1):
+            raise UnsupportedError("the engine squeezes the columns of (N, 1) alone")
         return self
 
-    def new_zeros(self, *shape: int) -> "Array":
+    def new_zeros(self, *shape: Any) -> "Array":
+        if len(shape) not in (2, 3) or shape[0] is not _MANY or not all(isinstance(n, int) for n in shape[1:]):
+            raise UnsupportedError("the engine makes zeros of shapes (N, C) and (N, 3, C)")
         blocks = 1 if len(shape) == 2 else shape[1]
         return self.program.add("zeros", [], [(blocks, shape[-1])])[0]
 

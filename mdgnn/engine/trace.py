@@ -44,10 +44,14 @@ def trace(model: Potential) -> Program:
     try:
         with torch.no_grad():
             energies = model.atomic_energies(_Graph(program), Vectors())  # type: ignore[arg-type]
-    except (TypeError, AttributeError) as error:
+    except UnsupportedError as error:
+        raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {error}") from error
+    except (TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
         raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {error}") from error
     if not isinstance(energies, Energies):
-        raise UnsupportedError("expected energies of atoms from a network, scaled and shifted by element")
+        raise UnsupportedError(
+            f"the engine cannot run this {type(model).__name__}: its energies are not scaled by element"
+        )
     program.energies, program.element_of = energies.network.number, energies.element_of.tolist()
     program.scale, program.shift = energies.scale.tolist(), energies.shift.tolist()
     return program
@@ -56,7 +60,7 @@ def trace(model: Potential) -> Program:
 class _Graph:
     """The model may hand on the edges of atoms, not look into them."""
 
-    neighbours = sent = by_sender = by_receiver = None
+    neighbours, sent = object(), object()
 
     def __init__(self, program: Program):
         self.atomic_numbers = Numbers(program)
@@ -64,12 +68,17 @@ class _Graph:
 
 def _index_select(table: Tensor, dim: int, index: Any) -> Any:
     if isinstance(index, Numbers):
+        if index.program.elements is not None and index.program.elements is not table:
+            raise UnsupportedError("the engine takes one numbering of elements")
+        index.program.elements = table
         return Elements(index.program, table)
     return OfElements(table, index.element_of) if isinstance(index, Elements) else NotImplemented
 
 
-def _embedding(elements: Any, weight: Tensor, *options: Any, **more: Any) -> Any:
-    if not isinstance(elements, Elements):
+def _embedding(
+    elements: Any, weight: Tensor, padding_idx: Any = None, max_norm: Any = None, *rest: Any, **more: Any
+) -> Any:
+    if not isinstance(elements, Elements) or max_norm is not None:
         return NotImplemented
     return elements.program.add("embed", [], [(1, weight.shape[1])], (weight,))[0]
 
@@ -92,19 +101,42 @@ def _addmm(start: Any, x: Any, weight: Tensor) -> Any:
     return Linear([x, *first.arrays], [weight.t(), *first.weights]).plus(None)
 
 
-def _concat_message_table(ends: Array, table: RadialTable, r: Polar, *edges: Any) -> tuple[Array, Array]:
+def _cat(parts: list[Any], dim: int = 0) -> Any:
+    good = all(isinstance(p, Array) and dim in (-1, len(p.shape) - 1) for p in parts)
+    return Joined(list(parts)) if good else NotImplemented
+
+
+def _message(code: str, inputs: list[Array], shapes: list[tuple[int, int]], table: RadialTable, *edges: Any) -> Any:
+    """`edges`: lengths, directions where the message takes them, and the rows of the graph."""
+    *polar_parts, rows, columns = edges
+    names = [p.what if isinstance(p, Polar) else None for p in polar_parts]
+    if names != ["lengths", "directions"][: len(names)] or rows is not _Graph.neighbours or columns is not _Graph.sent:
+        raise UnsupportedError("the engine sends messages along the edges of the graph")
+    program = inputs[0].program
+    if table.cutoff != program.cutoff:
+        raise UnsupportedError(
+            f"the engine takes tables up to the model's cutoff, {program.cutoff}, not {table.cutoff}"
+        )
+    return program.add(code, inputs, shapes, (table.coefficients,))
+
+
+def _concat_message_table(ends: Array, table: RadialTable, *edges: Any) -> Any:
     width = ends.cols // 2
-    shapes = [(1, width), (1, 1), (1, width)]
-    out, s, _ = ends.program.add("concat_message_table", [ends], shapes, (table.coefficients,))
-    return out, s
+    return tuple(_message("concat_message_table", [ends], [(1, width), (1, 1), (1, width)], table, *edges)[:2])
 
 
-def _cfconv(x: Array, table: RadialTable, r: Polar, *edges: Any) -> Array:
-    return x.program.add("cfconv", [x], [(1, x.cols)], (table.coefficients,))[0]
+def _cfconv(x: Array, table: RadialTable, *edges: Any) -> Any:
+    return _message("cfconv", [x], [(1, x.cols)], table, *edges)[0]
 
 
-def _painn_message(x: Array, v: Array, table: RadialTable, r: Polar, unit: Polar, *edges: Any) -> Any:
-    return tuple(x.program.add("painn_message", [x, v], [(1, v.cols), (3, v.cols)], (table.coefficients,)))
+def _painn_message(x: Array, v: Array, table: RadialTable, *edges: Any) -> Any:
+    return tuple(_message("painn_message", [x, v], [(1, v.cols), (3, v.cols)], table, *edges))
+
+
+def _polar(vectors: Any, directions: bool = True) -> Any:
+    if not isinstance(vectors, Vectors):
+        return NotImplemented
+    return Polar("lengths"), Polar("directions") if directions else None
 
 
 _HANDLERS: dict[Any, Callable[..., Any]] = {
@@ -113,10 +145,10 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
     torch.addcmul: _addcmul,
     F.linear: _linear,
     torch.addmm: _addmm,
-    torch.cat: lambda parts, dim: Joined(list(parts)),
+    torch.cat: _cat,
     silu: lambda x: x.then("silu"),
     shifted_softplus: lambda x: x.then("shifted_softplus"),
-    polar: lambda vectors, directions=True: (Polar(), Polar() if directions else None),
+    polar: _polar,
     concat_message_table: _concat_message_table,
     cfconv: _cfconv,
     painn_message: _painn_message,

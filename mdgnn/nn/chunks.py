@@ -17,7 +17,8 @@ def by_chunks(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> 
     computed again, for some rows at a time. That bounds the memory of energies and forces of large systems, at a small
     cost: between are the products of atoms, which weigh little beside the messages of edges.
     """
-    if len(tensors[0]) <= ATOMS or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    traced = not isinstance(tensors[0], Tensor)  # by the engine
+    if traced or len(tensors[0]) <= ATOMS or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(*tensors)
     n_chunks = -(-len(tensors[0]) // ATOMS)
     parts = [
