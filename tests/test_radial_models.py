@@ -191,8 +191,10 @@ def test_model_file_and_calculator(architecture, dtype, tmp_path):
     atoms.rattle(0.1, seed=0)
     a, b = laws.predict(model, atoms), laws.predict(again, atoms)
     assert torch.equal(a.energies, b.energies) and torch.equal(a.forces, b.forces)
-    atoms.calc = MDGNNCalculator(tmp_path / "m.safetensors", dtype=str(dtype).split(".")[1])
-    np.testing.assert_array_equal(atoms.get_forces(), a.forces.numpy())
+    engine = mdgnn.Engine(model).evaluate(Graph.from_atoms(atoms, model.cutoff))
+    for backend, expected in (("torch", a), ("engine", engine)):
+        calc = MDGNNCalculator(tmp_path / "m.safetensors", dtype=str(dtype).split(".")[1], backend=backend)
+        np.testing.assert_array_equal(calc.get_forces(atoms), expected.forces.numpy())
     direct = getattr(mdgnn, architecture)(**{**model.config, "filters": "direct"}).to(dtype)
     direct.load_state_dict(model.state_dict())
 
