@@ -146,6 +146,7 @@ OpenMp openmp() {
 
 using Clock = std::chrono::steady_clock;
 std::atomic<Clock::time_point> own_until{Clock::time_point{}};  // the machine was found to be busy
+std::atomic<int> slow_loops{0};
 
 // Always with all threads: a smaller team would end some.
 void run_on_openmp(OpenMp run, Job& job, int n_threads) {
@@ -165,8 +166,11 @@ void run_on_openmp(OpenMp run, Job& job, int n_threads) {
         },
         &call, static_cast<unsigned>(n_threads), 0);
     constexpr std::chrono::microseconds kPatience{500};  // several times what one chunk of a loop takes
-    if (const Clock::time_point now = Clock::now(); (now - call.done) + (call.begun - before) > kPatience)
-        own_until = now + std::chrono::seconds(1);
+    constexpr int kLoops = 3;                            // one after the other; a single one may be any disturbance
+    const Clock::time_point now = Clock::now();
+    const bool slow = (now - call.done) + (call.begun - before) > kPatience;
+    if ((slow_loops = slow ? slow_loops + 1 : 0) < kLoops) return;
+    slow_loops = 0, own_until = now + std::chrono::seconds(1);
 }
 
 // Threads do not survive fork (DataLoader workers, multiprocessing): a child process starts a pool of its own. Pools

@@ -10,8 +10,8 @@ namespace mdgnn {
 // other programs want the cores, it costs nothing. openmp: the threads that torch's operators run on, where torch has
 // brought its runtime; else own. They spin for milliseconds after each operator, and own threads would have to compete
 // with them: kernels between operators took 1.3 to 2 times as long. Where another program has one of their cores, a
-// loop waits milliseconds for a helper that has nothing left to do (0.3 ms of the engine's work took 48): seen once,
-// loops go to the own pool for a second.
+// loop waits milliseconds for a helper that has nothing left to do (0.3 ms of the engine's work took 48): seen in
+// three loops, the next ones go to the own pool for a second.
 enum class Team { own, openmp };
 
 void run_in_parallel(std::int64_t n, std::int64_t grain, int n_threads,
