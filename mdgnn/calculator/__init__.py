@@ -15,7 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from mdgnn.calculator.caching import CachingCalculator, same
-from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, has_volume, raise_for_results, volume_of
+from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.model_file import load
@@ -93,7 +93,7 @@ class MDGNNCalculator(CachingCalculator):
         if too_close not in ("warn", "raise", "ignore"):
             raise ValueError(f"expected too_close 'warn', 'raise' or 'ignore', got {too_close!r}")
         self.too_close = too_close
-        self._stress_wanted = self._were_close = False
+        self._were_close = False
 
     def _make_engine(self, backend: str) -> Engine | None:
         if backend not in ("auto", "engine", "torch"):
@@ -125,10 +125,7 @@ class MDGNNCalculator(CachingCalculator):
             Stress was asked for without a cell volume.
         """
         atoms = self.given(atoms)
-        self._stress_wanted = self._stress_wanted or "stress" in properties
-        if "stress" in properties:
-            volume_of(atoms)
-        results = self.compute(atoms, stress=self._stress_wanted and has_volume(atoms))
+        results = self.compute(atoms, stress=self.wants_stress(atoms, properties))
         self.atoms, self.results = atoms, results
 
     def compute(self, atoms: Atoms, stress: bool = False) -> dict[str, Any]:

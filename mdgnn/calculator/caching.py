@@ -7,6 +7,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from numpy.typing import NDArray
 
+from mdgnn.calculator.checks import has_volume, volume_of
+
 STATE = ("positions", "numbers", "cell", "pbc")
 
 
@@ -16,6 +18,7 @@ class CachingCalculator(Calculator):
     What derives from it implements `calculate`, which sets `atoms` and `results`.
     """
 
+    _stress_asked = False
     _state: tuple[NDArray[Any], ...] | None = None  # of the atoms that the results belong to
 
     @property
@@ -36,6 +39,18 @@ class CachingCalculator(Calculator):
             return list(all_changes)
         both = zip(STATE, self._state, state_of(atoms), strict=True)
         return [name for name, before, now in both if not same(before, now)]
+
+    def wants_stress(self, atoms: Atoms, properties: Any) -> bool:
+        """Whether stress is to be among the results: once asked for, from then on, where the cell has a volume.
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            Where it is asked for and the cell has none.
+        """
+        if "stress" in properties:
+            self._stress_asked = volume_of(atoms) > 0
+        return self._stress_asked and has_volume(atoms)
 
     def given(self, atoms: Atoms | None) -> Atoms:
         """These, or those that the results belong to."""

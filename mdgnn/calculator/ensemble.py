@@ -12,7 +12,6 @@ from ase.outputs import Properties, all_outputs
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.calculator.caching import CachingCalculator
-from mdgnn.calculator.checks import has_volume, volume_of
 from mdgnn.models import Model
 
 
@@ -48,17 +47,14 @@ class Ensemble(CachingCalculator):
         if len(set(units)) > 1:
             raise ValueError(f"expected models in the same units, got {', '.join(units)}")
         self.warn_above = warn_above
-        self._above = self._stress_wanted = False
+        self._above = False
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
         """Fill `results`; called by ASE. Raises as `MDGNNCalculator.calculate`."""
         atoms = self.given(atoms)
-        self._stress_wanted = self._stress_wanted or "stress" in properties
-        if "stress" in properties:
-            volume_of(atoms)
-        stress = self._stress_wanted and has_volume(atoms)
+        stress = self.wants_stress(atoms, properties)
         found = [member.compute(atoms, stress=stress) for member in self.members]
         results: dict[str, Any] = {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
         results["energy"] = results["free_energy"] = float(results["energy"])

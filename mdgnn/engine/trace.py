@@ -44,9 +44,13 @@ def trace(model: Potential) -> Program:
     try:
         with torch.no_grad():
             energies = model.atomic_energies(_Graph(program), Vectors())  # type: ignore[arg-type]
-    except UnsupportedError as error:
-        raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {error}") from error
-    except (TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
+    except (
+        TypeError,
+        AttributeError,
+        ValueError,
+        IndexError,
+        RuntimeError,
+    ) as error:  # UnsupportedError is a TypeError
         raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {error}") from error
     if not isinstance(energies, Energies):
         raise UnsupportedError(
