@@ -63,11 +63,12 @@ class NeighborList:
         self._list: Any = None
         self._condition = 1.0  # of the periodic cell vectors: how much larger than a vector its parts S @ cell are
 
-    def update(self, positions: Any, cell: Any = (0.0, 0.0, 0.0), pbc: Any = False) -> Edges:
+    def update(self, positions: Any, cell: Any = (0.0, 0.0, 0.0), pbc: Any = False, *, brief: bool = False) -> Edges:
         """The edges for these positions (N, 3), cell (3, 3; rows are vectors) and pbc (3).
 
         Arrays, or a torch tensor on any device with cell and pbc as tensors there or as arrays. What comes back has no
-        derivative; for one, see `mdgnn.ops.edge_vectors`.
+        derivative; for one, see `mdgnn.ops.edge_vectors`. `brief`, of arrays: receivers and shifts are None, which the
+        engine does without.
 
         Raises
         ------
@@ -81,6 +82,9 @@ class NeighborList:
         if self.skin == 0:
             options = (self.cutoff, False, False, n_threads)
             self.n_rebuilds += 1
+            if brief:
+                row_ptr, senders, *rest = _C.neighbors("pjDd", r, box, periodic, _ONE_STRUCTURE, options, (8, 4))
+                return Edges(row_ptr, None, senders, None, *rest)
             return Edges(*_C.neighbors("pijSDd", r, box, periodic, _ONE_STRUCTURE, options, (8, 4)))
         if not self._valid(r, box, periodic, "cpu"):
             options = (self.cutoff + self.skin, False, False, n_threads)
@@ -88,7 +92,8 @@ class NeighborList:
                 r, box, periodic, "cpu", lambda: _C.neighbors("pjS", r, box, periodic, _ONE_STRUCTURE, options, (8, 4))
             )
         row_ptr, senders, shifts = self._list
-        return Edges(*_C.edges_within(r, box, periodic, self.cutoff, row_ptr, senders, shifts, n_threads))
+        edges = Edges(*_C.edges_within(r, box, periodic, self.cutoff, row_ptr, senders, shifts, n_threads))
+        return edges._replace(receivers=None, shifts=None) if brief else edges
 
     def _update_torch(self, positions: Any, cell: Any, pbc: Any) -> Edges:
         import torch

@@ -124,6 +124,24 @@ def test_bits_do_not_depend_on_threads_or_on_what_ran_before(name, dtype):
     assert torch.equal(without.energies, engine.evaluate(small, forces=False).energies)
 
 
+@pytest.mark.parametrize("architecture", [SimpleGNN, SchNet, PaiNN])
+def test_what_is_computed_again_for_many_atoms_has_the_same_bits(architecture):
+    """Beyond 32 MB of arrays the engine keeps less and computes more on its way back, in blocks of atoms."""
+    torch.manual_seed(0)
+    options = {"elements": [1, 8], "cutoff": 2.5, "shift": [-3.0, 7.0], "scale": [0.5, 2.0], "units": "metal"}
+    if architecture is SimpleGNN:
+        model = SimpleGNN(128, 128, 5, 2, envelope="cosine", **options)
+    else:
+        model = architecture(128, 2, 6, **options)
+    engine, atoms = Engine(model.double()), displaced("cluster")
+    atoms.numbers[::2], atoms.numbers[1::2] = 8, 1
+    few, n = engine.evaluate(Graph.from_atoms(atoms, 2.5)), 32 * 2**20 // (8 * 4 * 128 * len(atoms))
+    assert n > 50
+    many = engine.evaluate(Graph.from_atoms([atoms] * n, 2.5))
+    for ours, expected in ((many.energies, few.energies), (many.forces, few.forces)):
+        assert torch.equal(ours, expected.repeat(n, *[1] * (ours.ndim - 1)))
+
+
 @pytest.mark.parametrize("name", ["SimpleGNN", "SimpleGNN, mean", "SchNet", "PaiNN"])
 def test_two_halves_of_a_box_make_the_whole(name):
     """Each knows its own atoms' edges, and gets what ghosts send between layers; gradients go back."""

@@ -131,6 +131,17 @@ def test_edges_within_refuses_a_cutoff_that_is_not_positive(cutoff):
     assert len(ops.edges_within(r.double(), box.double(), pbc, 1e-160, *ops.neighbors(r, box, pbc, 1.0)[:3])[1]) == 0
 
 
+@pytest.mark.parametrize("skin", [0.0, 0.4])
+def test_a_brief_list_is_the_same_without_receivers_and_shifts(skin):
+    atoms = triclinic(True)
+    whole, brief = (
+        NeighborList(1.5, skin).update(atoms.positions, atoms.cell.array, atoms.pbc, brief=b) for b in (False, True)
+    )
+    assert brief.receivers is None and brief.shifts is None
+    for name in ("row_ptr", "senders", "vectors", "distances"):
+        np.testing.assert_array_equal(getattr(brief, name), getattr(whole, name))
+
+
 def test_parameters_and_a_cell_that_needs_a_gradient():
     r = torch.nn.Parameter(torch.rand(5, 3))
     found = NeighborList(0.9, 0.1).update(r, torch.eye(3, requires_grad=True), True)

@@ -22,6 +22,7 @@ struct CfConv {
     RadialTable<T> table;
     const T* r = nullptr;      // (E)
     TableWorkspace workspace;  // for results for coefficients
+    bool adds = false;         // the CPU's backward adds to grad_r what it would write
 };
 
 #define MDGNN_CFCONV_INTERFACE                                                                                         \

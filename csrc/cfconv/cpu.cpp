@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cfconv/cfconv.hpp"
+#include "core/scratch.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
 #include "radial_filter/edges.hpp"
@@ -25,16 +26,21 @@ struct Convolution {
     const T* r = nullptr;
     Matrix<const T> by_value, by_slope;  // each may be null
     const T* factor = nullptr;           // (E), of the slopes
+    bool adds = false;                   // to the derivatives for r
 };
-
-template <class T>
-using Scratch = std::vector<FilterEdge<T>>;
 
 // Two gathered rows and the weights that the table gets for them.
 template <class T>
 struct Term {
     FilterWeights<T> value, slope;
     const T *x = nullptr, *y = nullptr;
+};
+
+template <class T>
+struct Scratch {
+    std::vector<FilterEdge<T>> edges;
+    std::vector<Term<T>> terms;
+    std::vector<T> sums;  // for r
 };
 
 template <class T>
@@ -47,8 +53,9 @@ MDGNN_INLINE Term<T> term_of(const Convolution<T>& c, const FilterEdge<T>& e) {
 
 template <class T, bool kValue, bool kSlope>
 MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t begin, std::int64_t end) {
-    Scratch<T> edges;
-    std::vector<Term<T>> terms;
+    Scratch<T>& scratch = scratch_of_this_thread<Scratch<T>>();
+    std::vector<FilterEdge<T>>& edges = scratch.edges;
+    std::vector<Term<T>>& terms = scratch.terms;
     const std::int64_t width = out.cols;
     for (std::int64_t i = begin; i < end; ++i) {
         filter_edges(c.rows, c.table, c.r, i, edges);
@@ -85,7 +92,7 @@ MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t 
 // out[k] = sum_f g (x W' + y W'' factor): x the features or what multiplies their gradient, y the features.
 template <class T>
 MDGNN_INLINE void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t begin, std::int64_t end) {
-    Scratch<T> edges;
+    std::vector<FilterEdge<T>>& edges = scratch_of_this_thread<Scratch<T>>().edges;
     const std::int64_t width = grad.cols;
     const T per_unit = c.table.per_unit;
     for (std::int64_t i = begin; i < end; ++i) {
@@ -121,14 +128,15 @@ MDGNN_INLINE void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, 
 template <class T, bool kX>
 MDGNN_INLINE void send(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r, std::int64_t begin,
                        std::int64_t end) {
-    Scratch<T> edges;
-    std::vector<T> sums;  // for r
+    Scratch<T>& scratch = scratch_of_this_thread<Scratch<T>>();
+    std::vector<FilterEdge<T>>& edges = scratch.edges;
+    std::vector<T>& sums = scratch.sums;
     const std::int64_t width = x.cols;
     for (std::int64_t j = begin; j < end; ++j) {
         const std::int64_t first = c.rows.row_ptr[j], last = c.rows.row_ptr[j + 1];
         filter_edges(c.rows, c.table, c.r, j, edges);
         const std::size_t n = edges.size();
-        if (static_cast<std::int64_t>(n) < last - first)  // some are beyond the cutoff
+        if (!c.adds && static_cast<std::int64_t>(n) < last - first)  // some are beyond the cutoff
             for (std::int64_t k = first; k < last; ++k) out_r[c.rows.edge[k]] = T(0);
         sums.assign(n, T(0));
         each_piece<T, 4>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
@@ -157,7 +165,10 @@ MDGNN_INLINE void send(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out
             }
             if constexpr (kX) std::memcpy(out_x.row(j) + f, sum, sizeof sum);
         });
-        for (std::size_t k = 0; k < n; ++k) out_r[edges[k].edge] = sums[k];
+        for (std::size_t k = 0; k < n; ++k) {
+            T* const to = out_r + edges[k].edge;
+            *to = c.adds ? *to + sums[k] : sums[k];
+        }
     }
 }
 
@@ -165,7 +176,7 @@ MDGNN_INLINE void send(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out
 template <class T>
 MDGNN_INLINE void add_to_table(const Convolution<T>& c, Matrix<const T> grad, T* coefficients, std::int64_t begin,
                                std::int64_t end) {
-    Scratch<T> edges;
+    std::vector<FilterEdge<T>>& edges = scratch_of_this_thread<Scratch<T>>().edges;
     const std::int64_t width = grad.cols;
     for (std::int64_t i = begin; i < end; ++i) {
         filter_edges(c.rows, c.table, c.r, i, edges);
@@ -248,7 +259,7 @@ template <class T>
 void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x, T* grad_r, T* grad_coefficients,
                      const Context& context) {
     const Convolution<T> forward{op.rows, op.table, op.r, op.x, {}, nullptr};
-    const Convolution<T> backward{op.columns, op.table, op.r, grad, {}, nullptr};
+    const Convolution<T> backward{op.columns, op.table, op.r, grad, {}, nullptr, op.adds};
     if (grad_r)
         parallel_for(op.columns.n_rows, filter_grain(op.columns, 2 * grad.cols), context.n_threads,
                      [&](std::int64_t a, std::int64_t b) { send_loop(backward, op.x, grad_x, grad_r, a, b); });

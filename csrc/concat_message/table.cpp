@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "concat_message/table_pieces.hpp"
+#include "core/scratch.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
 
@@ -31,7 +32,7 @@ template <class T, bool kKeep, bool kAvx512>
 MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t begin,
                                std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
-    Scratch<T> row;
+    Scratch<T>& row = scratch_of_this_thread<Scratch<T>>();
     for (std::int64_t i = begin; i < end; ++i) {
         filter_edges(p.op.rows, p.op.table, p.op.r, i, row.edges);
         const std::size_t n = row.edges.size();
@@ -73,12 +74,12 @@ template <class T, bool kEnds, bool kAvx512>
 MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
     const T per_unit = p.op.table.per_unit;
-    Scratch<T> row;
+    Scratch<T>& row = scratch_of_this_thread<Scratch<T>>();
     for (std::int64_t j = begin; j < end; ++j) {
         const std::int64_t first = p.op.columns.row_ptr[j], last = p.op.columns.row_ptr[j + 1];
         filter_edges(p.op.columns, p.op.table, p.op.r, j, row.edges);
         const std::size_t n = row.edges.size();
-        if (out_r && static_cast<std::int64_t>(n) < last - first)  // some are beyond the cutoff
+        if (out_r && !p.op.adds && static_cast<std::int64_t>(n) < last - first)  // some are beyond the cutoff
             for (std::int64_t k = first; k < last; ++k) out_r[p.op.columns.edge[k]] = T(0);
         row.c.resize(n), row.c_slope.resize(n), row.sums.assign(n, T(0));
         for (std::size_t k = 0; k < n; ++k) {
@@ -117,7 +118,8 @@ MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_
         if (out_r)
             for (std::size_t k = 0; k < n; ++k) {
                 const FilterEdge<T>& e = row.edges[k];
-                out_r[e.edge] = row.sums[k] + row.c_slope[k] * p.grad.s[e.other];
+                const T total = row.sums[k] + row.c_slope[k] * p.grad.s[e.other];
+                out_r[e.edge] = p.op.adds ? out_r[e.edge] + total : total;
             }
         if constexpr (kEnds)
             for (std::int64_t f = 0; f < width; ++f)

@@ -25,6 +25,7 @@ struct ConcatMessageTable {
     const T* slopes = nullptr;  // (N, H), of the forward; for the CPU's backward, where it is to give that of `ends`
     TableWorkspace workspace;   // for results for coefficients, on CUDA: memory, and (E, 4) numbers
     T* of_edges = nullptr;
+    bool adds = false;  // the CPU's backward adds to r what it would write
 };
 
 // Of the results: messages (N, H) and s (N); from the CPU's forward also (N, H) sums of c(r[k]) silu'(x[k, f]), if not

@@ -1,5 +1,5 @@
 // The program's instructions forwards, then backwards, on memory whose places are planned once. Nothing is allocated
-// for arrays while the numbers of atoms and edges do not grow.
+// while the numbers of atoms and edges do not grow.
 #include "engine/engine.hpp"
 
 #include <memory>
@@ -11,8 +11,8 @@ namespace mdgnn::engine {
 template <class T>
 Engine<T>::Engine(Program<T> program) : program_(std::move(program)) {
     check(program_);
-    energies_only_ = engine::plan(program_, false);
-    with_gradients_ = engine::plan(program_, true);
+    for (Keep keep : {Keep::energies_only, Keep::all, Keep::little})
+        plans_[static_cast<std::size_t>(keep)] = engine::plan(program_, keep);
     layers_.resize(program_.instructions.size());
     for (std::size_t k = 0; k < layers_.size(); ++k) {
         const Instruction& in = program_.instructions[k];
@@ -32,7 +32,6 @@ template <class T>
 void Engine<T>::run(const Structure& structure, const Outputs& out, const Context& context) const {
     std::unique_ptr<Workspace<T>> memory(free_.exchange(nullptr));
     if (!memory) memory = std::make_unique<Workspace<T>>();
-    memory->written.resize(program_.values.size());
     Run<T> run(*this, *memory, structure, out.forces != nullptr, context);
     run.forward(out.energies);
     if (out.forces) run.backward(out);

@@ -1,6 +1,7 @@
 // The engine: energies and forces of a program, without torch and without Python.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -8,6 +9,7 @@
 
 #include "core/view.hpp"
 #include "engine/linear.hpp"
+#include "engine/plan.hpp"
 #include "engine/program.hpp"
 
 namespace mdgnn::engine {
@@ -38,7 +40,6 @@ template <class T>
 struct Workspace {
     std::vector<T> atoms, edges;
     std::vector<std::int64_t> elements, col_ptr, receivers, order, next;
-    std::vector<char> written;
 };
 
 // Any number of calls may run at the same time.
@@ -62,12 +63,12 @@ class Engine {
 
     const Program<T>& program() const { return program_; }
     const Layers& layers(std::size_t instruction) const { return layers_[instruction]; }
-    const Plan& plan(bool with_gradients) const { return with_gradients ? with_gradients_ : energies_only_; }
+    const Plan& plan(Keep keep) const { return plans_[static_cast<std::size_t>(keep)]; }
     bool directions() const { return directions_; }
 
   private:
     Program<T> program_;
-    Plan energies_only_, with_gradients_;
+    std::array<Plan, 3> plans_;  // by Keep
     std::vector<Layers> layers_;
     bool directions_ = false;  // whether those of edges are needed
     mutable std::atomic<Workspace<T>*> free_{nullptr};

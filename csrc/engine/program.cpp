@@ -1,6 +1,5 @@
 #include "engine/program.hpp"
 
-#include <algorithm>
 #include <array>
 #include <stdexcept>
 
@@ -198,40 +197,6 @@ class Checker {
     std::size_t number_ = 0;
 };
 
-// Arrays and the steps during which they are needed; steps are instructions forwards, then backwards.
-struct Span {
-    std::int64_t width = 0;
-    int first = -1, last = -1, value = -1;
-    bool gradient = false;
-
-    void touch(int step) {
-        if (first < 0) first = step;
-        last = std::max(last, step), first = std::min(first, step);
-    }
-};
-
-// Lowest places such that arrays needed at the same time do not overlap.
-std::int64_t place(std::vector<Span>& spans, Plan& plan) {
-    std::vector<std::pair<const Span*, std::int64_t>> placed;
-    std::int64_t total = 0;
-    for (const Span& s : spans) {
-        if (s.first < 0) continue;
-        std::vector<std::pair<std::int64_t, std::int64_t>> taken;
-        for (const auto& [other, at] : placed)
-            if (other->first <= s.last && s.first <= other->last) taken.push_back({at, at + other->width});
-        std::sort(taken.begin(), taken.end());
-        std::int64_t at = 0;
-        for (const auto& [begin, end] : taken) {
-            if (at + s.width <= begin) break;
-            at = std::max(at, end);
-        }
-        placed.push_back({&s, at});
-        total = std::max(total, at + s.width);
-        (s.gradient ? plan.gradient : plan.value)[s.value] = at;
-    }
-    return total;
-}
-
 }  // namespace
 
 bool is_message(Code code) {
@@ -249,87 +214,7 @@ void check(const Program<T>& program) {
     Checker<T>(program).run();
 }
 
-template <class T>
-Plan plan(const Program<T>& program, bool with_gradients) {
-    const int n_values = static_cast<int>(program.values.size());
-    const int n = static_cast<int>(program.instructions.size());
-    const auto base = [&](int v) { return program.values[v].base < 0 ? v : static_cast<int>(program.values[v].base); };
-    Plan p;
-    p.value.assign(n_values, -1), p.gradient.assign(n_values, -1);
-    // Reached from the edges, going forwards; and reaching the energy, going backwards.
-    std::vector<bool> moves(n_values, false), matters(n_values, false);
-    for (const Instruction& in : program.instructions) {
-        bool any = is_message(in.code);
-        for (int v : in.inputs) any = any || moves[base(v)];
-        for (int v : in.outputs) moves[v] = any;
-    }
-    matters[base(program.energies)] = true;
-    for (int k = n - 1; k >= 0; --k) {
-        const Instruction& in = program.instructions[k];
-        bool any = false;
-        for (int v : in.outputs) any = any || matters[v];
-        for (int v : in.inputs)
-            if (any) matters[base(v)] = true;
-    }
-    p.needs_gradient.assign(n_values, false);
-    for (int v = 0; v < n_values; ++v) p.needs_gradient[v] = with_gradients && moves[base(v)] && matters[base(v)];
-
-    for (bool changed = true; changed;) {  // a kernel that gives both gradients or none; arrays may be in several
-        changed = false;
-        for (const Instruction& in : program.instructions) {
-            if (in.code != Code::painn_message) continue;
-            const bool x = p.needs_gradient[in.inputs[0]], v = p.needs_gradient[in.inputs[1]];
-            changed = changed || x != v;
-            p.needs_gradient[in.inputs[0]] = p.needs_gradient[in.inputs[1]] = x || v;
-        }
-    }
-
-    std::vector<Span> spans(2 * n_values);
-    for (int v = 0; v < n_values; ++v)
-        for (int g = 0; g < 2; ++g)
-            spans[2 * v + g] = {program.values[v].blocks * program.values[v].cols, -1, -1, v, g == 1};
-    for (int k = 0; k < n; ++k) {
-        const Instruction& in = program.instructions[k];
-        for (int v : in.inputs) spans[2 * base(v)].touch(k);
-        for (int v : in.outputs) spans[2 * v].touch(k);
-        bool active = false;
-        for (int v : in.outputs) active = active || p.needs_gradient[v];
-        if (!active) continue;
-        if (is_message(in.code))  // their kernels take the gradients of all outputs
-            for (std::size_t m = 0; m < in.outputs.size() && m < 2; ++m) p.needs_gradient[in.outputs[m]] = true;
-        const int back = 2 * n - 1 - k;
-        std::int64_t spare = 0;
-        const bool linear =
-            in.code == Code::linear || in.code == Code::add || in.code == Code::plus;  // needs no values
-        if (!linear && in.code != Code::root)
-            for (int v : in.inputs) spans[2 * base(v)].touch(back);
-        if (in.code == Code::root) spans[2 * in.outputs[0]].touch(back);
-        if (in.code == Code::concat_message_table) spans[2 * in.outputs[2]].touch(back);
-        for (int v : in.outputs)
-            if (p.needs_gradient[v]) spans[2 * v + 1].touch(back);
-        for (int v : in.inputs)
-            if (p.needs_gradient[v]) {
-                spans[2 * base(v) + 1].touch(back);
-                if (is_message(in.code)) spare += program.values[v].blocks * program.values[v].cols;
-            }
-        p.n_spare = std::max(p.n_spare, spare);
-    }
-    spans[2 * base(program.energies)].touch(n);
-    if (p.needs_gradient[program.energies]) spans[2 * base(program.energies) + 1].touch(n);
-    p.spare = place(spans, p);
-    p.total = p.spare + p.n_spare;
-    for (int v = 0; v < n_values; ++v)
-        if (program.values[v].base >= 0) {
-            p.value[v] = p.value[base(v)];
-            p.gradient[v] = p.gradient[base(v)];
-        }
-    return p;
-}
-
-#define MDGNN_INSTANTIATE(T)                   \
-    template void check<T>(const Program<T>&); \
-    template Plan plan<T>(const Program<T>&, bool);
-MDGNN_INSTANTIATE(float)
-MDGNN_INSTANTIATE(double)
+template void check<float>(const Program<float>&);
+template void check<double>(const Program<double>&);
 
 }  // namespace mdgnn::engine

@@ -62,15 +62,4 @@ bool is_message(Code code);
 template <class T>
 void check(const Program<T>& program);
 
-// Where the arrays stand: in units of numbers per atom, whatever the number of atoms.
-struct Plan {
-    std::vector<std::int64_t> value, gradient;  // -1: has none
-    std::vector<bool> needs_gradient;           // depends on the edges, and the energy on it
-    std::int64_t spare = 0, total = 0;          // room for a gradient that is to be added to another; of all
-    std::int64_t n_spare = 0;
-};
-
-template <class T>
-Plan plan(const Program<T>& program, bool with_gradients);
-
 }  // namespace mdgnn::engine

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/scratch.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
 #include "painn_message/edges.hpp"
@@ -17,14 +18,13 @@ namespace {
 template <class T, bool kTwice>
 MDGNN_INLINE void receive(const Painn<T>& p, const PainnResult<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3;
-    std::vector<FilterEdge<T>> edges;
-    std::vector<Message<T>> messages;
+    PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
     for (std::int64_t i = begin; i < end; ++i) {
-        messages_of<T, kTwice>(p, p.op.rows, i, edges, messages);
+        messages_of<T, kTwice>(p, p.op.rows, i, scratch);
         each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             V s = {};
             Three<V> v = {};
-            for (const Message<T>& m : messages) {
+            for (const Message<T>& m : scratch.messages) {
                 PainnEdge<V, T> e;
                 load_directions<kTwice>(p, m, e);
                 load_sender<kTwice>(p, m, f, e);
@@ -59,13 +59,12 @@ MDGNN_INLINE void store_sent(const Painn<T>& p, const PainnSent<V>& sum, std::in
 template <class T>
 MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3;
-    std::vector<FilterEdge<T>> edges;
-    std::vector<Message<T>> messages;
+    PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
     for (std::int64_t j = begin; j < end; ++j) {
-        messages_of<T, true>(p, p.op.columns, j, edges, messages);
+        messages_of<T, true>(p, p.op.columns, j, scratch);
         each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             PainnSent<V> sum;
-            for (const Message<T>& m : messages) {
+            for (const Message<T>& m : scratch.messages) {
                 PainnEdge<V, T> e;
                 V gs;
                 Three<V> gv;
@@ -85,27 +84,28 @@ MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int
 template <class T>
 MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
-    std::vector<FilterEdge<T>> edges;
-    std::vector<Message<T>> messages;
-    std::vector<T> memory(5 * width);  // what a sender sums: x0, x1, a
+    PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
+    scratch.sums.resize(5 * width);
+    T* const memory = scratch.sums.data();
     const bool sends = static_cast<bool>(out.x);
     const auto load_sums = [&]<class V>(std::int64_t f, PainnSent<V>& sum) __attribute__((always_inline)) {
-        load(memory.data() + f, sum.x0), load(memory.data() + width + f, sum.x1);
-        load_three(memory.data() + 2 * width + f, width, sum.a);
+        load(memory + f, sum.x0), load(memory + width + f, sum.x1);
+        load_three(memory + 2 * width + f, width, sum.a);
     };
     for (std::int64_t j = begin; j < end; ++j) {
         const std::int64_t first = p.op.columns.row_ptr[j], last = p.op.columns.row_ptr[j + 1];
-        messages_of<T, false>(p, p.op.columns, j, edges, messages);
-        if (out.r && static_cast<std::int64_t>(messages.size()) < last - first)  // some are beyond the cutoff
+        messages_of<T, false>(p, p.op.columns, j, scratch);
+        const std::size_t n = scratch.messages.size();
+        if (out.r && !p.op.adds && static_cast<std::int64_t>(n) < last - first)  // some are beyond the cutoff
             for (std::int64_t k = first; k < last; ++k) {
                 const std::int64_t e = p.op.columns.edge[k];
                 out.r[e] = T(0);
                 std::fill(out.unit + 3 * e, out.unit + 3 * e + 3, T(0));
             }
-        std::fill(memory.begin(), memory.end(), T(0));
-        for (std::size_t k = 0; k < messages.size(); ++k) {
-            const Message<T>& m = messages[k];
-            const FilterWeights<T> weights = filter_slope(edges[k].t, p.op.table.per_unit, T(1));
+        std::fill(memory, memory + 5 * width, T(0));
+        for (std::size_t k = 0; k < n; ++k) {
+            const Message<T>& m = scratch.messages[k];
+            const FilterWeights<T> weights = filter_slope(scratch.edges[k].t, p.op.table.per_unit, T(1));
             const auto add = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
                 PainnEdge<V, T> e;
                 PainnSent<V> sent;
@@ -126,14 +126,15 @@ MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std:
                 }
                 add_edge_gradients<false>(e, gs, gv, slope, slope, sum);
                 if (!sends) return;
-                store(sent.x0, memory.data() + f), store(sent.x1, memory.data() + width + f);
-                for (int c = 0; c < 3; ++c) store(sent.a[c], memory.data() + (2 + c) * width + f);
+                store(sent.x0, memory + f), store(sent.x1, memory + width + f);
+                for (int c = 0; c < 3; ++c) store(sent.a[c], memory + (2 + c) * width + f);
             };
             T sums[4];  // r, then unit
             sum_pieces<T, 4>(width, add, sums);
             if (!out.r) continue;
-            out.r[m.edge] = sums[0];
-            std::copy(sums + 1, sums + 4, out.unit + 3 * m.edge);
+            T *const to_r = out.r + m.edge, *const to_unit = out.unit + 3 * m.edge;
+            *to_r = p.op.adds ? *to_r + sums[0] : sums[0];
+            for (int c = 0; c < 3; ++c) to_unit[c] = p.op.adds ? to_unit[c] + sums[1 + c] : sums[1 + c];
         }
         if (!out.x) continue;
         each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
@@ -150,17 +151,17 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
                                  std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     const T per_unit = p.op.table.per_unit;
-    std::vector<FilterEdge<T>> edges;
-    std::vector<Message<T>> messages;
+    PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
     for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t first = p.op.rows.row_ptr[i], last = p.op.rows.row_ptr[i + 1];
         std::fill(out.r + first, out.r + last, T(0));
         std::fill(out.unit + 3 * first, out.unit + 3 * last, T(0));
-        messages_of<T, true>(p, p.op.rows, i, edges, messages);
-        for (std::size_t k = 0; k < messages.size(); ++k) {
-            const Message<T>& m = messages[k];
-            const FilterWeights<T> first_order = filter_slope(edges[k].t, per_unit, T(1));
-            const FilterWeights<T> second_order = filter_curvature(edges[k].t, per_unit, p.by.r[m.edge]);
+        messages_of<T, true>(p, p.op.rows, i, scratch);
+        const std::size_t n = scratch.messages.size();
+        for (std::size_t k = 0; k < n; ++k) {
+            const Message<T>& m = scratch.messages[k];
+            const FilterWeights<T> first_order = filter_slope(scratch.edges[k].t, per_unit, T(1));
+            const FilterWeights<T> second_order = filter_curvature(scratch.edges[k].t, per_unit, p.by.r[m.edge]);
             const auto add = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
                 PainnEdge<V, T> e;
                 V gs;
@@ -189,11 +190,10 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
 template <class T, bool kTwice>
 MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
-    std::vector<FilterEdge<T>> edges;
-    std::vector<Message<T>> messages;
+    PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
     for (std::int64_t i = begin; i < end; ++i) {
-        messages_of<T, kTwice>(p, p.op.rows, i, edges, messages);
-        for (const Message<T>& m : messages) {
+        messages_of<T, kTwice>(p, p.op.rows, i, scratch);
+        for (const Message<T>& m : scratch.messages) {
             T* const at = coefficients + (m.coefficients - p.op.table.coefficients);
             each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
                 PainnEdge<V, T> e;

@@ -27,14 +27,21 @@ struct Message {
     FilterWeights<T> value, slope;
 };
 
+template <class T>
+struct PainnScratch {
+    std::vector<FilterEdge<T>> edges;
+    std::vector<Message<T>> messages;
+    std::vector<T> sums;  // of a sender: x0, x1, a
+};
+
 template <class T, bool kTwice>
-MDGNN_INLINE void messages_of(const Painn<T>& p, const Rows& rows, std::int64_t i, std::vector<FilterEdge<T>>& edges,
-                              std::vector<Message<T>>& found) {
-    filter_edges(rows, p.op.table, p.op.r, i, edges);
-    found.resize(edges.size());
-    for (std::size_t k = 0; k < edges.size(); ++k) {
-        const FilterEdge<T>& e = edges[k];
-        Message<T>& m = found[k];
+MDGNN_INLINE void messages_of(const Painn<T>& p, const Rows& rows, std::int64_t i, PainnScratch<T>& found) {
+    filter_edges(rows, p.op.table, p.op.r, i, found.edges);
+    const std::size_t n = found.edges.size();
+    found.messages.resize(n);
+    for (std::size_t k = 0; k < n; ++k) {
+        const FilterEdge<T>& e = found.edges[k];
+        Message<T>& m = found.messages[k];
         m.coefficients = e.coefficients, m.other = e.other, m.edge = e.edge;
         m.value = filter_value(e.t);
         if constexpr (kTwice) m.slope = filter_slope(e.t, p.op.table.per_unit, p.by.r[e.edge]);

@@ -24,6 +24,7 @@ struct PainnMessage {
     const T* r = nullptr;      // (E)
     const T* unit = nullptr;   // (E, 3)
     TableWorkspace workspace;  // for results for coefficients
+    bool adds = false;         // the CPU's backward adds to r and unit what it would write
 };
 
 // Of the results: scalars (N, F), vectors (N, 3 F).

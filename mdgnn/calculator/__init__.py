@@ -135,7 +135,8 @@ class MDGNNCalculator(CachingCalculator):
             check_atoms(atoms, self.model)
             self._numbers = numbers.copy()
         try:
-            edges = self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc)
+            brief = self.engine is not None
+            edges = self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, brief=brief)
         except ValueError:
             check_atoms(atoms, self.model)  # which may say more
             raise

@@ -65,7 +65,8 @@ def check_distances(edges: Edges, least: float) -> str:
     if not len(edges.distances) or edges.distances.min() >= max(least, COINCIDENT):
         return ""
     e = int(edges.distances.argmin())
-    i, j, distance = edges.receivers[e], edges.senders[e], edges.distances[e]
+    i = int(np.searchsorted(edges.row_ptr, e, side="right")) - 1
+    j, distance = edges.senders[e], edges.distances[e]
     if distance < COINCIDENT:
         raise ValueError(f"expected atoms at different places, but atoms {i} and {j} coincide")
     return f"atoms {i} and {j} are {distance:.3g} apart, closer than any in the model's training data ({least:.3g})"
