@@ -20,7 +20,7 @@ MAY_IMPORT = {  # layer: layers below it
     "models": {"graph", "ops", "nn", "potential", "models"},
     "model_file": {"models"},
     "engine": {"_C", "threads", "ops", "graph", "neighbors", "nn", "potential", "engine"},
-    "calculator": {"calculator", "engine", "graph", "model_file", "models", "neighbors", "potential"},
+    "calculator": {"calculator", "engine", "graph", "model_file", "models", "neighbors", "ops", "potential"},
     "plots": {"neighbors"},
 }
 

@@ -15,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from mdgnn.calculator.caching import CachingCalculator, same
+from mdgnn.calculator.captured import CapturedStep
 from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
@@ -90,6 +91,8 @@ class MDGNNCalculator(CachingCalculator):
         self.model = loaded.to(self.device, self.dtype).eval().requires_grad_(False)
         self.neighbors = NeighborList(self.model.cutoff, skin)
         self.engine = self._make_engine(backend)
+        self._captures = backend == "auto" and self.device.type == "cuda"
+        self._step: CapturedStep | None = None
         if too_close not in ("warn", "raise", "ignore"):
             raise ValueError(f"expected too_close 'warn', 'raise' or 'ignore', got {too_close!r}")
         self.too_close = too_close
@@ -135,13 +138,12 @@ class MDGNNCalculator(CachingCalculator):
             check_atoms(atoms, self.model)
             self._numbers = numbers.copy()
         try:
-            brief = self.engine is not None
-            edges = self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, brief=brief)
+            energy, energies, forces, virial = (
+                self._step_of(atoms, stress) if self._captures else self._of(atoms, stress)
+            )
         except ValueError:
             check_atoms(atoms, self.model)  # which may say more
             raise
-        self._tell(check_distances(edges, self.model.least_distance))
-        energy, energies, forces, virial = self._evaluate(atoms, edges, stress)
         results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
         if virial is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(-virial / volume_of(atoms))
@@ -220,8 +222,10 @@ class MDGNNCalculator(CachingCalculator):
             warnings.warn(sentence, stacklevel=5)
         self._were_close = bool(sentence)
 
-    def _evaluate(self, atoms: Atoms, edges: Edges, with_virial: bool) -> tuple[float, Any, Any, Any]:
+    def _of(self, atoms: Atoms, with_virial: bool) -> tuple[float, Any, Any, Any]:
         """The energy, energies and forces of atoms, and the virial."""
+        edges = self._edges(atoms)
+        self._tell(check_distances(edges, self.model.least_distance))
         if self.engine is not None:
             energies, forces, virials = self.engine.run(atoms.numbers, edges, virials=with_virial)
             return float(energies.sum()), energies, forces, virials.sum(axis=0) if with_virial else None
@@ -230,3 +234,16 @@ class MDGNNCalculator(CachingCalculator):
         assert found.forces is not None
         virial = None if found.virial is None else found.virial[0].cpu().numpy()
         return float(found.energy[0]), found.energies.cpu().numpy(), found.forces.cpu().numpy(), virial
+
+    def _edges(self, atoms: Atoms) -> Edges:
+        brief = self.engine is not None
+        return self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, brief=brief)
+
+    def _step_of(self, atoms: Atoms, with_virial: bool) -> tuple[float, Any, Any, Any]:
+        """As `_of`, on a GPU from the list on: what is captured stays while the atoms do."""
+        if self._step is None or not self._step.fits(atoms.numbers, atoms.pbc, with_virial):
+            self._step = CapturedStep(self.model, atoms.numbers, atoms.pbc, self.device, self.dtype, virial=with_virial)
+        energy, energies, forces, virial, least = self._step(atoms.positions, atoms.cell.array)
+        close = least < max(self.model.least_distance, COINCIDENT)
+        self._tell(check_distances(self._edges(atoms), self.model.least_distance) if close else "")
+        return energy, energies, forces, virial if with_virial else None
