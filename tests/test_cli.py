@@ -202,7 +202,7 @@ def test_unreadable_files(model):
         ("md",),
         ("md", "lj:3", "--restart", "x"),
         ("md", "--restart", "x", "--output", "y"),
-        ("md", "lj:3", "--ensemble", "npt"),
+        ("md", "lj:3", "--ensemble", "nph"),
         ("relax", "lj:3", "--optimizer", "guess"),
         ("relax", "lj:3", "--steps", "-1"),
         ("relax",),
