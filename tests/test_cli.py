@@ -16,7 +16,7 @@ from ase.constraints import FixAtoms
 from typer.testing import CliRunner
 
 import mdgnn
-from mdgnn.cli import app
+from mdgnn.cli import app, info
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.md import draw_velocities
 from mdgnn.cli.structures import ICOSAHEDRA, NEAREST, lj_cluster
@@ -224,6 +224,8 @@ def test_info(model):
     assert here.exit_code == 0 and all(word in here.output for word in (mdgnn.__version__, "torch", "threads", "lj"))
     header = run("info", model)
     assert header.exit_code == 0 and "LennardJones" in header.output and "units" in header.output
+    assert "cannot run this LennardJones" in info.model(str(model))["backend on the CPU"]
+    assert info.model("lj")["backend on the CPU"] == "engine"
 
 
 def test_periodic_structures_and_fixed_atoms(model, tmp_path):
