@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.fd import calculate_numerical_stress
@@ -15,19 +14,12 @@ from ase.optimize import BFGS, FIRE
 from ase.units import kB
 from scipy.optimize import minimize_scalar
 from systems import crystal, gnn, icosahedron, triclinic
+from test_calculator import one_thread  # noqa: F401  (a fixture)
 
 from mdgnn import LennardJones, MDGNNCalculator
 
 CUTOFF = 2.5
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """For 32 atoms a second thread gains little, and loses much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def lattice_energy(a):

@@ -15,6 +15,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from scipy.optimize import brentq
 from systems import gnn
+from test_calculator import one_thread  # noqa: F401  (a fixture)
 from test_md import KILLED, assert_same_run, read_log, run, signal_in_evaluation, summary
 
 import mdgnn
@@ -22,6 +23,8 @@ from mdgnn import MDGNNCalculator
 from mdgnn.cli import checkpoint
 from mdgnn.cli.npt import NPT, rest
 from mdgnn.cli.system import LJ, METAL
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +67,9 @@ def test_the_conserved_energy_is_conserved_to_second_order():
 def test_pressure_and_temperature_are_those_asked_for():
     ase.io.write("solid.xyz", fcc())
     common = ("--ensemble", "npt", "--temperature", 0.5, "--pressure", 1.5, "--timestep", 0.01, "--interval", 5)
-    output = run("solid.xyz", *common, "--steps", 4000, "--output", "run")
+    output = run("solid.xyz", *common, "--steps", 3000, "--output", "run")
     log, found = read_log("run"), summary("run")
-    for column, name, target, most in ((7, "pressure", 1.5, 0.1), (5, "temperature", 0.5, 0.02)):
+    for column, name, target, most in ((7, "pressure", 1.5, 0.15), (5, "temperature", 0.5, 0.02)):
         mean, error = mean_and_error(log[len(log) // 5 :, column])
         assert error < most and abs(mean - target) < 4 * error, name
         assert found[f"mean_{name}_second_half"] == pytest.approx(log[len(log) // 2 :, column].mean())
@@ -108,7 +111,7 @@ def test_a_cold_crystal_has_the_volume_of_its_equation_of_state():
         atoms.calc = calc
         md = dynamics(atoms, 0.008, 0.01, target, barostat_time=8.0)
         found = []
-        for _ in range(900):
+        for _ in range(600):
             md.step()
             found.append(atoms.get_volume())
         volumes.append(np.mean(found[300:]))
@@ -153,6 +156,14 @@ def test_a_killed_run_continues_bit_for_bit(whole):
     assert "pressure is 2.0 in the run to continue, not 3.0" in run("--restart", "killed", "--pressure", 3, status=1)
 
 
+def test_a_checkpoint_without_a_barostat_is_refused(whole):
+    run(*settings(whole), "--steps", 5, "--output", "run")
+    with np.load("run/checkpoint.npz") as content:
+        kept = {name: content[name] for name in content if name != "integrator_barostat"}
+    np.savez("run/checkpoint.npz", **kept)
+    assert "lacks barostat of its integrator" in run("--restart", "run", "--steps", 10, status=1)
+
+
 def test_other_ensembles_know_nothing_of_it():
     run("lj:13", "--steps", 10, "--output", "run")
     with np.load("run/checkpoint.npz") as content:
@@ -178,7 +189,7 @@ def test_units_are_bar_and_grams_for_a_model_in_electronvolts():
     assert METAL.ase_pressure * 1e4 == pytest.approx(units.GPa)
     density = 32 * 39.948 * 1.66053907 / log[len(log) // 2 :, 6]
     assert summary("run")["mean_density_second_half"] == pytest.approx(density.mean(), rel=1e-4)
-    assert log[0, 5] == pytest.approx(final.get_temperature() * 32 / 31, rel=0.5)
+    assert log[-1, 5] == pytest.approx(final.get_temperature() * 32 / 31, rel=1e-9)  # the whole rests
 
 
 def test_the_motion_of_the_whole_is_taken_from_momenta_that_a_file_has():

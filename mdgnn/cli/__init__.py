@@ -93,7 +93,7 @@ def md_command(
     timestep: Annotated[float | None, typer.Option(help="In tau or fs.", show_default="0.005 tau or 1 fs")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Total, restarts included.", show_default="1000")] = None,
     friction: Annotated[
-        float | None, typer.Option(help="Of the thermostat, in 1/tau or 1/fs.", show_default="0.5 /tau or 0.01 /fs")
+        float | None, typer.Option(help="Of langevin, in 1/tau or 1/fs.", show_default="0.5 /tau or 0.01 /fs")
     ] = None,
     pressure: Annotated[
         float | None, typer.Option(help="Of npt, in epsilon/sigma^3 or bar (10,000 bar = 1 GPa).", show_default="0")

@@ -87,6 +87,8 @@ def restart(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     )
     if settings.steps < state.step:
         raise CommandError(f"the run has done {state.step} steps already, more than the {settings.steps} asked for")
+    if settings.ensemble == "npt":
+        npt.check_state(state.integrator)
     system = make_system(state.atoms, settings.model, settings.device, settings.dtype)
     if system.sha256 != state.model_sha256:
         raise CommandError(f"the content of model {settings.model} is not that of the run to continue")
@@ -140,7 +142,7 @@ class Simulation:
         self.step = 0 if state is None else state.step
         values = asdict(settings)
         self.temperature, self.timestep, self.friction = (values[k] for k in ("temperature", "timestep", "friction"))
-        self.dynamics = self._dynamics({} if state is None else state.integrator)
+        self.dynamics = self._dynamics(None if state is None else state.integrator)
 
     def run(self) -> dict[str, Any]:
         """Take the remaining steps, write plots and summary, and return the summary."""
@@ -175,7 +177,7 @@ class Simulation:
         self._plot(log)
         return summary
 
-    def _dynamics(self, state: npt.State) -> Any:
+    def _dynamics(self, state: npt.State | None) -> Any:
         unit = self.units.ase_time
         if self.settings.pressure is not None:
             return npt.NPT(

@@ -33,6 +33,13 @@ def check_structure(atoms: Atoms, name: str) -> None:
         raise CommandError(f"npt moves every atom with the cell and expects no constraints; {name} has {kinds}")
 
 
+def check_state(state: State) -> None:
+    """Raise a CommandError where a checkpoint does not have what `NPT.state` returned."""
+    missing = [name for name in ("thermostat", "barostat", "volume", "cell0") if name not in state]
+    if missing:
+        raise CommandError(f"the checkpoint of this npt run lacks {', '.join(missing)} of its integrator")
+
+
 def rest(atoms: Atoms) -> None:
     """Take the motion of the whole away without cooling: the thermostat counts without it."""
     if np.any(atoms.get_momenta()):
@@ -57,6 +64,11 @@ class NPT(IsotropicMTKNPT):
         Has the relaxation times.
     state : dict, optional
         What `state` returned, to go on from there bit for bit.
+
+    Raises
+    ------
+    CommandError
+        By `step`, of a cell that is no cell any more.
     """
 
     def __init__(
@@ -75,7 +87,7 @@ class NPT(IsotropicMTKNPT):
         self._thermostat = NoseHooverChainThermostat(n, self.masses, kelvin, tdamp)
         self._barostat = IsotropicMTKBarostat(n, kelvin, pdamp)
         self.units = units
-        if state:
+        if state is not None:
             self._thermostat._eta, self._thermostat._p_eta = state["thermostat"].copy()
             self._barostat._xi, self._barostat._p_xi = state["barostat"].copy()
             self._volume0, self._eps, self._p_eps = state["volume"]
