@@ -62,6 +62,24 @@ def plot_temperature(path: Path, log: Array, time_unit: str, temperature_unit: s
     _save(figure, path)
 
 
+def plot_density(path: Path, time: Array, quantities: Mapping[str, Array], time_unit: str, pressure: float) -> None:
+    """Density and pressure, by name with unit, against time; the means of their second halves and the barostat's."""
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, (name, values), color in zip(panels, quantities.items(), ("C2", "C4"), strict=True):
+        axes.plot(time, values, lw=0.8, color=color)
+        half = len(time) // 2
+        mean = values[half:].mean()
+        axes.plot(time[[half, -1]], [mean, mean], color="black", lw=1, label=f"mean {mean:.4g}")
+        quantity, unit = name.split(" ", 1)
+        axes.set_ylabel(f"{quantity} ({_symbol(unit.strip('()'))})")
+    panels[1].axhline(pressure, color="C0", lw=1, ls="--", label=f"barostat {pressure:g}")
+    panels[1].set_xlabel(f"time ({_symbol(time_unit)})")
+    for axes in panels:
+        axes.legend(loc="best")
+    _save(figure, path)
+
+
 def radial_distribution(frames: Sequence[Atoms], r_max: float, n_bins: int = 150) -> tuple[Array, Array]:
     """Distances (n_bins,) and, at each, the mean number of neighbours of an atom per unit of distance.
 
@@ -125,7 +143,8 @@ def _by_depth(atoms: Atoms) -> Array:
 
 def _symbol(unit: str) -> str:
     names = {"epsilon": "ε", "sigma": "σ", "tau": "τ", "kB": "k$_B$", "Angstrom": "Å"}
-    return "/".join(names.get(part, part) for part in unit.split("/"))
+    parts = unit.replace("^3", "³").split("/")
+    return "/".join(names.get(part.rstrip("³"), part.rstrip("³")) + "³" * part.endswith("³") for part in parts)
 
 
 def _save(figure: Figure, path: Path) -> None:

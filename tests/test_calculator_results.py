@@ -84,9 +84,13 @@ def test_backends_agree_and_are_named():
     atoms = icosahedron(3, 0.05)
     auto, engine, torch_ = (MDGNNCalculator("lj", backend=b, dtype="float64") for b in ("auto", "engine", "torch"))
     assert auto.engine is not None and torch_.engine is None
+    assert (auto.backend, engine.backend, torch_.backend) == ("engine", "engine", "torch")
     np.testing.assert_array_equal(auto.get_forces(atoms), engine.get_forces(atoms))
     np.testing.assert_allclose(auto.get_forces(atoms), torch_.get_forces(atoms), atol=1e-11)
-    assert MDGNNCalculator(LennardJones()).engine is None
+    silent = MDGNNCalculator(LennardJones())  # warnings are errors here
+    assert silent.engine is None and silent.backend == "torch"
+    assert repr(silent) == "<MDGNNCalculator: LennardJones on cpu, float32, backend torch>"
+    assert repr(auto) == "<MDGNNCalculator: SimpleGNN on cpu, float64, backend engine>"
     with pytest.raises(ValueError, match="backend 'auto', 'engine' or 'torch', got 'fast'"):
         MDGNNCalculator("lj", backend="fast")
     with pytest.raises(UnsupportedError, match="cannot run this LennardJones"):

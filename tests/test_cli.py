@@ -16,7 +16,7 @@ from ase.constraints import FixAtoms
 from typer.testing import CliRunner
 
 import mdgnn
-from mdgnn.cli import app
+from mdgnn.cli import app, info
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.md import draw_velocities
 from mdgnn.cli.structures import ICOSAHEDRA, NEAREST, lj_cluster
@@ -202,7 +202,7 @@ def test_unreadable_files(model):
         ("md",),
         ("md", "lj:3", "--restart", "x"),
         ("md", "--restart", "x", "--output", "y"),
-        ("md", "lj:3", "--ensemble", "npt"),
+        ("md", "lj:3", "--ensemble", "nph"),
         ("relax", "lj:3", "--optimizer", "guess"),
         ("relax", "lj:3", "--steps", "-1"),
         ("relax",),
@@ -224,6 +224,8 @@ def test_info(model):
     assert here.exit_code == 0 and all(word in here.output for word in (mdgnn.__version__, "torch", "threads", "lj"))
     header = run("info", model)
     assert header.exit_code == 0 and "LennardJones" in header.output and "units" in header.output
+    assert "cannot run this LennardJones" in info.model(str(model))["backend on the CPU"]
+    assert info.model("lj")["backend on the CPU"] == "engine"
 
 
 def test_periodic_structures_and_fixed_atoms(model, tmp_path):

@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.md.verlet import VelocityVerlet
 from systems import crystal, gnn
 
 from mdgnn import Ensemble, MDGNNCalculator
@@ -37,3 +39,34 @@ def test_ensemble_warns_once_where_models_disagree():
             Ensemble(models)
     with pytest.raises(ValueError, match="same units, got lj, metal"):
         Ensemble(["lj", "water"])
+
+
+def close():
+    return Atoms("Ar2", [[0, 0, 0], [0.5, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda atoms: atoms.get_forces(),
+        lambda atoms: atoms.calc.get_potential_energy(atoms),
+        lambda atoms: atoms.calc.calculate(atoms, ["energy"]),
+        lambda atoms: VelocityVerlet(atoms, 0.001).run(1),
+    ],
+    ids=["atoms", "calculator", "calculate", "dynamics"],
+)
+@pytest.mark.parametrize(
+    "calculator",
+    [
+        lambda: Ensemble([gnn(seed=0), gnn(seed=1)], warn_above=1e-9),
+        lambda: MDGNNCalculator("lj"),
+        lambda: Ensemble(["lj", "lj"]),
+    ],
+    ids=["ensemble", "too close", "too close in an ensemble"],
+)
+def test_a_warning_points_at_the_line_of_the_user(calculator, ask):
+    atoms = close()
+    atoms.calc = calculator()
+    with pytest.warns(UserWarning, match="disagree|closer than any") as told:
+        ask(atoms)
+    assert {warning.filename for warning in told} == {__file__}

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,14 @@ from numpy.typing import NDArray
 
 from mdgnn.calculator.caching import CachingCalculator, same
 from mdgnn.calculator.captured import CapturedStep
-from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
+from mdgnn.calculator.checks import (
+    COINCIDENT,
+    check_atoms,
+    check_distances,
+    raise_for_results,
+    volume_of,
+    warn_user,
+)
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.model_file import load
@@ -47,7 +53,7 @@ class MDGNNCalculator(CachingCalculator):
         every step. To search costs less than to keep such a list up to date, so there is none unless asked for.
     backend : "auto", "engine" or "torch"
         What computes: `mdgnn.Engine`, or the model itself with torch's autograd. "auto": the engine on the CPU for
-        models that it can run.
+        models that it can run, else torch; the calculator's `backend` and its repr say which it is.
     too_close : "warn", "raise" or "ignore"
         What to do when two atoms are closer than any were in the model's training data (its `least_distance`).
 
@@ -97,6 +103,15 @@ class MDGNNCalculator(CachingCalculator):
             raise ValueError(f"expected too_close 'warn', 'raise' or 'ignore', got {too_close!r}")
         self.too_close = too_close
         self._were_close = False
+
+    @property
+    def backend(self) -> str:
+        """What computes: "engine" or "torch"."""
+        return "torch" if self.engine is None else "engine"
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<MDGNNCalculator: {type(self.model).__name__} on {self.device}, {dtype}, backend {self.backend}>"
 
     def _make_engine(self, backend: str) -> Engine | None:
         if backend not in ("auto", "engine", "torch"):
@@ -219,7 +234,7 @@ class MDGNNCalculator(CachingCalculator):
         if sentence and self.too_close == "raise":
             raise CalculatorError(sentence)
         if sentence and self.too_close == "warn" and not self._were_close:
-            warnings.warn(sentence, stacklevel=5)
+            warn_user(sentence)
         self._were_close = bool(sentence)
 
     def _of(self, atoms: Atoms, with_virial: bool) -> tuple[float, Any, Any, Any]:

@@ -1,12 +1,12 @@
 """A step in memory of fixed size, which CUDA replays as one graph: for few atoms launching kernels would rule."""
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mdgnn.calculator.checks import warn_user
 from mdgnn.graph import Graph
 from mdgnn.models import Model
 from mdgnn.ops import NeighborBuffers, Rows
@@ -121,10 +121,7 @@ class CapturedStep:
             with torch.cuda.graph(graph):
                 self._compute()
         except RuntimeError as error:
-            warnings.warn(
-                f"the step could not be captured in a CUDA graph, and runs operation by operation ({error})",
-                stacklevel=2,
-            )
+            warn_user(f"the step could not be captured in a CUDA graph, and runs operation by operation ({error})")
             return self._compute
         return graph.replay
 

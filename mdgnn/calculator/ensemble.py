@@ -1,6 +1,5 @@
 """Several models at once: their mean, and how far they are apart."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ase.outputs import Properties, all_outputs
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.calculator.caching import CachingCalculator
+from mdgnn.calculator.checks import warn_user
 from mdgnn.models import Model
 
 
@@ -75,8 +75,7 @@ class Ensemble(CachingCalculator):
         atom, before = int(spread.argmax()), self._above
         self._above = bool(spread[atom] > self.warn_above)
         if self._above and not before:
-            warnings.warn(
+            warn_user(
                 f"the models of the ensemble disagree: their forces on atom {atom} spread by {spread[atom]:.3g}, "
-                f"more than {self.warn_above:g}",
-                stacklevel=3,
+                f"more than {self.warn_above:g}"
             )

@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 Optimizer = Literal["BFGS", "LBFGS", "FIRE", "FIRE2", "BFGSLineSearch", "LBFGSLineSearch", "MDMin", "GPMin"]
-Ensemble = Literal["nve", "langevin"]
+Ensemble = Literal["nve", "langevin", "npt"]
 Dtype = Literal["float32", "float64"]
 
 StructureHelp = "A file in any format ASE reads, or lj:N for a Lennard-Jones cluster of N atoms."
@@ -76,7 +76,11 @@ def md_command(
     structure: Annotated[str | None, typer.Argument(metavar="FILE|NAME", help=StructureHelp)] = None,
     model: ModelOption = None,
     ensemble: Annotated[
-        Ensemble | None, typer.Option(help="Constant energy, or a thermostat.", show_default="nve")
+        Ensemble | None,
+        typer.Option(
+            help="Constant energy, a thermostat, or a thermostat with a barostat that scales the cell.",
+            show_default="nve",
+        ),
     ] = None,
     temperature: Annotated[
         float | None,
@@ -89,7 +93,10 @@ def md_command(
     timestep: Annotated[float | None, typer.Option(help="In tau or fs.", show_default="0.005 tau or 1 fs")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Total, restarts included.", show_default="1000")] = None,
     friction: Annotated[
-        float | None, typer.Option(help="Of the thermostat, in 1/tau or 1/fs.", show_default="0.5 /tau or 0.01 /fs")
+        float | None, typer.Option(help="Of langevin, in 1/tau or 1/fs.", show_default="0.5 /tau or 0.01 /fs")
+    ] = None,
+    pressure: Annotated[
+        float | None, typer.Option(help="Of npt, in epsilon/sigma^3 or bar (10,000 bar = 1 GPa).", show_default="0")
     ] = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
@@ -122,6 +129,7 @@ def md_command(
         timestep=timestep,
         steps=steps,
         friction=friction,
+        pressure=pressure,
         seed=seed,
         device=device,
         dtype=dtype,
@@ -134,12 +142,13 @@ def md_command(
         raise typer.BadParameter("--restart writes to the folder it continues; --output and --force do not go with it")
     with errors_as_sentences():
         from mdgnn.cli import md
+        from mdgnn.cli.settings import MDSettings
 
         if restart is not None:
             folder, summary = restart, md.restart(restart, given)
         else:
             folder = output or Path(f"mdgnn-md-{_short_name(given['structure'])}")
-            summary = md.start(md.MDSettings(**given), folder, force)
+            summary = md.start(MDSettings(**given), folder, force)
         _print_md(summary, folder)
 
 
@@ -171,6 +180,10 @@ def _print_md(summary: dict[str, Any], folder: Path) -> None:
     }
     if "energy_drift_per_atom" in summary:
         rows["drift per atom"] = f"{summary['energy_drift_per_atom']:.2e} {energy}"
+    if settings["ensemble"] == "npt":
+        rows["mean pressure"] = f"{summary['mean_pressure_second_half']:.4g} {units['pressure']} (second half)"
+        rows["mean density"] = f"{summary['mean_density_second_half']:.4g} {units['density']} (second half)"
+        rows["drift per atom"] = f"{summary['conserved_energy_drift_per_atom']:.2e} {energy} (of what npt conserves)"
     print_table(
         f"{settings['ensemble']} of {settings['structure']} with {settings['model']}", {**rows, "output": str(folder)}
     )

@@ -3,7 +3,7 @@
 import json
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,21 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import dict2constraint
 from ase.io.jsonio import decode, encode
+from numpy.typing import NDArray
 
 from mdgnn.cli.errors import CommandError
 
 FORMAT_VERSION = 1
 ARRAYS = ("numbers", "positions", "momenta", "masses", "cell", "pbc")
+INTEGRATOR = "integrator_"  # begins the names of arrays that an integrator has of its own
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """All that the rest of a run depends on.
 
-    `atoms` has no calculator; `rng` is the state of a PCG64; `lengths` are the bytes of trajectory and log by then.
+    `atoms` has no calculator; `rng` is the state of a PCG64; `lengths` are the bytes of trajectory and log by then;
+    `integrator` has the variables of a thermostat and barostat.
     """
 
     atoms: Atoms
@@ -31,6 +34,7 @@ class Checkpoint:
     settings: dict[str, Any]
     model_sha256: str
     lengths: tuple[int, int]
+    integrator: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def save(path: Path, state: Checkpoint) -> None:
@@ -49,7 +53,8 @@ def save(path: Path, state: Checkpoint) -> None:
     partial = path.with_name(path.name + ".part")
     try:
         with partial.open("wb") as file:
-            np.savez(file, **dict(zip(ARRAYS, arrays, strict=True)), record=np.array(json.dumps(record)))
+            named = dict(zip(ARRAYS, arrays, strict=True)) | {INTEGRATOR + k: v for k, v in state.integrator.items()}
+            np.savez(file, **named, record=np.array(json.dumps(record)))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -73,6 +78,7 @@ def load(path: Path) -> Checkpoint:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             record = json.loads(str(content["record"]))
             arrays = {name: content[name] for name in ARRAYS}
+            own = {k.removeprefix(INTEGRATOR): content[k] for k in content if k.startswith(INTEGRATOR)}
         if record["format_version"] != FORMAT_VERSION:
             raise CommandError(
                 f"{path} has checkpoint format {record['format_version']}, this mdgnn reads format {FORMAT_VERSION}"
@@ -82,6 +88,7 @@ def load(path: Path) -> Checkpoint:
         atoms.set_momenta(momenta)  # before the constraints, which would change the last bit
         atoms.set_constraint([dict2constraint(entry) for entry in decode(record["constraints"])])
         lengths = tuple(record["lengths"])
-        return Checkpoint(atoms, record["step"], record["rng"], record["settings"], record["model_sha256"], lengths)
+        step, rng, settings, sha256 = (record[name] for name in ("step", "rng", "settings", "model_sha256"))
+        return Checkpoint(atoms, step, rng, settings, sha256, lengths, own)
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
         raise CommandError(f"{path} is not a complete checkpoint ({error})") from None

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import torch
 
+from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.model_file import load, pretrained_names, read_header
 from mdgnn.threads import get_num_threads
 
@@ -26,8 +27,14 @@ def installation() -> dict[str, str]:
 
 
 def model(name_or_path: str) -> dict[str, str]:
-    """A model's header, one line for each entry."""
+    """A model's header, one line for each entry, its size, and what computes it on the CPU."""
     header = read_header(name_or_path)
     rows = {name: value if isinstance(value, str) else json.dumps(value) for name, value in header.items()}
-    rows["parameters"] = str(sum(parameter.numel() for parameter in load(name_or_path).parameters()))
+    loaded = load(name_or_path)
+    rows["parameters"] = str(sum(parameter.numel() for parameter in loaded.parameters()))
+    try:
+        Engine(loaded.eval().requires_grad_(False))
+        rows["backend on the CPU"] = "engine"
+    except UnsupportedError as error:
+        rows["backend on the CPU"] = f"torch: {error}"
     return rows

@@ -1,7 +1,7 @@
 """`mdgnn md`: molecular dynamics that can be stopped, killed and continued without a trace."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,12 @@ from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 
 from mdgnn import plots
-from mdgnn.cli import checkpoint, output
+from mdgnn.cli import checkpoint, npt, output
 from mdgnn.cli.checkpoint import Checkpoint
 from mdgnn.cli.errors import CommandError, InterruptedRunError
+from mdgnn.cli.settings import MDSettings
 from mdgnn.cli.structures import read_structure
 from mdgnn.cli.system import LJ, System, UnitSystem, make_system, suitable_threads
-
-
-@dataclass(frozen=True)
-class MDSettings:
-    """What to simulate and how; temperature, timestep and friction in the model's units, None for its default."""
-
-    structure: str
-    model: str = "lj"
-    ensemble: str = "nve"
-    temperature: float | None = None
-    timestep: float | None = None
-    steps: int = 1000
-    friction: float | None = None
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    interval: int = 10
-    checkpoint_interval: int = 500
 
 
 def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms | None = None) -> dict[str, Any]:
@@ -48,15 +31,13 @@ def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms 
     CommandError, ValueError, RuntimeError, OSError
         Whatever was written until then stays.
     """
-    for name in ("temperature", "timestep", "friction"):
-        value = getattr(settings, name)
-        if value is not None and not (np.isfinite(value) and value >= 0):
-            raise CommandError(f"expected a {name} of at least 0, got {value}")
-    if settings.timestep == 0:
-        raise CommandError("expected a timestep above 0, got 0")
+    settings.check()
     output.check_free(folder, force)
     rng = np.random.Generator(np.random.PCG64(settings.seed))
     atoms = read_structure(settings.structure, rng) if atoms is None else atoms.copy()
+    at_pressure = settings.ensemble == "npt"
+    if at_pressure:
+        npt.check_structure(atoms, settings.structure)
     system = make_system(atoms, settings.model, settings.device, settings.dtype)
     units = system.units
     keep = settings.temperature is None and bool(np.any(atoms.get_momenta()))
@@ -66,15 +47,18 @@ def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms 
         model=_absolute(settings.model),
         temperature=temperature,
         timestep=units.default_timestep if settings.timestep is None else settings.timestep,
-        friction=units.default_friction if settings.friction is None else settings.friction,
+        friction=units.default_friction if settings.friction is None and not at_pressure else settings.friction,
+        pressure=0.0 if settings.pressure is None and at_pressure else settings.pressure,
     )
     # One atom alone may drift; of more, a thermostat would let the centre of mass wander off.
     if settings.ensemble == "langevin" and len(atoms) > 1 and not atoms.pbc.any() and not atoms.constraints:
         atoms.set_constraint(FixCom())
     if not keep:
         draw_velocities(atoms, temperature * units.kelvin, rng)
+    if at_pressure:
+        npt.rest(atoms)
     output.claim(folder, force)
-    records = output.Records(folder, _header(units))
+    records = output.Records(folder, _header(settings, units))
     return Simulation(system, settings, rng, records, folder).run()
 
 
@@ -91,8 +75,11 @@ def restart(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     state = checkpoint.load(folder / output.CHECKPOINT)
     settings = MDSettings(**state.settings)
     for name, value in given.items():
-        if name not in ("steps", "model") and value != getattr(settings, name):
-            raise CommandError(f"{name} is {getattr(settings, name)} in the run to continue, not {value}")
+        there = getattr(settings, name)
+        if name not in ("steps", "model") and value != there:
+            if there is None:
+                raise CommandError(f"the run to continue has no {name}")
+            raise CommandError(f"{name} is {there} in the run to continue, not {value}")
     settings = replace(
         settings,
         steps=given.get("steps", settings.steps),
@@ -100,13 +87,15 @@ def restart(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     )
     if settings.steps < state.step:
         raise CommandError(f"the run has done {state.step} steps already, more than the {settings.steps} asked for")
+    if settings.ensemble == "npt":
+        npt.check_state(state.integrator)
     system = make_system(state.atoms, settings.model, settings.device, settings.dtype)
     if system.sha256 != state.model_sha256:
         raise CommandError(f"the content of model {settings.model} is not that of the run to continue")
     rng = np.random.Generator(np.random.PCG64())
     rng.bit_generator.state = state.rng
-    records = output.Records(folder, _header(system.units), state.lengths)
-    return Simulation(system, settings, rng, records, folder, state.step).run()
+    records = output.Records(folder, _header(settings, system.units), state.lengths)
+    return Simulation(system, settings, rng, records, folder, state).run()
 
 
 def draw_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:
@@ -129,9 +118,10 @@ def _absolute(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).is_file() else model
 
 
-def _header(units: UnitSystem) -> list[str]:
+def _header(settings: MDSettings, units: UnitSystem) -> list[str]:
     energies = [f"{kind}_energy[{units.energy}]" for kind in ("total", "potential", "kinetic")]
-    return ["step", f"time[{units.time}]", *energies, f"temperature[{units.temperature}]"]
+    more = npt.header(units) if settings.ensemble == "npt" else []
+    return ["step", f"time[{units.time}]", *energies, f"temperature[{units.temperature}]", *more]
 
 
 class Simulation:
@@ -144,15 +134,15 @@ class Simulation:
         rng: np.random.Generator,
         records: output.Records,
         folder: Path,
-        step: int | None = None,
+        state: Checkpoint | None = None,
     ):
         self.atoms, self.units, self.sha256 = system.atoms, system.units, system.sha256
         self.settings, self.rng, self.records, self.folder = settings, rng, records, folder
-        self.fresh = step is None  # a restart from step 0 finds that step's frame written already
-        self.step = step or 0
+        self.fresh = state is None  # a restart from step 0 finds that step's frame written already
+        self.step = 0 if state is None else state.step
         values = asdict(settings)
         self.temperature, self.timestep, self.friction = (values[k] for k in ("temperature", "timestep", "friction"))
-        self.dynamics = self._dynamics()
+        self.dynamics = self._dynamics(None if state is None else state.integrator)
 
     def run(self) -> dict[str, Any]:
         """Take the remaining steps, write plots and summary, and return the summary."""
@@ -187,8 +177,12 @@ class Simulation:
         self._plot(log)
         return summary
 
-    def _dynamics(self) -> Any:
+    def _dynamics(self, state: npt.State | None) -> Any:
         unit = self.units.ase_time
+        if self.settings.pressure is not None:
+            return npt.NPT(
+                self.atoms, self.timestep * unit, self.temperature, self.settings.pressure, self.units, state
+            )
         if self.settings.ensemble == "nve":
             return VelocityVerlet(self.atoms, self.timestep * unit)
         return Langevin(
@@ -201,8 +195,10 @@ class Simulation:
         )
 
     def _kinetic_temperature(self) -> float:
-        """ASE's: over 3 N degrees of freedom, less three where the centre of mass is held."""
-        return float(self.atoms.get_temperature() / self.units.kelvin)
+        """ASE's: over 3 N degrees of freedom, less three where the centre of mass is held, as always under npt."""
+        n = len(self.atoms)
+        held = n / (n - 1) if isinstance(self.dynamics, npt.NPT) else 1.0
+        return float(self.atoms.get_temperature() / self.units.kelvin) * held
 
     def _state(self) -> str:
         return f"E {self.atoms.get_potential_energy():.4f}, T {self._kinetic_temperature():.4g}"
@@ -210,16 +206,19 @@ class Simulation:
     def _record(self) -> None:
         potential, kinetic = float(self.atoms.get_potential_energy()), float(self.atoms.get_kinetic_energy())
         energies = potential + kinetic, potential, kinetic
-        self.records.add(self.atoms, (self.step, self.step * self.timestep, *energies, self._kinetic_temperature()))
+        row = self.step, self.step * self.timestep, *energies, self._kinetic_temperature()
+        more = self.dynamics.columns() if isinstance(self.dynamics, npt.NPT) else ()
+        self.records.add(self.atoms, (*row, *more))
 
     def _save(self) -> None:
         state = Checkpoint(
             self.atoms,
             self.step,
             dict(self.rng.bit_generator.state),
-            asdict(self.settings),
+            self.settings.used(),
             self.sha256,
             self.records.lengths(),
+            self.dynamics.state() if isinstance(self.dynamics, npt.NPT) else {},
         )
         checkpoint.save(self.folder / output.CHECKPOINT, state)
 
@@ -227,7 +226,7 @@ class Simulation:
         units = self.units
         summary = {
             "command": "md",
-            "settings": asdict(self.settings),
+            "settings": self.settings.used(),
             "model_sha256": self.sha256,
             "units": {name: getattr(units, name) for name in ("energy", "length", "time", "temperature")},
             "n_atoms": len(self.atoms),
@@ -238,13 +237,22 @@ class Simulation:
         }
         if self.settings.ensemble == "nve":
             summary |= drift(log, len(self.atoms))
+        if self.settings.ensemble == "npt":
+            summary["units"] |= {name: getattr(units, name) for name in ("pressure", "density")}
+            summary |= npt.means(log, self.atoms, units)
+            conserved = drift(log[:, [0, 1, 8]], len(self.atoms))
+            summary |= {f"conserved_{name}": value for name, value in conserved.items()}
         return summary
 
     def _plot(self, log: NDArray[np.float64]) -> None:
         folder, units, trajectory = self.folder, self.units, self.folder / output.TRAJECTORY
         plots.plot_energies(folder / "energy.png", log, len(self.atoms), units.time, units.energy)
-        target = self.temperature if self.settings.ensemble == "langevin" else None
+        target = None if self.settings.ensemble == "nve" else self.temperature
         plots.plot_temperature(folder / "temperature.png", log, units.time, units.temperature, target)
+        if self.settings.pressure is not None:
+            density = npt.densities(log[:, 6], self.atoms, units)
+            quantities = {f"density ({units.density})": density, f"pressure ({units.pressure})": log[:, 7]}
+            plots.plot_density(folder / "density.png", log[:, 1], quantities, units.time, self.settings.pressure)
         half, stride = len(log) // 2, max(1, len(log) // 100)
         frames: Any = ase.io.read(trajectory, index=slice(half, None, stride), format="extxyz")
         label = f"mean of {len(frames)} frames of the second half"

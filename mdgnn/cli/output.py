@@ -25,7 +25,7 @@ from rich.table import Table
 from mdgnn.cli.errors import CommandError
 
 TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT = "trajectory.xyz", "log.csv", "summary.json", "final.xyz", "checkpoint.npz"
-PLOTS = ("energy.png", "temperature.png", "radial_distribution.png", "structures.png")
+PLOTS = ("energy.png", "temperature.png", "density.png", "radial_distribution.png", "structures.png")
 OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT, CHECKPOINT + ".part", *PLOTS)
 
 

@@ -14,6 +14,7 @@ from mdgnn.cli.errors import CommandError
 from mdgnn.model_file import locate
 
 ATOMS_WORTH_THREADS = 200
+GRAM_PER_CM3 = 1e-3 * units.kg / (1e-2 * units.m) ** 3
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,52 @@ class UnitSystem:
     default_timestep: float
     default_temperature: float
     default_friction: float
+    pressure: str
+    ase_pressure: float
+    density: str
+    ase_density: float
+    thermostat_time: float  # of npt, a hundred and a thousand default time steps, as ASE recommends
+    barostat_time: float
 
     @property
     def force(self) -> str:
         return f"{self.energy}/{self.length}"
 
 
-LJ = UnitSystem("epsilon", "sigma", "tau", "epsilon/kB", 1.0, 1 / units.kB, 0.005, 0.2, 0.5)
-METAL = UnitSystem("eV", "Angstrom", "fs", "K", units.fs, 1.0, 1.0, 300.0, 0.01)
+LJ = UnitSystem(
+    energy="epsilon",
+    length="sigma",
+    time="tau",
+    temperature="epsilon/kB",
+    ase_time=1.0,
+    kelvin=1 / units.kB,
+    default_timestep=0.005,
+    default_temperature=0.2,
+    default_friction=0.5,
+    pressure="epsilon/sigma^3",
+    ase_pressure=1.0,
+    density="1/sigma^3",
+    ase_density=1.0,
+    thermostat_time=0.5,
+    barostat_time=5.0,
+)
+METAL = UnitSystem(
+    energy="eV",
+    length="Angstrom",
+    time="fs",
+    temperature="K",
+    ase_time=units.fs,
+    kelvin=1.0,
+    default_timestep=1.0,
+    default_temperature=300.0,
+    default_friction=0.01,
+    pressure="bar",
+    ase_pressure=units.bar,
+    density="g/cm^3",
+    ase_density=GRAM_PER_CM3,
+    thermostat_time=100.0,
+    barostat_time=1000.0,
+)
 
 
 @dataclass(frozen=True)
