@@ -244,6 +244,8 @@ Code code_of(const std::string& name) {
     throw std::invalid_argument("expected an instruction that this engine knows, got '" + name + "'");
 }
 
+const char* name_of(Code code) { return kNames[static_cast<std::size_t>(code)]; }
+
 template <class T>
 void check(const Program<T>& program) {
     Checker<T>(program).run();

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 
 import torch
 
-from mdgnn.model_file import load, pretrained_names, read_header
+from mdgnn.locate import pretrained_names
+from mdgnn.model_file import load, read_header
 from mdgnn.threads import get_num_threads
 
 
@@ -28,6 +29,8 @@ def installation() -> dict[str, str]:
 def model(name_or_path: str) -> dict[str, str]:
     """A model's header, one line for each entry."""
     header = read_header(name_or_path)
+    program = header.pop("program", None)
     rows = {name: value if isinstance(value, str) else json.dumps(value) for name, value in header.items()}
+    rows["program"] = "in the file, for the engine" if program else "none"
     rows["parameters"] = str(sum(parameter.numel() for parameter in load(name_or_path).parameters()))
     return rows

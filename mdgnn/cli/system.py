@@ -11,7 +11,7 @@ from ase import Atoms, units
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli.errors import CommandError
-from mdgnn.model_file import locate
+from mdgnn.locate import locate
 
 ATOMS_WORTH_THREADS = 200
 

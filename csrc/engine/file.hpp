@@ -1,0 +1,23 @@
+// Programs from model files, which mdgnn.save writes: no Python is needed here, and what a file says is not trusted.
+#pragma once
+
+#include <cstdint>
+#include <istream>
+#include <string>
+#include <variant>
+
+#include "engine/program.hpp"
+
+namespace mdgnn::engine {
+
+struct Model {
+    std::variant<Program<float>, Program<double>> program;
+    std::string readout;  // "sum" or "mean" of the atoms' energies
+};
+
+// Both throw std::invalid_argument, with a sentence that names the file, unless it holds a program that passes `check`;
+// std::runtime_error where it cannot be read. Memory is bounded by the size of the file.
+Model load_model(const std::string& path);
+Model read_model(std::istream& in, std::uint64_t size, const std::string& name);
+
+}  // namespace mdgnn::engine
