@@ -48,7 +48,7 @@ def save(model: Model, path: str | Path, training: dict[str, Any] | None = None)
     header = {
         "format_version": FORMAT_VERSION,
         "architecture": type(model).__name__,
-        "config": model.config,
+        "config": {name: _or_none(value) for name, value in model.config.items()},
         "elements": model.elements,
         "cutoff": _or_none(model.cutoff),
         "units": model.units,
@@ -70,9 +70,9 @@ def save(model: Model, path: str | Path, training: dict[str, Any] | None = None)
         partial.unlink(missing_ok=True)
 
 
-def _or_none(cutoff: float) -> float | None:
-    """JSON has no infinity."""
-    return None if cutoff == math.inf else cutoff
+def _or_none(value: Any) -> Any:
+    """JSON has no infinity, which a cutoff may be."""
+    return None if isinstance(value, float) and value == math.inf else value
 
 
 def _program(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
@@ -84,6 +84,8 @@ def _program(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Any] | N
     except UnsupportedError:
         return None, {}
     program = engine.program
+    if not all(bool(torch.isfinite(w).all()) for w in program.weights):
+        return None, {}
     there = {_content(tensor): name for name, tensor in state.items()}
     weights: dict[str, Tensor] = {}
 
@@ -156,7 +158,10 @@ def load(name_or_path: str | Path) -> Model:
     header = read_header(name_or_path)
     path = locate(name_or_path)
     try:
-        model: Model = MODELS[header["architecture"]](**header["config"])
+        config = dict(header["config"])
+        if config.get("cutoff", 0) is None and header["architecture"] != "LennardJones":  # whose own word it is
+            config["cutoff"] = math.inf
+        model: Model = MODELS[header["architecture"]](**config)
         with safe_open(path, framework="pt") as file:
             names = [n for n in file.keys() if header["format_version"] == 1 or not n.startswith(OF_PROGRAM)]  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in names}

@@ -112,6 +112,12 @@ def change_program(**changes):
     return change
 
 
+def share_slopes(entry):
+    """Two messages write what the backward of the first needs."""
+    first, second = (i for i in entry["program"]["instructions"] if i["code"] == "concat_message_table")
+    second["outputs"][2] = first["outputs"][2]
+
+
 def change_instruction(number, **changes):
     def change(entry):
         entry["program"]["instructions"][number].update(changes)
@@ -139,7 +145,7 @@ def change_instruction(number, **changes):
         (change_program(readout="max"), "expected readout 'sum' or 'mean', got 'max'"),
         (change_program(cutoff=-1), "positive cutoff"),
         (change_program(cutoff="far"), 'the cutoff as a finite number, got "far"'),
-        (change_program(cutoff=1e-40), "cutoff"),
+        (change_program(cutoff=1e-320), "positive cutoff, above 1e-24"),
         (change_program(values=[[1, 8, -1]]), "expected array 0 as four numbers"),
         (change_program(values=[[1, 2**40, -1, 0]]), "array 0 of the model's program has a bad shape"),
         (change_program(values=[[1, 8, -1, 0]] * 5000), "the arrays with at most 4096 entries, got 5000"),
@@ -153,6 +159,7 @@ def change_instruction(number, **changes):
         (change_instruction(0, inputs=[10**12]), "the inputs of instruction 0 as the number of an array"),
         (change_instruction(1, inputs=[0.5]), "the inputs of instruction 1 as a whole number"),
         (change_instruction(1, inputs=[99]), "instruction 1 of the model's program: expected inputs that have been"),
+        (share_slopes, "of the model's program: expected outputs of its own"),
         (change_instruction(0, weights=["nothing"]), "tensor 'nothing' in the file, a weight of instruction 0"),
         (change_instruction(1, weights=["atom_embedding.weight"]), "every tensor in one place, got tensor 'atom_emb"),
         (change_instruction(1, weights=[3]), "a weight of instruction 1 as a string, got 3"),

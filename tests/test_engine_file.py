@@ -13,7 +13,7 @@ from safetensors_parts import entry_of, joined, parts
 from systems import crystal, gnn, icosahedron, radial
 
 import mdgnn
-from mdgnn import Engine, Graph, LennardJones, NeighborList
+from mdgnn import Engine, Graph, LennardJones, NeighborList, SchNet, SimpleGNN
 from mdgnn.locate import ModelFileError, pretrained_names
 from mdgnn.model_file import read_header
 
@@ -92,6 +92,23 @@ def test_what_the_engine_cannot_run_has_no_program(tmp_path):
         assert mdgnn.load(tmp_path / "m.safetensors").config == model.config
         with pytest.raises(ModelFileError, match="m.safetensors holds no program: the engine cannot run its model"):
             Engine.load(tmp_path / "m.safetensors")
+    mdgnn.save(SchNet(8, 1, 6, cutoff=math.inf), tmp_path / "m.safetensors")
+    assert read_header(tmp_path / "m.safetensors")["program"] is None, "tables up to there are not numbers"
+
+
+def test_an_infinite_cutoff_is_json(tmp_path):
+    path = tmp_path / "m.safetensors"
+    model = SimpleGNN(1, 8, 8, 1, cutoff=math.inf)
+    mdgnn.save(model, path)
+    assert "Infinity" not in path.read_bytes().decode("latin-1")
+    assert mdgnn.load(path).config == model.config and mdgnn.load(path).cutoff == math.inf
+    mdgnn.save(gnn(), path)
+    header, data = parts(path)
+    entry = entry_of(header)
+    entry["program"]["cutoff"] = None
+    header["__metadata__"]["mdgnn"] = json.dumps(entry)
+    path.write_bytes(joined(header, data))
+    assert Engine.load(path).cutoff == math.inf
 
 
 def test_weights_that_the_model_has_are_not_stored_twice(tmp_path):

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -102,7 +103,7 @@ std::string some_number(const std::string& old) {
                                         "1e5",        "1e-45",      "1e-320",     "1e308",      "9223372036854775807",
                                         "1e400",      "-9e99",      "1048576",    "4096",       "1e39",
                                         "-2",         "1e-39",      "1048577",    "3037000500", "9223372036854775808"};
-    const long long n = std::atoll(old.c_str());
+    const int n = static_cast<int>(std::atoll(old.c_str()) % 1'000'000'000);
     switch (below(4)) {
         case 0:
             return kNumbers[below(std::size(kNumbers))];
@@ -161,6 +162,41 @@ std::string changed_often(const Text& t, std::size_t from) {
     return text;
 }
 
+// One more instruction on arrays of one shape, the result of which another one takes: programs that nobody wrote.
+std::string grown(const std::string& entry) {
+    constexpr const char* kCodes[] = {"add", "add", "multiply", "plus", "at_least", "root", "silu", "shifted_softplus"};
+    const Json json(entry);
+    const std::string_view all = json.root().text();
+    const auto place = [&](std::string_view part) { return static_cast<std::size_t>(part.data() - all.data()); };
+    const JsonValue program = json.root().at("program", ""), values = program.at("values", "");
+    const auto arrays = values.items(""), instructions = program.at("instructions", "").items("");
+    const auto integer = [](const JsonValue& of, std::size_t k) { return of.items("")[k].integer(""); };
+    const std::size_t at = below(instructions.size());
+    const auto inputs = instructions[at].at("inputs", "").items("");
+    if (inputs.empty()) return entry;
+    const JsonValue replaced = inputs[below(inputs.size())];
+    const JsonValue& array = arrays[static_cast<std::size_t>(replaced.integer(""))];
+    std::vector<std::int64_t> alike, computed;
+    for (std::size_t k = 0; k < at; ++k) computed.push_back(integer(instructions[k].at("outputs", ""), 0));
+    for (const std::int64_t v : computed)
+        if (integer(arrays[v], 0) == integer(array, 0) && integer(arrays[v], 1) == integer(array, 1))
+            alike.push_back(v);
+    if (alike.empty()) return entry;
+    const std::string code = kCodes[below(std::size(kCodes))];
+    std::string taken = std::string(replaced.text());
+    for (std::size_t n = code == "multiply" ? 1 : code == "add" ? below(3) : 0; n > 0; --n)
+        taken += ", " + std::to_string(alike[below(alike.size())]);
+    const std::string number = std::to_string(arrays.size()), cols = std::to_string(integer(array, 1));
+    std::string out = entry;
+    out.replace(place(replaced.text()), replaced.text().size(), number);
+    out.insert(place(instructions[at].text()), "{\"code\": \"" + code + "\", \"inputs\": [" + taken +
+                                                   "], \"outputs\": [" + number +
+                                                   "], \"weights\": [], \"constant\": 0.5}, ");
+    out.insert(place(values.text()) + values.text().size() - 1,
+               ", [" + std::to_string(integer(array, 0)) + ", " + cols + ", -1, 0]");
+    return out;
+}
+
 void flip(std::string& bytes, std::size_t begin, std::size_t end) {
     for (std::size_t n = 1 + below(4); n > 0 && end > begin; --n)
         bytes[begin + below(end - begin)] ^= static_cast<char>(1 << below(8));
@@ -201,7 +237,7 @@ std::string garbled(const Parts& parts) {
 
 std::string mutated(const Parts& parts) {
     std::string data = parts.data;
-    switch (below(8)) {
+    switch (below(10)) {
         case 0:
             return garbled(parts);
         case 1:
@@ -211,6 +247,12 @@ std::string mutated(const Parts& parts) {
         case 3:
             flip(data, 0, data.size());
             return joined(parts.header.text, parts.entry.text, data);
+        case 4:
+        case 5: {
+            std::string entry = parts.entry.text;
+            for (std::size_t n = 1 + below(12); n > 0; --n) entry = grown(entry);
+            return joined(parts.header.text, entry, data);
+        }
         default:
             return joined(parts.header.text, changed_often(parts.entry, parts.program), data);
     }
@@ -238,8 +280,10 @@ void run(const Engine<T>& engine) {
     structure.atomic_numbers = numbers.data();
     structure.rows = {row_ptr.data(), senders.data(), nullptr, 3};
     structure.vectors = vectors.data();
-    const Outputs out{energies.data(), below(8) ? forces.data() : nullptr, below(2) ? virials.data() : nullptr};
-    engine.run(structure, out, {1, 0, nullptr});
+    engine.run(structure, {energies.data(), forces.data(), below(2) ? virials.data() : nullptr}, {1, 0, nullptr});
+    std::vector<double> alone(3);  // arrays stand in other places where no gradients are wanted
+    engine.run(structure, {alone.data(), nullptr, nullptr}, {1, 0, nullptr});
+    expect(std::memcmp(alone.data(), energies.data(), sizeof(double) * 3) == 0, "energies that depend on the forces");
 }
 
 std::string stage(const std::string& message) {
