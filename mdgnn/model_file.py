@@ -136,7 +136,7 @@ def read_header(name_or_path: str | Path) -> dict[str, Any]:
         header = json.loads(metadata["mdgnn"])
         version, architecture = header["format_version"], header["architecture"]
         header["config"], header["units"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path} has a broken mdgnn header ({error!r})") from None
     if version not in range(1, FORMAT_VERSION + 1):
         raise ModelFileError(f"{path} has model format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}")

@@ -92,6 +92,7 @@ def rewritten(tmp_path, change_header=None, change_state=None):
         (lambda h: None, "not an mdgnn model"),
         (lambda h: "{", "broken mdgnn header"),
         (lambda h: "[]", "broken mdgnn header"),
+        (lambda h: "[" * 100_000, "broken mdgnn header"),
         (lambda h: {"format_version": 1}, "broken mdgnn header"),
         (lambda h: {**h, "format_version": 3}, "model format 3, this mdgnn reads formats 1 to 2"),
         (lambda h: {**h, "format_version": None}, "model format None, this mdgnn reads formats 1 to 2"),

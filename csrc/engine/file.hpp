@@ -1,4 +1,14 @@
 // Programs from model files, which mdgnn.save writes: no Python is needed here, and what a file says is not trusted.
+//
+// A model file is safetensors; its metadata has one entry, "mdgnn", the text of a JSON object. There, "program" is null
+// or an object with these keys and no others:
+//   version       1
+//   dtype         "float32" or "float64", of all weights
+//   readout       "sum" or "mean" of the atoms' energies
+//   values        [[blocks, cols, base, first], ...]
+//   instructions  [{"code", "inputs", "outputs", "weights", "constant"}, ...]; weights are names of tensors, each
+//                 of which comes once at most
+//   energies, scale, shift, element_of, cutoff, where null is infinity: as in engine/program.hpp
 #pragma once
 
 #include <cstdint>
