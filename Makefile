@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check bench fuzz sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test build check bench fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
 
 build: $(STAMP)
 
@@ -48,6 +48,17 @@ sanitize:
 	    $(COMPILE) -O1 -g $$flags -fno-sanitize-recover=all $(SOURCES) -o build/sanitize -pthread && \
 	        build/sanitize || exit 1; \
 	done
+
+# The engine's reader of model files, and the engine, on files that were changed at random.
+OF_FILES := tests/cpp/model_file.cpp $(filter-out %/bind.cpp %/bind_table.cpp %/table_twice.cpp,$(wildcard \
+    $(addprefix csrc/,$(addsuffix /*.cpp,core cfconv concat_message csr engine force_virial painn_message polar))))
+fuzz-files: build
+	mkdir -p build
+	$(PY) tests/small_model_files.py build/model_files
+	$(COMPILE) -O1 -g -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=all \
+	    $(OF_FILES) -o build/fuzz-files -pthread
+	ASAN_OPTIONS=abort_on_error=1 UBSAN_OPTIONS=abort_on_error=1:print_stacktrace=1 \
+	    build/fuzz-files $(COUNT) $(SEED) build/model_files/*.safetensors
 
 # The same bits on every level of SIMD that this machine has. Files with code for them are compiled as in a wheel.
 SIMD = $(shell grep -lE 'MDGNN_SIMD_CLONES|MDGNN_AVX512' $(SOURCES))

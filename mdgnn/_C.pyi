@@ -152,6 +152,9 @@ class Engine:
         weights: list[Any],
         read_out: tuple[int, list[float], list[float], list[int], float],
     ) -> None: ...
+    @staticmethod
+    def load(path: bytes) -> tuple[Engine, str]: ...  # and the readout
+    def program(self) -> tuple[int, list[Any], list[Any], list[Any], tuple[Any, ...]]: ...  # what __init__ takes
     def run(
         self,
         numbers: Any,

@@ -1,35 +1,34 @@
 """Model files: safetensors with a JSON header, never pickle.
 
 The header's ``mdgnn`` entry holds format version, architecture, configuration, elements, cutoff, units, the shortest
-distance in the training data, and a free training record; the tensors are the model's state.
+distance in the training data, a free training record, and what the engine runs, so that it needs no Python to read a
+file; the tensors are the model's state and the program's weights. Files of format 1 have no program.
 """
 
+import copy
 import json
-from importlib import resources
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
+from torch import Tensor
 
+from mdgnn.engine import Engine, UnsupportedError
+from mdgnn.locate import ModelFileError, locate
 from mdgnn.models import MODELS, Model
 
-FORMAT_VERSION = 1
-
-
-class ModelFileError(ValueError):
-    """A file that is not a readable mdgnn model; the message says why."""
-
-
-def pretrained_names() -> list[str]:
-    """Names of the models that ship with the package."""
-    folder = resources.files("mdgnn") / "pretrained"
-    return sorted(f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors"))
+FORMAT_VERSION = 2
+PROGRAM_VERSION = 1
+OF_PROGRAM = "program."  # names of tensors that are the program's alone begin so
 
 
 def save(model: Model, path: str | Path, training: dict[str, Any] | None = None) -> None:
     """Write a model to a safetensors file, replacing an existing file only once the new one is complete.
+
+    With it goes the program of `mdgnn.Engine`, unless the engine cannot run the model.
 
     Parameters
     ----------
@@ -38,27 +37,84 @@ def save(model: Model, path: str | Path, training: dict[str, Any] | None = None)
         Usually ends in ``.safetensors``.
     training : dict, optional
         How the model was made; anything that JSON holds.
+
+    Raises
+    ------
+    ValueError
+        If there are numbers in it, or in the model's configuration, that are not finite.
     """
     if type(model).__name__ not in MODELS:
         raise TypeError(f"expected one of {', '.join(MODELS)}, got {type(model).__name__}")
     header = {
         "format_version": FORMAT_VERSION,
         "architecture": type(model).__name__,
-        "config": model.config,
+        "config": {name: _or_none(value) for name, value in model.config.items()},
         "elements": model.elements,
-        "cutoff": None if model.cutoff == float("inf") else model.cutoff,
+        "cutoff": _or_none(model.cutoff),
         "units": model.units,
         "least_distance": model.least_distance,
         "training": training or {},
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    header["program"], weights = _program(model, state)
+    try:
+        text = json.dumps(header, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"expected a configuration and a training record of finite numbers ({error})") from None
     target = Path(path)
     partial = target.with_name(target.name + ".part")
     try:
-        partial.write_bytes(serialize(state, metadata={"mdgnn": json.dumps(header)}))
+        partial.write_bytes(serialize({**state, **weights}, metadata={"mdgnn": text}))
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _or_none(value: Any) -> Any:
+    """JSON has no infinity, which a cutoff may be."""
+    return None if isinstance(value, float) and value == math.inf else value
+
+
+def _program(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """The header's entry of what the engine runs, and those of its weights that are not in the state."""
+    if model.dtype not in (torch.float32, torch.float64):
+        return None, {}
+    try:
+        engine = Engine(copy.deepcopy(model).cpu().eval())
+    except UnsupportedError:
+        return None, {}
+    program = engine.program
+    if not all(bool(torch.isfinite(w).all()) for w in program.weights):
+        return None, {}
+    there = {_content(tensor): name for name, tensor in state.items()}
+    weights: dict[str, Tensor] = {}
+
+    def name_of(weight: Tensor) -> str:
+        """Of the state's tensor, at its first use: a file names every tensor once."""
+        name = there.pop(_content(weight), f"{OF_PROGRAM}{len(weights)}")
+        if name not in state:
+            weights[name] = weight
+        return name
+
+    entry = {
+        "version": PROGRAM_VERSION,
+        "dtype": str(program.dtype).removeprefix("torch."),
+        "readout": engine.readout,
+        "cutoff": _or_none(program.cutoff),
+        "values": program.values,
+        "instructions": [
+            {**i._asdict(), "weights": [name_of(program.weights[w]) for w in i.weights]} for i in program.instructions
+        ],
+        "energies": program.energies,
+        "scale": program.scale,
+        "shift": program.shift,
+        "element_of": program.element_of,
+    }
+    return entry, weights
+
+
+def _content(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+    return tensor.dtype, tensor.shape, tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def read_header(name_or_path: str | Path) -> dict[str, Any]:
@@ -80,10 +136,10 @@ def read_header(name_or_path: str | Path) -> dict[str, Any]:
         header = json.loads(metadata["mdgnn"])
         version, architecture = header["format_version"], header["architecture"]
         header["config"], header["units"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path} has a broken mdgnn header ({error!r})") from None
-    if version != FORMAT_VERSION:
-        raise ModelFileError(f"{path} has model format {version}, this mdgnn reads format {FORMAT_VERSION}")
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise ModelFileError(f"{path} has model format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}")
     if architecture not in MODELS:
         raise ModelFileError(f"{path} holds a {architecture!r}, this mdgnn knows {', '.join(MODELS)}")
     return header  # type: ignore[no-any-return]
@@ -102,9 +158,13 @@ def load(name_or_path: str | Path) -> Model:
     header = read_header(name_or_path)
     path = locate(name_or_path)
     try:
-        model: Model = MODELS[header["architecture"]](**header["config"])
+        config = dict(header["config"])
+        if config.get("cutoff", 0) is None and header["architecture"] != "LennardJones":  # whose own word it is
+            config["cutoff"] = math.inf
+        model: Model = MODELS[header["architecture"]](**config)
         with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [n for n in file.keys() if header["format_version"] == 1 or not n.startswith(OF_PROGRAM)]  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in names}
         dtypes = {t.dtype for t in state.values() if t.is_floating_point()}
         if len(dtypes) == 1:
             model = model.to(dtypes.pop())
@@ -114,21 +174,3 @@ def load(name_or_path: str | Path) -> Model:
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
         raise ModelFileError(f"{path} holds weights that are not finite")
     return model.eval()
-
-
-def locate(name_or_path: str | Path) -> Path:
-    """The file of a shipped model, or the path itself; write ``./lj`` for a file that is named like a shipped model.
-
-    Raises
-    ------
-    FileNotFoundError
-    """
-    names = pretrained_names()
-    if name_or_path in names:
-        return Path(str(resources.files("mdgnn") / "pretrained" / f"{name_or_path}.safetensors"))
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    raise FileNotFoundError(
-        f"no model file {str(name_or_path)!r}, and no shipped model of that name ({', '.join(names)})"
-    )

@@ -12,14 +12,15 @@ MAY_IMPORT = {  # layer: layers below it
     "threads": set(),
     "ops": {"_C", "_C_cuda", "threads", "ops"},
     "pair_cutoffs": set(),
+    "locate": set(),
     "neighbors": {"_C", "threads", "ops", "pair_cutoffs"},  # ops: for tensors, when they come
     "adapters": {"adapters", "neighbors", "ops", "pair_cutoffs"},
     "graph": {"ops", "neighbors"},
     "nn": {"graph", "ops", "nn"},
     "potential": {"graph", "ops"},
     "models": {"graph", "ops", "nn", "potential", "models"},
-    "model_file": {"models"},
-    "engine": {"_C", "threads", "ops", "graph", "neighbors", "nn", "potential", "engine"},
+    "engine": {"_C", "threads", "ops", "graph", "locate", "neighbors", "nn", "potential", "engine"},
+    "model_file": {"engine", "locate", "models"},
     "calculator": {"calculator", "engine", "graph", "model_file", "models", "neighbors", "ops", "potential"},
     "plots": {"neighbors"},
 }

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 import mdgnn
 from mdgnn import LennardJones, SimpleGNN
-from mdgnn.model_file import ModelFileError, pretrained_names, read_header
+from mdgnn.locate import ModelFileError, pretrained_names
+from mdgnn.model_file import read_header
 
 
 def some_model(dtype=torch.float32):
@@ -91,8 +92,10 @@ def rewritten(tmp_path, change_header=None, change_state=None):
         (lambda h: None, "not an mdgnn model"),
         (lambda h: "{", "broken mdgnn header"),
         (lambda h: "[]", "broken mdgnn header"),
+        (lambda h: "[" * 100_000, "broken mdgnn header"),
         (lambda h: {"format_version": 1}, "broken mdgnn header"),
-        (lambda h: {**h, "format_version": 2}, "model format 2, this mdgnn reads format 1"),
+        (lambda h: {**h, "format_version": 3}, "model format 3, this mdgnn reads formats 1 to 2"),
+        (lambda h: {**h, "format_version": None}, "model format None, this mdgnn reads formats 1 to 2"),
         (lambda h: {**h, "architecture": "NequIP"}, "holds a 'NequIP', this mdgnn knows LennardJones, PaiNN, SchNet"),
         (lambda h: {**h, "config": {**h["config"], "node_dim": 16}}, "does not fit its header"),
         (lambda h: {**h, "config": {**h["config"], "surprise": 1}}, "no option 'surprise'"),
@@ -110,6 +113,7 @@ def test_foreign_headers_get_a_sentence(tmp_path, header, message):
     [
         (lambda s: {k: v for k, v in s.items() if k != "rbf_centers"}, "does not fit its header"),
         (lambda s: {**s, "extra": torch.zeros(2)}, "does not fit its header"),
+        (lambda s: {**s, "programs": torch.zeros(2)}, "does not fit its header"),
         (lambda s: {**s, "rbf_centers": torch.full((4,), float("nan"))}, "weights that are not finite"),
     ],
 )

@@ -6,6 +6,7 @@
 
 #include "csr/csr.hpp"
 #include "engine/engine.hpp"
+#include "engine/file.hpp"
 
 namespace py = pybind11;
 
@@ -46,6 +47,22 @@ class AnyEngine {
         });
     }
 
+    explicit AnyEngine(std::variant<Program<float>, Program<double>> program) {
+        std::visit([&]<class T>(Program<T>& p) { engine_ = std::make_unique<Engine<T>>(std::move(p)); }, program);
+    }
+
+    // What the file holds, and the readout.
+    static std::pair<std::unique_ptr<AnyEngine>, std::string> load(const std::string& path) {
+        py::gil_scoped_release release;
+        Model model = load_model(path);
+        return {std::make_unique<AnyEngine>(std::move(model.program)), std::move(model.readout)};
+    }
+
+    // What the first constructor takes.
+    py::tuple program() const {
+        return std::visit([](const auto& engine) { return arguments(engine->program()); }, engine_);
+    }
+
     // energies (N), forces (N, 3) or None, virials (N, 3, 3) or None. Addresses of columns and share may be 0.
     py::tuple run(const py::array_t<std::int64_t, py::array::c_style>& numbers,
                   const py::array_t<std::int64_t, py::array::c_style>& row_ptr,
@@ -79,6 +96,19 @@ class AnyEngine {
     }
 
   private:
+    template <class T>
+    static py::tuple arguments(const Program<T>& p) {
+        std::vector<ValueTuple> values;
+        for (const Value& v : p.values) values.emplace_back(v.blocks, v.cols, v.base, v.first);
+        std::vector<InstructionTuple> instructions;
+        for (const Instruction& in : p.instructions)
+            instructions.emplace_back(name_of(in.code), in.inputs, in.outputs, in.weights, in.constant);
+        py::list weights;
+        for (const Weight<T>& w : p.weights) weights.append(py::array_t<T>(w.shape, w.data.data()));
+        return py::make_tuple(sizeof(T), values, instructions, weights,
+                              ReadOutTuple{p.energies, p.scale, p.shift, p.element_of, p.cutoff});
+    }
+
     // An array of what stands there.
     py::array numbers_at(void* rows, std::int64_t n, std::int64_t cols) const {
         return std::visit(
@@ -97,6 +127,8 @@ void bind_engine(py::module_& m) {
     py::class_<AnyEngine>(m, "Engine")
         .def(py::init<int, const std::vector<ValueTuple>&, const std::vector<InstructionTuple>&,
                       const std::vector<py::array>&, const ReadOutTuple&>())
+        .def_static("load", &AnyEngine::load, py::arg("path"))
+        .def("program", &AnyEngine::program)
         .def("run", &AnyEngine::run, py::arg("numbers"), py::arg("row_ptr"), py::arg("senders"), py::arg("columns"),
              py::arg("vectors"), py::arg("share"), py::arg("forces"), py::arg("virials"), py::arg("n_threads"),
              py::arg("exchange") = py::none());

@@ -55,7 +55,8 @@ bool fits(std::size_t n, int expected) { return expected < 0 ? n > 0 : n == stat
 template <class T>
 class Checker {
   public:
-    explicit Checker(const Program<T>& program) : p_(program), defined_(program.values.size(), false) {}
+    explicit Checker(const Program<T>& program)
+        : p_(program), defined_(program.values.size(), false), hidden_(defined_) {}
 
     void run() {
         for (std::size_t v = 0; v < p_.values.size(); ++v) check_value(v);
@@ -66,7 +67,7 @@ class Checker {
         for (std::int64_t row : p_.element_of)
             if (row < -1 || row >= static_cast<std::int64_t>(n))
                 throw std::invalid_argument("expected elements with a scale and a shift");
-        if (!(p_.cutoff > 0)) throw std::invalid_argument("expected a positive cutoff");
+        if (!(p_.cutoff > kLeast)) throw std::invalid_argument("expected a positive cutoff, above 1e-24");
         if (!known(p_.energies) || shape(p_.energies) != Shape{1, 1})
             throw std::invalid_argument("expected one energy for each atom");
     }
@@ -74,6 +75,7 @@ class Checker {
   private:
     using Shape = std::array<std::int64_t, 2>;  // blocks, columns
     static constexpr std::int64_t kMost = 1 << 20;
+    static constexpr double kLeast = 1e-24;  // intervals of tables, 2^40 at most, are finitely many per unit of length
 
     Shape shape(int v) const { return {p_.values[v].blocks, p_.values[v].cols}; }
 
@@ -81,7 +83,8 @@ class Checker {
 
     bool known(int v) const {
         if (!exists(v)) return false;
-        return defined_[p_.values[v].base < 0 ? v : p_.values[v].base];
+        const std::int64_t whole = p_.values[v].base < 0 ? v : p_.values[v].base;
+        return defined_[whole] && !hidden_[whole];
     }
 
     void check_value(std::size_t v) const {
@@ -124,7 +127,7 @@ class Checker {
             if (!exists(v) || p_.values[v].base != -1 || defined_[v]) refuse(number_, "outputs of its own");
             defined_[v] = true;
         }
-        if (in.code == Code::concat_message_table) defined_[in.outputs[2]] = false;  // the backward's alone
+        if (in.code == Code::concat_message_table) hidden_[in.outputs[2]] = true;  // the backward's alone
         check_shapes(in);
     }
 
@@ -193,7 +196,7 @@ class Checker {
     }
 
     const Program<T>& p_;
-    std::vector<bool> defined_;
+    std::vector<bool> defined_, hidden_;
     std::size_t number_ = 0;
 };
 
@@ -208,6 +211,8 @@ Code code_of(const std::string& name) {
         if (name == kNames[k]) return static_cast<Code>(k);
     throw std::invalid_argument("expected an instruction that this engine knows, got '" + name + "'");
 }
+
+const char* name_of(Code code) { return kNames[static_cast<std::size_t>(code)]; }
 
 template <class T>
 void check(const Program<T>& program) {

@@ -56,6 +56,7 @@ struct Program {
 };
 
 Code code_of(const std::string& name);
+const char* name_of(Code code);
 bool is_message(Code code);
 
 // Throws std::invalid_argument, with a sentence, unless every instruction fits its arrays and weights.

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 import torch
 
 from mdgnn.engine import Engine, UnsupportedError
-from mdgnn.model_file import load, pretrained_names, read_header
+from mdgnn.locate import pretrained_names
+from mdgnn.model_file import load, read_header
 from mdgnn.threads import get_num_threads
 
 
@@ -29,7 +30,9 @@ def installation() -> dict[str, str]:
 def model(name_or_path: str) -> dict[str, str]:
     """A model's header, one line for each entry, its size, and what computes it on the CPU."""
     header = read_header(name_or_path)
+    program = header.pop("program", None)
     rows = {name: value if isinstance(value, str) else json.dumps(value) for name, value in header.items()}
+    rows["program"] = "in the file, for the engine" if program else "none"
     loaded = load(name_or_path)
     rows["parameters"] = str(sum(parameter.numel() for parameter in loaded.parameters()))
     try:

@@ -11,7 +11,7 @@ from ase import Atoms, units
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli.errors import CommandError
-from mdgnn.model_file import locate
+from mdgnn.locate import locate
 
 ATOMS_WORTH_THREADS = 200
 GRAM_PER_CM3 = 1e-3 * units.kg / (1e-2 * units.m) ** 3

@@ -1,14 +1,17 @@
 """The engine: energies and forces of a model in one call of compiled code, without autograd."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from mdgnn import _C
-from mdgnn.engine.program import Program, UnsupportedError
+from mdgnn.engine.program import Instruction, Program, UnsupportedError
 from mdgnn.engine.trace import trace
 from mdgnn.graph import Graph
+from mdgnn.locate import ModelFileError, locate
 from mdgnn.neighbors import Edges
 from mdgnn.ops.csr import address
 from mdgnn.potential import Potential, Prediction, total_energy, total_virial
@@ -35,11 +38,37 @@ class Engine:
     """
 
     def __init__(self, model: Potential):
-        self._set(trace(model), model.readout)
+        program = trace(model)
+        self._set(program, model.readout, _compile(program))
 
-    def _set(self, program: Program, readout: str) -> None:
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "Engine":
+        """From the program in a model file, read by compiled code; the same bits as of the model in it.
+
+        Parameters
+        ----------
+        name_or_path : str or Path
+            A model that ships with the package, such as ``"lj"``, or a file written by `mdgnn.save`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is neither such a model nor such a file.
+        ModelFileError
+            If the file is truncated, foreign, of another version, holds no program or one that does not fit.
+        """
+        path = locate(name_or_path)
+        try:
+            compiled, readout = _C.Engine.load(os.fsencode(path))
+        except (ValueError, RuntimeError) as error:
+            raise ModelFileError(str(error)) from None
+        engine = cls.__new__(cls)
+        engine._set(_decompiled(compiled), readout, compiled)
+        return engine
+
+    def _set(self, program: Program, readout: str, compiled: Any) -> None:
         self.program, self.readout, self.cutoff, self.dtype = program, readout, program.cutoff, program.dtype
-        self._engine = _compile(program)
+        self._engine = compiled
 
     def __reduce__(self) -> Any:
         return _restored, (self.program, self.readout)
@@ -84,7 +113,7 @@ class Engine:
 
 def _restored(program: Program, readout: str) -> Engine:
     engine = Engine.__new__(Engine)
-    engine._set(program, readout)
+    engine._set(program, readout, _compile(program))
     return engine
 
 
@@ -96,3 +125,12 @@ def _compile(program: Program) -> Any:
         return _C.Engine(itemsize, program.values, list(program.instructions), weights, read_out)
     except ValueError as error:
         raise UnsupportedError(f"the engine cannot run this model: {error}") from error
+
+
+def _decompiled(compiled: Any) -> Program:
+    itemsize, values, instructions, weights, read_out = compiled.program()
+    program = Program(torch.float32 if itemsize == 4 else torch.float64, read_out[4])
+    program.values, program.instructions = values, [Instruction(*i) for i in instructions]
+    program.weights = [torch.from_numpy(w) for w in weights]
+    program.energies, program.scale, program.shift, program.element_of = read_out[:4]
+    return program

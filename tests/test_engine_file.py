@@ -1,0 +1,173 @@
+"""Programs in model files: the same bits as of the model."""
+
+import copy
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from kernels import dtypes
+from safetensors_parts import entry_of, joined, parts
+from systems import crystal, gnn, icosahedron, radial
+
+import mdgnn
+from mdgnn import Engine, Graph, LennardJones, NeighborList, SchNet, SimpleGNN
+from mdgnn.locate import ModelFileError, pretrained_names
+from mdgnn.model_file import read_header
+
+MODELS = {
+    "SimpleGNN": lambda dtype: gnn(dtype),
+    "SimpleGNN, mean": lambda dtype: gnn(dtype, aggregation="mean", readout="mean", envelope=None),
+    "SimpleGNN, elements": lambda dtype: gnn(dtype, elements=[10, 18], shift=[-1 / 3, 1e-17], scale=[0.1, 5e-9]),
+    "SchNet": lambda dtype: radial("SchNet", dtype),
+    "PaiNN": lambda dtype: radial("PaiNN", dtype, readout="mean"),
+    **{name: lambda dtype, name=name: mdgnn.load(name).to(dtype) for name in pretrained_names()},
+}
+models = pytest.mark.parametrize("name", list(MODELS))
+
+
+def atoms_for(name):
+    atoms = crystal()
+    atoms.numbers[:] = 1 if name == "water" else 18
+    return atoms
+
+
+def assert_same_bits(a, b, atoms):
+    graph = Graph.from_atoms(atoms, a.cutoff)
+    for x, y in zip(a.evaluate(graph, virial=True), b.evaluate(graph, virial=True), strict=True):
+        assert torch.equal(x, y)
+
+
+def assert_same_program(a, b):
+    assert vars(a).keys() == vars(b).keys()
+    for key in vars(a).keys() - {"weights", "elements"}:
+        assert getattr(a, key) == getattr(b, key), key
+    for x, y in zip(a.weights, b.weights, strict=True):
+        assert x.dtype == y.dtype and torch.equal(x, y)
+
+
+@models
+@dtypes
+def test_same_bits_as_the_model(name, dtype, tmp_path):
+    mdgnn.save(MODELS[name](dtype), tmp_path / "m.safetensors")
+    expected, engine = Engine(mdgnn.load(tmp_path / "m.safetensors")), Engine.load(tmp_path / "m.safetensors")
+    assert_same_program(engine.program, expected.program)
+    assert (engine.cutoff, engine.dtype, engine.readout) == (expected.cutoff, dtype, expected.readout)
+    assert_same_bits(engine, expected, atoms_for(name))
+    atoms = icosahedron(2, 0.05)
+    atoms.numbers[:] = atoms_for(name).numbers[0]
+    edges = NeighborList(engine.cutoff).update(atoms.positions, atoms.cell, False)
+    for x, y in zip(engine.run(atoms.numbers, edges), expected.run(atoms.numbers, edges), strict=True):
+        assert x is y is None or np.array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_shipped_models(name):
+    """Tables were worked out on another machine, whose exponential may round in another way."""
+    engine, expected = Engine.load(name), Engine(mdgnn.load(name))
+    for x, y in zip(engine.program.weights, expected.program.weights, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-7)
+    graph = Graph.from_atoms(atoms_for(name), engine.cutoff)
+    a, b = engine.evaluate(graph), expected.evaluate(graph)
+    torch.testing.assert_close(a.forces, b.forces, rtol=0, atol=1e-5 * float(b.forces.abs().max()))
+    again = mdgnn.load(name)
+    assert not any(key.startswith("program.") for key in again.state_dict())
+
+
+def test_pickles_without_the_file(tmp_path):
+    mdgnn.save(gnn(), tmp_path / "m.safetensors")
+    engine = Engine.load(str(tmp_path / "m.safetensors"))
+    (tmp_path / "m.safetensors").unlink()
+    for other in (pickle.loads(pickle.dumps(engine)), copy.deepcopy(engine)):
+        assert_same_bits(other, engine, crystal())
+        assert_same_program(other.program, engine.program)
+
+
+def test_what_the_engine_cannot_run_has_no_program(tmp_path):
+    for model in (LennardJones(), LennardJones(cutoff=2.5), gnn(aggregation="max"), gnn(filters="direct")):
+        mdgnn.save(model, tmp_path / "m.safetensors")
+        assert read_header(tmp_path / "m.safetensors")["program"] is None
+        assert mdgnn.load(tmp_path / "m.safetensors").config == model.config
+        with pytest.raises(ModelFileError, match="m.safetensors holds no program: the engine cannot run its model"):
+            Engine.load(tmp_path / "m.safetensors")
+    mdgnn.save(SchNet(8, 1, 6, cutoff=math.inf), tmp_path / "m.safetensors")
+    assert read_header(tmp_path / "m.safetensors")["program"] is None, "tables up to there are not numbers"
+
+
+def test_an_infinite_cutoff_is_json(tmp_path):
+    path = tmp_path / "m.safetensors"
+    model = SimpleGNN(1, 8, 8, 1, cutoff=math.inf)
+    mdgnn.save(model, path)
+    assert "Infinity" not in path.read_bytes().decode("latin-1")
+    assert mdgnn.load(path).config == model.config and mdgnn.load(path).cutoff == math.inf
+    mdgnn.save(gnn(), path)
+    header, data = parts(path)
+    entry = entry_of(header)
+    entry["program"]["cutoff"] = None
+    header["__metadata__"]["mdgnn"] = json.dumps(entry)
+    path.write_bytes(joined(header, data))
+    assert Engine.load(path).cutoff == math.inf
+
+
+def test_weights_that_the_model_has_are_not_stored_twice(tmp_path):
+    mdgnn.save(gnn(), tmp_path / "m.safetensors")
+    header, _ = parts(tmp_path / "m.safetensors")
+    named = [w for i in entry_of(header)["program"]["instructions"] for w in i["weights"]]
+    assert len(set(named)) == len(named) and {"atom_embedding.weight", "output_mlp.2.bias"} <= set(named)
+    assert {n for n in named if n.startswith("program.")} == {n for n in header if n.startswith("program.")}
+    model = gnn()
+    with torch.no_grad():
+        model.layers[1].load_state_dict(model.layers[0].state_dict())  # weights that are equal
+    mdgnn.save(model, tmp_path / "m.safetensors")
+    assert_same_bits(Engine.load(tmp_path / "m.safetensors"), Engine(model), crystal())
+
+
+def test_a_model_being_trained_is_saved_and_stays_as_it_was(tmp_path):
+    model = gnn()
+    assert model.training and model.atom_embedding.weight.requires_grad
+    mdgnn.save(model, tmp_path / "m.safetensors")
+    assert model.training and model.atom_embedding.weight.requires_grad
+    assert_same_bits(Engine.load(tmp_path / "m.safetensors"), Engine(model), crystal())
+
+
+def test_numbers_that_json_has_not_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected a configuration and a training record of finite numbers"):
+        mdgnn.save(gnn(), tmp_path / "m.safetensors", {"loss": math.nan})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model file 'lk'.*lj, water"):
+        Engine.load("lk")
+    with pytest.raises(FileNotFoundError, match="no model file"):
+        Engine.load(tmp_path)
+    path = tmp_path / "Gruß\n.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(ModelFileError, match=r"Gruß\?.safetensors is not a complete safetensors file"):
+        Engine.load(path)
+
+
+def test_files_of_format_1_still_load(tmp_path):
+    """Without a program, as the first version wrote them."""
+    model = gnn()
+    mdgnn.save(model, tmp_path / "m.safetensors", {"note": "π"})
+    header, data = parts(tmp_path / "m.safetensors")
+    entry = entry_of(header)
+    del entry["program"]
+    entry["format_version"] = 1
+    state = {k: v for k, v in header.items() if not k.startswith(("program.", "__"))}
+    content, at = b"", 0
+    for tensor in state.values():
+        begin, end = tensor["data_offsets"]
+        content += data[begin:end]
+        tensor["data_offsets"] = [at, at := at + end - begin]
+    state["__metadata__"] = {"mdgnn": json.dumps(entry)}
+    (tmp_path / "old.safetensors").write_bytes(joined(state, content))
+    again = mdgnn.load(tmp_path / "old.safetensors")
+    assert again.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+    with pytest.raises(ModelFileError, match="has model format 1, the engine reads format 2"):
+        Engine.load(tmp_path / "old.safetensors")
