@@ -1,0 +1,127 @@
+"""Instructions of the engine's operations, counted by valgrind, beside a floor; writes results/instructions.md.
+
+Run by hand, with valgrind installed. Counts do not depend on what else the machine does, so a change can be judged
+where times cannot. valgrind has no AVX-512: these are the loops for AVX2, eight float32 in a vector.
+"""
+
+import datetime
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from bench_models import FEATURES, make
+
+import mdgnn
+from mdgnn.engine.program import Program
+
+HERE = Path(__file__).parent
+CSRC = HERE.parent / "csrc"
+LANES = 8
+OPS = "cfconv concat_message csr engine force_virial painn_message polar"
+CONTRACT = {"cfconv/cpu.cpp", "concat_message/table.cpp", "concat_message/table_twice.cpp", "engine/linear.cpp"}
+CONTRACT |= {"engine/rows.cpp", "painn_message/cpu.cpp"}  # as in CMakeLists.txt
+
+
+def floors(name: str, width: int) -> dict[str, float]:
+    """Instructions an edge that a message needs at least: multiply-adds of vectors, and loads that do not come with
+    one. To interpolate a value takes 3 and a load, a slope 2 and a product; an exp counts as 12, a division as one."""
+    vectors = width / LANES
+    if name == "SchNet":  # x W; and g W, g x W' summed
+        return {"cfconv": vectors * (4 + 1), "cfconv_backward": vectors * (4 + 1 + 3 + 2)}
+    if name == "PaiNN":  # three filters times x, then unit and v; backwards 27 products of csrc/painn_message/math.hpp
+        return {"painn_message": vectors * (3 * 4 + 3 + 1 + 3 + 3), "painn_message_backward": vectors * (3 * 7 + 27)}
+    silu = 12 + 4
+    forward, backward = 4 + 2 + silu + 1 + 4, 4 + 3 + 2 + silu + 4 + 6  # with sums of slopes; and the slope of SiLU
+    return {"concat_message_table": vectors * forward, "concat_message_table_backward": vectors * backward}
+
+
+# Of all messages together: operations an edge, by lanes. Forces add in double precision, gathered for senders.
+OF_EDGES = {"polar": 12 / LANES, "polar_backward": 24 / LANES, "Run::sort_edges": 6, "force_virial": 12}
+
+
+def products(program: Program) -> float:
+    """Vector multiply-adds of an atom in all linear layers, forwards and, where the edges come in, backwards."""
+    moves: set[int] = set()
+    total = 0
+    for code, inputs, outputs, weights, _ in program.instructions:
+        base = [program.values[v][2] if program.values[v][2] >= 0 else v for v in inputs]
+        moved = [v in moves for v in base]
+        if code in ("concat_message_table", "cfconv", "painn_message") or any(moved):
+            moves.update(outputs)
+        if code == "linear":
+            for v, w, back in zip(inputs, weights, moved, strict=False):
+                total += program.values[v][0] * program.weights[w].numel() * (1 + back)
+    return total / LANES
+
+
+def compiled(folder: Path) -> Path:
+    """The driver, of the same sources with the same flags as the package."""
+    objects = []
+    sources = [HERE / "instructions.cpp", *(CSRC / "core").glob("*.cpp")]
+    sources += [s for op in OPS.split() for s in (CSRC / op).glob("*.cpp") if not s.name.startswith("bind")]
+    for source in sources:
+        contract = "fast" if "/".join(source.parts[-2:]) in CONTRACT else "off"
+        flags = ["-std=c++20", "-O3", "-g", "-Wno-psabi", "-fno-math-errno", f"-ffp-contract={contract}", f"-I{CSRC}"]
+        target = folder / f"{source.parent.name}_{source.stem}.o"
+        subprocess.run(["g++", *flags, "-c", str(source), "-o", str(target)], check=True)
+        objects.append(str(target))
+    program = folder / "instructions"
+    subprocess.run(["g++", *objects, "-o", str(program), "-pthread", "-ldl"], check=True)
+    return program
+
+
+def counted(program: Path, model: Path, folder: Path) -> tuple[list[int], dict[str, int]]:
+    """Atoms, edges and allocations; instructions of functions, each with what it calls."""
+    out = folder / "callgrind.out"
+    run = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no", f"--callgrind-out-file={out}"]
+    done = subprocess.run([*run, str(program), str(model), "9"], check=True, capture_output=True, text=True)
+    annotate = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(out)]
+    found: dict[str, int] = {}
+    for line in subprocess.run(annotate, check=True, capture_output=True, text=True).stdout.splitlines():
+        match = re.match(r"\s*([\d,]+) .*?:(?:void )?mdgnn::(?:cpu|engine)::(\w+)<float>(::\w+)?\(", line)
+        if match:
+            found[match[2] + (match[3] or "")] = int(match[1].replace(",", ""))
+    return [int(x) for x in done.stdout.split()], found
+
+
+def row(what: str, count: float, floor: float) -> str:
+    return f"| {what} | {count:.0f} | {floor:.0f} | {count / floor:.1f} |"
+
+
+def rows_of(name: str, program: Path, folder: Path) -> list[str]:
+    width, model = FEATURES[name], folder / "model.safetensors"
+    mdgnn.save(make(name, width), model)
+    (n_atoms, n_edges, n_allocations), found = counted(program, model, folder)
+    lines = ["", f"## {name}, F = {width}: {n_atoms} atoms, {n_edges} edges, 3 layers", ""]
+    lines += [f"Instructions: {found['Engine::run']:,}. Allocations: {n_allocations}.", ""]
+    lines += ["| what | instructions | floor | ratio |", "|---|---:|---:|---:|"]
+    for op, floor in floors(name, width).items():
+        lines.append(row(f"{op}, an edge and layer", found[op] / n_edges / 3, floor))
+    for op, floor in OF_EDGES.items():
+        lines.append(row(f"{op.removeprefix('Run::')}, an edge", found[op] / n_edges, floor))
+    floor = products(mdgnn.Engine.load(model).program)
+    lines.append(row("linear layers, an atom", found["multiply"] / n_atoms, floor))
+    lines.append(f"| other work of atoms, an atom | {found['apply'] / n_atoms:.0f} | | |")
+    return lines
+
+
+def main() -> None:
+    lines = [
+        "# Instructions of the engine",
+        "",
+        f"{datetime.date.today()}. One step with forces on one thread, float32.",
+    ]
+    lines += [
+        "Counted by valgrind on the loops for AVX2, in vectors of eight; floor: multiply-adds of such vectors, and"
+    ]
+    lines += ["loads that do not come with one. Counts do not depend on the machine's mood, but say nothing of caches."]
+    with tempfile.TemporaryDirectory() as name:
+        program = compiled(Path(name))
+        for architecture in FEATURES:
+            lines += rows_of(architecture, program, Path(name))
+    (HERE / "results" / "instructions.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
