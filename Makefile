@@ -26,7 +26,7 @@ check: build
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.[ch]pp' -o -name '*.cu')
+	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp benchmarks -name '*.[ch]pp' -o -name '*.cu')
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only

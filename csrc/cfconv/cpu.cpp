@@ -51,7 +51,7 @@ MDGNN_INLINE Term<T> term_of(const Convolution<T>& c, const FilterEdge<T>& e) {
     return t;
 }
 
-template <class T, bool kValue, bool kSlope>
+template <int kBytes, class T, bool kValue, bool kSlope>
 MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t begin, std::int64_t end) {
     Scratch<T>& scratch = scratch_of_this_thread<Scratch<T>>();
     std::vector<FilterEdge<T>>& edges = scratch.edges;
@@ -63,7 +63,7 @@ MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t 
         terms.resize(n);
         for (std::size_t k = 0; k < n; ++k) terms[k] = term_of(c, edges[k]);
         T* const y = out.row(i);
-        each_piece<T, 4>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+        each_piece<kBytes, T, 4>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
             V sum[kParts] = {};
             for (std::size_t k = 0; k < n; ++k) {
@@ -90,7 +90,7 @@ MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t 
 }
 
 // out[k] = sum_f g (x W' + y W'' factor): x the features or what multiplies their gradient, y the features.
-template <class T>
+template <int kBytes, class T>
 MDGNN_INLINE void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t begin, std::int64_t end) {
     std::vector<FilterEdge<T>>& edges = scratch_of_this_thread<Scratch<T>>().edges;
     const std::int64_t width = grad.cols;
@@ -118,14 +118,14 @@ MDGNN_INLINE void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, 
                     *sum += gradient * features * filter;
                 }
             };
-            sum_pieces<T, 1>(width, add, out + e.edge);
+            sum_pieces<kBytes, T, 1>(width, add, out + e.edge);
         }
     }
 }
 
 // By sender, whose rows c has, with the gradients of receivers: the derivatives for r and (kX) for x in one pass, so
 // that the table is read once.
-template <class T, bool kX>
+template <int kBytes, class T, bool kX>
 MDGNN_INLINE void send(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r, std::int64_t begin,
                        std::int64_t end) {
     Scratch<T>& scratch = scratch_of_this_thread<Scratch<T>>();
@@ -139,7 +139,7 @@ MDGNN_INLINE void send(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out
         if (!c.adds && static_cast<std::int64_t>(n) < last - first)  // some are beyond the cutoff
             for (std::int64_t k = first; k < last; ++k) out_r[c.rows.edge[k]] = T(0);
         sums.assign(n, T(0));
-        each_piece<T, 4>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+        each_piece<kBytes, T, 4>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
             V features[kParts], sum[kParts] = {};
             std::memcpy(features, x.row(j) + f, sizeof features);
@@ -173,7 +173,7 @@ MDGNN_INLINE void send(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out
 }
 
 // Adds the gradient of the coefficients over the rows begin .. end.
-template <class T>
+template <int kBytes, class T>
 MDGNN_INLINE void add_to_table(const Convolution<T>& c, Matrix<const T> grad, T* coefficients, std::int64_t begin,
                                std::int64_t end) {
     std::vector<FilterEdge<T>>& edges = scratch_of_this_thread<Scratch<T>>().edges;
@@ -184,7 +184,7 @@ MDGNN_INLINE void add_to_table(const Convolution<T>& c, Matrix<const T> grad, T*
         for (const FilterEdge<T>& e : edges) {
             const Term<T> t = term_of(c, e);
             T* const at = coefficients + (e.coefficients - c.table.coefficients);
-            each_piece<T, 4>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            each_piece<kBytes, T, 4>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
                 constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
 #pragma GCC unroll 4
                 for (int p = 0; p < kParts; ++p) {
@@ -207,45 +207,48 @@ MDGNN_INLINE void add_to_table(const Convolution<T>& c, Matrix<const T> grad, T*
     }
 }
 
-// The instruction set is chosen by functions that are not templates: one set of them per type.
-#define MDGNN_LOOPS(T)                                                                                                \
-    MDGNN_SIMD_CLONES void convolve_loop(const Convolution<T>& c, Matrix<T> out, std::int64_t a, std::int64_t b) {    \
-        if (c.by_value && c.by_slope) convolve<T, true, true>(c, out, a, b);                                          \
-        if (c.by_value && !c.by_slope) convolve<T, true, false>(c, out, a, b);                                        \
-        if (!c.by_value) convolve<T, false, true>(c, out, a, b);                                                      \
-    }                                                                                                                 \
-    MDGNN_SIMD_CLONES void slopes_loop(const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t a,         \
-                                       std::int64_t b) {                                                              \
-        slopes<T>(c, grad, out, a, b);                                                                                \
-    }                                                                                                                 \
-    MDGNN_SIMD_CLONES void send_loop(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r,           \
-                                     std::int64_t a, std::int64_t b) {                                                \
-        out_x ? send<T, true>(c, x, out_x, out_r, a, b) : send<T, false>(c, x, out_x, out_r, a, b);                   \
-    }                                                                                                                 \
-    MDGNN_SIMD_CLONES void table_loop(const Convolution<T>& c, Matrix<const T> grad, T* coefficients, std::int64_t a, \
-                                      std::int64_t b) {                                                               \
-        add_to_table<T>(c, grad, coefficients, a, b);                                                                 \
+// The instruction set is chosen by functions that are not templates.
+#define LOOPS(T, target, bytes)                                                                                    \
+    target void convolve_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<T> out, std::int64_t a,              \
+                              std::int64_t b) {                                                                    \
+        if (c.by_value && c.by_slope) convolve<bytes, T, true, true>(c, out, a, b);                                \
+        if (c.by_value && !c.by_slope) convolve<bytes, T, true, false>(c, out, a, b);                              \
+        if (!c.by_value) convolve<bytes, T, false, true>(c, out, a, b);                                            \
+    }                                                                                                              \
+    target void slopes_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t a, \
+                            std::int64_t b) {                                                                      \
+        slopes<bytes, T>(c, grad, out, a, b);                                                                      \
+    }                                                                                                              \
+    target void send_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r,   \
+                          std::int64_t a, std::int64_t b) {                                                        \
+        out_x ? send<bytes, T, true>(c, x, out_x, out_r, a, b) : send<bytes, T, false>(c, x, out_x, out_r, a, b);  \
+    }                                                                                                              \
+    target void table_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* coefficients,         \
+                           std::int64_t a, std::int64_t b) {                                                       \
+        add_to_table<bytes, T>(c, grad, coefficients, a, b);                                                       \
     }
-MDGNN_LOOPS(float)
-MDGNN_LOOPS(double)
+MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
 template <class T>
 void run_convolve(const Convolution<T>& c, Matrix<T> out, const Context& context) {
-    parallel_for(c.rows.n_rows, filter_grain(c.rows, out.cols), context.n_threads,
-                 [&](std::int64_t a, std::int64_t b) { convolve_loop(c, out, a, b); });
+    parallel_for(c.rows.n_rows, filter_grain(c.rows, out.cols), context.n_threads, [&](std::int64_t a, std::int64_t b) {
+        with_vectors([&](auto v) { convolve_loop(v, c, out, a, b); });
+    });
 }
 
 template <class T>
 void run_slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
-    parallel_for(c.rows.n_rows, filter_grain(c.rows, grad.cols), context.n_threads,
-                 [&](std::int64_t a, std::int64_t b) { slopes_loop(c, grad, out, a, b); });
+    parallel_for(
+        c.rows.n_rows, filter_grain(c.rows, grad.cols), context.n_threads,
+        [&](std::int64_t a, std::int64_t b) { with_vectors([&](auto v) { slopes_loop(v, c, grad, out, a, b); }); });
 }
 
 template <class T>
 void run_intervals(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
-    sum_over_blocks<T>(
-        c.rows, 4 * c.table.n_intervals * c.table.width, out, context,
-        [&](T* coefficients, std::int64_t a, std::int64_t b) { table_loop(c, grad, coefficients, a, b); });
+    sum_over_blocks<T>(c.rows, 4 * c.table.n_intervals * c.table.width, out, context,
+                       [&](T* coefficients, std::int64_t a, std::int64_t b) {
+                           with_vectors([&](auto v) { table_loop(v, c, grad, coefficients, a, b); });
+                       });
 }
 
 }  // namespace
@@ -262,7 +265,9 @@ void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x
     const Convolution<T> backward{op.columns, op.table, op.r, grad, {}, nullptr, op.adds};
     if (grad_r)
         parallel_for(op.columns.n_rows, filter_grain(op.columns, 2 * grad.cols), context.n_threads,
-                     [&](std::int64_t a, std::int64_t b) { send_loop(backward, op.x, grad_x, grad_r, a, b); });
+                     [&](std::int64_t a, std::int64_t b) {
+                         with_vectors([&](auto v) { send_loop(v, backward, op.x, grad_x, grad_r, a, b); });
+                     });
     else if (grad_x)
         run_convolve(backward, grad_x, context);
     if (grad_coefficients) run_intervals(forward, grad, grad_coefficients, context);

@@ -27,8 +27,12 @@ struct Scratch {
     std::vector<T> c, c_slope, sums;
 };
 
-// kKeep: with the sums of slopes. kAvx512: for functions with instructions of their own.
-template <class T, bool kKeep, bool kAvx512>
+// Whether SiLU has instructions of its own.
+template <int kBytes, class T>
+constexpr bool kAvx512 = kBytes == 64 && std::is_same_v<T, float>;
+
+// kKeep: with the sums of slopes.
+template <int kBytes, class T, bool kKeep>
 MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t begin,
                                std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
@@ -43,7 +47,7 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
             s += row.c[k];
         }
         out.s[i] = s;
-        each_piece<T, 2>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+        each_piece<kBytes, T, 2>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
             V received[kParts], sum[kParts] = {}, slopes[kParts] = {};
             std::memcpy(received, p.op.ends.row(i) + width + f, sizeof received);
@@ -54,7 +58,7 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
                     V sent, filter, part;
                     load(p.op.ends.row(e.other) + f + m * lanes, sent);
                     interpolate_value(filter_value(e.t), e.coefficients + f + m * lanes, all, filter);
-                    const SiluParts<T, V, kAvx512> parts((sent + received[m]) + filter);
+                    const SiluParts<T, V, kAvx512<kBytes, T>> parts((sent + received[m]) + filter);
                     parts.value(part);
                     sum[m] += part * c;
                     if constexpr (kKeep) {
@@ -70,7 +74,7 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
 }
 
 // By sender: the first derivatives, for r and (kEnds) `ends`.
-template <class T, bool kEnds, bool kAvx512>
+template <int kBytes, class T, bool kEnds>
 MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
     const T per_unit = p.op.table.per_unit;
@@ -87,7 +91,7 @@ MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_
             interpolate_value(filter_value(e.t), e.coefficients + width, all, row.c[k]);
             interpolate_slope(filter_slope(e.t, per_unit, T(1)), e.coefficients + width, all, row.c_slope[k]);
         }
-        each_piece<T, 2>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+        each_piece<kBytes, T, 2>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
             V sent[kParts], sum[kParts] = {};
             std::memcpy(sent, p.op.ends.row(j) + f, sizeof sent);
@@ -103,7 +107,7 @@ MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_
                     load(p.grad.messages.row(e.other) + f + m * lanes, g);
                     interpolate_value(value, at, all, filter);
                     interpolate_slope(slope, at, all, filter_slope);
-                    const SiluParts<T, V, kAvx512> parts((sent[m] + received) + filter);
+                    const SiluParts<T, V, kAvx512<kBytes, T>> parts((sent[m] + received) + filter);
                     parts.value(silu), parts.slope(gradient);
                     gradient *= g;
                     if constexpr (kEnds) sum[m] += gradient * c;
@@ -127,59 +131,19 @@ MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_
     }
 }
 
-template <class T, bool kAvx512>
-MDGNN_INLINE void forward_rows(const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t a, std::int64_t b) {
-    out.slopes ? sum_messages<T, true, kAvx512>(p, out, a, b) : sum_messages<T, false, kAvx512>(p, out, a, b);
-}
-
-template <class T, bool kAvx512>
-MDGNN_INLINE void send_rows(const Concat<T>& p, Matrix<T> ends, T* r, std::int64_t a, std::int64_t b) {
-    ends ? send<T, true, kAvx512>(p, ends, r, a, b) : send<T, false, kAvx512>(p, ends, r, a, b);
-}
-
-// The instruction set is chosen by functions that are not templates: one set of them per type.
-#define MDGNN_LOOPS(T)                                                                                           \
-    MDGNN_SIMD_CLONES void forward_loop(const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t a,   \
-                                        std::int64_t b) {                                                        \
-        forward_rows<T, false>(p, out, a, b);                                                                    \
-    }                                                                                                            \
-    MDGNN_SIMD_CLONES void send_loop(const Concat<T>& p, Matrix<T> ends, T* r, std::int64_t a, std::int64_t b) { \
-        send_rows<T, false>(p, ends, r, a, b);                                                                   \
-    }                                                                                                            \
-    MDGNN_SIMD_CLONES void table_loop(const Concat<T>& p, T* coefficients, std::int64_t a, std::int64_t b) {     \
-        add_to_table<T, false>(p, coefficients, a, b);                                                           \
+// The instruction set is chosen by functions that are not templates.
+#define LOOPS(T, target, bytes)                                                                                       \
+    target void forward_loop(Vectors<bytes>, const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t a,   \
+                             std::int64_t b) {                                                                        \
+        out.slopes ? sum_messages<bytes, T, true>(p, out, a, b) : sum_messages<bytes, T, false>(p, out, a, b);        \
+    }                                                                                                                 \
+    target void send_loop(Vectors<bytes>, const Concat<T>& p, Matrix<T> ends, T* r, std::int64_t a, std::int64_t b) { \
+        ends ? send<bytes, T, true>(p, ends, r, a, b) : send<bytes, T, false>(p, ends, r, a, b);                      \
+    }                                                                                                                 \
+    target void table_loop(Vectors<bytes>, const Concat<T>& p, T* coefficients, std::int64_t a, std::int64_t b) {     \
+        add_to_table<bytes, T, false>(p, coefficients, a, b);                                                         \
     }
-MDGNN_LOOPS(float)
-MDGNN_LOOPS(double)
-
-#ifdef MDGNN_AVX512
-MDGNN_AVX512_TARGET void forward_avx512(const Concat<float>& p, const ConcatMessageResult<float>& out, std::int64_t a,
-                                        std::int64_t b) {
-    forward_rows<float, true>(p, out, a, b);
-}
-MDGNN_AVX512_TARGET void send_avx512(const Concat<float>& p, Matrix<float> ends, float* r, std::int64_t a,
-                                     std::int64_t b) {
-    send_rows<float, true>(p, ends, r, a, b);
-}
-#endif
-
-template <class T>
-void run_forward(const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t a, std::int64_t b) {
-#ifdef MDGNN_AVX512
-    if constexpr (std::is_same_v<T, float>)
-        if (has_avx512()) return forward_avx512(p, out, a, b);
-#endif
-    forward_loop(p, out, a, b);
-}
-
-template <class T>
-void run_send(const Concat<T>& p, Matrix<T> ends, T* r, std::int64_t a, std::int64_t b) {
-#ifdef MDGNN_AVX512
-    if constexpr (std::is_same_v<T, float>)
-        if (has_avx512()) return send_avx512(p, ends, r, a, b);
-#endif
-    send_loop(p, ends, r, a, b);
-}
+MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
 }  // namespace
 
@@ -187,7 +151,7 @@ template <class T>
 void concat_message_table(const ConcatMessageTable<T>& op, const ConcatMessageResult<T>& out, const Context& context) {
     const Concat<T> p{op, {}, {}};
     parallel_for(op.rows.n_rows, filter_grain(op.rows, 4 * op.ends.cols), context.n_threads,
-                 [&](std::int64_t a, std::int64_t b) { run_forward(p, out, a, b); });
+                 [&](std::int64_t a, std::int64_t b) { with_vectors([&](auto v) { forward_loop(v, p, out, a, b); }); });
 }
 
 template <class T>
@@ -196,10 +160,14 @@ void concat_message_table_backward(const ConcatMessageTable<T>& op, const Concat
     const Concat<T> p{op, grad, {}};
     if (out.ends || out.r)
         parallel_for(op.columns.n_rows, filter_grain(op.columns, 4 * op.ends.cols), context.n_threads,
-                     [&](std::int64_t a, std::int64_t b) { run_send(p, out.ends, out.r, a, b); });
+                     [&](std::int64_t a, std::int64_t b) {
+                         with_vectors([&](auto v) { send_loop(v, p, out.ends, out.r, a, b); });
+                     });
     if (out.coefficients)
         sum_over_blocks<T>(op.rows, 4 * op.table.n_intervals * op.table.width, out.coefficients, context,
-                           [&](T* sums, std::int64_t a, std::int64_t b) { table_loop(p, sums, a, b); });
+                           [&](T* sums, std::int64_t a, std::int64_t b) {
+                               with_vectors([&](auto v) { table_loop(v, p, sums, a, b); });
+                           });
 }
 
 #define MDGNN_INSTANTIATE(T)                                                                                          \

@@ -96,7 +96,7 @@ MDGNN_INLINE void add(const V& x, T* to) {
 }
 
 // Adds the derivative for the coefficients over the rows begin .. end.
-template <class T, bool kTwice>
+template <int kBytes, class T, bool kTwice>
 MDGNN_INLINE void add_to_table(const Concat<T>& p, T* coefficients, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
     std::vector<FilterEdge<T>> edges;
@@ -120,7 +120,7 @@ MDGNN_INLINE void add_to_table(const Concat<T>& p, T* coefficients, std::int64_t
                         add(x.gradient * m.value.at[n], at + n * all + f);
                 }
             };
-            sum_pieces<T, 2>(width, add_piece, parts);
+            sum_pieces<kBytes, T, 2>(width, add_piece, parts);
             parts[0] += p.grad.s[i];
             for (int n = 0; n < 4; ++n)
                 at[n * all + width] +=

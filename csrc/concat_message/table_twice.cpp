@@ -25,7 +25,7 @@ struct Kept {
 };
 
 // By receiver: its share of the derivative for `ends`, that for r, and that for grad.
-template <class T>
+template <int kBytes, class T>
 MDGNN_INLINE void receive(const Concat<T>& p, const Kept<T>& kept, const ConcatMessageResult<T>& out_grad,
                           const ConcatMessageGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
@@ -59,7 +59,7 @@ MDGNN_INLINE void receive(const Concat<T>& p, const Kept<T>& kept, const ConcatM
                 sum[0] += x.g * x.slope * (change * m.c + x.q * m.c_slope);
                 add(x.q * x.slope * m.c + x.silu * m.by_c, sums.data() + width + f);
             };
-            sum_pieces<T, 1>(width, add_piece, &for_r);
+            sum_pieces<kBytes, T, 1>(width, add_piece, &for_r);
             if (out.r) out.r[e.edge] = for_r + m.c_curvature * p.grad.s[i];
         }
         if (out.ends) std::copy(sums.data(), sums.data() + width, out.ends.row(i) + width);
@@ -72,7 +72,7 @@ MDGNN_INLINE void receive(const Concat<T>& p, const Kept<T>& kept, const ConcatM
 
 // By sender: adds what the edges up to `last` contribute to its share of the derivative for `ends`. Each sender goes on
 // where it stopped.
-template <class T>
+template <int kBytes, class T>
 MDGNN_INLINE void add_sent(const Concat<T>& p, const Kept<T>& kept, Matrix<T> ends, std::int64_t last,
                            std::int64_t* next, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width();
@@ -82,7 +82,7 @@ MDGNN_INLINE void add_sent(const Concat<T>& p, const Kept<T>& kept, Matrix<T> en
         T* const y = ends.row(j);
         for (; k < columns.row_ptr[j + 1] && columns.edge[k] < last; ++k) {
             const T* const gradient = kept.row(columns.edge[k]);
-            each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
                 V x;
                 load(gradient + f, x);
                 add(x, y + f);
@@ -92,22 +92,21 @@ MDGNN_INLINE void add_sent(const Concat<T>& p, const Kept<T>& kept, Matrix<T> en
     }
 }
 
-// The instruction set is chosen by functions that are not templates: one set of them per type.
-#define MDGNN_LOOPS(T)                                                                                                \
-    MDGNN_SIMD_CLONES void receive_loop(const Concat<T>& p, const Kept<T>& kept,                                      \
-                                        const ConcatMessageResult<T>& out_grad, const ConcatMessageGradients<T>& out, \
-                                        std::int64_t a, std::int64_t b) {                                             \
-        receive<T>(p, kept, out_grad, out, a, b);                                                                     \
+// The instruction set is chosen by functions that are not templates.
+#define LOOPS(T, target, bytes)                                                                                       \
+    target void receive_loop(Vectors<bytes>, const Concat<T>& p, const Kept<T>& kept,                                 \
+                             const ConcatMessageResult<T>& out_grad, const ConcatMessageGradients<T>& out,            \
+                             std::int64_t a, std::int64_t b) {                                                        \
+        receive<bytes, T>(p, kept, out_grad, out, a, b);                                                              \
     }                                                                                                                 \
-    MDGNN_SIMD_CLONES void sent_loop(const Concat<T>& p, const Kept<T>& kept, Matrix<T> ends, std::int64_t last,      \
-                                     std::int64_t* next, std::int64_t a, std::int64_t b) {                            \
-        add_sent<T>(p, kept, ends, last, next, a, b);                                                                 \
+    target void sent_loop(Vectors<bytes>, const Concat<T>& p, const Kept<T>& kept, Matrix<T> ends, std::int64_t last, \
+                          std::int64_t* next, std::int64_t a, std::int64_t b) {                                       \
+        add_sent<bytes, T>(p, kept, ends, last, next, a, b);                                                          \
     }                                                                                                                 \
-    MDGNN_SIMD_CLONES void table_loop(const Concat<T>& p, T* coefficients, std::int64_t a, std::int64_t b) {          \
-        add_to_table<T, true>(p, coefficients, a, b);                                                                 \
+    target void table_loop(Vectors<bytes>, const Concat<T>& p, T* coefficients, std::int64_t a, std::int64_t b) {     \
+        add_to_table<bytes, T, true>(p, coefficients, a, b);                                                          \
     }
-MDGNN_LOOPS(float)
-MDGNN_LOOPS(double)
+MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
 // Both shares of the derivative for `ends`, for blocks of rows: first by receiver, then, from what that left in the
 // cache, by sender.
@@ -132,10 +131,10 @@ void run_blocks(const Concat<T>& p, const ConcatMessageResult<T>& out_grad, cons
         if (static_cast<std::int64_t>(memory.size()) < n_edges * width) memory.resize(n_edges * width);
         const Kept<T> kept{{memory.data(), n_edges, width}, first};
         parallel_for(end - begin, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
-            receive_loop(p, kept, out_grad, out, begin + a, begin + b);
+            with_vectors([&](auto v) { receive_loop(v, p, kept, out_grad, out, begin + a, begin + b); });
         });
         parallel_for(n_senders, 4 * grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
-            sent_loop(p, kept, out.ends, rows.row_ptr[end], next.data(), a, b);
+            with_vectors([&](auto v) { sent_loop(v, p, kept, out.ends, rows.row_ptr[end], next.data(), a, b); });
         });
     }
     if (static_cast<std::int64_t>(memory.size()) > kKept) std::vector<T>().swap(memory);  // a row of many edges
@@ -153,11 +152,14 @@ void concat_message_table_double_backward(const ConcatMessageTable<T>& op, const
     if (out.ends)
         run_blocks(p, out_grad, out, grain, context);
     else if (out.r || out_grad.messages)
-        parallel_for(op.rows.n_rows, grain, context.n_threads,
-                     [&](std::int64_t a, std::int64_t b) { receive_loop(p, Kept<T>{}, out_grad, out, a, b); });
+        parallel_for(op.rows.n_rows, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
+            with_vectors([&](auto v) { receive_loop(v, p, Kept<T>{}, out_grad, out, a, b); });
+        });
     if (out.coefficients)
         sum_over_blocks<T>(op.rows, 4 * op.table.n_intervals * op.table.width, out.coefficients, context,
-                           [&](T* sums, std::int64_t a, std::int64_t b) { table_loop(p, sums, a, b); });
+                           [&](T* sums, std::int64_t a, std::int64_t b) {
+                               with_vectors([&](auto v) { table_loop(v, p, sums, a, b); });
+                           });
 }
 
 #define MDGNN_INSTANTIATE(T)                                                                                       \

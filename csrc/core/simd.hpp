@@ -32,3 +32,48 @@ inline bool has_avx512() {
 
 }  // namespace mdgnn
 #endif
+
+// Loops over vectors of features come with two widths: 64 bytes for AVX-512, and 32 for all others, to whom vectors of
+// twice a register's length would leave half of the registers (AVX2: 1.5 to 3 times as long). A macro
+// LOOPS(T, attribute, bytes) defines them, each with Vectors<bytes> as its first argument.
+#if defined(MDGNN_AVX512) && !defined(__clang__) && defined(__linux__)
+#define MDGNN_WIDE 1
+#if __GNUC__ < 12
+#define MDGNN_WIDE_TARGET __attribute__((target("avx512f,avx512vl,avx512dq,fma,prefer-vector-width=512")))
+#define MDGNN_NARROW_LEVELS target_clones("avx2", "default")
+#else
+#define MDGNN_WIDE_TARGET __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
+#define MDGNN_NARROW_LEVELS target_clones("arch=x86-64-v3", "default")
+#endif
+#define MDGNN_WIDE_LOOPS(LOOPS) LOOPS(float, MDGNN_WIDE_TARGET, 64) LOOPS(double, MDGNN_WIDE_TARGET, 64)
+#else
+#define MDGNN_WIDE_LOOPS(LOOPS)
+#endif
+#if defined(MDGNN_WIDE) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define MDGNN_NARROW_TARGET __attribute__((MDGNN_NARROW_LEVELS))
+#else
+#define MDGNN_NARROW_TARGET
+#endif
+#define MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS) \
+    LOOPS(float, MDGNN_NARROW_TARGET, 32) LOOPS(double, MDGNN_NARROW_TARGET, 32) MDGNN_WIDE_LOOPS(LOOPS)
+
+namespace mdgnn {
+
+template <int kBytes>
+struct Vectors {};
+
+// body(Vectors<...>()), for this machine.
+template <class Body>
+void with_vectors(const Body& body) {
+#ifdef MDGNN_WIDE
+#if __GNUC__ < 12
+    static const bool wide = has_avx512();
+#else
+    static const bool wide = __builtin_cpu_supports("x86-64-v4");
+#endif
+    if (wide) return body(Vectors<64>());
+#endif
+    body(Vectors<32>());
+}
+
+}  // namespace mdgnn

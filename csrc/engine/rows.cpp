@@ -85,43 +85,45 @@ MDGNN_INLINE void value_of(const RowOp<T>& p, const V& a, const V& b, V& out) {
     }
 }
 
-template <class T>
+template <int kBytes, class T>
 MDGNN_INLINE void rows_of(const RowOp<T>& p, std::int64_t begin, std::int64_t end) {
     const bool two = p.b.data != nullptr;
     for (std::int64_t i = begin; i < end; ++i) {
-        cpu::each_piece<T, 1>(p.out.cols, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-            V a, b = {}, out = {}, before;
-            load(p.a.row(i) + f, a);
-            if (two) load(p.b.row(i) + f, b);
-            value_of<T>(p, a, b, out);
-            if (p.add) load(p.out.row(i) + f, before), out += before;
-            store(out, p.out.row(i) + f);
-        });
+        cpu::each_piece<kBytes, T, 1>(p.out.cols,
+                                      [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+                                          V a, b = {}, out = {}, before;
+                                          load(p.a.row(i) + f, a);
+                                          if (two) load(p.b.row(i) + f, b);
+                                          value_of<T>(p, a, b, out);
+                                          if (p.add) load(p.out.row(i) + f, before), out += before;
+                                          store(out, p.out.row(i) + f);
+                                      });
     }
 }
 
-template <class T>
+template <int kBytes, class T>
 MDGNN_INLINE void vectors_of(const RowOp<T>& p, std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-        cpu::each_piece<T, 1>(p.out.cols, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-            V a, b, out = {};
-            if (p.code == RowCode::dot) {
-                if (p.add) load(p.out.row(i) + f, out);
-                for (int c = 0; c < 3; ++c) {
-                    load(p.a.row(3 * i + c) + f, a), load(p.b.row(3 * i + c) + f, b);
-                    out += a * b;
-                }
-                store(out, p.out.row(i) + f);
-                return;
-            }
-            load(p.a.row(i) + f, a);
-            for (int c = 0; c < 3; ++c) {
-                load(p.b.row(3 * i + c) + f, b);
-                if (p.add) load(p.out.row(3 * i + c) + f, out);
-                out = p.add ? V(out + a * b) : V(a * b);
-                store(out, p.out.row(3 * i + c) + f);
-            }
-        });
+        cpu::each_piece<kBytes, T, 1>(p.out.cols,
+                                      [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+                                          V a, b, out = {};
+                                          if (p.code == RowCode::dot) {
+                                              if (p.add) load(p.out.row(i) + f, out);
+                                              for (int c = 0; c < 3; ++c) {
+                                                  load(p.a.row(3 * i + c) + f, a), load(p.b.row(3 * i + c) + f, b);
+                                                  out += a * b;
+                                              }
+                                              store(out, p.out.row(i) + f);
+                                              return;
+                                          }
+                                          load(p.a.row(i) + f, a);
+                                          for (int c = 0; c < 3; ++c) {
+                                              load(p.b.row(3 * i + c) + f, b);
+                                              if (p.add) load(p.out.row(3 * i + c) + f, out);
+                                              out = p.add ? V(out + a * b) : V(a * b);
+                                              store(out, p.out.row(3 * i + c) + f);
+                                          }
+                                      });
     }
 }
 
@@ -140,25 +142,24 @@ MDGNN_INLINE void quotients_of(const RowOp<T>& p, std::int64_t begin, std::int64
     }
 }
 
-#define MDGNN_LOOPS(T)                                                                    \
-    MDGNN_SIMD_CLONES void row_loop(const RowOp<T>& op, std::int64_t a, std::int64_t b) { \
-        const RowOp<T> p = op;                                                            \
-        if (p.code == RowCode::dot || p.code == RowCode::scale_vectors)                   \
-            vectors_of(p, a, b);                                                          \
-        else if (p.code == RowCode::divide || p.code == RowCode::divide_slope)            \
-            quotients_of(p, a, b);                                                        \
-        else                                                                              \
-            rows_of(p, a, b);                                                             \
+#define LOOPS(T, target, bytes)                                                                \
+    target void row_loop(Vectors<bytes>, const RowOp<T>& op, std::int64_t a, std::int64_t b) { \
+        const RowOp<T> p = op;                                                                 \
+        if (p.code == RowCode::dot || p.code == RowCode::scale_vectors)                        \
+            vectors_of<bytes>(p, a, b);                                                        \
+        else if (p.code == RowCode::divide || p.code == RowCode::divide_slope)                 \
+            quotients_of(p, a, b);                                                             \
+        else                                                                                   \
+            rows_of<bytes>(p, a, b);                                                           \
     }
-MDGNN_LOOPS(float)
-MDGNN_LOOPS(double)
+MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
 }  // namespace
 
 template <class T>
 void apply(const RowOp<T>& op, std::int64_t n, const Context& context) {
     parallel_for(n, 1 + 32768 / (op.out.cols + 1), context.n_threads,
-                 [&](std::int64_t a, std::int64_t b) { row_loop(op, a, b); });
+                 [&](std::int64_t a, std::int64_t b) { with_vectors([&](auto v) { row_loop(v, op, a, b); }); });
 }
 
 template void apply<float>(const RowOp<float>&, std::int64_t, const Context&);

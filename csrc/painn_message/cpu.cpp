@@ -15,13 +15,13 @@ namespace mdgnn::cpu {
 namespace {
 
 // By receiver: the results, or (twice) the derivative for `grad`.
-template <class T, bool kTwice>
+template <int kBytes, class T, bool kTwice>
 MDGNN_INLINE void receive(const Painn<T>& p, const PainnResult<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3;
     PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
     for (std::int64_t i = begin; i < end; ++i) {
         messages_of<T, kTwice>(p, p.op.rows, i, scratch);
-        each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+        each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             V s = {};
             Three<V> v = {};
             for (const Message<T>& m : scratch.messages) {
@@ -56,13 +56,13 @@ MDGNN_INLINE void store_sent(const Painn<T>& p, const PainnSent<V>& sum, std::in
 }
 
 // Twice, by sender: the derivative for x and v.
-template <class T>
+template <int kBytes, class T>
 MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3;
     PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
     for (std::int64_t j = begin; j < end; ++j) {
         messages_of<T, true>(p, p.op.columns, j, scratch);
-        each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+        each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             PainnSent<V> sum;
             for (const Message<T>& m : scratch.messages) {
                 PainnEdge<V, T> e;
@@ -81,7 +81,7 @@ MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int
 
 // By sender: the derivatives for x and v and those for r and unit, in one pass, so that the table is read once. Either
 // pair may be absent: what is there has the same bits.
-template <class T>
+template <int kBytes, class T>
 MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
@@ -130,14 +130,14 @@ MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std:
                 for (int c = 0; c < 3; ++c) store(sent.a[c], memory + (2 + c) * width + f);
             };
             T sums[4];  // r, then unit
-            sum_pieces<T, 4>(width, add, sums);
+            sum_pieces<kBytes, T, 4>(width, add, sums);
             if (!out.r) continue;
             T *const to_r = out.r + m.edge, *const to_unit = out.unit + 3 * m.edge;
             *to_r = p.op.adds ? *to_r + sums[0] : sums[0];
             for (int c = 0; c < 3; ++c) to_unit[c] = p.op.adds ? to_unit[c] + sums[1 + c] : sums[1 + c];
         }
         if (!out.x) continue;
-        each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+        each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             PainnSent<V> sum;
             load_sums(f, sum);
             store_sent<false>(p, sum, j, f, out);
@@ -146,7 +146,7 @@ MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std:
 }
 
 // Twice, by edge: the derivative for r and unit.
-template <class T>
+template <int kBytes, class T>
 MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin,
                                  std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
@@ -179,7 +179,7 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
                 add_edge_gradients<true>(e, gs, gv, slope, curvature, sum);
             };
             T sums[4];  // r, then unit
-            sum_pieces<T, 4>(width, add, sums);
+            sum_pieces<kBytes, T, 4>(width, add, sums);
             out.r[m.edge] = sums[0];
             std::copy(sums + 1, sums + 4, out.unit + 3 * m.edge);
         }
@@ -187,7 +187,7 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
 }
 
 // Adds the derivative for the coefficients over the rows begin .. end.
-template <class T, bool kTwice>
+template <int kBytes, class T, bool kTwice>
 MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
@@ -195,7 +195,7 @@ MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t 
         messages_of<T, kTwice>(p, p.op.rows, i, scratch);
         for (const Message<T>& m : scratch.messages) {
             T* const at = coefficients + (m.coefficients - p.op.table.coefficients);
-            each_piece<T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
                 PainnEdge<V, T> e;
                 V gs, value[3], slope[3];
                 Three<V> gv;
@@ -219,44 +219,48 @@ MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t 
     }
 }
 
-// The instruction set is chosen by functions that are not templates: one set of them per type.
-#define MDGNN_LOOPS(T)                                                                                          \
-    MDGNN_SIMD_CLONES void receive_loop(const Painn<T>& p, const PainnResult<T>& out, std::int64_t a,           \
-                                        std::int64_t b) {                                                       \
-        p.twice ? receive<T, true>(p, out, a, b) : receive<T, false>(p, out, a, b);                             \
-    }                                                                                                           \
-    MDGNN_SIMD_CLONES void send_loop(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,           \
-                                     std::int64_t b) {                                                          \
-        p.twice ? send<T>(p, out, a, b) : send_all<T>(p, out, a, b);                                            \
-    }                                                                                                           \
-    MDGNN_SIMD_CLONES void edge_loop(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,           \
-                                     std::int64_t b) {                                                          \
-        edge_gradients<T>(p, out, a, b);                                                                        \
-    }                                                                                                           \
-    MDGNN_SIMD_CLONES void table_loop(const Painn<T>& p, T* coefficients, std::int64_t a, std::int64_t b) {     \
-        p.twice ? add_to_table<T, true>(p, coefficients, a, b) : add_to_table<T, false>(p, coefficients, a, b); \
+// The instruction set is chosen by functions that are not templates.
+#define LOOPS(T, target, bytes)                                                                                  \
+    target void receive_loop(Vectors<bytes>, const Painn<T>& p, const PainnResult<T>& out, std::int64_t a,       \
+                             std::int64_t b) {                                                                   \
+        p.twice ? receive<bytes, T, true>(p, out, a, b) : receive<bytes, T, false>(p, out, a, b);                \
+    }                                                                                                            \
+    target void send_loop(Vectors<bytes>, const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,       \
+                          std::int64_t b) {                                                                      \
+        p.twice ? send<bytes, T>(p, out, a, b) : send_all<bytes, T>(p, out, a, b);                               \
+    }                                                                                                            \
+    target void edge_loop(Vectors<bytes>, const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,       \
+                          std::int64_t b) {                                                                      \
+        edge_gradients<bytes, T>(p, out, a, b);                                                                  \
+    }                                                                                                            \
+    target void table_loop(Vectors<bytes>, const Painn<T>& p, T* coefficients, std::int64_t a, std::int64_t b) { \
+        p.twice ? add_to_table<bytes, T, true>(p, coefficients, a, b)                                            \
+                : add_to_table<bytes, T, false>(p, coefficients, a, b);                                          \
     }
-MDGNN_LOOPS(float)
-MDGNN_LOOPS(double)
+MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
 template <class T>
 void run_receive(const Painn<T>& p, const PainnResult<T>& out, const Context& context) {
     parallel_for(p.op.rows.n_rows, filter_grain(p.op.rows, p.op.x.cols), context.n_threads,
-                 [&](std::int64_t a, std::int64_t b) { receive_loop(p, out, a, b); });
+                 [&](std::int64_t a, std::int64_t b) { with_vectors([&](auto v) { receive_loop(v, p, out, a, b); }); });
 }
 
 template <class T>
 void run_gradients(const Painn<T>& p, const PainnGradients<T>& out, const Context& context) {
     const std::int64_t grain = filter_grain(p.op.rows, p.op.x.cols);
     if (out.x || (out.r && !p.twice))
-        parallel_for(p.op.columns.n_rows, grain, context.n_threads,
-                     [&](std::int64_t a, std::int64_t b) { send_loop(p, out, a, b); });
+        parallel_for(p.op.columns.n_rows, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
+            with_vectors([&](auto v) { send_loop(v, p, out, a, b); });
+        });
     if (out.r && p.twice)
-        parallel_for(p.op.rows.n_rows, grain, context.n_threads,
-                     [&](std::int64_t a, std::int64_t b) { edge_loop(p, out, a, b); });
+        parallel_for(p.op.rows.n_rows, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
+            with_vectors([&](auto v) { edge_loop(v, p, out, a, b); });
+        });
     if (out.coefficients)
         sum_over_blocks<T>(p.op.rows, 4 * p.op.table.n_intervals * p.op.table.width, out.coefficients, context,
-                           [&](T* coefficients, std::int64_t a, std::int64_t b) { table_loop(p, coefficients, a, b); });
+                           [&](T* coefficients, std::int64_t a, std::int64_t b) {
+                               with_vectors([&](auto v) { table_loop(v, p, coefficients, a, b); });
+                           });
 }
 
 }  // namespace

@@ -61,27 +61,28 @@ MDGNN_INLINE void interpolate_slope(const FilterWeights<T>& w, const T* at, std:
     filter = d * w.at[3] + filter;
 }
 
-// Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first the widest, then shorter
-// vectors, at last single numbers. Sums of a piece then fit into registers.
-template <class T, int kMost, class Body>
+// Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first vectors of kBytes, then
+// shorter ones, at last single numbers. Sums of a piece then fit into registers.
+template <int kBytes, class T, int kMost, class Body>
 MDGNN_INLINE void each_piece(std::int64_t width, Body&& body) {
-    using V = typename Wide<T>::type;
-    constexpr std::int64_t n = Wide<T>::n;
+    using V = typename Wide<T, kBytes>::type;
+    constexpr std::int64_t n = Wide<T, kBytes>::n, n32 = Wide<T, 32>::n, n16 = Wide<T, 16>::n;
     std::int64_t f = 0;
     if constexpr (kMost > 1)
         for (; f + kMost * n <= width; f += kMost * n) body.template operator()<V, kMost>(f);
     for (; f + n <= width; f += n) body.template operator()<V, 1>(f);
-    if (f + n / 2 <= width) body.template operator()<typename Wide<T, 32>::type, 1>(f), f += n / 2;
-    if (f + n / 4 <= width) body.template operator()<typename Wide<T, 16>::type, 1>(f), f += n / 4;
+    if constexpr (kBytes > 32)
+        if (f + n32 <= width) body.template operator()<typename Wide<T, 32>::type, 1>(f), f += n32;
+    if (f + n16 <= width) body.template operator()<typename Wide<T, 16>::type, 1>(f), f += n16;
     for (; f < width; ++f) body.template operator()<T, 1>(f);
 }
 
 // Sums over features: `add(sums, f)` adds those from f on, a vector of them or one. Lanes are combined in a fixed
 // order.
-template <class T, int kSums, class Add>
+template <int kBytes, class T, int kSums, class Add>
 MDGNN_INLINE void sum_pieces(std::int64_t width, Add&& add, T* sums) {
-    using V = typename Wide<T>::type;
-    constexpr std::int64_t n = Wide<T>::n;
+    using V = typename Wide<T, kBytes>::type;
+    constexpr std::int64_t n = Wide<T, kBytes>::n, n32 = Wide<T, 32>::n, n16 = Wide<T, 16>::n;
     V lanes[kSums] = {};
     std::int64_t f = 0;
     for (; f + n <= width; f += n) add(lanes, f);
@@ -96,8 +97,9 @@ MDGNN_INLINE void sum_pieces(std::int64_t width, Add&& add, T* sums) {
             sums[m] += sum;
         }
     };
-    if (f + n / 2 <= width) add_shorter(typename Wide<T, 32>::type{});
-    if (f + n / 4 <= width) add_shorter(typename Wide<T, 16>::type{});
+    if constexpr (kBytes > 32)
+        if (f + n32 <= width) add_shorter(typename Wide<T, 32>::type{});
+    if (f + n16 <= width) add_shorter(typename Wide<T, 16>::type{});
     while (f < width) add_shorter(T{});
 }
 
