@@ -11,6 +11,7 @@ from kernels import assert_same_bits_for_any_number_of_threads, dtypes
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
+from mdgnn import SchNet
 from mdgnn.nn import BASES, BesselBasis, Filters, GaussianBasis, apply_mlp, by_chunks, mlp, shifted_softplus
 from mdgnn.ops import radial_filter
 
@@ -187,3 +188,11 @@ def test_bits_of_chunks_do_not_depend_on_threads():
         return y, *torch.autograd.grad(y.square().sum(), x)
 
     assert_same_bits_for_any_number_of_threads(run)
+
+
+def test_shift_and_scale_move_with_a_model_and_stay_float64():
+    """At every call they were copied to the device, which no CUDA graph can capture."""
+    model = SchNet(8, 1, 6, elements=[1, 8], cutoff=2.0, shift=[-1e6, 1.0]).to(torch.float32)
+    assert model.species.shift.dtype == torch.float64 and model.species.shift.tolist() == [0.0, -1e6, 1.0]
+    moved = model.to("meta").species
+    assert moved.shift.device == moved.scale.device == moved.row_of.device == torch.device("meta")

@@ -1,7 +1,5 @@
-// Vectors for loops whose sums must stay in registers: of 64 bytes, and shorter ones for what is left at the end. On
-// machines with shorter registers the compiler splits them; every element gets the same bits, but
-// for fused multiply-add where the compiler may contract. They are never returned:
-// machines do not agree on how.
+// Vectors for loops whose sums must stay in registers (see simd.hpp for their width), and shorter ones for what is left
+// at the end. They are never returned: machines do not agree on how.
 #pragma once
 
 #include <cstdint>

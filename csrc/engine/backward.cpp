@@ -147,6 +147,10 @@ void Run<T>::backward_message(std::size_t number) {
     } else if (in.code == Code::painn_message) {
         const PainnMessage<T> op{structure_.rows, columns_, given(0), given(1), table(in), e_.r, e_.unit, {}, written_};
         const PainnGradients<T> out{targets[0], targets[1], nullptr, e_.by_r, e_.by_unit};
+        if (written_ && !unit_written_)  // by a message that knows no directions
+            parallel_for(3 * n_edges_, 65536, context_.n_threads,
+                         [&](std::int64_t a, std::int64_t b) { std::fill(e_.by_unit + a, e_.by_unit + b, T(0)); });
+        unit_written_ = true;
         cpu::painn_message_backward<T>(op, {grad(0), grad(1)}, out, context_);
     } else {
         ConcatMessageTable<T> op;

@@ -13,6 +13,9 @@ Engine<T>::Engine(Program<T> program) : program_(std::move(program)) {
     check(program_);
     for (Keep keep : {Keep::energies_only, Keep::all, Keep::little})
         plans_[static_cast<std::size_t>(keep)] = engine::plan(program_, keep);
+    // To compute an array again, what it follows from must stay, which may be as much (SimpleGNN, SchNet).
+    Plan &all = plans_[static_cast<std::size_t>(Keep::all)], &little = plans_[static_cast<std::size_t>(Keep::little)];
+    if (4 * (little.total + little.spare) > 3 * (all.total + all.spare)) little = all;
     layers_.resize(program_.instructions.size());
     for (std::size_t k = 0; k < layers_.size(); ++k) {
         const Instruction& in = program_.instructions[k];

@@ -229,6 +229,9 @@ class Planner {
         for (const Phase& phase : plan_.phases)
             for (std::size_t k : phase.again)
                 for (int v : instruction(k).inputs) touch(v, 2 * n_phases - phase_of_[k]);
+        for (const Instruction& in : program_.instructions)  // slopes for a gradient that nobody wants
+            if (in.code == Code::concat_message_table && !plan_.needs_gradient[in.inputs[0]])
+                spans[2 * in.outputs[2]] = {};
         touch(program_.energies, n_phases);
         touch_gradient(program_.energies, n_phases);
         std::vector<std::int64_t> at;

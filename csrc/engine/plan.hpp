@@ -9,7 +9,7 @@
 namespace mdgnn::engine {
 
 // all: what instructions need backwards stays from their way forwards. little: of the arrays of one phase, which others
-// do not see, nothing stays: they are computed again. Where memory counts, this costs a tenth of the time or nothing.
+// do not see, nothing stays: they are computed again.
 enum class Keep { energies_only, all, little };
 
 // An array is kept for all atoms or, seen by one phase alone, in the memory of a block of atoms. In numbers per atom.

@@ -17,7 +17,7 @@ constexpr Context kHere{1, 0, nullptr};
 
 }  // namespace
 
-// What fits into the caches is kept. Beyond, to compute arrays again takes about as long as to fetch them.
+// What fits into the caches is kept.
 template <class T>
 Keep Run<T>::how(const Engine<T>& engine, const Structure& structure, bool with_gradients) {
     if (!with_gradients) return Keep::energies_only;
@@ -138,7 +138,7 @@ void Run<T>::find_gradients_of_vectors() {
             const std::int64_t n = std::min(kEdges, end - k);
             for (std::int64_t m = 0; m < 3 * n; ++m) rounded[m] = static_cast<T>(structure_.vectors[3 * k + m]);
             cpu::PolarPair<const T> grad;
-            if (written_) grad = {e_.by_r + k, e_.by_unit ? e_.by_unit + 3 * k : nullptr};
+            if (written_) grad = {e_.by_r + k, unit_written_ ? e_.by_unit + 3 * k : nullptr};
             cpu::polar_backward<T>(rounded, n, grad, found, kHere);
             std::copy(found, found + 3 * n, e_.gradients + 3 * k);
         }

@@ -91,7 +91,7 @@ class Run {
     const std::int64_t n_, padded_, n_edges_, block_;
     Rows columns_;
     Edges e_;
-    bool written_ = false;  // e_.by_r, and e_.by_unit if there
+    bool written_ = false, unit_written_ = false;  // e_.by_r, e_.by_unit
 };
 
 template <class T>

@@ -45,15 +45,17 @@ class MDGNNCalculator(CachingCalculator):
     model : str, Path or torch module
         The name of a shipped model ("lj", "water"), a model file, or a model; a module is copied.
     device : str, optional
-        "cpu" (default) or "cuda". The neighbour list is built on the CPU.
+        "cpu" (default) or "cuda".
     dtype : "float32" or "float64"
         Precision of the network. Distances are differenced and energies summed in float64 either way.
     skin : float
         Extra reach of the neighbour list (Angstrom, or sigma for reduced units), so that it need not be searched at
-        every step. To search costs less than to keep such a list up to date, so there is none unless asked for.
+        every step. To search costs less than to keep such a list up to date, so there is none unless asked for, and
+        never where steps are captured.
     backend : "auto", "engine" or "torch"
         What computes: `mdgnn.Engine`, or the model itself with torch's autograd. "auto": the engine on the CPU for
-        models that it can run, else torch; the calculator's `backend` and its repr say which it is.
+        models that it can run, else torch; the calculator's `backend` and its repr say which it is. On CUDA, "auto"
+        captures whole steps, neighbour list included, in a CUDA graph; "torch" does not, and lists on the CPU.
     too_close : "warn", "raise" or "ignore"
         What to do when two atoms are closer than any were in the model's training data (its `least_distance`).
 
@@ -259,6 +261,6 @@ class MDGNNCalculator(CachingCalculator):
         if self._step is None or not self._step.fits(atoms.numbers, atoms.pbc, with_virial):
             self._step = CapturedStep(self.model, atoms.numbers, atoms.pbc, self.device, self.dtype, virial=with_virial)
         energy, energies, forces, virial, least = self._step(atoms.positions, atoms.cell.array)
-        close = least < max(self.model.least_distance, COINCIDENT)
+        close = least < (COINCIDENT if self.too_close == "ignore" else max(self.model.least_distance, COINCIDENT))
         self._tell(check_distances(self._edges(atoms), self.model.least_distance) if close else "")
         return energy, energies, forces, virial if with_virial else None

@@ -33,7 +33,7 @@ class CapturedStep:
     Parameters
     ----------
     model : Potential
-        With readout "sum", on the device.
+        With readout "sum", on the device; it must not change from then on.
     numbers : (N,) int
     pbc : (3,) bool
     device, dtype
@@ -78,7 +78,7 @@ class CapturedStep:
         self._cell.copy_(torch.from_numpy(np.ascontiguousarray(cell)))
         while True:
             self._run()
-            found = self._out.cpu().numpy()
+            found = self._out.to("cpu", copy=True).numpy()
             if found[1] != 0:
                 self._buffers.check()
             if found[0] <= self.capacity:
@@ -110,19 +110,21 @@ class CapturedStep:
     def _capture(self) -> Any:
         """What runs the step."""
         self.n_captures += 1
-        here, aside = torch.cuda.current_stream(self._numbers.device), torch.cuda.Stream(self._numbers.device)
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            for _ in range(2):  # libraries set themselves up in the first calls
-                self._compute()
-        here.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                self._compute()
-        except RuntimeError as error:
-            warn_user(f"the step could not be captured in a CUDA graph, and runs operation by operation ({error})")
-            return self._compute
+        with torch.cuda.device(self._numbers.device):
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                for _ in range(2):  # libraries set themselves up in the first calls
+                    self._compute()
+            here.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph, stream=aside):  # without one torch takes a stream of the first GPU it saw
+                    self._compute()
+            except RuntimeError as error:
+                torch.cuda.set_stream(here)  # which a failed capture leaves behind
+                warn_user(f"the step could not be captured in a CUDA graph, and runs operation by operation ({error})")
+                return self._compute
         return graph.replay
 
     def _compute(self) -> None:
@@ -133,7 +135,9 @@ class CapturedStep:
         number = torch.arange(self.capacity, device=self._out.device)
         distances = torch.where(number < edges.n_edges, edges.distances, torch.inf)
         least = torch.cat((distances, distances.new_full((1,), torch.inf))).min()
-        found = evaluate(self.model, self._graph(), virial=self.virial, dtype=self.dtype)
+        graph = self._graph()
+        found = evaluate(self.model, graph, virial=self.virial, dtype=self.dtype)
+        graph.__dict__.clear()  # it refers to itself, and would hold memory of the GPU until the collector comes
         assert found.forces is not None
         parts = [
             edges.status[:2].to(torch.float64),

@@ -1,5 +1,7 @@
 """The elements that a model knows: rows of its embedding, and shift and scale of each element's energy."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,6 +43,12 @@ class Elements(nn.Module):
         # No buffers: they stay float64, so that large shifts lose nothing.
         self.shift, self.scale = (_per_row(values, n_elements) for values in (shift, scale))
 
+    def _apply(self, *args: Any, **kwargs: Any) -> "Elements":
+        """They move with the module: a copy at every call would wait for a GPU, and cannot be captured."""
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.shift, self.scale = (table.to(self.row_of.device) for table in (self.shift, self.scale))
+        return self
+
     def embed(self, atomic_numbers: Tensor, embedding: nn.Embedding) -> tuple[Tensor, Tensor]:
         """(N,) atomic numbers -> (N,) rows of the embedding, and their features (N, F).
 
@@ -57,8 +65,7 @@ class Elements(nn.Module):
 
     def energies(self, rows: Tensor, network: Tensor) -> Tensor:
         """(N,) rows of the embedding and the network's values -> (N,) energies in float64."""
-        scale, shift = (table.to(rows.device).index_select(0, rows) for table in (self.scale, self.shift))
-        return torch.addcmul(shift, network, scale)
+        return torch.addcmul(self.shift.index_select(0, rows), network, self.scale.index_select(0, rows))
 
     def _unknown(self, atomic_numbers: Tensor) -> ValueError:
         inside = (atomic_numbers >= 0) & (atomic_numbers < N_NUMBERS)

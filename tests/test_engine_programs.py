@@ -1,0 +1,74 @@
+"""The engine on programs that nobody wrote: what they mean in plain torch, whatever ran before in the same memory."""
+
+import numpy as np
+import pytest
+from random_programs import CUTOFF, RandomProgram, meaning
+
+from mdgnn import _C, NeighborList
+
+
+def system(seed, n):
+    """Atomic numbers, row_ptr, senders, receivers, vectors; some edges are beyond the cutoff, some have no partner."""
+    rng = np.random.default_rng(seed)
+    edges = NeighborList(1.15 * CUTOFF).update(rng.uniform(0, (2 * n) ** (1 / 3), (n, 3)))
+    kept = rng.random(len(edges.senders)) < 0.9
+    receivers = edges.receivers[kept]
+    row_ptr = np.searchsorted(receivers, np.arange(n + 1))
+    return rng.integers(1, 3, n), row_ptr, edges.senders[kept], receivers, np.ascontiguousarray(edges.vectors[kept])
+
+
+def run(engine, system, share=None, forces=True, n_threads=1):
+    numbers, row_ptr, senders, _, vectors = system
+    place = 0 if share is None else share.ctypes.data
+    return engine.run(numbers, row_ptr, senders, (0, 0, 0, 0), vectors, place, forces, forces, n_threads)
+
+
+def assert_close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * max(1.0, np.abs(expected).max(initial=0)))
+
+
+def check(program, seed):
+    engine = _C.Engine(*program.arguments())
+    given, other = system(seed, (1, 2, 13, 40, 97)[seed % 5]), system(seed + 1000, 100)
+    numbers, _, senders, receivers, vectors = given
+    share = np.random.default_rng(seed).integers(0, 2, len(numbers)).astype(np.float64)
+    energies, forces = meaning(program, numbers - 1, senders, receivers, vectors, share)
+    if not np.abs(forces).max(initial=0) < 1e6:
+        return  # products of products: rounding would be all there is to see
+    for n_threads in (1, 2):
+        run(engine, other)  # what it leaves in memory is nobody's
+        found = run(engine, given, share, n_threads=n_threads)
+        assert_close(found[0], energies)
+        assert_close(found[1], forces)
+    np.testing.assert_array_equal(run(engine, given, forces=False)[0], found[0])
+
+
+@pytest.mark.parametrize("first", range(0, 160, 40))
+def test_random_programs(first):
+    for seed in range(first, first + 40):
+        check(RandomProgram(seed), seed)
+
+
+def test_a_message_without_directions_after_one_with_them():
+    """The gradient of directions was added to what an earlier call had left there."""
+    program = RandomProgram(0)
+    weights = np.random.default_rng(0).normal
+    program.values = [(1, 6, -1, 0), (3, 2, -1, 0), (1, 2, -1, 0), (3, 2, -1, 0), (1, 2, -1, 0), (1, 1, -1, 0)]
+    program.weights = [weights(size=s) for s in ((2, 6), (6, 4, 6), (6, 4, 2), (1, 2))]
+    program.instructions = [
+        ("embed", [], [0], [0], 0.0),
+        ("zeros", [], [1], [], 0.0),
+        ("painn_message", [0, 1], [2, 3], [1], 0.0),
+        ("cfconv", [2], [4], [2], 0.0),
+        ("linear", [4], [5], [3], 0.0),
+    ]
+    program.energies = 5
+    check(program, 3)
+    # A message with directions that the energy does not depend on: nobody writes their gradient.
+    program.instructions[3] = ("cfconv", [0], [4], [2], 0.0)
+    program.values[4], program.weights[2], program.weights[3] = (
+        (1, 6, -1, 0),
+        weights(size=(6, 4, 6)),
+        weights(size=(1, 6)),
+    )
+    check(program, 3)
