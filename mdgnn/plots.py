@@ -32,7 +32,8 @@ def plot_relaxation(path: Path, log: Array, energy_unit: str, force_unit: str) -
 def plot_energies(path: Path, log: Array, n_atoms: int, time_unit: str, energy_unit: str) -> None:
     """Energies per atom against time.
 
-    log (frames, 6) has columns step, time, total, potential, kinetic energy, temperature.
+    log (frames, 6 or more) has columns step, time, total, potential, kinetic energy, temperature; a barostat's has
+    volume, pressure and what is conserved instead of the total.
     """
     figure = Figure(figsize=(6, 5), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
@@ -41,8 +42,9 @@ def plot_energies(path: Path, log: Array, n_atoms: int, time_unit: str, energy_u
         top.plot(time, energy[:, column], lw=1, label=name)
     top.set_ylabel(f"energy per atom ({_symbol(energy_unit)})")
     top.legend(loc="best")
-    bottom.plot(time, energy[:, 0] - energy[0, 0], lw=1)
-    bottom.set(xlabel=f"time ({_symbol(time_unit)})", ylabel=f"total − initial, per atom ({_symbol(energy_unit)})")
+    conserved, name = (log[:, 8] / n_atoms, "conserved") if log.shape[1] > 8 else (energy[:, 0], "total")
+    bottom.plot(time, conserved - conserved[0], lw=1)
+    bottom.set(xlabel=f"time ({_symbol(time_unit)})", ylabel=f"{name} − initial, per atom ({_symbol(energy_unit)})")
     bottom.ticklabel_format(axis="y", scilimits=(-2, 3))
     _save(figure, path)
 
