@@ -272,7 +272,8 @@ def test_bad_programs_are_refused():
     values, instructions = program.values, [tuple(i) for i in program.instructions]
     read_out = (program.energies, program.scale, program.shift, program.element_of, program.cutoff)
     _C.Engine(8, values, instructions, weights, read_out)
-    code, inputs, outputs, of, constant = instructions[1]
+    code, _, outputs, of, constant = next(i for i in instructions if i[0] == "linear")
+    inputs = [0]
     for change, message in (
         ((4, values, instructions, weights[:-1], read_out), "weights that exist"),
         ((8, values, [("nonsense", *instructions[0][1:]), *instructions[1:]], weights, read_out), "got 'nonsense'"),

@@ -157,13 +157,13 @@ def change_instruction(number, **changes):
         (change_instruction(0, code="nonsense"), "instruction 0 .*got 'nonsense'"),
         (change_instruction(0, inputs=[-1]), "the inputs of instruction 0 as the number of an array, got -1"),
         (change_instruction(0, inputs=[10**12]), "the inputs of instruction 0 as the number of an array"),
-        (change_instruction(1, inputs=[0.5]), "the inputs of instruction 1 as a whole number"),
-        (change_instruction(1, inputs=[99]), "instruction 1 of the model's program: expected inputs that have been"),
+        (change_instruction(3, inputs=[0.5]), "the inputs of instruction 3 as a whole number"),
+        (change_instruction(3, inputs=[99]), "instruction 3 of the model's program: expected inputs that have been"),
         (share_slopes, "of the model's program: expected outputs of its own"),
         (change_instruction(0, weights=["nothing"]), "tensor 'nothing' in the file, a weight of instruction 0"),
-        (change_instruction(1, weights=["atom_embedding.weight"]), "every tensor in one place, got tensor 'atom_emb"),
-        (change_instruction(1, weights=[3]), "a weight of instruction 1 as a string, got 3"),
-        (change_instruction(1, constant=None), "the constant of instruction 1 as a finite number, got null"),
+        (change_instruction(3, weights=["atom_embedding.weight"]), "every tensor in one place, got tensor 'atom_emb"),
+        (change_instruction(3, weights=[3]), "a weight of instruction 3 as a string, got 3"),
+        (change_instruction(3, constant=None), "the constant of instruction 3 as a finite number, got null"),
     ],
 )
 def test_broken_programs_get_a_sentence(change, message, good, tmp_path):

@@ -27,6 +27,7 @@ from mdgnn.engine.program import (
     Weighted,
     handlers,
 )
+from mdgnn.engine.simplify import simplify
 from mdgnn.nn import shifted_softplus
 from mdgnn.ops import RadialTable, cfconv, concat_message_table, painn_message, polar, silu
 from mdgnn.potential import Potential
@@ -58,6 +59,7 @@ def trace(model: Potential) -> Program:
         )
     program.energies, program.element_of = energies.network.number, energies.element_of.tolist()
     program.scale, program.shift = energies.scale.tolist(), energies.shift.tolist()
+    simplify(program)
     return program
 
 
