@@ -1,5 +1,6 @@
 """`mdgnn dataset`: make, describe and split files of frames."""
 
+import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
@@ -16,7 +16,8 @@ from ase.io.extxyz import write_extxyz
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError
-from mdgnn.data import FrameList, Keys, read_frames, split
+from mdgnn.data import Keys, read_frames, split
+from mdgnn.data.labels import targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label
 from mdgnn.data.sources import open_source
 from mdgnn.models import LennardJones
@@ -47,15 +48,16 @@ def lj_frames(n_frames: int, seed: int, kind: str = "all", largest: int = 55) ->
 
 def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int, force: bool) -> dict[str, str]:
     """Write labelled Lennard-Jones frames; rows of a table about them."""
+    check_free([path], force)
     if not 3 <= largest <= LARGEST:
         raise CommandError(f"expected a largest cluster of 3 to {LARGEST} atoms, got {largest}")
     kinds: dict[str, int] = {}
 
-    def counted(show: Any) -> Iterator[Atoms]:
+    def counted(show: Any) -> Iterator[bytes]:
         for k, atoms in enumerate(lj_frames(n_frames, seed, kind, largest)):
             kinds[atoms.info["config_type"]] = kinds.get(atoms.info["config_type"], 0) + 1
             show(k + 1, "")
-            yield atoms
+            yield _text(atoms)
 
     with output.progress("frames", n_frames) as show:
         _write([path], [counted(show)], force)
@@ -79,8 +81,6 @@ def summarize(files: Sequence[str], keys: Keys, units: str) -> tuple[list[dict[s
 
 def _figures(atoms: Atoms, keys: Keys) -> tuple[Any, ...]:
     """Elements, number of atoms, energy per atom, squares of force components, largest force, shortest distance."""
-    from mdgnn.data.labels import targets_of
-
     targets = targets_of(atoms, keys)
     energy = np.nan if targets.energy is None else float(targets.energy[0]) / len(atoms)
     forces = np.zeros((0, 3)) if targets.forces is None else targets.forces.numpy()
@@ -116,20 +116,23 @@ def _row(name: str, group: Sequence[tuple[Any, ...]]) -> dict[str, str]:
     }
 
 
-def split_file(
-    file: str, fractions: Sequence[float], seed: int, prefix: str, keys: Keys, force: bool
-) -> dict[str, str]:
+def split_file(file: str, fractions: Sequence[float], seed: int, prefix: str, force: bool) -> dict[str, str]:
     """Write PREFIX-train.xyz, PREFIX-valid.xyz and PREFIX-test.xyz, those with a fraction; rows of a table about them.
 
-    Frames keep their order and whatever labels they have; bad ones are split like others.
+    Frames keep their order, and those of a file in this format keep every digit; bad ones are split like others.
     """
     source = open_source(file)
-    frames = FrameList([source], [(0, number) for number in source.numbers()])
-    parts = [(name, part) for name, part in zip(PARTS, split(len(frames), fractions, seed), strict=True) if len(part)]
+    numbers = source.numbers()
+    parts = [(name, part) for name, part in zip(PARTS, split(len(numbers), fractions, seed), strict=True) if len(part)]
     if not parts:
-        raise CommandError(f"expected a fraction above 0 of the {len(frames)} frames in {file}")
+        raise CommandError(f"expected a fraction above 0 of the {len(numbers)} frames in {file}")
     paths = [Path(f"{prefix}-{name}.xyz") for name, _ in parts]
-    _write(paths, [(frames[int(k)] for k in part) for _, part in parts], force)
+    check_free(paths, force)
+    texts = _verbatim(source.path) if source.path.suffix in (".xyz", ".extxyz") else None
+    contents = [
+        (_text(source[numbers[k]]) if texts is None else texts[numbers[k]] for k in part.tolist()) for _, part in parts
+    ]
+    _write(paths, contents, force)
     return {str(path): f"{len(part)} frames" for path, (_, part) in zip(paths, parts, strict=True)}
 
 
@@ -142,8 +145,28 @@ def check_free(paths: Sequence[Path], force: bool) -> None:
             raise CommandError(f"the output {path} exists; choose another or replace it by --force")
 
 
-def _write(paths: Sequence[Path], contents: Sequence[Iterable[Atoms]], force: bool) -> None:
-    """Write extended XYZ; files are replaced when all are complete."""
+def _text(atoms: Atoms) -> bytes:
+    """A frame of extended XYZ."""
+    text = io.StringIO()
+    write_extxyz(text, [atoms])
+    return text.getvalue().encode()
+
+
+def _verbatim(path: Path) -> list[bytes]:
+    """The text of each frame of a file that ASE has read as XYZ."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    frames, begin = [], 0
+    while begin < len(lines) and lines[begin].strip():
+        end = begin + 2 + int(lines[begin])
+        while end < len(lines) and lines[end].lstrip().startswith(b"VEC"):  # cell vectors, as some programs write them
+            end += 1
+        frames.append(b"".join(lines[begin:end]).removesuffix(b"\n") + b"\n")
+        begin = end
+    return frames
+
+
+def _write(paths: Sequence[Path], contents: Sequence[Iterable[bytes]], force: bool) -> None:
+    """Write frames; files are replaced when all are complete."""
     check_free(paths, force)
     partial = [path.with_name(path.name + ".part") for path in paths]
     with ExitStack() as stack:
@@ -151,9 +174,8 @@ def _write(paths: Sequence[Path], contents: Sequence[Iterable[Atoms]], force: bo
             stack.callback(path.unlink, missing_ok=True)
         for path, frames in zip(partial, contents, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", encoding="utf-8") as file:
-                for atoms in frames:
-                    write_extxyz(file, [atoms])
+            with path.open("wb") as file:
+                file.writelines(frames)
                 file.flush()
                 os.fsync(file.fileno())
         for path, target in zip(partial, paths, strict=True):

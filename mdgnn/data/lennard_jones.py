@@ -75,8 +75,8 @@ def clusters(
 def boxes(seed: int, calculator: Any, repeat: int = 3) -> Iterator[Atoms]:
     """Periodic boxes without end and without labels; their config_type is "solid", "strained" or "liquid".
 
-    A round has one density for eight frames of an fcc crystal, another for four crystals that are strained and displaced
-    at random, and a third for twelve frames of a liquid: the crystal melted at a temperature of 3, then cooled.
+    A round has one density for eight frames of an fcc crystal, others for four crystals that are strained and displaced
+    at random, and one for twelve frames of a liquid: the crystal melted at a temperature of 3, then cooled.
 
     Parameters
     ----------
@@ -116,8 +116,8 @@ def label(frames: Sequence[Atoms], calculator: Any, cutoff: float | None = None)
     calculator : MDGNNCalculator
         Its `evaluate` is used. For boxes the potential is one that is cut at `cutoff`, without a shift.
     cutoff : float, optional
-        Of boxes: what lies beyond is added as `tail`. Against 18 sigma, 10 left errors up to 3e-5 epsilon per atom, 4e-5
-        epsilon/sigma and 7e-5 epsilon/sigma^3 in crystals and liquids of 108 atoms; 6 left 7e-4, 1e-3 and 2e-3.
+        Of boxes: what lies beyond is added as `tail`. Against 18 sigma, 10 left errors up to 3e-5 epsilon per atom,
+        4e-5 epsilon/sigma and 7e-5 epsilon/sigma^3 in crystals and liquids of 108 atoms; 6 left 7e-4, 1e-3 and 2e-3.
     """
     for atoms, found in zip(frames, calculator.evaluate(frames, stress=cutoff is not None), strict=True):
         results = {"energy": found["energy"], "forces": found["forces"]}
@@ -140,7 +140,7 @@ def tail(n_atoms: int, volume: float, cutoff: float) -> tuple[float, float]:
 
 
 def compact(n: int, rng: np.random.Generator) -> Atoms:
-    """The n atoms of an icosahedron, or of the octahedron of 38, that are nearest to its middle or to a place near it."""
+    """The n atoms of an icosahedron, or the octahedron of 38, that are nearest to its middle or to a place near it."""
     shells = next(k for k in range(2, 7) if (10 * k**3 - 15 * k**2 + 11 * k - 3) // 3 >= n)
     whole = Octahedron("Ar", 4, 1, SPACING) if n == 38 else Icosahedron("Ar", shells, SPACING)
     centre = whole.positions.mean(axis=0) + (0 if n in (13, 38, 55, 147) else rng.normal(0, 0.3, 3))
@@ -150,7 +150,7 @@ def compact(n: int, rng: np.random.Generator) -> Atoms:
 
 def quench(atoms: Atoms, fmax: float = 0.01) -> float:
     """Move atoms to a minimum; returns its energy."""
-    LBFGS(atoms, logfile=None, alpha=CURVATURE, maxstep=0.1).run(fmax=fmax, steps=500)
+    LBFGS(atoms, logfile=None, alpha=CURVATURE, maxstep=0.1).run(fmax=fmax, steps=500)  # type: ignore[arg-type]
     return float(atoms.get_potential_energy())
 
 
@@ -172,7 +172,7 @@ def _dynamics(
 ) -> Iterator[Atoms]:
     """Frames of Langevin dynamics, after steps to come to rest; begins with what equipartition makes of a minimum."""
     atoms.set_velocities(rng.normal(0, math.sqrt(2 * temperature), atoms.positions.shape))
-    options = {"temperature_K": temperature / units.kB, "friction": FRICTION, "fixcm": False}
+    options: dict[str, Any] = {"temperature_K": temperature / units.kB, "friction": FRICTION, "fixcm": False}
     dynamics = Langevin(atoms, TIMESTEP, rng=rng, **options)
     dynamics.run(rest)
     for _ in range(frames):
@@ -188,6 +188,8 @@ def _fcc(density: float, repeat: int) -> Atoms:
 
 def _named(atoms: Atoms, config_type: str) -> Atoms:
     """A copy with rounded numbers and nothing but what goes to a file."""
-    copy = Atoms(atoms.symbols, atoms.positions.round(DECIMALS), cell=atoms.cell.array.round(DECIMALS), pbc=atoms.pbc)
+    copy: Atoms = Atoms(
+        atoms.symbols, atoms.positions.round(DECIMALS), cell=atoms.cell.array.round(DECIMALS), pbc=atoms.pbc
+    )
     copy.info["config_type"] = config_type
     return copy
