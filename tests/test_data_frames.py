@@ -261,6 +261,14 @@ def test_units_by_magnitude(tmp_path, energy, force, words):
         read_frames([path], bad="skip")  # nothing would be left
 
 
+def test_a_few_energies_that_look_like_hartree_are_chance(tmp_path):
+    frames = molecules(5)
+    for frame in frames[:2]:
+        frame.calc.results["energy"] = -binding_energy(frame.numbers)
+    ase.io.write(tmp_path / "x.xyz", frames)
+    assert len(read_frames([tmp_path / "x.xyz"])) == 5
+
+
 def test_energies_per_atom_where_totals_belong(tmp_path):
     def frames(per_atom):
         for size in (1, 2):

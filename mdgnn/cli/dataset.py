@@ -16,6 +16,7 @@ from ase.io.extxyz import write_extxyz
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError
+from mdgnn.cli.system import suitable_threads
 from mdgnn.data import Keys, read_frames, split
 from mdgnn.data.labels import targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label
@@ -59,7 +60,7 @@ def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int, force
             show(k + 1, "")
             yield _text(atoms)
 
-    with output.progress("frames", n_frames) as show:
+    with suitable_threads(1), output.progress("frames", n_frames) as show:
         _write([path], [counted(show)], force)
     return {name: f"{count} frames" for name, count in sorted(kinds.items())}
 

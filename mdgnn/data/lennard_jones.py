@@ -16,13 +16,13 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Icosahedron, Octahedron
 from ase.md.langevin import Langevin
-from ase.optimize import LBFGS
+from ase.optimize import FIRE
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # ASE brings scipy
 
 SPACING = 1.09 * 2**0.5  # of fcc clusters, with nearest neighbours as in small Lennard-Jones clusters
-CURVATURE = 300.0  # first guess for LBFGS, epsilon/sigma^2, as in mdgnn relax
+FMAX = 0.01  # largest force in a minimum, epsilon/sigma
 TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
 HIGHEST = 10.0  # energy per atom; above it atoms nearly coincide, where no dynamics comes
 HOP, HOP_TEMPERATURE = 0.35, 0.8  # Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), section 2
@@ -148,20 +148,28 @@ def compact(n: int, rng: np.random.Generator) -> Atoms:
     return Atoms(f"Ar{n}", whole.positions[nearest], masses=np.ones(n))
 
 
-def quench(atoms: Atoms, fmax: float = 0.01) -> float:
-    """Move atoms to a minimum; returns its energy."""
-    LBFGS(atoms, logfile=None, alpha=CURVATURE, maxstep=0.1).run(fmax=fmax, steps=500)  # type: ignore[arg-type]
-    return float(atoms.get_potential_energy())
+def quench(atoms: Atoms) -> float:
+    """Move atoms to a minimum; returns its energy, or infinity where a thousand steps do not get there.
+
+    FIRE, which came to the end from every start displaced by 0.35, and with the fewest evaluations for 55 atoms.
+    """
+    fire = FIRE(atoms, logfile=None, dt=0.02, dtmax=0.1, maxstep=0.1)
+    return float(atoms.get_potential_energy()) if fire.run(fmax=FMAX, steps=1000) else math.inf
 
 
 def basin_hopping(
     atoms: Atoms, rng: np.random.Generator, hops: int, step: float = HOP, temperature: float = HOP_TEMPERATURE
 ) -> Iterator[Atoms]:
-    """The minimum that each hop ends in, whether or not the next hop begins there (Metropolis); moves `atoms`."""
+    """The minimum that each hop ends in, whether or not the next hop begins there (Metropolis); moves `atoms`.
+
+    A hop that ends in none is left out.
+    """
     energy, positions = quench(atoms), atoms.positions.copy()
     for _ in range(hops):
         atoms.positions = positions + rng.uniform(-step, step, positions.shape)
         found = quench(atoms)
+        if found == math.inf:
+            continue
         yield atoms
         if found < energy or rng.random() < math.exp((energy - found) / temperature):
             energy, positions = found, atoms.positions.copy()
