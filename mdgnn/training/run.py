@@ -1,0 +1,259 @@
+"""A run of training: from a configuration to a folder with a model in it, at once or in several goes."""
+
+import hashlib
+import json
+import logging
+import os
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from mdgnn.data import EdgeBatches
+from mdgnn.model_file import load, read_header, save
+from mdgnn.models import Model
+from mdgnn.training import folder as files
+from mdgnn.training.build import build, cutoff_of, freeze
+from mdgnn.training.config import Config, ConfigError, override, parse
+from mdgnn.training.data import Sets, Share, keys_of, read_sets, sums_over
+from mdgnn.training.folder import RunError
+from mdgnn.training.losses import Sums
+from mdgnn.training.module import Training, world_size
+from mdgnn.training.stream import Stream
+from mdgnn.training.watch import Watch
+
+
+def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, Any]:
+    """Train a model.
+
+    Parameters
+    ----------
+    config : Config
+    folder : str or Path
+        Gets everything that the run leaves: `mdgnn.training.folder` names the files. It must be empty, unless `force`
+        lets an earlier run's files go.
+
+    Returns
+    -------
+    dict
+        The summary: errors of the best model on the validation and test set, steps, epochs.
+
+    Raises
+    ------
+    RunError, ConfigError, ValueError, OSError
+        With a sentence that says what to change.
+    """
+    target = Path(folder)
+    if this_process().rank == 0:
+        files.claim(target, force)
+        files.write_json(target / files.CONFIG, config.model_dump())
+    return _go(config, target)
+
+
+def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """Go on with a run that ended early, bit for bit as if it had not; of a finished one, return the summary.
+
+    Parameters
+    ----------
+    folder : str or Path
+    settings : sequence of str
+        ``run.epochs=N`` makes a run longer, where the course of the learning rate does not depend on its length.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, or its checkpoint is damaged, hostile, or of other data.
+    """
+    target = Path(folder)
+    before = files.read_json(target / files.CONFIG)
+    config = parse(override(before, settings))
+    if config != parse(before):
+        _check_longer(parse(before), config)
+        if this_process().rank == 0:
+            files.write_json(target / files.CONFIG, config.model_dump())
+            (target / files.SUMMARY).unlink(missing_ok=True)
+    if (target / files.SUMMARY).exists():
+        return files.read_json(target / files.SUMMARY)
+    return _go(config, target)
+
+
+def _check_longer(before: Config, after: Config) -> None:
+    longer = before.model_copy(update={"run": before.run.model_copy(update={"epochs": after.run.epochs})})
+    if longer != after or after.run.epochs < before.run.epochs:
+        raise ConfigError("a run that goes on keeps its settings; only run.epochs may be raised")
+    if before.optimizer.schedule in ("cosine", "onecycle"):
+        raise ConfigError(f"run.epochs cannot be raised: the {before.optimizer.schedule} schedule ends with the run")
+
+
+def this_process() -> Share:
+    """Which one this is of those that torchrun has started."""
+    return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def _go(config: Config, folder: Path) -> dict[str, Any]:
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    units = load(config.model.start).units if config.model.start else config.model.options.get("units", "metal")
+    needs = tuple(name for name in ("energy", "forces") if getattr(config.loss, name))
+    sets = read_sets(config.data, cutoff_of(config.model), config.run.seed, units=units, needs=needs)
+    seed_everything(config.run.seed)
+    model, found = _start(config, sets, folder)
+    freeze(model, config.model.freeze)
+    seed_everything(config.run.seed)
+    module = Training(model.train(), config.loss, config.optimizer)
+    batches = EdgeBatches(
+        sets.train.n_edges,
+        max_edges=config.data.max_edges,
+        batch_size=config.data.batch_size,
+        shuffle=True,
+        seed=config.run.seed,
+        rank=this_process().rank,
+        world_size=this_process().world_size,
+    )
+    stream = Stream(sets.train, batches, config.run.epochs)
+    identity = hashlib.sha256(json.dumps(sets.fingerprints, sort_keys=True).encode()).hexdigest()
+    watch = Watch(config, folder, stream, partial(validate, config=config, sets=sets), identity)
+    last = folder / files.LAST
+    if last.exists():
+        files.read_checkpoint(last)  # refuses what Lightning would only trip over
+    with quiet(), watch.signals:
+        trainer = make_trainer(config, folder, watch)
+        trainer.fit(module, stream, ckpt_path=last if last.exists() else None, weights_only=True)
+    return finish(config, folder, sets, found, len(stream) if not watch.ended else trainer.global_step)
+
+
+def seed_everything(seed: int) -> None:
+    """All generators that a run may use."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def _start(config: Config, sets: Sets, folder: Path) -> tuple[Model, dict[str, Any]]:
+    """The model that training begins with; a run that goes on reads the one that it began with."""
+    path = folder / files.START
+    found: dict[str, Any]
+    if path.exists() and (folder / files.LAST).exists():
+        return load(path), read_header(path)["training"]
+    model, found = build(config.model, sets.train, keys_of(config.data))
+    if this_process().rank == 0:
+        save(model, path, found)
+    return model, found
+
+
+def validate(module: Training, *, config: Config, sets: Sets) -> Sums:
+    """Errors of the mean of the weights on the validation set, by all processes together."""
+    sums = Sums(config.loss.kind, config.loss.huber_delta)
+    averaged: Any = module.averaged.module
+    sums_over(averaged, sets.valid, config.data, sums, module.device, this_process())
+    if world_size() > 1:
+        table = sums.table.to(module.device)
+        dist.all_reduce(table)
+        sums.table = table.cpu()
+    return sums
+
+
+def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
+    """Lightning's, for one long epoch: `Stream` says why."""
+    run, (_, n_processes) = config.run, this_process()
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("[run] device = 'cuda', but torch finds no GPU that it can use")
+    device = {"auto": "gpu" if torch.cuda.is_available() else "cpu", "cpu": "cpu", "cuda": "gpu"}[run.device]
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    strategy: str | Strategy = "auto"
+    if n_processes > 1:  # a network may have weights that the energy does not see
+        backend = "gloo" if device == "cpu" else "nccl"
+        strategy = DDPStrategy(find_unused_parameters=True, process_group_backend=backend)
+    bar = os.isatty(2) and this_process().rank == 0
+    callbacks: list[Callback] = [watch, *([TQDMProgressBar(refresh_rate=10)] if bar else [])]
+    logger: list[Logger] = []
+    if find_spec("tensorboard") or find_spec("tensorboardX"):
+        logger.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    return pl.Trainer(
+        accelerator=device,
+        devices=here,
+        num_nodes=n_processes // here,
+        strategy=strategy,
+        precision="32-true" if run.precision == "full" else run.precision,
+        max_epochs=1,
+        gradient_clip_val=config.optimizer.clip or None,
+        callbacks=callbacks,
+        logger=logger or False,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's remarks about devices and its tips, which say nothing of this run."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Write the best model with the record of its training, and the summary, which says that the run is over."""
+    model, best_epoch = best_model(folder)
+    errors = {
+        name: sums_over(model, dataset, config.data, Sums()).figures()
+        for name, dataset in (("valid", sets.valid), ("test", sets.test))
+        if dataset is not None
+    }
+    summary = {
+        "steps": steps,
+        "best_epoch": best_epoch,
+        "errors": errors,
+        "structures": {name: len(d) for name, d in zip(("train", "valid", "test"), sets[:3], strict=True) if d},
+        "found": found,
+        "data": sets.fingerprints,
+    }
+    if this_process().rank == 0:
+        record = {"config": config.model_dump(), **summary}
+        try:
+            save(model, folder / files.MODEL, json.loads(json.dumps(record)))
+        except OSError as error:
+            raise RunError(f"cannot write {folder / files.MODEL}: {error.strerror}") from None
+        files.write_json(folder / files.SUMMARY, summary)
+    return summary
+
+
+def best_model(folder: Path) -> tuple[Model, int]:
+    """The mean of the weights in the best checkpoint, as a model, and its epoch.
+
+    Raises
+    ------
+    RunError
+        If there is no checkpoint of a validation.
+    """
+    checkpoint = files.read_checkpoint(folder / files.BEST)
+    model = load(folder / files.START)
+    prefix = "averaged.module."
+    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    model.load_state_dict(state)
+    return model.eval(), int(checkpoint["callbacks"]["Watch"]["best_epoch"])
+
