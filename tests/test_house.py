@@ -22,6 +22,7 @@ MAY_IMPORT = {  # layer: layers below it
     "engine": {"_C", "threads", "ops", "graph", "locate", "neighbors", "nn", "potential", "engine"},
     "model_file": {"engine", "locate", "models"},
     "calculator": {"calculator", "engine", "graph", "model_file", "models", "neighbors", "ops", "potential"},
+    "data": {"data", "graph", "neighbors", "ops"},
     "plots": {"neighbors"},
 }
 

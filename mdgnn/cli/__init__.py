@@ -1,4 +1,4 @@
-"""The command line: `mdgnn relax`, `mdgnn md`, `mdgnn info`.
+"""The command line: `mdgnn relax`, `mdgnn md`, `mdgnn info`, `mdgnn dataset`.
 
 This file is the interface alone. What a command needs is imported when it runs, so that `mdgnn --help` is fast.
 """
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mdgnn.cli.dataset_commands import dataset
 from mdgnn.cli.errors import CommandError, errors_as_sentences
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(dataset, name="dataset")
 
 Optimizer = Literal["BFGS", "LBFGS", "FIRE", "FIRE2", "BFGSLineSearch", "LBFGSLineSearch", "MDMin", "GPMin"]
 Ensemble = Literal["nve", "langevin", "npt"]

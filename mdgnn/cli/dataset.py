@@ -1,0 +1,182 @@
+"""`mdgnn dataset`: make, describe and split files of frames."""
+
+import io
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.io.extxyz import write_extxyz
+
+from mdgnn.calculator import MDGNNCalculator
+from mdgnn.cli import output
+from mdgnn.cli.errors import CommandError
+from mdgnn.data import Keys, read_frames, split
+from mdgnn.data.labels import targets_of
+from mdgnn.data.lennard_jones import boxes, clusters, label
+from mdgnn.data.sources import open_source
+from mdgnn.models import LennardJones
+from mdgnn.neighbors import primitive_neighbor_list
+
+BOX_CUTOFF = 10.0  # sigma, of labels; see mdgnn.data.lennard_jones.label
+DYNAMICS_CUTOFF = 2.5
+LARGEST = 561
+PARTS = ("train", "valid", "test")
+LISTED = 10  # bad frames in a summary
+
+
+def lj_frames(n_frames: int, seed: int, kind: str = "all", largest: int = 55) -> Iterator[Atoms]:
+    """Labelled Lennard-Jones frames; of "all", every fourth is a box. More of them begin with the same ones."""
+    full = MDGNNCalculator(LennardJones(), dtype="float64", too_close="ignore")
+    cut = MDGNNCalculator(LennardJones(cutoff=BOX_CUTOFF, mode="cut"), dtype="float64", too_close="ignore")
+    short = MDGNNCalculator(LennardJones(cutoff=DYNAMICS_CUTOFF, mode="shifted"), dtype="float64", too_close="ignore")
+    of_clusters, of_boxes = clusters(seed, full, range(3, largest + 1)), boxes(seed, short)
+    for k in range(n_frames):
+        if kind == "boxes" or (kind == "all" and k % 4 == 3):
+            atoms = next(of_boxes)
+            label([atoms], cut, BOX_CUTOFF)
+        else:
+            atoms = next(of_clusters)
+            label([atoms], full)
+        yield atoms
+
+
+def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int, force: bool) -> dict[str, str]:
+    """Write labelled Lennard-Jones frames; rows of a table about them."""
+    check_free([path], force)
+    if not 3 <= largest <= LARGEST:
+        raise CommandError(f"expected a largest cluster of 3 to {LARGEST} atoms, got {largest}")
+    kinds: dict[str, int] = {}
+
+    def counted(show: Any) -> Iterator[bytes]:
+        for k, atoms in enumerate(lj_frames(n_frames, seed, kind, largest)):
+            kinds[atoms.info["config_type"]] = kinds.get(atoms.info["config_type"], 0) + 1
+            show(k + 1, "")
+            yield _text(atoms)
+
+    with output.progress("frames", n_frames) as show:
+        _write([path], [counted(show)], force)
+    return {name: f"{count} frames" for name, count in sorted(kinds.items())}
+
+
+def summarize(files: Sequence[str], keys: Keys, units: str) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of a table, one for each config_type and one for all, and sentences about bad frames."""
+    frames = read_frames(files, keys, bad="skip", need=(), units=units)
+    groups: dict[str, list[tuple[Any, ...]]] = {}
+    for atoms in frames:
+        groups.setdefault(str(atoms.info.get("config_type", "")), []).append(_figures(atoms, keys))
+    rows = [_row(name or "(none)", group) for name, group in sorted(groups.items())]
+    if len(groups) > 1:
+        rows.append(_row("all", list(itertools.chain(*groups.values()))))
+    notes = [str(frame) for frame in frames.skipped[:LISTED]]
+    if len(frames.skipped) > LISTED:
+        notes.append(f"and {len(frames.skipped) - LISTED} more")
+    return rows, [f"{len(frames.skipped)} bad or suspicious frames, not counted above:", *notes] if notes else []
+
+
+def _figures(atoms: Atoms, keys: Keys) -> tuple[Any, ...]:
+    """Elements, number of atoms, energy per atom, squares of force components, largest force, shortest distance."""
+    targets = targets_of(atoms, keys)
+    energy = np.nan if targets.energy is None else float(targets.energy[0]) / len(atoms)
+    forces = np.zeros((0, 3)) if targets.forces is None else targets.forces.numpy()
+    largest = np.sqrt(np.square(forces).sum(axis=1)).max(initial=0.0)
+    return set(atoms.numbers.tolist()), len(atoms), energy, np.square(forces).ravel(), largest, _shortest(atoms)
+
+
+def _shortest(atoms: Atoms) -> float:
+    """The least distance of two atoms or images; infinite of a single atom."""
+    reach, whole = 2.0, float(np.ptp(atoms.positions, axis=0).sum() + np.abs(atoms.cell.array).sum()) + 1
+    while True:
+        found = primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, reach)
+        if len(found) or reach > whole:
+            return float(found.min(initial=np.inf))
+        reach *= 2
+
+
+def _row(name: str, group: Sequence[tuple[Any, ...]]) -> dict[str, str]:
+    elements, sizes, energies, squares, largest, shortest = zip(*group, strict=True)
+    energy = np.array(energies)[np.isfinite(energies)]
+    square = np.concatenate(squares)
+    span = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    return {
+        "config_type": name,
+        "frames": str(len(group)),
+        "atoms": span,
+        "elements": " ".join(chemical_symbols[z] for z in sorted(set().union(*elements))),
+        "energy per atom": f"{energy.mean():.4f} +- {energy.std():.4f}" if len(energy) else "none",
+        "from, to": f"{energy.min():.4f}, {energy.max():.4f}" if len(energy) else "none",
+        "force rms": f"{np.sqrt(square.mean()):.4f}" if len(square) else "none",
+        "largest": f"{max(largest):.4f}" if len(square) else "none",
+        "shortest distance": f"{min(shortest):.4f}",
+    }
+
+
+def split_file(file: str, fractions: Sequence[float], seed: int, prefix: str, force: bool) -> dict[str, str]:
+    """Write PREFIX-train.xyz, PREFIX-valid.xyz and PREFIX-test.xyz, those with a fraction; rows of a table about them.
+
+    Frames keep their order, and those of a file in this format keep every digit; bad ones are split like others.
+    """
+    source = open_source(file)
+    numbers = source.numbers()
+    parts = [(name, part) for name, part in zip(PARTS, split(len(numbers), fractions, seed), strict=True) if len(part)]
+    if not parts:
+        raise CommandError(f"expected a fraction above 0 of the {len(numbers)} frames in {file}")
+    paths = [Path(f"{prefix}-{name}.xyz") for name, _ in parts]
+    check_free(paths, force)
+    texts = _verbatim(source.path) if source.path.suffix in (".xyz", ".extxyz") else None
+    contents = [
+        (_text(source[numbers[k]]) if texts is None else texts[numbers[k]] for k in part.tolist()) for _, part in parts
+    ]
+    _write(paths, contents, force)
+    return {str(path): f"{len(part)} frames" for path, (_, part) in zip(paths, parts, strict=True)}
+
+
+def check_free(paths: Sequence[Path], force: bool) -> None:
+    """Raise a CommandError if a file must not be written."""
+    for path in paths:
+        if path.is_dir():
+            raise CommandError(f"the output {path} is a folder")
+        if path.exists() and not force:
+            raise CommandError(f"the output {path} exists; choose another or replace it by --force")
+
+
+def _text(atoms: Atoms) -> bytes:
+    """A frame of extended XYZ."""
+    text = io.StringIO()
+    write_extxyz(text, [atoms])
+    return text.getvalue().encode()
+
+
+def _verbatim(path: Path) -> list[bytes]:
+    """The text of each frame of a file that ASE has read as XYZ."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    frames, begin = [], 0
+    while begin < len(lines) and lines[begin].strip():
+        end = begin + 2 + int(lines[begin])
+        while end < len(lines) and lines[end].lstrip().startswith(b"VEC"):  # cell vectors, as some programs write them
+            end += 1
+        frames.append(b"".join(lines[begin:end]).removesuffix(b"\n") + b"\n")
+        begin = end
+    return frames
+
+
+def _write(paths: Sequence[Path], contents: Sequence[Iterable[bytes]], force: bool) -> None:
+    """Write frames; files are replaced when all are complete."""
+    check_free(paths, force)
+    partial = [path.with_name(path.name + ".part") for path in paths]
+    with ExitStack() as stack:
+        for path in partial:
+            stack.callback(path.unlink, missing_ok=True)
+        for path, frames in zip(partial, contents, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.writelines(frames)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, target in zip(partial, paths, strict=True):
+            path.replace(target)

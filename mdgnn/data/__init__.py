@@ -1,0 +1,20 @@
+"""Data sets: frames of files with their labels, checked; graphs with targets; batches."""
+
+from mdgnn.data.batches import EdgeBatches, split
+from mdgnn.data.dataset import Dataset
+from mdgnn.data.frames import DataError, FrameList, read_frames
+from mdgnn.data.labels import Keys
+from mdgnn.data.targets import Sample, Targets, collate
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "EdgeBatches",
+    "FrameList",
+    "Keys",
+    "Sample",
+    "Targets",
+    "collate",
+    "read_frames",
+    "split",
+]

@@ -1,0 +1,150 @@
+"""Frames that should not be trained on: what is wrong with one, and what is suspicious about the units of a file.
+
+Suspicion is a matter of thresholds, which are the constants below. They are wide, so that they hardly ever meet data in
+eV and Angstrom, and so they find much, not all: energies relative to atoms and small forces look like eV in any unit.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from mdgnn.data.labels import Keys, LabelError, names_in
+from mdgnn.data.targets import Targets
+from mdgnn.neighbors import primitive_neighbor_list
+
+COINCIDENT = 1e-3  # closer atoms are at one place: Angstrom, or sigma
+UNITS = ("metal", "lj", "any")  # only of "metal" is known what sizes numbers have
+
+# Root mean square of the forces' components, median of a file, eV/Angstrom. Dynamics at 300 K has 0.1 (soft metals) to
+# 1.1 (organic molecules), at 3000 K three times that; in kcal/mol/Angstrom 1.1 is 25, in kJ/mol/Angstrom 106.
+TYPICAL_FORCE = 10.0
+LARGEST_FORCE = 1000.0  # eV/Angstrom, of one atom: nuclei that nearly touch, where electronic structure means little
+# All electrons of the atoms are bound by about the energy of `binding_energy`; bonds add less than a hundredth.
+HARTREE = 27.211386  # eV
+NEARLY_HARTREE = (0.93, 1.10)  # of the energy in the file over the binding energy in Hartree: that of all electrons
+MOST_BOUND = 1.25 * HARTREE  # no energy in eV is further down, relativity included
+HIGHEST_ENERGY = 1000.0  # eV per atom, above separated atoms
+# Of two sizes of one composition, the larger at least half as large again, with equal energies.
+SIZES_APART, ENERGIES_EQUAL, FRAMES_OF_SIZE = 1.5, (0.8, 1.25), 3
+
+
+def check_structure(atoms: Atoms) -> None:
+    """Raise a LabelError for no atoms, numbers that are not finite, a singular cell, or two atoms at one place."""
+    if len(atoms) == 0:
+        raise LabelError("there are no atoms")
+    finite = np.isfinite(atoms.positions).all(axis=1)
+    if not finite.all():
+        atom = int(np.flatnonzero(~finite)[0])
+        raise LabelError(f"the position of atom {atom} is not finite")
+    if not np.isfinite(atoms.cell.array).all():
+        raise LabelError("the cell is not finite")
+    try:
+        i, j, d = primitive_neighbor_list("ijd", atoms.pbc, atoms.cell.array, atoms.positions, COINCIDENT)
+    except ValueError as error:  # of the cell
+        raise LabelError(str(error)) from None
+    if len(i):
+        raise LabelError(f"atoms {i[0]} and {j[0]} are at one place ({d[0]:.2g} apart)")
+
+
+def check_labels(atoms: Atoms, targets: Targets, keys: Keys, need: Sequence[str]) -> None:
+    """Raise a LabelError for a label that is needed and missing, or one that is not finite."""
+    own = {"energy": keys.energy, "forces": keys.forces, "stress": keys.stress}
+    there = {"energy": targets.energy, "forces": targets.forces, "stress": targets.stress, **targets.extra}
+    for name in need:
+        if there.get(name) is None:
+            raise LabelError(f"no {own.get(name, name)} (there are: {', '.join(names_in(atoms)) or 'no labels'})")
+    for name, label in there.items():
+        if label is not None and not bool(label.isfinite().all()):
+            rows = np.flatnonzero(~np.isfinite(label.numpy()).reshape(len(label), -1).all(axis=1))
+            where = f" of atom {rows[0]}" if len(label) == len(atoms) > 1 else ""
+            raise LabelError(f"the {own.get(name, name)}{where} is not finite")
+
+
+def binding_energy(numbers: NDArray[np.int64]) -> float:
+    """The sum of atoms' total energies without their sign, in Hartree.
+
+    0.768745 Z^(7/3) - Z^2 / 2 + 0.269900 Z^(5/3) (Schwinger, Phys. Rev. A 24, 2353, 1981): 37.6 for carbon, in truth
+    37.8.
+    """
+    z = np.asarray(numbers, dtype=np.float64)
+    return float((0.768745 * z ** (7 / 3) - 0.5 * z**2 + 0.2699 * z ** (5 / 3)).sum())
+
+
+def check_magnitudes(atoms: Atoms, targets: Targets) -> None:
+    """Raise a LabelError for energy or forces that are suspicious in eV and Angstrom, whatever other frames hold."""
+    if targets.energy is not None:
+        energy, bound = float(targets.energy[0]), binding_energy(atoms.numbers)
+        if NEARLY_HARTREE[0] * bound <= -energy <= NEARLY_HARTREE[1] * bound:
+            raise LabelError(f"suspicious: the energy {energy:.6g} looks like Hartree, not eV")
+        if -energy > MOST_BOUND * bound:
+            raise LabelError(
+                f"suspicious: the energy {energy:.6g} eV is below that of all electrons, {-HARTREE * bound:.6g} eV; "
+                "kcal/mol or kJ/mol?"
+            )
+        if energy > HIGHEST_ENERGY * len(atoms):
+            raise LabelError(f"suspicious: the energy {energy / len(atoms):.6g} eV per atom is far above free atoms")
+    if targets.forces is not None:
+        size = targets.forces.square().sum(1).sqrt()
+        if bool(size.max() > LARGEST_FORCE):
+            raise LabelError(f"suspicious: a force of {size.max():.6g} eV/Angstrom on atom {int(size.argmax())}")
+
+
+class _Seen(NamedTuple):
+    """What the verdict on a file needs of a frame."""
+
+    number: int
+    formula: str
+    n_atoms: int
+    energy: float
+    force: float
+
+
+class Magnitudes:
+    """What is suspicious about a file as a whole; `observe` its frames, then ask for the `verdicts`."""
+
+    def __init__(self) -> None:
+        self._seen: list[_Seen] = []
+
+    def observe(self, number: int, atoms: Atoms, targets: Targets) -> None:
+        formula = atoms.symbols.formula.reduce()[0].format("hill")
+        energy = np.nan if targets.energy is None else float(targets.energy[0])
+        force = np.nan if targets.forces is None else float(targets.forces.square().mean().sqrt())
+        self._seen.append(_Seen(number, formula, len(atoms), energy, force))
+
+    def verdicts(self) -> dict[int, str]:
+        """Reasons against frames, by number."""
+        found = self._flat_energies()
+        forces = {seen.number: seen.force for seen in self._seen if np.isfinite(seen.force)}
+        median = float(np.median(list(forces.values()))) if forces else 0.0
+        if median > TYPICAL_FORCE:
+            reason = (
+                f"suspicious: the forces of this file (root mean square {median:.4g}, median of frames) are large for "
+                "eV/Angstrom; kcal/mol or kJ/mol?"
+            )
+            found |= dict.fromkeys(forces, reason)
+        return found
+
+    def _flat_energies(self) -> dict[int, str]:
+        """Frames of compositions whose energy does not grow with the number of atoms."""
+        groups: dict[str, dict[int, list[_Seen]]] = {}
+        for seen in self._seen:
+            if np.isfinite(seen.energy):
+                groups.setdefault(seen.formula, {}).setdefault(seen.n_atoms, []).append(seen)
+        found: dict[int, str] = {}
+        for formula, sizes in groups.items():
+            known = sorted(n for n, frames in sizes.items() if len(frames) >= FRAMES_OF_SIZE)
+            if len(known) < 2 or known[-1] < SIZES_APART * known[0]:
+                continue
+            small, large = (np.array([seen.energy for seen in sizes[n]]) for n in (known[0], known[-1]))
+            middle = float(np.median(small)), float(np.median(large))
+            certain = all(np.ptp(e) < 0.1 * abs(m) for e, m in zip((small, large), middle, strict=True))
+            if certain and ENERGIES_EQUAL[0] < middle[1] / middle[0] < ENERGIES_EQUAL[1]:
+                reason = (
+                    f"suspicious: {formula} has the energy {middle[0]:.4g} with {known[0]} atoms and {middle[1]:.4g} "
+                    f"with {known[-1]}; energies per atom or per formula unit?"
+                )
+                found |= {seen.number: reason for frames in sizes.values() for seen in frames}
+        return found

@@ -1,0 +1,159 @@
+"""Reading frames for training: every bad one is named, and refused or left out on request."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from mdgnn.data.checks import UNITS, Magnitudes, check_labels, check_magnitudes, check_structure
+from mdgnn.data.labels import DEFAULT, Keys, LabelError, targets_of
+from mdgnn.data.sources import Database, DataError, File, open_source
+from mdgnn.data.targets import Targets
+
+__all__ = ["BadFrame", "DataError", "FrameList", "Keys", "read_frames"]
+
+NAMED = 10  # bad frames in an error
+
+
+class BadFrame(NamedTuple):
+    """A frame that was left out: its file, its number there, counted from 0, and why."""
+
+    file: str
+    number: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, frame {self.number}: {self.reason}"
+
+
+class FrameList(Sequence[Atoms]):
+    """Frames of one or several sources; those of a database are read at each access.
+
+    A slice or an array of numbers gives a FrameList. `skipped` has the frames that were left out.
+    """
+
+    def __init__(self, sources: Sequence[File | Database], where: Any, skipped: Sequence[BadFrame] = ()):
+        self._sources = list(sources)
+        self._where: NDArray[np.int64] = np.asarray(where, dtype=np.int64).reshape(-1, 2)
+        self.skipped = list(skipped)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    @overload
+    def __getitem__(self, k: int) -> Atoms: ...
+    @overload
+    def __getitem__(self, k: slice) -> "FrameList": ...
+    def __getitem__(self, k: Any) -> Any:
+        if isinstance(k, (int, np.integer)):
+            source, number = self._where[k]
+            return self._sources[source][int(number)]
+        return FrameList(self._sources, self._where[k], self.skipped)
+
+    def name(self, k: int) -> str:
+        """The file of a frame and its number there."""
+        source, number = self._where[k]
+        return f"{self._sources[source].path}, frame {number}"
+
+
+def read_frames(
+    paths: Sequence[str | Path],
+    keys: Keys = DEFAULT,
+    *,
+    bad: Literal["raise", "skip"] = "raise",
+    need: Sequence[str] = ("energy", "forces"),
+    units: str = "metal",
+) -> FrameList:
+    """Read frames of anything ASE reads, and check them.
+
+    A frame is bad with no atoms, numbers that are not finite, a singular cell, atoms at one place, labels of wrong
+    shapes or missing ones, as an exact duplicate (numbers, positions, cell, energy) of an earlier one, and with
+    suspicious units (`mdgnn.data.checks` says what that means). Nothing is ever changed.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        ``file.xyz@0:100`` reads a part. Files are kept in memory; of an ASE database (``.db``) only row numbers.
+    keys : Keys
+        Names of the labels in the files.
+    bad : "raise" or "skip"
+        What to do about bad frames.
+    need : sequence of str
+        Labels that every frame must have: "energy", "forces", "stress", or names out of ``keys.extra``.
+    units : "metal", "lj" or "any"
+        "metal": energies in eV and lengths in Angstrom, and magnitudes that look otherwise are suspicious. The others
+        have no magnitudes to expect.
+
+    Raises
+    ------
+    FileNotFoundError
+    DataError
+        For a file that cannot be read, or bad frames: names ten of them, and says how many there are; or where all are
+        bad.
+    """
+    if bad not in ("raise", "skip"):
+        raise ValueError(f"expected bad 'raise' or 'skip', got {bad!r}")
+    if units not in UNITS:
+        raise ValueError(f"expected units {', '.join(map(repr, UNITS))}, got {units!r}")
+    unknown = [name for name in need if name not in ("energy", "forces", "stress", *keys.extra)]
+    if unknown:
+        raise ValueError(f"expected need to name 'energy', 'forces', 'stress' or extra keys, got {unknown[0]!r}")
+    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    sources = [open_source(path) for path in files]
+    where: list[tuple[int, int]] = []
+    problems: list[BadFrame] = []
+    seen: dict[bytes, str] = {}
+    for k, source in enumerate(sources):
+        reasons = _reasons(source, keys, need, units, seen)
+        numbers = source.numbers()
+        source.drop(set(reasons))
+        where += [(k, number) for number in numbers if number not in reasons]
+        problems += [BadFrame(str(source.path), number, reasons[number]) for number in sorted(reasons)]
+    if problems and (bad == "raise" or not where):
+        raise DataError(_sentence(problems, units))
+    return FrameList(sources, where, problems)
+
+
+def _reasons(
+    source: File | Database, keys: Keys, need: Sequence[str], units: str, seen: dict[bytes, str]
+) -> dict[int, str]:
+    """What is wrong with the bad frames of a source, by number; `seen` has the earlier frames' fingerprints."""
+    reasons: dict[int, str] = {}
+    magnitudes = Magnitudes()
+    for number in source.numbers():
+        atoms = source[number]
+        try:
+            check_structure(atoms)
+            targets = targets_of(atoms, keys)
+            check_labels(atoms, targets, keys, need)
+            here, mark = f"{source.path}, frame {number}", _fingerprint(atoms, targets)
+            if mark in seen:
+                raise LabelError(f"a duplicate of {seen[mark]}")
+            seen[mark] = here
+            if units == "metal":
+                magnitudes.observe(number, atoms, targets)
+                check_magnitudes(atoms, targets)
+        except LabelError as error:
+            reasons[number] = str(error)
+    return {**magnitudes.verdicts(), **reasons}
+
+
+def _fingerprint(atoms: Atoms, targets: Targets) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    energy = b"" if targets.energy is None else targets.energy.numpy().tobytes()
+    for part in (atoms.numbers.tobytes(), atoms.positions.tobytes(), atoms.cell.array.tobytes(), energy):
+        digest.update(part)
+    return digest.digest()
+
+
+def _sentence(problems: Sequence[BadFrame], units: str) -> str:
+    """One line, as the command line shows no more."""
+    named = "; ".join(map(str, problems[:NAMED]))
+    more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+    hint = ' (or say units="any", if they are right)' if any("suspicious" in p.reason for p in problems) else ""
+    count = "1 bad frame" if len(problems) == 1 else f"{len(problems)} bad frames"
+    return f'{count}; mend them, or leave them out with bad="skip"{hint}: {named}{more}'

@@ -1,0 +1,143 @@
+"""Labels of a frame: energy, forces, stress and others, wherever a file's format puts them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from numpy.typing import NDArray
+
+from mdgnn.data.targets import Targets
+
+VIRIALS = ("virial", "virials")  # where the stress stands if there is none under its own name
+
+
+class LabelError(ValueError):
+    """What is wrong with one frame, without its name."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Names of the labels in the files.
+
+    Attributes
+    ----------
+    energy, forces : str
+    stress : str
+        3 x 3, six numbers in ASE's Voigt order (xx, yy, zz, yz, xz, xy), or, under a name with "virial" in it, a
+        virial, of which -virial/volume is taken. A frame without the default "stress" may have a "virial" or "virials".
+    extra : tuple of str
+        Other scalars of structures or labels of atoms that are wanted.
+    """
+
+    energy: str = "energy"
+    forces: str = "forces"
+    stress: str = "stress"
+    extra: tuple[str, ...] = ()
+
+
+DEFAULT = Keys()
+
+
+def targets_of(atoms: Atoms, keys: Keys = DEFAULT) -> Targets:
+    """The labels of one structure; those it lacks are None or absent.
+
+    Raises
+    ------
+    LabelError
+        For a label of another shape than its meaning has, or one that stands there twice with different values.
+    """
+    n = len(atoms)
+    weight = _scalar("weight", find(atoms, "weight"))
+    if weight is not None and not (np.isfinite(weight[0]) and weight[0] >= 0):
+        raise LabelError(f"expected a weight of at least 0, got {weight[0]:g}")
+    energy = _scalar(keys.energy, find(atoms, keys.energy))
+    forces = find(atoms, keys.forces)
+    if forces is not None:
+        forces = _numbers(keys.forces, forces)
+        if forces.shape != (n, 3):
+            raise LabelError(f"expected {keys.forces} of shape ({n}, 3), got {forces.shape}")
+    extra = {name: _extra(name, value, n) for name in keys.extra if (value := find(atoms, name)) is not None}
+    config_type = atoms.info.get("config_type", "")
+    return Targets(
+        _tensor(energy),
+        _tensor(forces),
+        _tensor(_stress(atoms, keys)),
+        torch.ones(1, dtype=torch.float64) if weight is None else torch.from_numpy(weight),
+        {name: torch.from_numpy(value) for name, value in extra.items()},
+        [str(config_type)],
+    )
+
+
+def find(atoms: Atoms, name: str) -> Any:
+    """The value of this name, or None: among the arrays, the info and the results of a calculator.
+
+    ASE's reader of extended XYZ puts "energy", "forces" and "stress" into a calculator, other names into the first two.
+    """
+    found = [
+        place[name]
+        for place in (atoms.arrays, atoms.info, getattr(atoms.calc, "results", {}))
+        if place.get(name) is not None
+    ]
+    for other in found[1:]:
+        if np.shape(other) == np.shape(found[0]) and not np.array_equal(other, found[0]):
+            raise LabelError(f"{name} stands there twice, with different values")
+    return found[0] if found else None
+
+
+def names_in(atoms: Atoms) -> list[str]:
+    """Names under which a label may stand."""
+    results = getattr(atoms.calc, "results", {})
+    return sorted({*atoms.info, *atoms.arrays, *results} - {"numbers", "positions"})
+
+
+def _numbers(name: str, value: Any) -> NDArray[np.float64]:
+    """A float64 array of its own."""
+    try:
+        return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise LabelError(f"expected numbers as {name}, got {str(value)[:40]!r}") from None
+
+
+def _scalar(name: str, value: Any) -> NDArray[np.float64] | None:
+    if value is None:
+        return None
+    number = _numbers(name, value)
+    if number.size != 1:
+        raise LabelError(f"expected one number as {name}, got shape {number.shape}")
+    return number.reshape(1)
+
+
+def _extra(name: str, value: Any, n: int) -> NDArray[np.float64]:
+    array = _numbers(name, value)
+    if array.size == 1 and array.ndim <= 1:
+        return array.reshape(1)
+    if array.ndim not in (1, 2) or len(array) != n:
+        raise LabelError(f"expected {name} as one number or with a row for each of {n} atoms, got shape {array.shape}")
+    return array
+
+
+def _stress(atoms: Atoms, keys: Keys) -> NDArray[np.float64] | None:
+    for name in (keys.stress, *(VIRIALS if keys.stress == Keys.stress else ())):
+        value = find(atoms, name)
+        if value is None:
+            continue
+        array = _numbers(name, value)
+        if array.shape == (6,):
+            xx, yy, zz, yz, xz, xy = array
+            array = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+        if array.shape not in ((3, 3), (9,)):
+            raise LabelError(f"expected {name} of shape (3, 3), (9,) or (6,), got {array.shape}")
+        if "virial" not in name.lower():
+            return array.reshape(3, 3)
+        volume = float(abs(np.linalg.det(atoms.cell.array)))
+        if not volume > 0:
+            raise LabelError(f"a {name} needs a cell with a volume to be a stress")
+        stress: NDArray[np.float64] = -array.reshape(3, 3) / volume
+        return stress
+    return None
+
+
+def _tensor(array: NDArray[np.float64] | None) -> torch.Tensor | None:
+    return None if array is None else torch.from_numpy(array)

@@ -1,0 +1,195 @@
+"""Lennard-Jones structures with exact labels, in reduced units: epsilon = sigma = mass = 1.
+
+Clusters and boxes come from dynamics, basin hopping and random displacements under a calculator that is given, as this
+layer knows no models; labels come from another. Positions and cells have eight decimals, like the files they go to, so
+that the labels are those of the numbers there. Frames depend on the seed alone: more of them begin with the same ones.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.cluster import Icosahedron, Octahedron
+from ase.md.langevin import Langevin
+from ase.optimize import LBFGS
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
+from scipy.spatial import KDTree  # ASE brings scipy
+
+SPACING = 1.09 * 2**0.5  # of fcc clusters, with nearest neighbours as in small Lennard-Jones clusters
+CURVATURE = 300.0  # first guess for LBFGS, epsilon/sigma^2, as in mdgnn relax
+TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
+HIGHEST = 10.0  # energy per atom; above it atoms nearly coincide, where no dynamics comes
+HOP, HOP_TEMPERATURE = 0.35, 0.8  # Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), section 2
+DECIMALS = 8
+
+
+def clusters(
+    seed: int,
+    calculator: Any,
+    sizes: Sequence[int] = range(3, 56),
+    temperatures: Sequence[float] = (0.05, 0.15, 0.25, 0.35, 0.5),
+) -> Iterator[Atoms]:
+    """Clusters without end and without labels; their config_type says how they were made.
+
+    A round takes one size and one temperature, and of eighteen frames gives a dimer, five displaced and scaled minima,
+    seven frames of Langevin dynamics and five minima of basin hopping; fewer where some are unfit.
+
+    Parameters
+    ----------
+    seed : int
+    calculator : ASE calculator
+        The untruncated potential.
+    sizes : sequence of int
+        Numbers of atoms, at least 3, at most 561.
+    temperatures : sequence of float
+        epsilon/kB.
+    """
+    for number in itertools.count():
+        rng = np.random.default_rng([seed, 0, number])
+        yield _named(Atoms("Ar2", [[0, 0, 0], [rng.uniform(0.85, 4.0), 0, 0]]), "dimer")
+        atoms = compact(int(rng.choice(sizes)), rng)
+        atoms.calc = calculator
+        quench(atoms)
+        minimum: NDArray[np.float64] = atoms.positions.copy()
+        for _ in range(5):
+            noise = rng.normal(0, rng.uniform(0.005, 0.12), minimum.shape)
+            atoms.positions = minimum * rng.uniform(0.93, 1.08) + noise
+            if atoms.get_potential_energy() < HIGHEST * len(atoms):
+                yield _named(atoms, "displaced")
+        atoms.positions = minimum
+        temperature = float(rng.choice(temperatures))
+        for frame in _dynamics(atoms, temperature, rng, rest=100, frames=7, interval=40):
+            yield _named(frame, "langevin")
+        atoms.positions = minimum
+        for frame in basin_hopping(atoms, rng, hops=5):
+            if KDTree(frame.positions).query(frame.positions, k=2)[0][:, 1].max() < 2:  # no atom has left
+                yield _named(frame, "basin_hopping")
+
+
+def boxes(seed: int, calculator: Any, repeat: int = 3) -> Iterator[Atoms]:
+    """Periodic boxes without end and without labels; their config_type is "solid", "strained" or "liquid".
+
+    A round has one density for eight frames of an fcc crystal, others for four crystals that are strained and displaced
+    at random, and one for twelve frames of a liquid: the crystal melted at a temperature of 3, then cooled.
+
+    Parameters
+    ----------
+    seed : int
+    calculator : ASE calculator
+        A potential for periodic systems, for the dynamics alone; a short cutoff will do.
+    repeat : int
+        Cubic cells of four atoms in each direction.
+    """
+    for number in itertools.count():
+        rng = np.random.default_rng([seed, 1, number])
+        atoms = _fcc(rng.uniform(0.9, 1.15), repeat)
+        atoms.calc = calculator
+        for frame in _dynamics(atoms, rng.uniform(0.05, 0.8), rng, rest=150, frames=8, interval=40):
+            yield _named(frame, "solid")
+        for _ in range(4):
+            atoms = _fcc(rng.uniform(0.85, 1.15), repeat)
+            strain = rng.normal(0, 0.02, (3, 3))
+            atoms.set_cell(atoms.cell.array @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
+            atoms.positions += rng.normal(0, rng.uniform(0.01, 0.1), atoms.positions.shape)
+            yield _named(atoms, "strained")
+        atoms = _fcc(rng.uniform(0.65, 0.95), repeat)
+        atoms.calc = calculator
+        melted = next(_dynamics(atoms, 3.0, rng, rest=300, frames=1, interval=1))
+        melted.calc = calculator
+        for frame in _dynamics(melted, rng.uniform(0.7, 1.4), rng, rest=300, frames=12, interval=40):
+            yield _named(frame, "liquid")
+
+
+def label(frames: Sequence[Atoms], calculator: Any, cutoff: float | None = None) -> None:
+    """Give frames the energy, forces and, of boxes, stress that a calculator finds.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        Clusters, or boxes.
+    calculator : MDGNNCalculator
+        Its `evaluate` is used. For boxes the potential is one that is cut at `cutoff`, without a shift.
+    cutoff : float, optional
+        Of boxes: what lies beyond is added as `tail`. Against 18 sigma, 10 left errors up to 3e-5 epsilon per atom,
+        4e-5 epsilon/sigma and 7e-5 epsilon/sigma^3 in crystals and liquids of 108 atoms; 6 left 7e-4, 1e-3 and 2e-3.
+    """
+    for atoms, found in zip(frames, calculator.evaluate(frames, stress=cutoff is not None), strict=True):
+        results = {"energy": found["energy"], "forces": found["forces"]}
+        if cutoff is not None:
+            energy, pressure = tail(len(atoms), atoms.get_volume(), cutoff)
+            results["energy"] += energy
+            results["stress"] = found["stress"] - pressure * full_3x3_to_voigt_6_stress(np.eye(3))
+        atoms.calc = SinglePointCalculator(atoms, **results)
+
+
+def tail(n_atoms: int, volume: float, cutoff: float) -> tuple[float, float]:
+    """Energy and pressure of all pairs beyond the cutoff, as if atoms were spread evenly there.
+
+    Allen and Tildesley, Computer Simulation of Liquids, second edition, section 2.8.
+    """
+    c3 = cutoff**-3
+    energy = 8 / 3 * math.pi * n_atoms**2 / volume * (c3**3 / 3 - c3)
+    pressure = 16 / 3 * math.pi * (n_atoms / volume) ** 2 * (2 * c3**3 / 3 - c3)
+    return energy, pressure
+
+
+def compact(n: int, rng: np.random.Generator) -> Atoms:
+    """The n atoms of an icosahedron, or the octahedron of 38, that are nearest to its middle or to a place near it."""
+    shells = next(k for k in range(2, 7) if (10 * k**3 - 15 * k**2 + 11 * k - 3) // 3 >= n)
+    whole = Octahedron("Ar", 4, 1, SPACING) if n == 38 else Icosahedron("Ar", shells, SPACING)
+    centre = whole.positions.mean(axis=0) + (0 if n in (13, 38, 55, 147) else rng.normal(0, 0.3, 3))
+    nearest = np.argsort(np.linalg.norm(whole.positions - centre, axis=1), kind="stable")[:n]
+    return Atoms(f"Ar{n}", whole.positions[nearest], masses=np.ones(n))
+
+
+def quench(atoms: Atoms, fmax: float = 0.01) -> float:
+    """Move atoms to a minimum; returns its energy."""
+    LBFGS(atoms, logfile=None, alpha=CURVATURE, maxstep=0.1).run(fmax=fmax, steps=500)  # type: ignore[arg-type]
+    return float(atoms.get_potential_energy())
+
+
+def basin_hopping(
+    atoms: Atoms, rng: np.random.Generator, hops: int, step: float = HOP, temperature: float = HOP_TEMPERATURE
+) -> Iterator[Atoms]:
+    """The minimum that each hop ends in, whether or not the next hop begins there (Metropolis); moves `atoms`."""
+    energy, positions = quench(atoms), atoms.positions.copy()
+    for _ in range(hops):
+        atoms.positions = positions + rng.uniform(-step, step, positions.shape)
+        found = quench(atoms)
+        yield atoms
+        if found < energy or rng.random() < math.exp((energy - found) / temperature):
+            energy, positions = found, atoms.positions.copy()
+
+
+def _dynamics(
+    atoms: Atoms, temperature: float, rng: np.random.Generator, *, rest: int, frames: int, interval: int
+) -> Iterator[Atoms]:
+    """Frames of Langevin dynamics, after steps to come to rest; begins with what equipartition makes of a minimum."""
+    atoms.set_velocities(rng.normal(0, math.sqrt(2 * temperature), atoms.positions.shape))
+    options: dict[str, Any] = {"temperature_K": temperature / units.kB, "friction": FRICTION, "fixcm": False}
+    dynamics = Langevin(atoms, TIMESTEP, rng=rng, **options)
+    dynamics.run(rest)
+    for _ in range(frames):
+        dynamics.run(interval)
+        yield atoms
+
+
+def _fcc(density: float, repeat: int) -> Atoms:
+    atoms = bulk("Ar", "fcc", a=(4 / density) ** (1 / 3), cubic=True) * repeat
+    atoms.set_masses(np.ones(len(atoms)))
+    return atoms
+
+
+def _named(atoms: Atoms, config_type: str) -> Atoms:
+    """A copy with rounded numbers and nothing but what goes to a file."""
+    copy: Atoms = Atoms(
+        atoms.symbols, atoms.positions.round(DECIMALS), cell=atoms.cell.array.round(DECIMALS), pbc=atoms.pbc
+    )
+    copy.info["config_type"] = config_type
+    return copy
