@@ -101,8 +101,8 @@ def main(path, folder, kills, seed, kind="random"):
         if kind == "random":
             delay = 10 ** dice.uniform(-4, -0.7)
             status = child(
-                lambda: go_on(config, killed),
-                lambda pid, delay=delay: kill_after_a_checkpoint(pid, killed / files.LAST, delay),
+                lambda to=killed: go_on(config, to),
+                lambda pid, to=killed, delay=delay: kill_after_a_checkpoint(pid, to / files.LAST, delay),
             )
         else:
             killed = folder / f"killed{k}"

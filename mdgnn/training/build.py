@@ -49,7 +49,7 @@ def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, d
         missing = [z for z in dataset.elements if z not in known] if isinstance(known, list) else []
         if missing:
             raise ConfigError(f"[model] start = {section.start!r} knows {known}, and the data have {missing} too")
-        least = min(model.least_distance, dataset.shortest) or dataset.shortest
+        least = min(model.least_distance, _shortest(dataset)) or _shortest(dataset)
         model.config["least_distance"] = model.least_distance = least
         return model, {"start": section.start}
     assert section.architecture is not None
@@ -61,14 +61,18 @@ def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, d
         summary = summary._replace(counts=summary.counts.sum(1, keepdims=True))
     shift = _references(section, summary, keys)
     scale = _scale(section, summary, shift)
-    options |= {"shift": [float(e) for e in shift], "scale": [scale], "least_distance": dataset.shortest}
+    options |= {"shift": [float(e) for e in shift], "scale": [scale], "least_distance": _shortest(dataset)}
     options["scale"] *= len(shift)
     try:
         model = MODELS[section.architecture](**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[model] {error}") from None
-    found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": list(shift)}
+    found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": shift.tolist()}
     return model.to(DTYPES[section.dtype]), found
+
+
+def _shortest(dataset: Dataset) -> float:
+    return dataset.shortest if math.isfinite(dataset.shortest) else 0.0  # no two atoms see each other
 
 
 def _references(section: ModelSection, summary: Summary, keys: Keys) -> Array:

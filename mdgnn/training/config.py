@@ -1,16 +1,16 @@
 """The configuration of a training run: a TOML file of five sections, strict about what it does not know.
 
-    [model]
-    architecture = "PaiNN"          # and any of its options: n_features = 64, cutoff = 5.0 ...
-    [data]
-    train = "train.xyz"
-    valid = 0.1                     # a share of train, or files
-    [loss]
-    forces = 100.0                  # a number, or [[epoch, weight], ...] with straight lines between
-    [optimizer]
-    lr = 1e-3
-    [run]
-    epochs = 200
+[model]
+architecture = "PaiNN"          # and any of its options: n_features = 64, cutoff = 5.0 ...
+[data]
+train = "train.xyz"
+valid = 0.1                     # a share of train, or files
+[loss]
+forces = 100.0                  # a number, or [[epoch, weight], ...] with straight lines between
+[optimizer]
+lr = 1e-3
+[run]
+epochs = 200
 """
 
 import difflib
@@ -42,7 +42,9 @@ def _paths(value: Any) -> Any:
 
 
 Files = Annotated[list[str], BeforeValidator(_paths)]
-Weight = Annotated[float, Field(ge=0)] | Annotated[list[tuple[float, Annotated[float, Field(ge=0)]]], Field(min_length=1)]
+Weight = (
+    Annotated[float, Field(ge=0)] | Annotated[list[tuple[float, Annotated[float, Field(ge=0)]]], Field(min_length=1)]
+)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]  # 0: never
@@ -99,7 +101,9 @@ class DataSection(Section):
     """Files, in any format that ASE reads, and how they are batched.
 
     `valid` is a share of `train`, drawn by the run's seed, or files. `energy`, `forces`, `stress` are the keys under
-    which the files have the targets.
+    which the files have the targets, and `need` those that every structure must have (by default what the loss weighs,
+    of energy and forces). Bad structures are refused or skipped; so are numbers of implausible size, unless `units` is
+    "any".
     """
 
     train: Files
@@ -108,7 +112,9 @@ class DataSection(Section):
     energy: str = "energy"
     forces: str = "forces"
     stress: str = "stress"
+    need: list[Literal["energy", "forces", "stress"]] | None = None
     bad: Literal["raise", "skip"] = "raise"
+    units: Literal["model", "any"] = "model"
     batch_size: Count = 8
     max_edges: Count = 1_000_000
 

@@ -1,6 +1,6 @@
 """The data sets of a configuration, and errors of a model on one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,6 @@ from mdgnn.potential import Potential, Prediction, evaluate
 from mdgnn.training.config import ConfigError, DataSection
 from mdgnn.training.folder import fingerprint
 from mdgnn.training.losses import Sums, errors_of
-from mdgnn.training.module import to_device
 
 
 class Sets(NamedTuple):
@@ -27,7 +26,7 @@ def keys_of(section: DataSection) -> Keys:
     return Keys(energy=section.energy, forces=section.forces, stress=section.stress)
 
 
-def read_sets(section: DataSection, cutoff: float, seed: int, *, units: str, needs: tuple[str, ...]) -> Sets:
+def read_sets(section: DataSection, cutoff: float, seed: int, *, units: str, need: Sequence[str]) -> Sets:
     """Read the files of a configuration.
 
     Parameters
@@ -38,8 +37,8 @@ def read_sets(section: DataSection, cutoff: float, seed: int, *, units: str, nee
     seed : int
         Of the split.
     units : str
-        "metal" or "lj", by which implausible values are found.
-    needs : tuple of str
+        Of the model: what magnitudes are plausible.
+    need : sequence of str
         Targets without which a structure is bad.
 
     Raises
@@ -47,25 +46,35 @@ def read_sets(section: DataSection, cutoff: float, seed: int, *, units: str, nee
     OSError, ValueError
         If a file cannot be read, or holds bad structures.
     """
-    keys = keys_of(section)
+    units = "any" if section.units == "any" else units
 
     def read(paths: list[str]) -> Dataset:
-        return Dataset(read_frames(paths, keys, bad=section.bad, need=needs, units=units), cutoff, keys=keys)
+        frames = read_frames(paths, keys_of(section), bad=section.bad, need=need, units=units)
+        return Dataset(frames, cutoff, keys=keys_of(section))
 
+    train = read(section.train)
     files = [*section.train, *(section.valid if isinstance(section.valid, list) else []), *section.test]
     if isinstance(section.valid, list):
-        train, valid = read(section.train), read(section.valid)
+        valid = read(section.valid)
+    elif len(train) < 2:
+        raise ConfigError(f"[data] train has {len(train)} structure, too few to take a part of for validation")
     else:
-        frames = read_frames(section.train, keys, bad=section.bad, need=needs, units=units)
-        if len(frames) < 2:
-            raise ConfigError(f"[data] train has {len(frames)} structures, too few to take a part of for validation")
-        share = min(max(section.valid, 1 / len(frames)), 1 - 1 / len(frames))
-        parts = split(len(frames), (1 - share, share), seed)
-        train, valid = (Dataset([frames[int(k)] for k in part], cutoff, keys=keys) for part in parts)
-    for name, dataset in (("train", train), ("valid", valid)):
-        if len(dataset) == 0:
-            raise ConfigError(f"[data] {name} holds no structures")
+        n = len(train)
+        n_valid = min(max(round(section.valid * n), 1), n - 1)
+        train, valid = (train.subset(part) for part in split(n, (n - n_valid, n_valid), seed))
     return Sets(train, valid, read(section.test) if section.test else None, fingerprint(files))
+
+
+class Limits(NamedTuple):
+    """The most structures and edges of a batch."""
+
+    batch_size: int = 32
+    max_edges: int = 200_000
+
+
+def limits_of(section: DataSection) -> Limits:
+    """Of a configuration."""
+    return Limits(section.batch_size, section.max_edges)
 
 
 class Share(NamedTuple):
@@ -78,24 +87,22 @@ class Share(NamedTuple):
 def predictions(
     model: Potential,
     dataset: Dataset,
-    section: DataSection,
+    limits: Limits,
     device: torch.device | str = "cpu",
     share: Share = Share(),  # noqa: B008
 ) -> Iterator[tuple[Sample, Prediction]]:
     """Batches of a data set in its order with what a model says of them: nothing is kept for its training."""
     batches = EdgeBatches(
         dataset.n_edges,
-        max_edges=section.max_edges,
-        batch_size=section.batch_size,
+        max_edges=limits.max_edges,
+        batch_size=limits.batch_size,
         shuffle=False,
         seed=0,
         rank=share.rank,
         world_size=share.world_size,
     )
     for frames in batches:
-        if not frames:  # another process has all of a small batch
-            continue
-        sample = to_device(collate([dataset[k] for k in frames]), device)
+        sample = collate([dataset[k] for k in frames]).to(device)
         virial = sample.targets.stress is not None
         yield sample, evaluate(model, sample.graph, forces=sample.targets.forces is not None, virial=virial)
 
@@ -103,12 +110,12 @@ def predictions(
 def sums_over(
     model: Potential,
     dataset: Dataset,
-    section: DataSection,
+    limits: Limits,
     sums: Sums,
     device: torch.device | str = "cpu",
     share: Share = Share(),  # noqa: B008
 ) -> Sums:
     """The given sums with the errors on a data set added."""
-    for sample, found in predictions(model, dataset, section, device, share):
+    for sample, found in predictions(model, dataset, limits, device, share):
         sums.add(errors_of(found, sample.graph, sample.targets))
     return sums

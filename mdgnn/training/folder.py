@@ -115,8 +115,10 @@ def fingerprint(paths: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files, by name."""
     found = {}
     for path in paths:
-        digest = hashlib.sha256()
-        with Path(path).open("rb") as file:
+        digest, name = hashlib.sha256(), str(path)
+        if not Path(name).exists():
+            name = name.rpartition("@")[0]  # a part of a file
+        with Path(name).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         found[str(path)] = digest.hexdigest()

@@ -47,7 +47,7 @@ def _known(errors: Tensor, targets: Tensor, weight: Tensor) -> Errors:
 
 
 def penalty(errors: Tensor, kind: str, delta: float) -> Tensor:
-    """Of each error: its square, its size, or Huber's, which is e^2 / 2 up to delta and delta (|e| - delta / 2) above."""
+    """Of each error: its square, its size, or Huber's, which is e^2 / 2 up to delta, then delta (|e| - delta / 2)."""
     if kind == "mse":
         return errors.square()
     if kind == "mae":
@@ -89,7 +89,7 @@ class Sums:
     def loss(self, weights: Mapping[str, float]) -> float:
         """The weighted sum of mean penalties."""
         rows = dict(zip(QUANTITIES, self.table.tolist(), strict=True))
-        return sum(w * rows[name][3] / rows[name][0] for name, w in weights.items() if w and rows[name][0])
+        return float(sum(w * rows[name][3] / rows[name][0] for name, w in weights.items() if w and rows[name][0]))
 
 
 def loss_of(

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from mdgnn.data import Sample, Targets
+from mdgnn.data import Sample
 from mdgnn.models import Model
 from mdgnn.potential import evaluate
 from mdgnn.training.config import LossSection, OptimizerSection
@@ -72,12 +72,13 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         s = self.optimizer_section
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.name]
+        kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.name]
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        return kind(trained, lr=s.lr, weight_decay=s.weight_decay, amsgrad=s.amsgrad)
+        optimizer: torch.optim.Optimizer = kind(trained, lr=s.lr, weight_decay=s.weight_decay, amsgrad=s.amsgrad)
+        return optimizer
 
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:
-        return to_device(batch, device)
+        return batch.to(device)
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of a batch, of which this process may have a part alone.
@@ -114,23 +115,3 @@ def sum_over_processes(counts: Mapping[str, float], device: torch.device) -> dic
     total = torch.tensor([counts.get(name, 0.0) for name in QUANTITIES], dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return dict(zip(QUANTITIES, total.tolist(), strict=True))
-
-
-def to_device(sample: Sample, device: torch.device | str) -> Sample:
-    """A sample whose tensors are there."""
-    graph, t = sample
-    if graph.vectors.device == torch.device(device):
-        return sample
-
-    def move(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values.to(device)
-
-    targets = Targets(
-        energy=move(t.energy),
-        forces=move(t.forces),
-        stress=move(t.stress),
-        weight=t.weight.to(device),
-        extra={name: values.to(device) for name, values in t.extra.items()},
-        config_type=t.config_type,
-    )
-    return Sample(graph.to(device), targets)

@@ -61,9 +61,10 @@ def least_squares(summary: Summary) -> Array:
     """
     known = np.isfinite(summary.energies)
     if not known.any():
-        raise ValueError("reference energies by least squares need energies, and no structure of the training set has one")
-    found: Array = np.linalg.lstsq(summary.counts[known], summary.energies[known], rcond=None)[0]
-    return found
+        raise ValueError(
+            "reference energies by least squares need energies, and no structure of the training set has one"
+        )
+    return np.asarray(np.linalg.lstsq(summary.counts[known], summary.energies[known], rcond=None)[0], np.float64)
 
 
 def isolated(summary: Summary, of: str) -> Array:

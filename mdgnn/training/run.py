@@ -25,12 +25,12 @@ from mdgnn.data import EdgeBatches
 from mdgnn.model_file import load, read_header, save
 from mdgnn.models import Model
 from mdgnn.training import folder as files
-from mdgnn.training.build import build, cutoff_of, freeze
+from mdgnn.training.build import build, freeze
 from mdgnn.training.config import Config, ConfigError, override, parse
-from mdgnn.training.data import Sets, Share, keys_of, read_sets, sums_over
-from mdgnn.training.folder import RunError
+from mdgnn.training.data import Sets, Share, keys_of, limits_of, sums_over
 from mdgnn.training.losses import Sums
 from mdgnn.training.module import Training, world_size
+from mdgnn.training.outcome import finish, sets_of
 from mdgnn.training.stream import Stream
 from mdgnn.training.watch import Watch
 
@@ -48,7 +48,8 @@ def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, 
     Returns
     -------
     dict
-        The summary: errors of the best model on the validation and test set, steps, epochs.
+        The summary: errors of the best model on the validation and test set, steps, its epoch. Nothing in processes
+        that torchrun started beside the first.
 
     Raises
     ------
@@ -105,9 +106,7 @@ def this_process() -> Share:
 def _go(config: Config, folder: Path) -> dict[str, Any]:
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    units = load(config.model.start).units if config.model.start else config.model.options.get("units", "metal")
-    needs = tuple(name for name in ("energy", "forces") if getattr(config.loss, name))
-    sets = read_sets(config.data, cutoff_of(config.model), config.run.seed, units=units, needs=needs)
+    sets = sets_of(config)
     seed_everything(config.run.seed)
     model, found = _start(config, sets, folder)
     freeze(model, config.model.freeze)
@@ -131,7 +130,9 @@ def _go(config: Config, folder: Path) -> dict[str, Any]:
     with quiet(), watch.signals:
         trainer = make_trainer(config, folder, watch)
         trainer.fit(module, stream, ckpt_path=last if last.exists() else None, weights_only=True)
-    return finish(config, folder, sets, found, len(stream) if not watch.ended else trainer.global_step)
+    if this_process().rank:
+        return {}
+    return finish(config, folder, sets, found, trainer.global_step)
 
 
 def seed_everything(seed: int) -> None:
@@ -157,7 +158,7 @@ def validate(module: Training, *, config: Config, sets: Sets) -> Sums:
     """Errors of the mean of the weights on the validation set, by all processes together."""
     sums = Sums(config.loss.kind, config.loss.huber_delta)
     averaged: Any = module.averaged.module
-    sums_over(averaged, sets.valid, config.data, sums, module.device, this_process())
+    sums_over(averaged, sets.valid, limits_of(config.data), sums, module.device, this_process())
     if world_size() > 1:
         table = sums.table.to(module.device)
         dist.all_reduce(table)
@@ -214,46 +215,3 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Write the best model with the record of its training, and the summary, which says that the run is over."""
-    model, best_epoch = best_model(folder)
-    errors = {
-        name: sums_over(model, dataset, config.data, Sums()).figures()
-        for name, dataset in (("valid", sets.valid), ("test", sets.test))
-        if dataset is not None
-    }
-    summary = {
-        "steps": steps,
-        "best_epoch": best_epoch,
-        "errors": errors,
-        "structures": {name: len(d) for name, d in zip(("train", "valid", "test"), sets[:3], strict=True) if d},
-        "found": found,
-        "data": sets.fingerprints,
-    }
-    if this_process().rank == 0:
-        record = {"config": config.model_dump(), **summary}
-        try:
-            save(model, folder / files.MODEL, json.loads(json.dumps(record)))
-        except OSError as error:
-            raise RunError(f"cannot write {folder / files.MODEL}: {error.strerror}") from None
-        files.write_json(folder / files.SUMMARY, summary)
-    return summary
-
-
-def best_model(folder: Path) -> tuple[Model, int]:
-    """The mean of the weights in the best checkpoint, as a model, and its epoch.
-
-    Raises
-    ------
-    RunError
-        If there is no checkpoint of a validation.
-    """
-    checkpoint = files.read_checkpoint(folder / files.BEST)
-    model = load(folder / files.START)
-    prefix = "averaged.module."
-    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    model.load_state_dict(state)
-    return model.eval(), int(checkpoint["callbacks"]["Watch"]["best_epoch"])
-

@@ -1,4 +1,4 @@
-"""Courses of the learning rate and of the weights in the loss: functions of the step or the epoch, with next to no state.
+"""Courses of the learning rate and of the weights in the loss: functions of step or epoch, with next to no state.
 
 They are functions, and not torch's schedulers, so that a resumed run need not trust a scheduler's own idea of where it
 was.
@@ -7,6 +7,7 @@ was.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 def rate(schedule: str, step: int, n_steps: int, warmup: int) -> float:
@@ -40,7 +41,7 @@ def weight(points: float | Sequence[tuple[float, float]], epoch: float) -> float
     ordered = sorted(points)
     if epoch <= ordered[0][0]:
         return float(ordered[0][1])
-    for (a, at_a), (b, at_b) in zip(ordered, ordered[1:], strict=False):
+    for (a, at_a), (b, at_b) in pairwise(ordered):
         if epoch < b:
             return at_a + (at_b - at_a) * (epoch - a) / (b - a)
     return float(ordered[-1][1])

@@ -4,9 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
-
-from mdgnn.data import Dataset, EdgeBatches, Sample, Targets, collate
+from mdgnn.data import Dataset, EdgeBatches, Sample, collate
 
 
 class Place(NamedTuple):
@@ -53,12 +51,7 @@ class Stream:
             self.batches.set_epoch(epoch)
             for frames in list(self.batches)[first:]:
                 self.handed_out += 1
-                yield collate([self.dataset[k] for k in frames]) if frames else self._nothing()
-
-    def _nothing(self) -> Sample:
-        """What a process gets whose part of a batch is empty: a structure without targets."""
-        graph, targets = self.dataset[0]
-        return Sample(graph, Targets(None, None, None, torch.zeros_like(targets.weight), {}, targets.config_type))
+                yield collate([self.dataset[k] for k in frames])
 
     def state_dict(self) -> dict[str, int]:
         """For Lightning's checkpoints."""

@@ -23,7 +23,7 @@ FIGURES = [f"{name}_{kind}" for name in QUANTITIES for kind in ("mae", "rmse")]
 COLUMNS = ["epoch", "step", "lr", "train_loss", "valid_loss", *FIGURES]
 
 
-class Interrupted(RunError):
+class InterruptedTrainingError(RunError):
     """A signal ended the run in good order."""
 
     def __init__(self, signum: int, step: int, folder: Path):
@@ -111,7 +111,7 @@ class Watch(pl.Callback):
         if place.last or due or signum:
             self._save(trainer, best)
         if signum:
-            raise Interrupted(signum, batch_idx + 1, self.folder)
+            raise InterruptedTrainingError(signum, batch_idx + 1, self.folder)
 
     # Their parts.
 
@@ -123,7 +123,9 @@ class Watch(pl.Callback):
         return factor * max(o.lr * o.factor**self.progress.drops, min(o.min_lr, o.lr))
 
     def _add_loss(self, trainer: pl.Trainer, outputs: Any, batch_idx: int) -> None:
-        loss = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")  # each one's share, times their number
+        loss = trainer.strategy.reduce(
+            outputs["loss"].detach(), reduce_op="mean"
+        )  # each one's share, times their number
         value = float(loss)
         if not np.isfinite(value):
             raise RunError(
