@@ -22,14 +22,8 @@ class RunError(Exception):
     """A problem of a run that one sentence explains."""
 
 
-def claim(folder: Path, force: bool) -> None:
-    """Make the folder; with `force`, remove what an earlier run left there, and nothing else.
-
-    Raises
-    ------
-    RunError
-        If it is a file, or holds anything and there is no `force`.
-    """
+def check_free(folder: Path, force: bool) -> None:
+    """Raise a RunError if a run must not write to this folder: a file, or not empty without `force`."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"the output folder {folder} is a file; choose another with --output")
     if not force and folder.is_dir() and any(folder.iterdir()):
@@ -37,7 +31,21 @@ def claim(folder: Path, force: bool) -> None:
             f"the output folder {folder} is not empty; choose another with --output, replace it by --force, "
             f"or continue its run by --resume {folder}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+
+
+def claim(folder: Path, force: bool) -> None:
+    """Make the folder; with `force`, remove what an earlier run left there, and nothing else.
+
+    Raises
+    ------
+    RunError
+        As `check_free`, or if the system refuses.
+    """
+    check_free(folder, force)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from None
     for name in OURS:
         for path in (folder / name, folder / f"{name}.part"):
             path.unlink(missing_ok=True)

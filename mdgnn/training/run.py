@@ -57,10 +57,13 @@ def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, 
         With a sentence that says what to change.
     """
     target = Path(folder)
+    files.check_free(target, force)
+    _set_threads(config)
+    sets = sets_of(config)  # before anything of an earlier run goes
     if this_process().rank == 0:
         files.claim(target, force)
         files.write_json(target / files.CONFIG, config.model_dump())
-    return _go(config, target)
+    return _go(config, target, sets)
 
 
 def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -87,7 +90,8 @@ def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
             (target / files.SUMMARY).unlink(missing_ok=True)
     if (target / files.SUMMARY).exists():
         return files.read_json(target / files.SUMMARY)
-    return _go(config, target)
+    _set_threads(config)
+    return _go(config, target, sets_of(config))
 
 
 def _check_longer(before: Config, after: Config) -> None:
@@ -103,10 +107,12 @@ def this_process() -> Share:
     return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
-def _go(config: Config, folder: Path) -> dict[str, Any]:
+def _set_threads(config: Config) -> None:
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    sets = sets_of(config)
+
+
+def _go(config: Config, folder: Path, sets: Sets) -> dict[str, Any]:
     seed_everything(config.run.seed)
     model, found = _start(config, sets, folder)
     freeze(model, config.model.freeze)

@@ -81,6 +81,11 @@ class Watch(pl.Callback):
         self.best_epoch, self.ended = state["best_epoch"], state["ended"]
         self._random = state["random"]
 
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """A run that has become longer goes on after what was its last batch."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        progress["is_last_batch"] = progress["total"]["processed"] >= len(self.stream)
+
     # The hooks of Lightning's loop.
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
