@@ -26,7 +26,7 @@ LARGEST_FORCE = 1000.0  # eV/Angstrom, of one atom: nuclei that nearly touch, wh
 HARTREE = 27.211386  # eV
 NEARLY_HARTREE = (0.93, 1.10)  # of the energy in the file over the binding energy in Hartree: that of all electrons
 MOST_BOUND = 1.25 * HARTREE  # no energy in eV is further down, relativity included
-HIGHEST_ENERGY = 1000.0  # eV per atom, above separated atoms
+HIGHEST_ENERGY = 100.0  # eV per atom, above separated atoms
 # Of two sizes of one composition, the larger at least half as large again, with equal energies.
 SIZES_APART, ENERGIES_EQUAL, FRAMES_OF_SIZE = 1.5, (0.8, 1.25), 3
 

@@ -181,15 +181,13 @@ def _dynamics(
 
 
 def _fcc(density: float, repeat: int) -> Atoms:
-    atoms = bulk("Ar", "fcc", a=(4 / density) ** (1 / 3), cubic=True) * repeat
+    atoms: Atoms = bulk("Ar", "fcc", a=(4 / density) ** (1 / 3), cubic=True) * repeat
     atoms.set_masses(np.ones(len(atoms)))
     return atoms
 
 
 def _named(atoms: Atoms, config_type: str) -> Atoms:
     """A copy with rounded numbers and nothing but what goes to a file."""
-    copy: Atoms = Atoms(
-        atoms.symbols, atoms.positions.round(DECIMALS), cell=atoms.cell.array.round(DECIMALS), pbc=atoms.pbc
-    )
+    copy = Atoms(atoms.symbols, atoms.positions.round(DECIMALS), cell=atoms.cell.array.round(DECIMALS), pbc=atoms.pbc)
     copy.info["config_type"] = config_type
     return copy

@@ -44,6 +44,7 @@ class Database:
 
     def __init__(self, path: Path, index: slice):
         self.path = path
+        self._state = self._stamp()
         rows = self._connection().select(columns=["id"], include_data=False)
         ids = np.array(sorted(row.id for row in rows), dtype=np.int64)
         self._numbers = np.arange(len(ids))[index]
@@ -52,7 +53,14 @@ class Database:
     def _connection(self) -> Any:
         return ase.db.connect(self.path, use_lock_file=False)
 
+    def _stamp(self) -> tuple[int, int]:
+        """Changes when the file does; neighbour lists of earlier rows would be wrong then."""
+        status = self.path.stat()
+        return status.st_mtime_ns, status.st_size
+
     def __getitem__(self, number: int) -> Atoms:
+        if self._stamp() != self._state:
+            raise DataError(f"{self.path} was changed after it was read")
         row = self._connection().get(id=int(self._ids[number]))
         atoms: Atoms = row.toatoms()
         atoms.info = {**row.data, **row.key_value_pairs}
@@ -79,10 +87,10 @@ def open_source(path: str | Path) -> File | Database:
         text, _, part = str(path).rpartition("@")
         try:
             chosen = string2index(part)
+            index = chosen if isinstance(chosen, slice) else slice(int(chosen), int(chosen) + 1 or None)
         except ValueError:
             raise DataError(f"expected a slice such as 0:100 after the @ of {path}, got {part!r}") from None
         name = Path(text)
-        index = chosen if isinstance(chosen, slice) else slice(int(chosen), int(chosen) + 1 or None)
     if not name.is_file():
         raise FileNotFoundError(f"there is no data file {str(name)!r}")
     source = Database(name, index) if name.suffix == ".db" else File(name, index)
