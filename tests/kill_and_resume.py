@@ -1,7 +1,7 @@
 """Train in child processes that are killed, and go on: python kill_and_resume.py CONFIG FOLDER KILLS SEED [KIND=random]
 
-Prints a line for each kill, and at the end the files of the run never killed that those of the other do not equal. With
-KIND = writes, kills come at every write of a file in turn, before and after it, not at random moments.
+Prints a line for each kill, and at the end "equal", or the files that differ from those of a run that was never killed.
+With KIND = writes, kills come before every write of a file in turn, not at random moments.
 """
 
 import os
@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 
 from mdgnn.training import folder as files
+from mdgnn.training import outcome
 from mdgnn.training.config import read
 from mdgnn.training.run import resume, train
 
 
 def child(work, kill=None):
     """Do it in a process of its own, and call a function with the number of it; its exit status."""
-    pid = os.fork()  # before torch has any threads
+    pid = os.fork()  # torch has one thread
     if pid == 0:
         status = 1
         try:
@@ -49,25 +50,21 @@ def go_on(config, folder):
     return resume(folder) if (folder / files.CONFIG).exists() else train(config, folder, force=True)
 
 
-def dying(config, folder, count):
-    """Go on, and be killed at write number count // 2, before it where count is even."""
-    seen = 0
-    replace, add = Path.replace, files.Log.add
+def dying(config, folder, number):
+    """Go on, and be killed before write `number`."""
+    left = number
 
     def deadly(write):
         def wrapped(*arguments):
-            nonlocal seen
-            if seen == count // 2 and count % 2 == 0:
+            nonlocal left
+            if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = write(*arguments)
-            if seen == count // 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-            seen += 1
-            return result
+            left -= 1
+            return write(*arguments)
 
         return wrapped
 
-    Path.replace, files.Log.add = deadly(replace), deadly(add)
+    Path.replace, files.Log.add = deadly(Path.replace), deadly(files.Log.add)
     go_on(config, folder)
 
 
@@ -82,20 +79,21 @@ def same(a, b):
     return a == b
 
 
-def compare(whole, killed):
+def differences(whole, killed):
+    """Names of files, or of parts of checkpoints, that are not equal."""
     for name in (files.MODEL, files.LOG, files.SUMMARY):
         if (whole / name).read_bytes() != (killed / name).read_bytes():
-            print("differs:", name)
+            yield name
     for name in (files.LAST, files.BEST):
         a, b = files.read_checkpoint(whole / name), files.read_checkpoint(killed / name)
-        for key in a:
-            if not same(a[key], b[key]):
-                print("differs:", name, key)
+        yield from (f"{name} {key}" for key in {**a, **b} if not (key in a and key in b and same(a[key], b[key])))
 
 
 def main(path, folder, kills, seed, kind="random"):
     config, folder = read(path), Path(folder)
-    assert child(lambda: train(config, folder / "whole")) == 0
+    outcome.draw = lambda *arguments: []  # pictures, which take longer than these runs
+    torch.set_num_threads(1)
+    train(config, folder / "whole")  # here, so that the children need not read libraries again
     dice, killed = random.Random(int(seed)), folder / "killed"
     for k in range(int(kills)):
         if kind == "random":
@@ -111,7 +109,8 @@ def main(path, folder, kills, seed, kind="random"):
         print("killed" if status else "finished", f"with {rows} rows", flush=True)
         if kind == "writes" or k == int(kills) - 1:
             assert child(lambda to=killed: go_on(config, to)) == 0, k
-            compare(folder / "whole", killed)
+            found = list(differences(folder / "whole", killed))
+            print(*([f"differs: {name}" for name in found] or ["equal"]), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

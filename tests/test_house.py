@@ -24,6 +24,8 @@ MAY_IMPORT = {  # layer: layers below it
     "calculator": {"calculator", "engine", "graph", "model_file", "models", "neighbors", "ops", "potential"},
     "data": {"data", "graph", "neighbors", "ops"},
     "plots": {"neighbors"},
+    "stop_signals": set(),
+    "training": {"data", "graph", "model_file", "models", "ops", "potential", "stop_signals", "training"},
 }
 
 

@@ -10,6 +10,7 @@ from ase import Atoms
 
 pytest.importorskip("lightning")
 
+from systems import gnn
 from training_runs import clusters, crystals, labelled
 
 from mdgnn import Graph, evaluate
@@ -19,7 +20,6 @@ from mdgnn.training.losses import Sums, errors_of, loss_of
 from mdgnn.training.module import Mean
 from mdgnn.training.references import given, isolated, least_squares, summarize
 from mdgnn.training.schedules import Progress, last_weight, rate, weight
-from systems import gnn
 
 
 def samples(dataset):

@@ -28,7 +28,9 @@ def clusters(n, seed=0, largest=8):
     """Displaced cubes of argon of which corners are missing."""
     rng = np.random.default_rng(seed)
     corners = 1.15 * np.array(np.meshgrid(*[[0, 1]] * 3)).reshape(3, -1).T
-    return [labelled(Atoms(f"Ar{k}", corners[:k] + rng.normal(0, 0.03, (k, 3)))) for k in rng.integers(4, largest + 1, n)]
+    return [
+        labelled(Atoms(f"Ar{k}", corners[:k] + rng.normal(0, 0.03, (k, 3)))) for k in rng.integers(4, largest + 1, n)
+    ]
 
 
 def crystals(n, seed=0):

@@ -94,7 +94,7 @@ def evaluate(task: Task, folder: Path, force: bool) -> None:
 def _print_errors(table: dict[str, dict[str, float]], units: str, title: str) -> None:
     known = [q for q in QUANTITIES if f"{q}_mae" in table["all"]]
     shown = Table(title=title)
-    shown.add_column("")
+    shown.add_column("", no_wrap=True)
     shown.add_column("structures", justify="right")
     for quantity in known:
         for kind in ("MAE", "RMSE"):

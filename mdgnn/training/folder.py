@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         If there is anything else in it, such as code, or if it is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+        with warnings.catch_warnings():  # about pickles of other kinds, which are refused anyway
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):

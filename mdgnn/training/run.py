@@ -57,7 +57,8 @@ def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, 
         With a sentence that says what to change.
     """
     target = Path(folder)
-    files.check_free(target, force)
+    if this_process().rank == 0:
+        files.check_free(target, force)
     _set_threads(config)
     sets = sets_of(config)  # before anything of an earlier run goes
     if this_process().rank == 0:
@@ -86,9 +87,9 @@ def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     if config != parse(before):
         _check_longer(parse(before), config)
         if this_process().rank == 0:
-            files.write_json(target / files.CONFIG, config.model_dump())
             (target / files.SUMMARY).unlink(missing_ok=True)
-    if (target / files.SUMMARY).exists():
+            files.write_json(target / files.CONFIG, config.model_dump())
+    elif (target / files.SUMMARY).exists():
         return files.read_json(target / files.SUMMARY)
     _set_threads(config)
     return _go(config, target, sets_of(config))

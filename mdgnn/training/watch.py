@@ -55,7 +55,7 @@ class Watch(pl.Callback):
         self.identity, self.signals = identity, StopSignals()
         self.progress = Progress()
         self.loss_sum, self.n_losses, self.best_epoch, self.ended = 0.0, 0, -1, False
-        self.log: Log | None = None
+        self.rows: Log | None = None
         self._random: dict[str, Any] | None = None
 
     # What checkpoints hold besides Lightning's own.
@@ -90,7 +90,7 @@ class Watch(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.log = Log(self.folder / LOG, COLUMNS, trainer.global_step)
+            self.rows = Log(self.folder / LOG, COLUMNS, trainer.global_step)
         if self._random is not None:
             set_random_state(self._random)
         trainer.should_stop = self.ended
@@ -150,8 +150,8 @@ class Watch(pl.Callback):
             "valid_loss": loss,
             **sums.figures(),
         }
-        if self.log is not None:
-            self.log.add(row)
+        if self.rows is not None:
+            self.rows.add(row)
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=batch_idx + 1)
         shown = {"epoch": float(epoch + 1), **{k: row[k] for k in FIGURES if k in row and k.endswith("mae")}}
