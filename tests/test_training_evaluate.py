@@ -98,9 +98,9 @@ def test_evaluate_command(tmp_path):
     folder = Path("mdgnn-evaluate-exact")
     content = json.loads((folder / "errors.json").read_text())
     assert content["units"] == "lj" and content["errors"]["all"]["n_structures"] == 2
-    rows = list(csv.DictReader((folder / "errors.csv").open()))
+    rows = list(csv.DictReader((folder / "errors.csv").read_text().splitlines()))
     assert float(rows[0]["forces_mae"]) == content["errors"]["all"]["forces_mae"] and rows[0]["stress_mae"] == ""
-    lines = list(csv.DictReader((folder / "structures.csv").open()))
+    lines = list(csv.DictReader((folder / "structures.csv").read_text().splitlines()))
     assert [line["config_type"] for line in lines] == ["warm", ""]
     assert float(lines[0]["energy"]) - float(lines[0]["predicted_energy"]) == pytest.approx(0.8)
     assert (folder / "parity.png").read_bytes().startswith(PNG)

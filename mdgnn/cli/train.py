@@ -81,7 +81,7 @@ def evaluate(task: Task, folder: Path, force: bool) -> None:
     model, keys = load(task.model), task.keys
     frames = read_frames(task.data, keys, bad=task.bad, need=(), units=model.units if task.units == "model" else "any")
     dataset = Dataset(frames, model.cutoff, keys=keys)
-    comparison = evaluation.compare(model.to(task.device), dataset, device=task.device)
+    comparison = evaluation.compare(model.to(task.device).requires_grad_(False), dataset, device=task.device)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ours:
         (folder / name).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What a run of training leaves when it is over: the best model with its record, the summary, the pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from mdgnn.training import folder as files
 from mdgnn.training import plots
 from mdgnn.training.build import cutoff_of
 from mdgnn.training.config import Config, parse
-from mdgnn.training.data import Sets, limits_of, read_sets, sums_over
-from mdgnn.training.evaluate import compare
+from mdgnn.training.data import Sets, limits_of, read_sets
+from mdgnn.training.evaluate import Comparison, compare
 from mdgnn.training.folder import RunError
-from mdgnn.training.losses import QUANTITIES, Sums
+from mdgnn.training.losses import QUANTITIES
 
 
 def sets_of(config: Config) -> Sets:
@@ -26,15 +27,11 @@ def sets_of(config: Config) -> Sets:
 def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], steps: int) -> dict[str, Any]:
     """Write the best model with the record of its training, and the summary, which says that the run is over."""
     model, best_epoch = best_model(folder)
-    errors = {
-        name: sums_over(model, dataset, limits_of(config.data), Sums()).figures()
-        for name, dataset in (("valid", sets.valid), ("test", sets.test))
-        if dataset is not None
-    }
+    compared = comparisons(config, sets, model)
     summary = {
         "steps": steps,
         "best_epoch": best_epoch,
-        "errors": errors,
+        "errors": {name: comparison.figures() for name, comparison in compared.items()},
         "structures": {name: len(d) for name, d in zip(("train", "valid", "test"), sets[:3], strict=True) if d},
         "found": found,
         "data": sets.fingerprints,
@@ -44,12 +41,18 @@ def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], step
         save(model, folder / files.MODEL, record)
     except OSError as error:
         raise RunError(f"cannot write {folder / files.MODEL}: {error.strerror}") from None
-    draw(config, folder, sets, model)
+    draw(folder, model, compared)
     files.write_json(folder / files.SUMMARY, summary)
     return summary
 
 
-def draw(config: Config, folder: Path, sets: Sets, model: Model) -> list[str]:
+def comparisons(config: Config, sets: Sets, model: Model) -> dict[str, Comparison]:
+    """Of a model with the validation and the test set."""
+    chosen = {"valid": sets.valid, "test": sets.test}
+    return {name: compare(model, data, limits_of(config.data)) for name, data in chosen.items() if data is not None}
+
+
+def draw(folder: Path, model: Model, compared: Mapping[str, Comparison]) -> list[str]:
     """Draw how a run went and what its model is worth; the names of the pictures."""
     rows = files.read_log(folder / files.LOG)
     made = []
@@ -59,12 +62,10 @@ def draw(config: Config, folder: Path, sets: Sets, model: Model) -> list[str]:
             made.append(plots.LEARNING)
         plots.plot_dimers(folder / plots.DIMERS, model)
         made.append(plots.DIMERS)
-        for name, dataset in (("valid", sets.valid), ("test", sets.test)):
-            if dataset is not None:
-                compared = compare(model, dataset, limits_of(config.data))
-                pairs = {quantity: compared.pairs(quantity) for quantity in QUANTITIES}
-                plots.plot_parity(folder / f"parity_{name}.png", pairs, model.units)
-                made.append(f"parity_{name}.png")
+        for name, comparison in compared.items():
+            pairs = {quantity: comparison.pairs(quantity) for quantity in QUANTITIES}
+            plots.plot_parity(folder / f"parity_{name}.png", pairs, model.units)
+            made.append(f"parity_{name}.png")
     except OSError as error:
         raise RunError(f"cannot write the pictures in {folder}: {error.strerror}") from None
     return made
@@ -83,7 +84,7 @@ def best_model(folder: Path) -> tuple[Model, int]:
     prefix = "averaged.module."
     state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     model.load_state_dict(state)
-    return model.eval(), int(checkpoint["callbacks"]["Watch"]["best_epoch"])
+    return model.eval().requires_grad_(False), int(checkpoint["callbacks"]["Watch"]["best_epoch"])
 
 
 def redraw(folder: str | Path) -> list[str]:
@@ -99,4 +100,4 @@ def redraw(folder: str | Path) -> list[str]:
     if not (target / files.BEST).exists():
         raise RunError(f"{target} has no validated model yet: nothing can be drawn")
     model, _ = best_model(target)
-    return draw(config, target, sets_of(config), model)
+    return draw(target, model, comparisons(config, sets_of(config), model))
