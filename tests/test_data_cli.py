@@ -70,6 +70,12 @@ def test_summary():
     assert rows["all"][7] == f"{np.sqrt(np.mean(forces**2)):.4f}"
     assert rows["all"][8] == f"{np.linalg.norm(forces, axis=1).max():.4f}"
     assert "1 bad or suspicious" in result.output and "x.xyz, frame 4: the energy is not finite" in result.output
+    for frame in frames[:4]:
+        frame.calc.results["forces"] *= 30
+    ase.io.write("z.xyz", frames[:4])
+    suspicious = run("dataset", "summary", "z.xyz")
+    assert "│ all " in suspicious.output and "All frames are bad or suspicious" in suspicious.output
+    assert "suspicious" not in run("dataset", "summary", "z.xyz", "--units", "any").output
     assert "no data file 'y.xyz'" in sentence(run("dataset", "summary", "y.xyz"))
 
 

@@ -16,7 +16,8 @@ from ase.io.extxyz import write_extxyz
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError
-from mdgnn.data import Keys, read_frames, split
+from mdgnn.cli.system import suitable_threads
+from mdgnn.data import DataError, Keys, read_frames, split
 from mdgnn.data.labels import targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label
 from mdgnn.data.sources import open_source
@@ -59,24 +60,32 @@ def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int, force
             show(k + 1, "")
             yield _text(atoms)
 
-    with output.progress("frames", n_frames) as show:
+    with suitable_threads(1), output.progress("frames", n_frames) as show:
         _write([path], [counted(show)], force)
     return {name: f"{count} frames" for name, count in sorted(kinds.items())}
 
 
 def summarize(files: Sequence[str], keys: Keys, units: str) -> tuple[list[dict[str, str]], list[str]]:
     """Rows of a table, one for each config_type and one for all, and sentences about bad frames."""
-    frames = read_frames(files, keys, bad="skip", need=(), units=units)
+    notes: list[str] = []
+    try:
+        frames = read_frames(files, keys, bad="skip", need=(), units=units)
+    except DataError as error:
+        if units != "metal":
+            raise
+        frames = read_frames(files, keys, bad="skip", need=(), units="any")  # where all are suspicious, say of what
+        notes = [f"All frames are bad or suspicious, those above too: {error}"]
     groups: dict[str, list[tuple[Any, ...]]] = {}
     for atoms in frames:
         groups.setdefault(str(atoms.info.get("config_type", "")), []).append(_figures(atoms, keys))
     rows = [_row(name or "(none)", group) for name, group in sorted(groups.items())]
     if len(groups) > 1:
         rows.append(_row("all", list(itertools.chain(*groups.values()))))
-    notes = [str(frame) for frame in frames.skipped[:LISTED]]
-    if len(frames.skipped) > LISTED:
-        notes.append(f"and {len(frames.skipped) - LISTED} more")
-    return rows, [f"{len(frames.skipped)} bad or suspicious frames, not counted above:", *notes] if notes else []
+    if frames.skipped and not notes:
+        notes = [f"{len(frames.skipped)} bad or suspicious frames, not counted above:"]
+        notes += [str(frame) for frame in frames.skipped[:LISTED]]
+        notes += [f"and {len(frames.skipped) - LISTED} more"] * (len(frames.skipped) > LISTED)
+    return rows, notes
 
 
 def _figures(atoms: Atoms, keys: Keys) -> tuple[Any, ...]:

@@ -106,7 +106,7 @@ def read_frames(
     sources = [open_source(path) for path in files]
     where: list[tuple[int, int]] = []
     problems: list[BadFrame] = []
-    seen: dict[bytes, str] = {}
+    seen: dict[bytes, tuple[Path, int]] = {}
     for k, source in enumerate(sources):
         reasons = _reasons(source, keys, need, units, seen)
         numbers = source.numbers()
@@ -119,7 +119,7 @@ def read_frames(
 
 
 def _reasons(
-    source: File | Database, keys: Keys, need: Sequence[str], units: str, seen: dict[bytes, str]
+    source: File | Database, keys: Keys, need: Sequence[str], units: str, seen: dict[bytes, tuple[Path, int]]
 ) -> dict[int, str]:
     """What is wrong with the bad frames of a source, by number; `seen` has the earlier frames' fingerprints."""
     reasons: dict[int, str] = {}
@@ -130,10 +130,9 @@ def _reasons(
             check_structure(atoms)
             targets = targets_of(atoms, keys)
             check_labels(atoms, targets, keys, need)
-            here, mark = f"{source.path}, frame {number}", _fingerprint(atoms, targets)
-            if mark in seen:
-                raise LabelError(f"a duplicate of {seen[mark]}")
-            seen[mark] = here
+            first = seen.setdefault(_fingerprint(atoms, targets), (source.path, number))
+            if first != (source.path, number):
+                raise LabelError(f"a duplicate of {first[0]}, frame {first[1]}")
             if units == "metal":
                 magnitudes.observe(number, atoms, targets)
                 check_magnitudes(atoms, targets)

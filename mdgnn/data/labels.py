@@ -129,11 +129,11 @@ def _stress(atoms: Atoms, keys: Keys) -> NDArray[np.float64] | None:
             array = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
         if array.shape not in ((3, 3), (9,)):
             raise LabelError(f"expected {name} of shape (3, 3), (9,) or (6,), got {array.shape}")
-        if "virial" not in name.lower():
-            return array.reshape(1, 3, 3)
         volume = float(abs(np.linalg.det(atoms.cell.array)))
         if not volume > 0:
-            raise LabelError(f"a {name} needs a cell with a volume to be a stress")
+            raise LabelError(f"a {name} needs a cell with a volume")
+        if "virial" not in name.lower():
+            return array.reshape(1, 3, 3)
         stress: NDArray[np.float64] = -array.reshape(1, 3, 3) / volume
         return stress
     return None

@@ -16,15 +16,17 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Icosahedron, Octahedron
 from ase.md.langevin import Langevin
-from ase.optimize import LBFGS
+from ase.optimize import FIRE
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # ASE brings scipy
 
+from mdgnn.neighbors import primitive_neighbor_list
+
 SPACING = 1.09 * 2**0.5  # of fcc clusters, with nearest neighbours as in small Lennard-Jones clusters
-CURVATURE = 300.0  # first guess for LBFGS, epsilon/sigma^2, as in mdgnn relax
+FMAX = 0.01  # largest force in a minimum, epsilon/sigma
 TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
-HIGHEST = 10.0  # energy per atom; above it atoms nearly coincide, where no dynamics comes
+CLOSEST = 0.82  # random displacements bring no atoms nearer; dynamics at a temperature of 1.5 comes to 0.87
 HOP, HOP_TEMPERATURE = 0.35, 0.8  # Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), section 2
 DECIMALS = 8
 
@@ -60,7 +62,7 @@ def clusters(
         for _ in range(5):
             noise = rng.normal(0, rng.uniform(0.005, 0.12), minimum.shape)
             atoms.positions = minimum * rng.uniform(0.93, 1.08) + noise
-            if atoms.get_potential_energy() < HIGHEST * len(atoms):
+            if _apart(atoms):
                 yield _named(atoms, "displaced")
         atoms.positions = minimum
         temperature = float(rng.choice(temperatures))
@@ -76,7 +78,8 @@ def boxes(seed: int, calculator: Any, repeat: int = 3) -> Iterator[Atoms]:
     """Periodic boxes without end and without labels; their config_type is "solid", "strained" or "liquid".
 
     A round has one density for eight frames of an fcc crystal, others for four crystals that are strained and displaced
-    at random, and one for twelve frames of a liquid: the crystal melted at a temperature of 3, then cooled.
+    at random, and one for twelve frames of a liquid: the crystal melted at a temperature of 3, then cooled. It gives
+    fewer where some are unfit.
 
     Parameters
     ----------
@@ -96,8 +99,9 @@ def boxes(seed: int, calculator: Any, repeat: int = 3) -> Iterator[Atoms]:
             atoms = _fcc(rng.uniform(0.85, 1.15), repeat)
             strain = rng.normal(0, 0.02, (3, 3))
             atoms.set_cell(atoms.cell.array @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
-            atoms.positions += rng.normal(0, rng.uniform(0.01, 0.1), atoms.positions.shape)
-            yield _named(atoms, "strained")
+            atoms.positions += rng.normal(0, rng.uniform(0.01, 0.07), atoms.positions.shape)
+            if _apart(atoms):
+                yield _named(atoms, "strained")
         atoms = _fcc(rng.uniform(0.65, 0.95), repeat)
         atoms.calc = calculator
         melted = next(_dynamics(atoms, 3.0, rng, rest=300, frames=1, interval=1))
@@ -148,20 +152,28 @@ def compact(n: int, rng: np.random.Generator) -> Atoms:
     return Atoms(f"Ar{n}", whole.positions[nearest], masses=np.ones(n))
 
 
-def quench(atoms: Atoms, fmax: float = 0.01) -> float:
-    """Move atoms to a minimum; returns its energy."""
-    LBFGS(atoms, logfile=None, alpha=CURVATURE, maxstep=0.1).run(fmax=fmax, steps=500)  # type: ignore[arg-type]
-    return float(atoms.get_potential_energy())
+def quench(atoms: Atoms) -> float:
+    """Move atoms to a minimum; returns its energy, or infinity where a thousand steps do not get there.
+
+    FIRE, which came to the end from every start displaced by 0.35, and with the fewest evaluations for 55 atoms.
+    """
+    fire = FIRE(atoms, logfile=None, dt=0.02, dtmax=0.1, maxstep=0.1)
+    return float(atoms.get_potential_energy()) if fire.run(fmax=FMAX, steps=1000) else math.inf
 
 
 def basin_hopping(
     atoms: Atoms, rng: np.random.Generator, hops: int, step: float = HOP, temperature: float = HOP_TEMPERATURE
 ) -> Iterator[Atoms]:
-    """The minimum that each hop ends in, whether or not the next hop begins there (Metropolis); moves `atoms`."""
+    """The minimum that each hop ends in, whether or not the next hop begins there (Metropolis); moves `atoms`.
+
+    A hop that ends in none is left out.
+    """
     energy, positions = quench(atoms), atoms.positions.copy()
     for _ in range(hops):
         atoms.positions = positions + rng.uniform(-step, step, positions.shape)
         found = quench(atoms)
+        if found == math.inf:
+            continue
         yield atoms
         if found < energy or rng.random() < math.exp((energy - found) / temperature):
             energy, positions = found, atoms.positions.copy()
@@ -178,6 +190,10 @@ def _dynamics(
     for _ in range(frames):
         dynamics.run(interval)
         yield atoms
+
+
+def _apart(atoms: Atoms) -> bool:
+    return len(primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, CLOSEST)) == 0
 
 
 def _fcc(density: float, repeat: int) -> Atoms:
