@@ -160,8 +160,6 @@ class RunSection(Section):
     epochs: Count = 100
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["full", "bf16-mixed", "16-mixed"] = "full"
-    processes: Count = 1
     threads: Steps = 0
     validate_epochs: Count = 1
     checkpoint_steps: Steps = 1000

@@ -50,7 +50,7 @@ def claim(folder: Path, force: bool) -> None:
     for name in OURS:
         for path in (folder / name, folder / f"{name}.part"):
             path.unlink(missing_ok=True)
-    for path in folder.glob("*.png"):
+    for path in (*folder.glob("*.png"), *folder.glob("tensorboard/events.*")):
         path.unlink()
 
 

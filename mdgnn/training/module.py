@@ -53,6 +53,8 @@ class Training(pl.LightningModule):
     ----------
     weights : dict
         Of the terms of the loss, at the present epoch.
+    shown : dict of str
+        Figures of the last validation, for a progress bar.
     """
 
     def __init__(self, model: Model, loss: LossSection, optimizer: OptimizerSection):
@@ -61,6 +63,7 @@ class Training(pl.LightningModule):
         self.averaged = AveragedModel(model, multi_avg_fn=Mean(optimizer.ema)).requires_grad_(False).eval()
         self.loss_section, self.optimizer_section = loss, optimizer
         self.weights = self.weights_at(0)
+        self.shown: dict[str, str] = {}
 
     def weights_at(self, epoch: float) -> dict[str, float]:
         """Of the terms of the loss."""

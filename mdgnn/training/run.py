@@ -17,7 +17,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
@@ -25,6 +25,7 @@ from mdgnn.data import EdgeBatches
 from mdgnn.model_file import load, read_header, save
 from mdgnn.models import Model
 from mdgnn.training import folder as files
+from mdgnn.training.bar import Bar
 from mdgnn.training.build import build, freeze
 from mdgnn.training.config import Config, ConfigError, override, parse
 from mdgnn.training.data import Sets, Share, keys_of, limits_of, sums_over
@@ -184,8 +185,8 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
     if n_processes > 1:  # a network may have weights that the energy does not see
         backend = "gloo" if device == "cpu" else "nccl"
         strategy = DDPStrategy(find_unused_parameters=True, process_group_backend=backend)
-    bar = os.isatty(2) and this_process().rank == 0
-    callbacks: list[Callback] = [watch, *([TQDMProgressBar(refresh_rate=10)] if bar else [])]
+    bar = os.isatty(1) and this_process().rank == 0
+    callbacks: list[Callback] = [watch, *([Bar()] if bar else [])]
     logger: list[Logger] = []
     if find_spec("tensorboard") or find_spec("tensorboardX"):
         logger.append(TensorBoardLogger(folder, name="tensorboard", version=""))
@@ -194,7 +195,7 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
         devices=here,
         num_nodes=n_processes // here,
         strategy=strategy,
-        precision="32-true" if run.precision == "full" else run.precision,
+        precision="32-true",  # the model has its own, and the kernels take none that is mixed
         max_epochs=1,
         gradient_clip_val=config.optimizer.clip or None,
         callbacks=callbacks,

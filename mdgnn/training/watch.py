@@ -154,8 +154,9 @@ class Watch(pl.Callback):
             self.rows.add(row)
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=batch_idx + 1)
-        shown = {"epoch": float(epoch + 1), **{k: row[k] for k in FIGURES if k in row and k.endswith("mae")}}
-        module.log_dict({**shown, "loss": row["train_loss"]}, prog_bar=True, logger=False, batch_size=1)
+        errors = {k.removesuffix("_mae"): f"{row[k]:.3g}" for k in FIGURES if k in row and k.endswith("mae")}
+        losses = {name.removesuffix("_loss"): f"{row[name]:.3g}" for name in ("train_loss", "valid_loss")}
+        module.shown = {"epoch": f"{epoch + 1}/{self.config.run.epochs}", **losses, **errors}
         best = self.progress.see(loss, self.config.optimizer.patience)
         self.best_epoch = epoch + 1 if best else self.best_epoch
         return best
