@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from mdgnn.data import Dataset
 from mdgnn.training import plots
 from mdgnn.training.data import Limits
 from mdgnn.training.evaluate import compare
+from mdgnn.training.watch import Watch
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +134,19 @@ def test_train_plot_and_resume_commands(tmp_path):
     assert run("train").exit_code == 2 and run("train", "--resume", folder, "--force").exit_code == 2
     assert "holds no run" in sentence(run("train", "--resume", "nothing"))
     assert run("info", folder / "model.safetensors").exit_code == 0
+
+
+def test_interrupted_at_the_command_line(tmp_path, monkeypatch):
+    file_of(tmp_path / "data.xyz", clusters(8))
+    options = {k: v for k, v in small("data.xyz").model_dump()["model"].items() if v is not None}
+    lines = ["[model]"] + [f"{k} = {json.dumps(v)}" for k, v in options.items()]
+    Path("small.toml").write_text("\n".join([*lines, "[data]", 'train = "data.xyz"', "[run]", "threads = 1"]))
+    before = Watch._add_loss
+    monkeypatch.setattr(Watch, "_add_loss", lambda *a: (signal.raise_signal(signal.SIGTERM), before(*a)))
+    result = run("train", "small.toml", "--output", "o")
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert "interrupted after step 1; mdgnn train --resume o goes on" in sentence(result)
+    assert Path("o/last.ckpt").exists()
 
 
 def test_dimer_curves_are_the_models():

@@ -13,14 +13,12 @@ import torch
 
 pytest.importorskip("lightning")
 
-from systems import gnn, radial
 from training_runs import clusters, crystals, file_of, small
 
 import mdgnn
 from mdgnn.model_file import read_header
 from mdgnn.training import folder as files
 from mdgnn.training import outcome
-from mdgnn.training.build import freeze
 from mdgnn.training.config import ConfigError
 from mdgnn.training.folder import RunError, read_checkpoint, read_log
 from mdgnn.training.run import resume, train
@@ -232,41 +230,6 @@ def test_early_stopping_and_the_plateau(data, tmp_path):
     assert [float(r["lr"]) for r in rows] == pytest.approx([1e-30, 1e-30, 1e-30, 5e-31, 5e-31])
     (tmp_path / "summary.json").unlink()
     assert resume(tmp_path)["steps"] == 15, "and it stays stopped"
-
-
-def test_fine_tuning_starts_from_the_model(finished, data, tmp_path):
-    path = finished[0] / "model.safetensors"
-    config = small(data).model_dump()
-    config["model"] = {"start": str(path), "dtype": "float64", "freeze": ["layers.*"]}
-    from mdgnn.training.config import parse
-
-    train(parse({**config, "optimizer": {"lr": 1e-30}, "run": {**config["run"], "epochs": 1}}), tmp_path / "same")
-    before, same = mdgnn.load(path), mdgnn.load(tmp_path / "same" / "model.safetensors")
-    graph = mdgnn.Graph.from_atoms(clusters(3, seed=9), 2.5)
-    torch.testing.assert_close(
-        mdgnn.evaluate(before, graph).energy, mdgnn.evaluate(same, graph).energy, rtol=1e-12, atol=0
-    )
-    train(parse({**config, "run": {**config["run"], "epochs": 2}}), tmp_path / "tuned")
-    tuned = mdgnn.load(tmp_path / "tuned" / "model.safetensors")
-    for (name, a), (_, b) in zip(before.named_parameters(), tuned.named_parameters(), strict=True):
-        assert torch.equal(a, b) == (name.startswith("layers.") or name == "rbf_centers"), name
-
-
-def test_freezing_names_what_does_not_match():
-    model = radial("SchNet")
-    freeze(model, ["embedding.*", "interactions.0.*"])
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    assert frozen == {n for n, _ in model.named_parameters() if n.startswith(("embedding.", "interactions.0."))}
-    with pytest.raises(ConfigError, match="no parameter matches 'layer.*'; there are embedding.weight"):
-        freeze(model, ["layer.*"])
-    with pytest.raises(ConfigError, match="nothing is left to train"):
-        freeze(gnn(), ["*"])
-
-
-def test_references_and_scale_go_into_the_model(data, tmp_path):
-    train(small(data, "run.epochs=1", "model.references={Ar = -2.5}", "model.scale=3"), tmp_path)
-    config = mdgnn.load(tmp_path / "model.safetensors").config
-    assert config["shift"] == [-2.5] and config["scale"] == [3.0]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path):

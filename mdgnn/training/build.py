@@ -45,6 +45,7 @@ def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, d
     """
     if section.start is not None:
         model = load(section.start).to(DTYPES[section.dtype])
+        _extensive(model)
         known = model.elements
         missing = [z for z in dataset.elements if z not in known] if isinstance(known, list) else []
         if missing:
@@ -55,6 +56,9 @@ def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, d
     assert section.architecture is not None
     options = {"elements": list(dataset.elements), **section.options}
     elements = options["elements"] if isinstance(options["elements"], list) else list(dataset.elements)
+    missing = [z for z in dataset.elements if z not in elements]
+    if missing:
+        raise ConfigError(f"[model] elements = {elements}, and the training set has {missing} too")
     summary = summarize((dataset[k] for k in range(len(dataset))), elements)
     one_kind = not isinstance(options["elements"], list)
     if one_kind:  # "any": all atoms are alike
@@ -67,8 +71,14 @@ def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, d
         model = MODELS[section.architecture](**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[model] {error}") from None
+    _extensive(model)
     found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": shift.tolist()}
     return model.to(DTYPES[section.dtype]), found
+
+
+def _extensive(model: Model) -> None:
+    if model.readout != "sum":
+        raise ConfigError(f"[model] readout = {model.readout!r}: what is trained is an energy, a sum over atoms")
 
 
 def _shortest(dataset: Dataset) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from mdgnn.data import Dataset, EdgeBatches, Keys, Sample, collate, read_frames, split
@@ -56,13 +57,27 @@ def read_sets(section: DataSection, cutoff: float, seed: int, *, units: str, nee
     files = [*section.train, *(section.valid if isinstance(section.valid, list) else []), *section.test]
     if isinstance(section.valid, list):
         valid = read(section.valid)
-    elif len(train) < 2:
-        raise ConfigError(f"[data] train has {len(train)} structure, too few to take a part of for validation")
     else:
-        n = len(train)
-        n_valid = min(max(round(section.valid * n), 1), n - 1)
-        train, valid = (train.subset(part) for part in split(n, (n - n_valid, n_valid), seed))
+        train, valid = _parts(train, section.valid, seed)
     return Sets(train, valid, read(section.test) if section.test else None, fingerprint(files))
+
+
+def _parts(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Two parts, of which the second is that share of the structures of several atoms: lone ones are for references."""
+    lone, several = np.flatnonzero(dataset.n_atoms == 1), np.flatnonzero(dataset.n_atoms > 1)
+    n = len(several)
+    if n < 2:
+        raise ConfigError(f"[data] train has {n} structures of several atoms, too few to validate on a part of them")
+    n_valid = min(max(round(share * n), 1), n - 1)
+    train, valid = (several[part] for part in split(n, (n - n_valid, n_valid), seed))
+    return dataset.subset(np.sort(np.concatenate([lone, train]))), dataset.subset(valid)
+
+
+def check_targets(dataset: Dataset, name: str, quantities: Sequence[str], every: bool) -> None:
+    """Raise a ConfigError unless some structure of a data set has each, or at least one, of these targets."""
+    missing = [q for q in quantities if all(getattr(dataset[k].targets, q) is None for k in range(len(dataset)))]
+    if missing if every else len(missing) == len(quantities):
+        raise ConfigError(f"[loss] {missing[0]} has a weight, but no structure of the {name} set has any")
 
 
 class Limits(NamedTuple):

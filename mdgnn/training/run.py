@@ -28,10 +28,11 @@ from mdgnn.training import folder as files
 from mdgnn.training.bar import Bar
 from mdgnn.training.build import build, freeze
 from mdgnn.training.config import Config, ConfigError, override, parse
-from mdgnn.training.data import Sets, Share, keys_of, limits_of, sums_over
-from mdgnn.training.losses import Sums
+from mdgnn.training.data import Sets, Share, check_targets, keys_of, limits_of, sums_over
+from mdgnn.training.losses import QUANTITIES, Sums
 from mdgnn.training.module import Training, world_size
 from mdgnn.training.outcome import finish, sets_of
+from mdgnn.training.schedules import last_weight
 from mdgnn.training.stream import Stream
 from mdgnn.training.watch import Watch
 
@@ -115,6 +116,11 @@ def _set_threads(config: Config) -> None:
 
 
 def _go(config: Config, folder: Path, sets: Sets) -> dict[str, Any]:
+    weighed = [name for name in QUANTITIES if last_weight(getattr(config.loss, name))]
+    if not weighed:
+        raise ConfigError("[loss] gives nothing a weight in the end")
+    check_targets(sets.train, "training", weighed, every=True)
+    check_targets(sets.valid, "validation", weighed, every=False)
     seed_everything(config.run.seed)
     model, found = _start(config, sets, folder)
     freeze(model, config.model.freeze)
