@@ -24,7 +24,10 @@ def test_shell_blocks(tmp_path):
     lines = [line.split("#")[0].strip() for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
     assert [line for line in lines if line.startswith("make")] == ["make demo", "make test"]
     commands = [line for line in lines if line.startswith("mdgnn")]
-    assert len(commands) == 7
+    assert len(commands) == 11
+    (configuration,) = [code for language, code in BLOCKS if language == "toml"]
+    assert len(configuration.splitlines()) <= 20
+    (tmp_path / "train.toml").write_text(configuration)
     for command in commands:
         program = [sys.executable, "-c", "from mdgnn.cli import main; main()", *shlex.split(command)[1:]]
         done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The command line: `mdgnn relax`, `mdgnn md`, `mdgnn info`, `mdgnn dataset`.
+"""The command line: `mdgnn relax`, `mdgnn md`, `mdgnn info`, `mdgnn dataset`, `mdgnn train`, `evaluate` and `plot`.
 
 This file is the interface alone. What a command needs is imported when it runs, so that `mdgnn --help` is fast.
 """
@@ -10,6 +10,7 @@ import typer
 
 from mdgnn.cli.dataset_commands import dataset
 from mdgnn.cli.errors import CommandError, errors_as_sentences
+from mdgnn.cli.train_commands import evaluate_command, plot_command, train_command
 
 app = typer.Typer(
     help="Relaxation and molecular dynamics with graph-neural-network potentials.",
@@ -20,6 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(dataset, name="dataset")
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.command("plot")(plot_command)
 
 Optimizer = Literal["BFGS", "LBFGS", "FIRE", "FIRE2", "BFGSLineSearch", "LBFGSLineSearch", "MDMin", "GPMin"]
 Ensemble = Literal["nve", "langevin", "npt"]

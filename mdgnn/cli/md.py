@@ -21,6 +21,7 @@ from mdgnn.cli.errors import CommandError, InterruptedRunError
 from mdgnn.cli.settings import MDSettings
 from mdgnn.cli.structures import read_structure
 from mdgnn.cli.system import LJ, System, UnitSystem, make_system, suitable_threads
+from mdgnn.stop_signals import StopSignals
 
 
 def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms | None = None) -> dict[str, Any]:
@@ -148,7 +149,7 @@ class Simulation:
         """Take the remaining steps, write plots and summary, and return the summary."""
         begin, first, settings = time.perf_counter(), self.step, self.settings
         with (
-            output.StopSignals() as stop,
+            StopSignals() as stop,
             self.records,
             suitable_threads(len(self.atoms)),
             output.progress(f"md {settings.structure}", settings.steps) as show,

@@ -4,13 +4,10 @@ import io
 import json
 import os
 import platform
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ase.io
@@ -125,27 +122,6 @@ def print_table(title: str, rows: dict[str, str]) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
-
-
-class StopSignals:
-    """Within this context SIGINT and SIGTERM only leave a note in `received`; a second one acts as it used to."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, self._before[number])
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from mdgnn.cli.errors import CommandError, InterruptedRunError
 from mdgnn.cli.structures import LJ_MINIMA, read_structure
 from mdgnn.cli.system import LJ, System, make_system, suitable_threads
 from mdgnn.models import LennardJones
+from mdgnn.stop_signals import StopSignals
 
 # The first guess of the curvature, in epsilon/sigma^2. One Lennard-Jones bond has 57, a dozen on each atom far more
 # than the 70 that ASE assumes: with that a perturbed crystal flies apart, and 55 atoms take 150 steps instead of 40.
@@ -94,7 +95,7 @@ def _optimize(system: System, settings: RelaxSettings, folder: Path) -> bool:
     converged, step = False, 0
     with (
         suitable_threads(len(atoms)),
-        output.StopSignals() as stop,
+        StopSignals() as stop,
         output.Records(folder, header) as records,
         output.progress(f"relax {settings.structure}", settings.steps) as show,
     ):

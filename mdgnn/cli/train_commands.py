@@ -1,0 +1,90 @@
+"""The interface of `mdgnn train`, `evaluate` and `plot`; what they need is imported when they run."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mdgnn.cli.errors import CommandError, errors_as_sentences
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an earlier run's files in the output folder.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Over what stands in the file, such as loss.forces=100."),
+]
+
+
+def _need_extra() -> None:
+    for name in ("lightning", "pydantic"):
+        if find_spec(name) is None:
+            raise CommandError(f"this needs {name}, which is not installed: pip install 'mdgnn[train]'")
+
+
+def train_command(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", help="Sections model, data, loss ...")] = None,
+    settings: SetOption = None,
+    output: Annotated[Path | None, typer.Option(help="Folder.", show_default="mdgnn-train-NAME")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Continue the run in this folder, bit for bit; only --set run.epochs=N may be more than it was.",
+        ),
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Train a model. Ctrl-C ends a run in good order, and --resume goes on from there; also after a kill.
+
+    Output: model.safetensors (the best model), summary.json, log.csv, checkpoints and pictures. Under torchrun, several
+    processes train together.
+    """
+    if (config is None) == (resume is None):
+        raise typer.BadParameter("give a configuration to start from, or --resume FOLDER, and not both")
+    if resume is not None and (output is not None or force):
+        raise typer.BadParameter("--resume writes to the folder it continues; --output and --force do not go with it")
+    with errors_as_sentences():
+        _need_extra()
+        from mdgnn.cli import train
+
+        if resume is not None:
+            train.go_on(resume, settings or [])
+        elif config is not None:
+            train.start(config, settings or [], output or Path(f"mdgnn-train-{config.stem}"), force)
+
+
+def evaluate_command(
+    model: Annotated[str, typer.Argument(help="A shipped model's name or a model file.")],
+    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="Files in any format ASE reads.")],
+    output: Annotated[Path | None, typer.Option(help="Folder.", show_default="mdgnn-evaluate-NAME")] = None,
+    energy: Annotated[str, typer.Option(help="Key of the energies in the files.")] = "energy",
+    forces: Annotated[str, typer.Option(help="Key of the forces.")] = "forces",
+    stress: Annotated[str, typer.Option(help="Key of the stresses.")] = "stress",
+    bad: Annotated[Literal["raise", "skip"], typer.Option(help="What to do about bad structures.")] = "raise",
+    units: Annotated[
+        Literal["model", "any"], typer.Option(help="any: numbers of implausible size are right.")
+    ] = "model",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    force: ForceOption = False,
+) -> None:
+    """Errors of a model on labelled structures: overall, by config_type, forces by element.
+
+    Output: errors.json, errors.csv, structures.csv and parity.png.
+    """
+    with errors_as_sentences():
+        _need_extra()
+        from mdgnn.cli import train
+        from mdgnn.data import Keys
+
+        keys = Keys(energy=energy, forces=forces, stress=stress)
+        folder = output or Path(f"mdgnn-evaluate-{Path(model).stem}")
+        train.evaluate(train.Task(model, data, keys, bad, units, device), folder, force)
+
+
+def plot_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of mdgnn train.")]) -> None:
+    """Draw a run of training, which may be under way: learning curve, parity, dimer curves."""
+    with errors_as_sentences():
+        _need_extra()
+        from mdgnn.cli import train
+
+        train.plot(run)

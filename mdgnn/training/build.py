@@ -1,0 +1,130 @@
+"""A model for a configuration: a new one that knows its reference energies and its scale, or one from a file."""
+
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+
+from mdgnn.data import Dataset, Keys, read_frames
+from mdgnn.model_file import load
+from mdgnn.models import MODELS, Model
+from mdgnn.training.config import ConfigError, ModelSection
+from mdgnn.training.references import Array, Summary, given, isolated, least_squares, summarize
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def cutoff_of(section: ModelSection) -> float:
+    """How far edges reach (Angstrom)."""
+    if section.start is not None:
+        return float(load(section.start).cutoff)
+    assert section.architecture is not None
+    try:
+        return float(MODELS[section.architecture](**section.options).cutoff)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"[model] {error}") from None
+
+
+def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str, Any]]:
+    """The untrained model, and what was found out about the data on the way.
+
+    Parameters
+    ----------
+    section : ModelSection
+    dataset : Dataset
+        The training set.
+    keys : Keys
+        Of a file of isolated atoms.
+
+    Raises
+    ------
+    ConfigError, ValueError
+        If options or elements do not fit; the message names them.
+    """
+    if section.start is not None:
+        model = load(section.start).to(DTYPES[section.dtype])
+        _extensive(model)
+        known = model.elements
+        missing = [z for z in dataset.elements if z not in known] if isinstance(known, list) else []
+        if missing:
+            raise ConfigError(f"[model] start = {section.start!r} knows {known}, and the data have {missing} too")
+        least = min(model.least_distance, _shortest(dataset)) or _shortest(dataset)
+        model.config["least_distance"] = model.least_distance = least
+        return model, {"start": section.start}
+    assert section.architecture is not None
+    options = {"elements": list(dataset.elements), **section.options}
+    elements = options["elements"] if isinstance(options["elements"], list) else list(dataset.elements)
+    missing = [z for z in dataset.elements if z not in elements]
+    if missing:
+        raise ConfigError(f"[model] elements = {elements}, and the training set has {missing} too")
+    summary = summarize((dataset[k] for k in range(len(dataset))), elements)
+    one_kind = not isinstance(options["elements"], list)
+    if one_kind:  # "any": all atoms are alike
+        summary = summary._replace(counts=summary.counts.sum(1, keepdims=True))
+    shift = _references(section, summary, keys)
+    scale = _scale(section, summary, shift)
+    options |= {"shift": [float(e) for e in shift], "scale": [scale], "least_distance": _shortest(dataset)}
+    options["scale"] *= len(shift)
+    try:
+        model = MODELS[section.architecture](**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"[model] {error}") from None
+    _extensive(model)
+    found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": shift.tolist()}
+    return model.to(DTYPES[section.dtype]), found
+
+
+def _extensive(model: Model) -> None:
+    if model.readout != "sum":
+        raise ConfigError(f"[model] readout = {model.readout!r}: what is trained is an energy, a sum over atoms")
+
+
+def _shortest(dataset: Dataset) -> float:
+    return dataset.shortest if math.isfinite(dataset.shortest) else 0.0  # no two atoms see each other
+
+
+def _references(section: ModelSection, summary: Summary, keys: Keys) -> Array:
+    where = section.references
+    if isinstance(where, dict):
+        return given(where, summary.elements)
+    if where == "least_squares":
+        return least_squares(summary)
+    if where == "none":
+        return least_squares(summary) * 0
+    if where == "isolated":
+        return isolated(summary, "the training set")
+    atoms = Dataset(read_frames([where], keys, need=("energy",)), 1.0, keys=keys)
+    return isolated(summarize((atoms[k] for k in range(len(atoms))), summary.elements), where)
+
+
+def _scale(section: ModelSection, summary: Summary, shift: Array) -> float:
+    """The RMS force component, or where there are no forces, the RMS of what the references leave, per atom."""
+    if not isinstance(section.scale, str):
+        return float(section.scale)
+    if summary.rms_force > 0:
+        return summary.rms_force
+    rest = (summary.energies - summary.counts @ shift) / summary.counts.sum(1)
+    rest = rest[~(rest != rest)]
+    size = math.sqrt(float((rest**2).mean())) if len(rest) else 0.0
+    return size if size > 1e-12 else 1.0
+
+
+def freeze(model: Model, patterns: Sequence[str]) -> None:
+    """Let the parameters whose names match stay as they are.
+
+    Raises
+    ------
+    ConfigError
+        For a pattern that matches nothing, or if nothing is left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(f"[model] freeze: no parameter matches {pattern!r}; there are {', '.join(names)}")
+    for name, parameter in model.named_parameters():
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("[model] freeze: nothing is left to train")

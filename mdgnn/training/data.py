@@ -1,0 +1,136 @@
+"""The data sets of a configuration, and errors of a model on one."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mdgnn.data import Dataset, EdgeBatches, Keys, Sample, collate, read_frames, split
+from mdgnn.potential import Potential, Prediction, evaluate
+from mdgnn.training.config import ConfigError, DataSection
+from mdgnn.training.folder import fingerprint
+from mdgnn.training.losses import Sums, errors_of
+
+
+class Sets(NamedTuple):
+    """Training, validation and test set (None: there is none), and the SHA-256 of each file."""
+
+    train: Dataset
+    valid: Dataset
+    test: Dataset | None
+    fingerprints: dict[str, str]
+
+
+def keys_of(section: DataSection) -> Keys:
+    """Under which names the files have their targets."""
+    return Keys(energy=section.energy, forces=section.forces, stress=section.stress)
+
+
+def read_sets(section: DataSection, cutoff: float, seed: int, *, units: str, need: Sequence[str]) -> Sets:
+    """Read the files of a configuration.
+
+    Parameters
+    ----------
+    section : DataSection
+    cutoff : float
+        How far edges reach (Angstrom).
+    seed : int
+        Of the split.
+    units : str
+        Of the model: what magnitudes are plausible.
+    need : sequence of str
+        Targets without which a structure is bad.
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file cannot be read, or holds bad structures.
+    """
+    units = "any" if section.units == "any" else units
+
+    def read(paths: list[str]) -> Dataset:
+        frames = read_frames(paths, keys_of(section), bad=section.bad, need=need, units=units)
+        return Dataset(frames, cutoff, keys=keys_of(section))
+
+    train = read(section.train)
+    files = [*section.train, *(section.valid if isinstance(section.valid, list) else []), *section.test]
+    if isinstance(section.valid, list):
+        valid = read(section.valid)
+    else:
+        train, valid = _parts(train, section.valid, seed)
+    return Sets(train, valid, read(section.test) if section.test else None, fingerprint(files))
+
+
+def _parts(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Two parts, of which the second is that share of the structures of several atoms: lone ones are for references."""
+    lone, several = np.flatnonzero(dataset.n_atoms == 1), np.flatnonzero(dataset.n_atoms > 1)
+    n = len(several)
+    if n < 2:
+        raise ConfigError(f"[data] train has {n} structures of several atoms, too few to validate on a part of them")
+    n_valid = min(max(round(share * n), 1), n - 1)
+    train, valid = (several[part] for part in split(n, (n - n_valid, n_valid), seed))
+    return dataset.subset(np.sort(np.concatenate([lone, train]))), dataset.subset(valid)
+
+
+def check_targets(dataset: Dataset, name: str, quantities: Sequence[str], every: bool) -> None:
+    """Raise a ConfigError unless some structure of a data set has each, or at least one, of these targets."""
+    missing = [q for q in quantities if all(getattr(dataset[k].targets, q) is None for k in range(len(dataset)))]
+    if missing if every else len(missing) == len(quantities):
+        raise ConfigError(f"[loss] {missing[0]} has a weight, but no structure of the {name} set has any")
+
+
+class Limits(NamedTuple):
+    """The most structures and edges of a batch."""
+
+    batch_size: int = 32
+    max_edges: int = 200_000
+
+
+def limits_of(section: DataSection) -> Limits:
+    """Of a configuration."""
+    return Limits(section.batch_size, section.max_edges)
+
+
+class Share(NamedTuple):
+    """Which of several processes this is, and how many there are."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+def predictions(
+    model: Potential,
+    dataset: Dataset,
+    limits: Limits,
+    device: torch.device | str = "cpu",
+    share: Share = Share(),  # noqa: B008
+) -> Iterator[tuple[Sample, Prediction]]:
+    """Batches of a data set in its order with what a model says of them: nothing is kept for its training."""
+    batches = EdgeBatches(
+        dataset.n_edges,
+        max_edges=limits.max_edges,
+        batch_size=limits.batch_size,
+        shuffle=False,
+        seed=0,
+        rank=share.rank,
+        world_size=share.world_size,
+    )
+    for frames in batches:
+        sample = collate([dataset[k] for k in frames]).to(device)
+        virial = sample.targets.stress is not None
+        yield sample, evaluate(model, sample.graph, forces=sample.targets.forces is not None, virial=virial)
+
+
+def sums_over(
+    model: Potential,
+    dataset: Dataset,
+    limits: Limits,
+    sums: Sums,
+    device: torch.device | str = "cpu",
+    share: Share = Share(),  # noqa: B008
+) -> Sums:
+    """The given sums with the errors on a data set added."""
+    for sample, found in predictions(model, dataset, limits, device, share):
+        sums.add(errors_of(found, sample.graph, sample.targets))
+    return sums

@@ -1,0 +1,178 @@
+"""The folder of a training run: what it holds, and how files in it are replaced."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import pickle
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CONFIG, START, LOG, LAST, BEST = "config.json", "start.safetensors", "log.csv", "last.ckpt", "best.ckpt"
+MODEL, SUMMARY = "model.safetensors", "summary.json"
+OURS = (CONFIG, START, LOG, LAST, BEST, MODEL, SUMMARY)
+
+
+class RunError(Exception):
+    """A problem of a run that one sentence explains."""
+
+
+def check_free(folder: Path, force: bool) -> None:
+    """Raise a RunError if a run must not write to this folder: a file, or not empty without `force`."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"the output folder {folder} is a file; choose another with --output")
+    if not force and folder.is_dir() and any(folder.iterdir()):
+        raise RunError(
+            f"the output folder {folder} is not empty; choose another with --output, replace it by --force, "
+            f"or continue its run by --resume {folder}"
+        )
+
+
+def claim(folder: Path, force: bool) -> None:
+    """Make the folder; with `force`, remove what an earlier run left there, and nothing else.
+
+    Raises
+    ------
+    RunError
+        As `check_free`, or if the system refuses.
+    """
+    check_free(folder, force)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from None
+    for name in OURS:
+        for path in (folder / name, folder / f"{name}.part"):
+            path.unlink(missing_ok=True)
+    for path in (*folder.glob("*.png"), *folder.glob("tensorboard/events.*")):
+        path.unlink()
+
+
+def replace_by(path: Path, data: bytes) -> None:
+    """Write a file so that at any moment the old one or the new one is there, whole.
+
+    Raises
+    ------
+    RunError
+        If the system refuses, as where the disk is full.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """As `replace_by`; numbers that are not finite become null."""
+    replace_by(path, (json.dumps(_finite(content), indent=2) + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Of a file that this module wrote.
+
+    Raises
+    ------
+    RunError
+        If it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} holds no run of mdgnn train: it has no {path.name}") from None
+    except ValueError as error:
+        raise RunError(f"{path} is broken: {error}") from None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, which is tensors, numbers and text, or is refused.
+
+    Raises
+    ------
+    RunError
+        If there is anything else in it, such as code, or if it is damaged.
+    """
+    try:
+        with warnings.catch_warnings():  # about pickles of other kinds, which are refused anyway
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        raise RunError(f"{path} is damaged, or holds more than tensors, numbers and text, and is refused") from None
+
+
+def fingerprint(paths: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files, by name."""
+    found = {}
+    for path in paths:
+        digest, name = hashlib.sha256(), str(path)
+        if not Path(name).exists():
+            name = name.rpartition("@")[0]  # a part of a file
+        with Path(name).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        found[str(path)] = digest.hexdigest()
+    return found
+
+
+class Log:
+    """A CSV file of one row for each validation, which goes on where a checkpoint stands.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        "step" is among them.
+    step : int
+        Rows of later steps are removed: the run makes them again. So is a row that was cut off.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], step: int):
+        self.path, self.columns = path, list(columns)
+        rows = read_log(path) if step and path.exists() else []
+        self._rows = [self.columns] + [[r[c] for c in self.columns] for r in rows if int(r["step"]) <= step]
+        replace_by(path, self._text(self._rows))
+
+    def _text(self, rows: Iterable[Sequence[str]]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue().encode()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row; numbers are written so that they read back exactly."""
+        values = ["" if row.get(c) is None else repr(row[c]) for c in self.columns]
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                data = self._text([values])
+                while data:
+                    data = data[file.write(data) :]
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror}") from None
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """Whole rows of a log."""
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    return list(csv.DictReader(io.StringIO(whole)))

@@ -1,0 +1,108 @@
+"""Errors of a prediction against its targets: the loss of training, and the sums that MAE and RMSE follow from."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mdgnn.data import Targets
+from mdgnn.graph import Graph
+from mdgnn.potential import Prediction, stress
+
+QUANTITIES = ("energy", "forces", "stress")
+
+
+class Errors(NamedTuple):
+    """Of one quantity: errors (n,) float64 where there is a target, and the weight of each one's structure (n,)."""
+
+    errors: Tensor
+    weight: Tensor
+
+
+def errors_of(found: Prediction, graph: Graph, targets: Targets) -> dict[str, Errors]:
+    """Errors of energy per atom, and of the components of forces and stress, as far as there are both.
+
+    Targets that are NaN do not count: neither they nor, in the derivative, what was predicted for them.
+    """
+    result: dict[str, Errors] = {}
+    if targets.energy is not None:
+        n_atoms = torch.bincount(graph.structure, minlength=graph.n_structures).clamp(min=1)
+        result["energy"] = _known((found.energy - targets.energy) / n_atoms, targets.energy, targets.weight)
+    if targets.forces is not None and found.forces is not None:
+        weight = targets.weight[graph.structure][:, None].expand(-1, 3)
+        result["forces"] = _known(found.forces - targets.forces, targets.forces, weight)
+    if targets.stress is not None and found.virial is not None:
+        periodic = ~targets.stress.isnan().any(2).any(1)  # others may have no volume
+        target, weight = targets.stress[periodic], targets.weight[periodic][:, None, None].expand(-1, 3, 3)
+        result["stress"] = _known(stress(found.virial[periodic], graph.cells[periodic]) - target, target, weight)
+    return result
+
+
+def _known(errors: Tensor, targets: Tensor, weight: Tensor) -> Errors:
+    known = ~targets.isnan()
+    return Errors(errors[known], weight[known])
+
+
+def penalty(errors: Tensor, kind: str, delta: float) -> Tensor:
+    """Of each error: its square, its size, or Huber's, which is e^2 / 2 up to delta, then delta (|e| - delta / 2)."""
+    if kind == "mse":
+        return errors.square()
+    if kind == "mae":
+        return errors.abs()
+    return F.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=delta)
+
+
+class Sums:
+    """Count, sum of |e|, of e^2 and of weighted penalties, by quantity; what several processes add up.
+
+    Parameters
+    ----------
+    kind : "mse", "mae" or "huber"
+    delta : float
+        Of Huber's.
+    """
+
+    def __init__(self, kind: str = "mse", delta: float = 1.0):
+        self.kind, self.delta = kind, delta
+        self.table = torch.zeros(len(QUANTITIES), 4, dtype=torch.float64)
+
+    def add(self, errors: Mapping[str, Errors]) -> None:
+        """Errors of a batch."""
+        for row, name in enumerate(QUANTITIES):
+            if name in errors:
+                e, w = errors[name].errors.detach(), errors[name].weight
+                loss = (w * penalty(e, self.kind, self.delta)).sum()
+                n = torch.tensor(float(e.numel()), dtype=torch.float64, device=e.device)
+                self.table[row] += torch.stack([n, e.abs().sum(), e.square().sum(), loss]).cpu()
+
+    def figures(self) -> dict[str, float]:
+        """energy_mae, energy_rmse ... of the quantities that had targets."""
+        result = {}
+        for name, (n, absolute, square, _) in zip(QUANTITIES, self.table.tolist(), strict=True):
+            if n:
+                result[f"{name}_mae"], result[f"{name}_rmse"] = absolute / n, math.sqrt(square / n)
+        return result
+
+    def loss(self, weights: Mapping[str, float]) -> float:
+        """The weighted sum of mean penalties."""
+        rows = dict(zip(QUANTITIES, self.table.tolist(), strict=True))
+        return float(sum(w * rows[name][3] / rows[name][0] for name, w in weights.items() if w and rows[name][0]))
+
+
+def loss_of(
+    errors: Mapping[str, Errors], weights: Mapping[str, float], counts: Mapping[str, float], kind: str, delta: float
+) -> Tensor:
+    """The weighted sum over quantities of (sum of penalties, times structures' weights) / count.
+
+    The counts are given, since those of a batch that several processes share are not what one of them sees.
+    Zero, without a derivative, where nothing with a weight has a target.
+    """
+    terms = [
+        weights[name] / counts[name] * (e.weight * penalty(e.errors, kind, delta)).sum()
+        for name, e in errors.items()
+        if weights.get(name) and counts.get(name)
+    ]
+    return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)

@@ -1,0 +1,120 @@
+"""The module that Lightning trains: a potential, the running mean of its weights, loss and optimiser."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from mdgnn.data import Sample
+from mdgnn.models import Model
+from mdgnn.potential import evaluate
+from mdgnn.training.config import LossSection, OptimizerSection
+from mdgnn.training.losses import QUANTITIES, errors_of, loss_of
+from mdgnn.training.schedules import last_weight, weight
+
+
+class Mean:
+    """An exponential mean of weights: a <- a + (1 - d) (w - a) with d = min(decay, (1 + n) / (10 + n)) at update n.
+
+    The smaller d of the beginning lets the random first weights go soon.
+    """
+
+    def __init__(self, decay: float):
+        self.decay = decay
+
+    @torch.no_grad()
+    def __call__(self, averaged: Any, current: Any, n: Any) -> None:
+        n = int(n)
+        d = min(self.decay, (1 + n) / (10 + n))
+        for a, w in zip(averaged, current, strict=True):
+            if a.is_floating_point():
+                a.lerp_(w.to(a.dtype), 1 - d)
+            else:
+                a.copy_(w)
+
+
+class Training(pl.LightningModule):
+    """Loss, optimiser, mean of the weights.
+
+    The mean is a module beside the model, and not Lightning's callback that swaps weights for validation: that writes
+    behind torch's back, and a model's kept tables would be those of other weights.
+
+    Parameters
+    ----------
+    model : one of mdgnn.models.MODELS
+    loss : LossSection
+    optimizer : OptimizerSection
+
+    Attributes
+    ----------
+    weights : dict
+        Of the terms of the loss, at the present epoch.
+    shown : dict of str
+        Figures of the last validation, for a progress bar.
+    """
+
+    def __init__(self, model: Model, loss: LossSection, optimizer: OptimizerSection):
+        super().__init__()
+        self.model = model
+        self.averaged = AveragedModel(model, multi_avg_fn=Mean(optimizer.ema)).requires_grad_(False).eval()
+        self.loss_section, self.optimizer_section = loss, optimizer
+        self.weights = self.weights_at(0)
+        self.shown: dict[str, str] = {}
+
+    def weights_at(self, epoch: float) -> dict[str, float]:
+        """Of the terms of the loss."""
+        return {name: weight(getattr(self.loss_section, name), epoch) for name in QUANTITIES}
+
+    def last_weights(self) -> dict[str, float]:
+        """Those that the course of the weights ends with, by which validations are compared."""
+        return {name: last_weight(getattr(self.loss_section, name)) for name in QUANTITIES}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        s = self.optimizer_section
+        kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.name]
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer = kind(trained, lr=s.lr, weight_decay=s.weight_decay, amsgrad=s.amsgrad)
+        return optimizer
+
+    def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:
+        return batch.to(device)
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        """The loss of a batch, of which this process may have a part alone.
+
+        Means are over what all processes have. Since these average their gradients, each process' share of the loss
+        is multiplied by their number.
+        """
+        graph, targets = batch
+        needs = {name: self.weights[name] > 0 for name in QUANTITIES}
+        needs["stress"] = needs["stress"] and targets.stress is not None
+        found = evaluate(self.model, graph, forces=needs["forces"], virial=needs["stress"], create_graph=True)
+        errors = errors_of(found, graph, targets)
+        counts = {name: float(e.errors.numel()) for name, e in errors.items()}
+        section, n_processes = self.loss_section, world_size()
+        if n_processes > 1:
+            counts = sum_over_processes(counts, graph.vectors.device)
+        loss = loss_of(errors, self.weights, counts, section.kind, section.huber_delta)
+        if not loss.requires_grad:  # nothing here has a target, but perhaps elsewhere
+            loss = loss + 0 * found.energy.sum()
+        return loss * n_processes
+
+    def average(self) -> None:
+        """Let the mean follow the weights."""
+        self.averaged.update_parameters(self.model)
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_processes(counts: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Sums of each quantity's count."""
+    total = torch.tensor([counts.get(name, 0.0) for name in QUANTITIES], dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return dict(zip(QUANTITIES, total.tolist(), strict=True))

@@ -1,0 +1,103 @@
+"""What a run of training leaves when it is over: the best model with its record, the summary, the pictures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mdgnn.model_file import load, save
+from mdgnn.models import Model
+from mdgnn.training import folder as files
+from mdgnn.training import plots
+from mdgnn.training.build import cutoff_of
+from mdgnn.training.config import Config, parse
+from mdgnn.training.data import Sets, limits_of, read_sets
+from mdgnn.training.evaluate import Comparison, compare
+from mdgnn.training.folder import RunError
+from mdgnn.training.losses import QUANTITIES
+
+
+def sets_of(config: Config) -> Sets:
+    """Read the data of a configuration, with edges as long as its model's."""
+    units = load(config.model.start).units if config.model.start else config.model.options.get("units", "metal")
+    weighed = [name for name in ("energy", "forces") if getattr(config.loss, name)]
+    need: list[str] = weighed if config.data.need is None else list(config.data.need)
+    return read_sets(config.data, cutoff_of(config.model), config.run.seed, units=units, need=need)
+
+
+def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Write the best model with the record of its training, and the summary, which says that the run is over."""
+    model, best_epoch = best_model(folder)
+    compared = comparisons(config, sets, model)
+    summary = {
+        "steps": steps,
+        "best_epoch": best_epoch,
+        "errors": {name: comparison.figures() for name, comparison in compared.items()},
+        "structures": {name: len(d) for name, d in zip(("train", "valid", "test"), sets[:3], strict=True) if d},
+        "found": found,
+        "data": sets.fingerprints,
+    }
+    record = {"config": config.model_dump(), **summary}
+    try:
+        save(model, folder / files.MODEL, record)
+    except OSError as error:
+        raise RunError(f"cannot write {folder / files.MODEL}: {error.strerror}") from None
+    draw(folder, model, compared)
+    files.write_json(folder / files.SUMMARY, summary)
+    return summary
+
+
+def comparisons(config: Config, sets: Sets, model: Model) -> dict[str, Comparison]:
+    """Of a model with the validation and the test set."""
+    chosen = {"valid": sets.valid, "test": sets.test}
+    return {name: compare(model, data, limits_of(config.data)) for name, data in chosen.items() if data is not None}
+
+
+def draw(folder: Path, model: Model, compared: Mapping[str, Comparison]) -> list[str]:
+    """Draw how a run went and what its model is worth; the names of the pictures."""
+    rows = files.read_log(folder / files.LOG)
+    made = []
+    try:
+        if rows:
+            plots.plot_learning(folder / plots.LEARNING, rows, model.units)
+            made.append(plots.LEARNING)
+        plots.plot_dimers(folder / plots.DIMERS, model)
+        made.append(plots.DIMERS)
+        for name, comparison in compared.items():
+            pairs = {quantity: comparison.pairs(quantity) for quantity in QUANTITIES}
+            plots.plot_parity(folder / f"parity_{name}.png", pairs, model.units)
+            made.append(f"parity_{name}.png")
+    except OSError as error:
+        raise RunError(f"cannot write the pictures in {folder}: {error.strerror}") from None
+    return made
+
+
+def best_model(folder: Path) -> tuple[Model, int]:
+    """The mean of the weights in the best checkpoint, as a model, and its epoch.
+
+    Raises
+    ------
+    RunError
+        If there is no checkpoint of a validation.
+    """
+    checkpoint = files.read_checkpoint(folder / files.BEST)
+    model = load(folder / files.START)
+    prefix = "averaged.module."
+    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False), int(checkpoint["callbacks"]["Watch"]["best_epoch"])
+
+
+def redraw(folder: str | Path) -> list[str]:
+    """Draw the pictures of a run, which may be under way; the names of what was drawn.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, or one that has not been validated yet.
+    """
+    target = Path(folder)
+    config = parse(files.read_json(target / files.CONFIG))
+    if not (target / files.BEST).exists():
+        raise RunError(f"{target} has no validated model yet: nothing can be drawn")
+    model, _ = best_model(target)
+    return draw(target, model, comparisons(config, sets_of(config), model))

@@ -1,0 +1,112 @@
+"""What a network need not learn: energies of lone atoms and the size of forces, from the training data."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
+
+from mdgnn.data import Sample
+
+Array = NDArray[np.float64]
+
+
+class Summary(NamedTuple):
+    """Of a data set: compositions (S, elements), energies (S,) with NaN where there is none, RMS of force components
+    (0 without forces), mean number of edges that an atom receives."""
+
+    elements: list[int]
+    counts: Array
+    energies: Array
+    rms_force: float
+    mean_neighbours: float
+
+
+def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
+    """Look at every structure once.
+
+    Raises
+    ------
+    ValueError
+        If there are no structures.
+    """
+    counts, energies, squares, n_components, n_edges = [], [], 0.0, 0, 0
+    for graph, targets in samples:
+        numbers = graph.atomic_numbers.numpy()
+        counts.append([np.count_nonzero(numbers == z) for z in elements])
+        energies.append(math.nan if targets.energy is None else float(targets.energy[0]))
+        n_edges += graph.n_edges
+        if targets.forces is not None:
+            known = targets.forces.numpy()
+            known = known[np.isfinite(known)]
+            squares, n_components = squares + float(np.square(known).sum()), n_components + known.size
+    if not counts:
+        raise ValueError("expected structures to train on, got none")
+    table = np.array(counts, dtype=np.float64)
+    rms = math.sqrt(squares / n_components) if n_components else 0.0
+    return Summary(list(elements), table, np.array(energies), rms, n_edges / max(float(table.sum()), 1.0))
+
+
+def least_squares(summary: Summary) -> Array:
+    """(elements,) energies whose sums over the compositions are nearest to the structures' energies.
+
+    Where compositions do not tell elements apart, the smallest such energies.
+
+    Raises
+    ------
+    ValueError
+        If no structure has an energy.
+    """
+    known = np.isfinite(summary.energies)
+    if not known.any():
+        raise ValueError(
+            "reference energies by least squares need energies, and no structure of the training set has one"
+        )
+    return np.asarray(np.linalg.lstsq(summary.counts[known], summary.energies[known], rcond=None)[0], np.float64)
+
+
+def isolated(summary: Summary, of: str) -> Array:
+    """(elements,) energies of the structures that are one atom; the last one counts.
+
+    Parameters
+    ----------
+    summary : Summary
+    of : str
+        What holds them, for the error.
+
+    Raises
+    ------
+    ValueError
+        If an element has no lone atom with an energy; the message names it.
+    """
+    lone = {
+        int(counts.argmax()): energy
+        for counts, energy in zip(summary.counts, summary.energies, strict=True)
+        if counts.sum() == 1 and math.isfinite(energy)
+    }
+    return _complete(dict(lone), summary.elements, f"{of} has no lone atom")
+
+
+def given(energies: Mapping[str, float], elements: Sequence[int]) -> Array:
+    """(elements,) from energies by chemical symbol.
+
+    Raises
+    ------
+    ValueError
+        For a symbol that is none, or an element without an energy.
+    """
+    for symbol in energies:
+        if symbol not in atomic_numbers or symbol == "X":
+            raise ValueError(f"[model] references: {symbol!r} is not a chemical symbol")
+    places = {z: place for place, z in enumerate(elements)}
+    of = {places[atomic_numbers[symbol]]: e for symbol, e in energies.items() if atomic_numbers[symbol] in places}
+    return _complete(of, elements, "[model] references has no energy")
+
+
+def _complete(energies: Mapping[int, float], elements: Sequence[int], problem: str) -> Array:
+    missing = [chemical_symbols[z] for place, z in enumerate(elements) if place not in energies]
+    if missing:
+        raise ValueError(f"{problem} of {', '.join(missing)}")
+    return np.array([energies[place] for place in range(len(elements))])

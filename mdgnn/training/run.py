@@ -1,0 +1,231 @@
+"""A run of training: from a configuration to a folder with a model in it, at once or in several goes."""
+
+import hashlib
+import json
+import logging
+import os
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from mdgnn.data import EdgeBatches
+from mdgnn.model_file import load, read_header, save
+from mdgnn.models import Model
+from mdgnn.training import folder as files
+from mdgnn.training.bar import Bar
+from mdgnn.training.build import build, freeze
+from mdgnn.training.config import Config, ConfigError, override, parse
+from mdgnn.training.data import Sets, Share, check_targets, keys_of, limits_of, sums_over
+from mdgnn.training.losses import QUANTITIES, Sums
+from mdgnn.training.module import Training, world_size
+from mdgnn.training.outcome import finish, sets_of
+from mdgnn.training.schedules import last_weight
+from mdgnn.training.stream import Stream
+from mdgnn.training.watch import Watch
+
+
+def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, Any]:
+    """Train a model.
+
+    Parameters
+    ----------
+    config : Config
+    folder : str or Path
+        Gets everything that the run leaves: `mdgnn.training.folder` names the files. It must be empty, unless `force`
+        lets an earlier run's files go.
+
+    Returns
+    -------
+    dict
+        The summary: errors of the best model on the validation and test set, steps, its epoch. Nothing in processes
+        that torchrun started beside the first.
+
+    Raises
+    ------
+    RunError, ConfigError, ValueError, OSError
+        With a sentence that says what to change.
+    """
+    target = Path(folder)
+    if this_process().rank == 0:
+        files.check_free(target, force)
+    _set_threads(config)
+    sets = sets_of(config)  # before anything of an earlier run goes
+    if this_process().rank == 0:
+        files.claim(target, force)
+        files.write_json(target / files.CONFIG, config.model_dump())
+    return _go(config, target, sets)
+
+
+def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """Go on with a run that ended early, bit for bit as if it had not; of a finished one, return the summary.
+
+    Parameters
+    ----------
+    folder : str or Path
+    settings : sequence of str
+        ``run.epochs=N`` makes a run longer, where the course of the learning rate does not depend on its length.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, or its checkpoint is damaged, hostile, or of other data.
+    """
+    target = Path(folder)
+    before = files.read_json(target / files.CONFIG)
+    config = parse(override(before, settings))
+    if config != parse(before):
+        _check_longer(parse(before), config)
+        if this_process().rank == 0:
+            (target / files.SUMMARY).unlink(missing_ok=True)
+            files.write_json(target / files.CONFIG, config.model_dump())
+    elif (target / files.SUMMARY).exists():
+        return files.read_json(target / files.SUMMARY)
+    _set_threads(config)
+    return _go(config, target, sets_of(config))
+
+
+def _check_longer(before: Config, after: Config) -> None:
+    longer = before.model_copy(update={"run": before.run.model_copy(update={"epochs": after.run.epochs})})
+    if longer != after or after.run.epochs < before.run.epochs:
+        raise ConfigError("a run that goes on keeps its settings; only run.epochs may be raised")
+    if before.optimizer.schedule in ("cosine", "onecycle"):
+        raise ConfigError(f"run.epochs cannot be raised: the {before.optimizer.schedule} schedule ends with the run")
+
+
+def this_process() -> Share:
+    """Which one this is of those that torchrun has started."""
+    return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def _set_threads(config: Config) -> None:
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+
+
+def _go(config: Config, folder: Path, sets: Sets) -> dict[str, Any]:
+    weighed = [name for name in QUANTITIES if last_weight(getattr(config.loss, name))]
+    if not weighed:
+        raise ConfigError("[loss] gives nothing a weight in the end")
+    check_targets(sets.train, "training", weighed, every=True)
+    check_targets(sets.valid, "validation", weighed, every=False)
+    seed_everything(config.run.seed)
+    model, found = _start(config, sets, folder)
+    freeze(model, config.model.freeze)
+    seed_everything(config.run.seed)
+    module = Training(model.train(), config.loss, config.optimizer)
+    batches = EdgeBatches(
+        sets.train.n_edges,
+        max_edges=config.data.max_edges,
+        batch_size=config.data.batch_size,
+        shuffle=True,
+        seed=config.run.seed,
+        rank=this_process().rank,
+        world_size=this_process().world_size,
+    )
+    stream = Stream(sets.train, batches, config.run.epochs)
+    identity = hashlib.sha256(json.dumps(sets.fingerprints, sort_keys=True).encode()).hexdigest()
+    watch = Watch(config, folder, stream, partial(validate, config=config, sets=sets), identity)
+    last = folder / files.LAST
+    if last.exists():
+        files.read_checkpoint(last)  # refuses what Lightning would only trip over
+    with quiet(), watch.signals:
+        trainer = make_trainer(config, folder, watch)
+        trainer.fit(module, stream, ckpt_path=last if last.exists() else None, weights_only=True)
+    if this_process().rank:
+        return {}
+    return finish(config, folder, sets, found, trainer.global_step)
+
+
+def seed_everything(seed: int) -> None:
+    """All generators that a run may use."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def _start(config: Config, sets: Sets, folder: Path) -> tuple[Model, dict[str, Any]]:
+    """The model that training begins with; a run that goes on reads the one that it began with."""
+    path = folder / files.START
+    found: dict[str, Any]
+    if path.exists() and (folder / files.LAST).exists():
+        return load(path), read_header(path)["training"]
+    model, found = build(config.model, sets.train, keys_of(config.data))
+    if this_process().rank == 0:
+        save(model, path, found)
+    return model, found
+
+
+def validate(module: Training, *, config: Config, sets: Sets) -> Sums:
+    """Errors of the mean of the weights on the validation set, by all processes together."""
+    sums = Sums(config.loss.kind, config.loss.huber_delta)
+    averaged: Any = module.averaged.module
+    sums_over(averaged, sets.valid, limits_of(config.data), sums, module.device, this_process())
+    if world_size() > 1:
+        table = sums.table.to(module.device)
+        dist.all_reduce(table)
+        sums.table = table.cpu()
+    return sums
+
+
+def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
+    """Lightning's, for one long epoch: `Stream` says why."""
+    run, (_, n_processes) = config.run, this_process()
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("[run] device = 'cuda', but torch finds no GPU that it can use")
+    device = {"auto": "gpu" if torch.cuda.is_available() else "cpu", "cpu": "cpu", "cuda": "gpu"}[run.device]
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    strategy: str | Strategy = "auto"
+    if n_processes > 1:  # a network may have weights that the energy does not see
+        backend = "gloo" if device == "cpu" else "nccl"
+        strategy = DDPStrategy(find_unused_parameters=True, process_group_backend=backend)
+    bar = os.isatty(1) and this_process().rank == 0
+    callbacks: list[Callback] = [watch, *([Bar()] if bar else [])]
+    logger: list[Logger] = []
+    if find_spec("tensorboard") or find_spec("tensorboardX"):
+        logger.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    return pl.Trainer(
+        accelerator=device,
+        devices=here,
+        num_nodes=n_processes // here,
+        strategy=strategy,
+        precision="32-true",  # the model has its own, and the kernels take none that is mixed
+        max_epochs=1,
+        gradient_clip_val=config.optimizer.clip or None,
+        callbacks=callbacks,
+        logger=logger or False,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's remarks about devices and its tips, which say nothing of this run."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
