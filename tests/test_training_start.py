@@ -77,7 +77,8 @@ def test_references_and_scale_go_into_the_model(data, tmp_path):
 )
 def test_configurations_that_do_not_fit_the_data(data, tmp_path, setting, words):
     with pytest.raises(ValueError, match=words):
-        train(small(data, setting), tmp_path)
+        train(small(data, setting), tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "nothing is written, or goes, before that is found"
 
 
 def test_nothing_has_a_weight(data, tmp_path):

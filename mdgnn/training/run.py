@@ -29,12 +29,15 @@ from mdgnn.training.bar import Bar
 from mdgnn.training.build import build, freeze
 from mdgnn.training.config import Config, ConfigError, override, parse
 from mdgnn.training.data import Sets, Share, check_targets, keys_of, limits_of, sums_over
+from mdgnn.training.folder import RunError
 from mdgnn.training.losses import QUANTITIES, Sums
 from mdgnn.training.module import Training, world_size
 from mdgnn.training.outcome import finish, sets_of
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.stream import Stream
 from mdgnn.training.watch import Watch
+
+Start = tuple[Model, dict[str, Any]]  # a model, and what was found out about the data for it
 
 
 def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, Any]:
@@ -62,11 +65,14 @@ def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, 
     if this_process().rank == 0:
         files.check_free(target, force)
     _set_threads(config)
-    sets = sets_of(config)  # before anything of an earlier run goes
-    if this_process().rank == 0:
+    sets = sets_of(config)
+    _check(config, sets)
+    start = _new(config, sets)
+    if this_process().rank == 0:  # only now may anything of an earlier run go
         files.claim(target, force)
         files.write_json(target / files.CONFIG, config.model_dump())
-    return _go(config, target, sets)
+        _save_start(start, target)
+    return _go(config, target, sets, start)
 
 
 def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -94,7 +100,21 @@ def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     elif (target / files.SUMMARY).exists():
         return files.read_json(target / files.SUMMARY)
     _set_threads(config)
-    return _go(config, target, sets_of(config))
+    sets = sets_of(config)
+    if (target / files.LAST).exists():
+        start = _begun(config, target)
+    else:  # it ended before there was a checkpoint
+        start = _new(config, sets)
+        if this_process().rank == 0:
+            _save_start(start, target)
+    return _go(config, target, sets, start)
+
+
+def _save_start(start: Start, folder: Path) -> None:
+    try:
+        save(start[0], folder / files.START, start[1])
+    except OSError as error:
+        raise RunError(f"cannot write {folder / files.START}: {error.strerror}") from None
 
 
 def _check_longer(before: Config, after: Config) -> None:
@@ -115,15 +135,18 @@ def _set_threads(config: Config) -> None:
         torch.set_num_threads(config.run.threads)
 
 
-def _go(config: Config, folder: Path, sets: Sets) -> dict[str, Any]:
+def _check(config: Config, sets: Sets) -> None:
+    """Raise a ConfigError unless the data have targets for what the loss weighs."""
     weighed = [name for name in QUANTITIES if last_weight(getattr(config.loss, name))]
     if not weighed:
         raise ConfigError("[loss] gives nothing a weight in the end")
     check_targets(sets.train, "training", weighed, every=True)
     check_targets(sets.valid, "validation", weighed, every=False)
-    seed_everything(config.run.seed)
-    model, found = _start(config, sets, folder)
-    freeze(model, config.model.freeze)
+
+
+def _go(config: Config, folder: Path, sets: Sets, start: Start) -> dict[str, Any]:
+    """Train from a model, or from the folder's last checkpoint if there is one, to the end."""
+    model, found = start
     seed_everything(config.run.seed)
     module = Training(model.train(), config.loss, config.optimizer)
     batches = EdgeBatches(
@@ -156,16 +179,20 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def _start(config: Config, sets: Sets, folder: Path) -> tuple[Model, dict[str, Any]]:
-    """The model that training begins with; a run that goes on reads the one that it began with."""
-    path = folder / files.START
-    found: dict[str, Any]
-    if path.exists() and (folder / files.LAST).exists():
-        return load(path), read_header(path)["training"]
+def _new(config: Config, sets: Sets) -> Start:
+    """The model that training begins with."""
+    seed_everything(config.run.seed)
     model, found = build(config.model, sets.train, keys_of(config.data))
-    if this_process().rank == 0:
-        save(model, path, found)
+    freeze(model, config.model.freeze)
     return model, found
+
+
+def _begun(config: Config, folder: Path) -> Start:
+    """The model that a run has begun with."""
+    path = folder / files.START
+    model = load(path)
+    freeze(model, config.model.freeze)
+    return model, read_header(path)["training"]
 
 
 def validate(module: Training, *, config: Config, sets: Sets) -> Sums:

@@ -45,7 +45,7 @@ class Watch(pl.Callback):
     validate : callable
         Of the module: its errors on the validation set, by the mean of the weights.
     identity : str
-        Of data and configuration; a checkpoint of another is refused.
+        Of the data; a checkpoint of other data is refused.
     """
 
     def __init__(
@@ -73,9 +73,7 @@ class Watch(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["identity"] != self.identity:
-            raise RunError(
-                f"{self.folder / LAST} belongs to other data or another configuration: a file of the data has changed"
-            )
+            raise RunError(f"{self.folder / LAST} belongs to other data: a file of the data has changed since")
         self.progress = Progress(**state["progress"])
         self.loss_sum, self.n_losses = state["loss_sum"], state["n_losses"]
         self.best_epoch, self.ended = state["best_epoch"], state["ended"]
