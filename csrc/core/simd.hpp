@@ -1,5 +1,5 @@
-// Run-time choice of the instruction set for a function's loops, where the compiler offers it. Clones have the same bits
-// on every level where contraction is off (CMakeLists.txt); loops of several widths add lanes in different orders.
+// Run-time choice of the instruction set for a function's loops, where the compiler offers it. Clones have the same
+// bits on every level where contraction is off (CMakeLists.txt); loops of several widths add lanes in different orders.
 #pragma once
 
 // Sanitizers are not ready when the choice is made, before main. MDGNN_GENERIC: tests of what other machines run.
