@@ -2,11 +2,15 @@
 
 from importlib.util import find_spec
 
+import pytest
+
 OPS = (
     *("cfconv", "concat_message", "concat_message_table", "edge_basis", "force_virial", "ladder", "ops_neighbors"),
     *("ops_neighbor_buffers", "painn_message", "polar", "radial_filter", "scatter_add", "silu"),
 )
-NEED_NO_ASE = {f"test_{name}.py" for name in (*OPS, "cuda", "house", "messages_cuda", "neighbor_levels", "threads")}
+NEED_NO_ASE = {
+    f"test_{name}.py" for name in (*OPS, "cuda", "house", "messages_cuda", "captured", "neighbor_levels", "threads")
+}
 HAS_ASE = find_spec("ase") is not None
 
 
@@ -17,3 +21,24 @@ def pytest_report_header():
 def pytest_ignore_collect(collection_path):
     name = collection_path.name
     return True if not HAS_ASE and name.startswith("test_") and name not in NEED_NO_ASE else None
+
+
+@pytest.fixture
+def one_thread_and_no_pictures(monkeypatch):
+    """Of runs of training; what is made for a whole module is made before."""
+    import torch
+
+    from mdgnn.training import outcome
+
+    monkeypatch.setattr(outcome, "draw", lambda *arguments: [])
+    n = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A file of sixteen labelled clusters."""
+    from training_runs import clusters, file_of
+
+    return file_of(tmp_path_factory.mktemp("data") / "clusters.xyz", clusters(16))

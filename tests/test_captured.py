@@ -8,7 +8,7 @@ import torch
 from kernels import devices, dtypes
 
 from mdgnn import Graph, LennardJones, NeighborList, PaiNN, SchNet, SimpleGNN, evaluate
-from mdgnn.calculator.captured import CapturedStep
+from mdgnn.captured import CapturedStep
 
 NONE, ALL = np.zeros(3, dtype=bool), np.ones(3, dtype=bool)
 

@@ -23,7 +23,7 @@ def good(tmp_path_factory):
     return path
 
 
-def refused(tmp_path, content, message):
+def assert_refused(tmp_path, content, message):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=message) as caught:
@@ -34,8 +34,8 @@ def refused(tmp_path, content, message):
 def test_every_truncation_is_refused(good, tmp_path):
     whole = good.read_bytes()
     for length in [*range(0, 20), 100, *range(200, len(whole), 997), len(whole) - 1]:
-        refused(tmp_path, whole[:length], "not a complete safetensors file")
-    refused(tmp_path, whole + b"\0", "not a complete safetensors file .expected .* bytes of data")
+        assert_refused(tmp_path, whole[:length], "not a complete safetensors file")
+    assert_refused(tmp_path, whole + b"\0", "not a complete safetensors file .expected .* bytes of data")
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_every_truncation_is_refused(good, tmp_path):
     ],
 )
 def test_broken_json_gets_a_sentence(text, message, tmp_path):
-    refused(tmp_path, joined(text, b"1234"), f"not a complete safetensors file .*{message}")
+    assert_refused(tmp_path, joined(text, b"1234"), f"not a complete safetensors file .*{message}")
 
 
 def test_wild_lengths_of_the_header(good, tmp_path):
     whole = good.read_bytes()
     for length in (2**64 - 1, 2**63, 100_000_001, len(whole) - 7):
-        refused(tmp_path, struct.pack("<Q", length) + whole[8:], "expected a header of at most .* bytes")
+        assert_refused(tmp_path, struct.pack("<Q", length) + whole[8:], "expected a header of at most .* bytes")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_wild_lengths_of_the_header(good, tmp_path):
 )
 def test_hostile_tensors_get_a_sentence(change, message, tmp_path):
     tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **change}
-    refused(tmp_path, joined({"x": tensor}, bytes(8)), f"not a complete safetensors file .*{message}")
+    assert_refused(tmp_path, joined({"x": tensor}, bytes(8)), f"not a complete safetensors file .*{message}")
 
 
 def test_overlaps_and_holes(tmp_path):
@@ -101,8 +101,8 @@ def test_overlaps_and_holes(tmp_path):
         return {f"t{k}": {"dtype": "U8", "shape": [b - a], "data_offsets": [a, b]} for k, (a, b) in enumerate(places)}
 
     for places in (((0, 6), (4, 8)), ((0, 3), (5, 8)), ((0, 8), (0, 8)), ((0, 4),), ((0, 8), (8, 12))):
-        refused(tmp_path, joined(tensors(*places), bytes(8)), "not a complete safetensors file")
-    refused(tmp_path, joined(tensors((0, 8), (8, 8)), bytes(8)), "not an mdgnn model")
+        assert_refused(tmp_path, joined(tensors(*places), bytes(8)), "not a complete safetensors file")
+    assert_refused(tmp_path, joined(tensors((0, 8), (8, 8)), bytes(8)), "not an mdgnn model")
 
 
 def change_program(**changes):
@@ -171,7 +171,7 @@ def test_broken_programs_get_a_sentence(change, message, good, tmp_path):
     entry = entry_of(header)
     change(entry)
     header["__metadata__"]["mdgnn"] = json.dumps(entry)
-    refused(tmp_path, joined(header, data), message)
+    assert_refused(tmp_path, joined(header, data), message)
 
 
 def test_broken_entries_get_a_sentence(good, tmp_path):
@@ -184,9 +184,9 @@ def test_broken_entries_get_a_sentence(good, tmp_path):
         (text.replace('"energies"', '"scale"'), "every key of its JSON once, got 'scale' twice"),
     ):
         header["__metadata__"]["mdgnn"] = changed
-        refused(tmp_path, joined(header, data), message)
+        assert_refused(tmp_path, joined(header, data), message)
     del header["__metadata__"]
-    refused(tmp_path, joined(header, data), "not an mdgnn model: it has no mdgnn header")
+    assert_refused(tmp_path, joined(header, data), "not an mdgnn model: it has no mdgnn header")
 
 
 def test_weights_that_are_not_finite(good, tmp_path):
@@ -194,7 +194,7 @@ def test_weights_that_are_not_finite(good, tmp_path):
     begin, _ = header["output_mlp.2.bias"]["data_offsets"]
     for x in (math.nan, math.inf, -math.inf):
         changed = data[:begin] + struct.pack("<f", x) + data[begin + 4 :]
-        refused(tmp_path, joined(header, changed), "expected finite numbers in tensor 'output_mlp.2.bias'")
+        assert_refused(tmp_path, joined(header, changed), "expected finite numbers in tensor 'output_mlp.2.bias'")
 
 
 def test_changed_files_are_refused_or_run(good, tmp_path):

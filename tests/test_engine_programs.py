@@ -105,3 +105,39 @@ def test_a_message_without_directions_after_one_with_them():
         weights(size=(1, 6)),
     )
     check(program, 3)
+
+
+def with_slopes(instructions):
+    """The last instruction takes what a message keeps for its backward alone."""
+    slopes = next(i[2][2] for i in instructions if i[0] == "concat_message_table")
+    code, inputs, *rest = instructions[-1]
+    return [*instructions[:-1], (code, [slopes] * len(inputs), *rest)]
+
+
+def test_bad_programs_are_refused():
+    program = trace(gnn())
+    weights = [w.numpy() for w in program.weights]
+    values, instructions = program.values, [tuple(i) for i in program.instructions]
+    read_out = (program.energies, program.scale, program.shift, program.element_of, program.cutoff)
+    _C.Engine(8, values, instructions, weights, read_out)
+    code, _, outputs, of, constant = next(i for i in instructions if i[0] == "linear")
+    inputs = [0]
+    for change, message in (
+        ((4, values, instructions, weights[:-1], read_out), "weights that exist"),
+        ((8, values, [("nonsense", *instructions[0][1:]), *instructions[1:]], weights, read_out), "got 'nonsense'"),
+        ((8, values, instructions[1:], weights, read_out), "inputs that have been computed"),
+        ((8, values, [instructions[0], instructions[0], *instructions[1:]], weights, read_out), "outputs of its own"),
+        ((8, values, instructions, [w[:1] for w in weights], read_out), "shapes that fit"),
+        ((8, [(7, 8, -1, 0), *values[1:]], instructions, weights, read_out), "array 0.*bad shape"),
+        ((8, [(1, 8, 10**9, 0), *values[1:]], instructions, weights, read_out), "array 0.*bad shape"),
+        ((8, values, [instructions[0], (code, [-5], outputs, of, constant)], weights, read_out), "been computed"),
+        ((8, values, [instructions[0], (code, inputs, [10**6], of, constant)], weights, read_out), "of its own"),
+        ((8, [(1, 8, -1, -5), *values[1:]], instructions, weights, read_out), "array 0.*bad shape"),
+        ((8, values, with_slopes(instructions), weights, read_out), "been computed"),
+        ((8, values, instructions, weights, (10**6, *read_out[1:])), "one energy for each atom"),
+        ((8, values, instructions, weights, (*read_out[:-1], float("nan"))), "positive cutoff"),
+        ((8, values, instructions, weights, (*read_out[:3], [99], read_out[4])), "elements with a scale"),
+        ((2, values, instructions, weights, read_out), "float32 or float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _C.Engine(*change)

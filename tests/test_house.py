@@ -21,7 +21,11 @@ MAY_IMPORT = {  # layer: layers below it
     "models": {"graph", "ops", "nn", "potential", "models"},
     "engine": {"_C", "threads", "ops", "graph", "locate", "neighbors", "nn", "potential", "engine"},
     "model_file": {"engine", "locate", "models"},
-    "calculator": {"calculator", "engine", "graph", "model_file", "models", "neighbors", "ops", "potential"},
+    "warn_user": set(),
+    "captured": {"graph", "models", "ops", "potential", "warn_user"},
+    "calculator": {
+        *("calculator", "captured", "engine", "graph", "model_file", "models", "neighbors", "potential", "warn_user"),
+    },
     "data": {"data", "graph", "neighbors", "ops"},
     "plots": {"neighbors"},
     "stop_signals": set(),

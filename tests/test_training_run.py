@@ -18,24 +18,12 @@ from training_runs import clusters, crystals, file_of, small
 import mdgnn
 from mdgnn.model_file import read_header
 from mdgnn.training import folder as files
-from mdgnn.training import outcome
 from mdgnn.training.config import ConfigError
 from mdgnn.training.folder import RunError, read_checkpoint, read_log
 from mdgnn.training.run import resume, train
 from mdgnn.training.watch import InterruptedTrainingError, Watch, random_state, set_random_state
 
-
-@pytest.fixture(autouse=True)
-def one_thread_and_no_pictures(monkeypatch):
-    monkeypatch.setattr(outcome, "draw", lambda *arguments: [])  # but in `finished`, which is made before
-    n = torch.get_num_threads()
-    yield
-    torch.set_num_threads(n)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return file_of(tmp_path_factory.mktemp("data") / "clusters.xyz", clusters(16))
+pytestmark = pytest.mark.usefixtures("one_thread_and_no_pictures")
 
 
 @pytest.fixture(scope="module")

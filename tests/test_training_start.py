@@ -11,23 +11,11 @@ from training_runs import clusters, file_of, labelled, small
 
 import mdgnn
 from mdgnn import LennardJones
-from mdgnn.training import outcome
 from mdgnn.training.build import freeze
 from mdgnn.training.config import ConfigError, parse
 from mdgnn.training.run import train
 
-
-@pytest.fixture(autouse=True)
-def one_thread_and_no_pictures(monkeypatch):
-    monkeypatch.setattr(outcome, "draw", lambda *arguments: [])
-    n = torch.get_num_threads()
-    yield
-    torch.set_num_threads(n)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return file_of(tmp_path_factory.mktemp("data") / "clusters.xyz", clusters(16))
+pytestmark = pytest.mark.usefixtures("one_thread_and_no_pictures")
 
 
 def test_fine_tuning_starts_from_the_model(data, tmp_path):

@@ -9,7 +9,7 @@
 
 namespace mdgnn {
 
-template <class T, int kBytes = 64>
+template <class T, int kBytes>
 struct Wide {
     static constexpr std::int64_t n = kBytes / sizeof(T);
     typedef T type __attribute__((vector_size(kBytes)));

@@ -10,12 +10,6 @@
 #include "painn_message/painn_message.hpp"
 
 namespace mdgnn::engine {
-namespace {
-
-constexpr Context kHere{1, 0, nullptr};
-
-}  // namespace
-
 template <class T>
 void Run<T>::forward(double* energies) {
     find_lengths();

@@ -13,8 +13,6 @@ namespace mdgnn::engine {
 namespace {
 
 constexpr std::int64_t kEdges = 512;  // whose vectors are rounded at a time
-constexpr Context kHere{1, 0, nullptr};
-
 }  // namespace
 
 // What fits into the caches is kept.

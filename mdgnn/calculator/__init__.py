@@ -14,21 +14,15 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from mdgnn.calculator.caching import CachingCalculator, same
-from mdgnn.calculator.captured import CapturedStep
-from mdgnn.calculator.checks import (
-    COINCIDENT,
-    check_atoms,
-    check_distances,
-    raise_for_results,
-    volume_of,
-    warn_user,
-)
+from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
+from mdgnn.captured import CapturedStep
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.model_file import load
 from mdgnn.models import Model
 from mdgnn.neighbors import Edges, NeighborList
 from mdgnn.potential import evaluate
+from mdgnn.warn_user import warn_user
 
 BATCH = 20_000  # atoms that are treated together, at most, but for one structure
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

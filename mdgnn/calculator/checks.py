@@ -1,7 +1,5 @@
 """Sentences about atoms that a model cannot treat, and results that are none."""
 
-import sys
-import warnings
 from typing import Any
 
 import numpy as np
@@ -72,14 +70,6 @@ def check_distances(edges: Edges, least: float) -> str:
     if distance < COINCIDENT:
         raise ValueError(f"expected atoms at different places, but atoms {i} and {j} coincide")
     return f"atoms {i} and {j} are {distance:.3g} apart, closer than any in the model's training data ({least:.3g})"
-
-
-def warn_user(sentence: str) -> None:
-    """A warning at the line that called this package or ASE: the path from there has no fixed length."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("mdgnn", "ase"):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(sentence, stacklevel=level)
 
 
 def raise_for_results(results: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ from ase.outputs import Properties, all_outputs
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.calculator.caching import CachingCalculator
-from mdgnn.calculator.checks import warn_user
 from mdgnn.models import Model
+from mdgnn.warn_user import warn_user
 
 
 class Ensemble(CachingCalculator):

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mdgnn.cli.errors import CommandError, InterruptedRunError
-from mdgnn.cli.output import print_table
+from mdgnn.cli.output import check_free, print_table
 from mdgnn.data import Dataset, Keys, read_frames
 from mdgnn.model_file import load
 from mdgnn.training import evaluate as evaluation
@@ -72,12 +72,7 @@ class Task(NamedTuple):
 def evaluate(task: Task, folder: Path, force: bool) -> None:
     """Print the table of errors, and write it with parity plots."""
     ours = (evaluation.ERRORS, evaluation.TABLE, evaluation.STRUCTURES, PARITY)
-    if folder.exists() and not folder.is_dir():
-        raise CommandError(f"the output folder {folder} is a file; choose another with --output")
-    if not force and folder.is_dir() and any(folder.iterdir()):
-        raise CommandError(
-            f"the output folder {folder} is not empty; choose another with --output or replace it by --force"
-        )
+    check_free(folder, force)
     model, keys = load(task.model), task.keys
     frames = read_frames(task.data, keys, bad=task.bad, need=(), units=model.units if task.units == "model" else "any")
     dataset = Dataset(frames, model.cutoff, keys=keys)

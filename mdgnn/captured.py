@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mdgnn.calculator.checks import warn_user
 from mdgnn.graph import Graph
 from mdgnn.models import Model
 from mdgnn.ops import NeighborBuffers, Rows
 from mdgnn.potential import evaluate
+from mdgnn.warn_user import warn_user
 
 
 class StepResult(NamedTuple):
