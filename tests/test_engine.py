@@ -18,6 +18,7 @@ MODELS = {
     "SimpleGNN without envelope": lambda dtype: gnn(dtype, envelope=None),
     "SimpleGNN, mean": lambda dtype: gnn(dtype, aggregation="mean"),
     "SimpleGNN, mean without envelope": lambda dtype: gnn(dtype, aggregation="mean", envelope=None),
+    "SimpleGNN, exponential": lambda dtype: gnn(dtype, basis="exponential", basis_start=0.4),
     "SchNet": lambda dtype: radial("SchNet", dtype),
     "PaiNN": lambda dtype: radial("PaiNN", dtype),
     "lj": lambda dtype: load("lj").to(dtype),

@@ -14,14 +14,18 @@ MODELS = {
     "gnn-polynomial": lambda dtype: gnn(dtype),
     "gnn-cosine": lambda dtype: gnn(dtype, envelope="cosine"),
     "gnn-mean": lambda dtype: gnn(dtype, aggregation="mean"),
+    "gnn-exponential": lambda dtype: gnn(dtype, basis="exponential", basis_start=0.4),
+    "gnn-exponential-direct": lambda dtype: gnn(dtype, basis="exponential", filters="direct"),
     "gnn-shift-scale": lambda dtype: gnn(dtype, shift=-2.0, scale=3.0),
     "lj-smooth": lambda dtype: LennardJones(cutoff=2.5),
     "schnet-table": lambda dtype: radial("SchNet", dtype),
     "schnet-direct": lambda dtype: radial("SchNet", dtype, filters="direct"),
     "schnet-bessel-cosine": lambda dtype: radial("SchNet", dtype, basis="bessel", envelope="cosine"),
+    "schnet-exponential": lambda dtype: radial("SchNet", dtype, basis="exponential", basis_start=0.4),
     "painn-table": lambda dtype: radial("PaiNN", dtype),
     "painn-direct": lambda dtype: radial("PaiNN", dtype, filters="direct"),
     "painn-gaussian-cosine": lambda dtype: radial("PaiNN", dtype, basis="gaussian", envelope="cosine"),
+    "painn-exponential": lambda dtype: radial("PaiNN", dtype, basis="exponential"),
     "painn-shift-scale": lambda dtype: radial("PaiNN", dtype, shift=-2.0, scale=3.0),
 }
 JUMPING = {  # an atom that crosses the cutoff changes the energy by a step

@@ -11,8 +11,18 @@ from kernels import assert_same_bits_for_any_number_of_threads, dtypes
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from mdgnn import SchNet
-from mdgnn.nn import BASES, BesselBasis, Filters, GaussianBasis, apply_mlp, by_chunks, mlp, shifted_softplus
+from mdgnn import PaiNN, SchNet
+from mdgnn.nn import (
+    BASES,
+    BesselBasis,
+    ExponentialBasis,
+    Filters,
+    GaussianBasis,
+    apply_mlp,
+    by_chunks,
+    mlp,
+    shifted_softplus,
+)
 from mdgnn.ops import radial_filter
 
 R = torch.linspace(0.1, 4.9, 23, dtype=torch.float64)
@@ -33,6 +43,16 @@ def test_bessel_functions():
     assert not slope.any(), "the functions are even"
 
 
+def test_exponential_functions_are_those_of_physnet():
+    """With its unit of length, in which a is 1: cutoff 5 from 0. And the same functions of (r - start) / (cutoff - start)."""
+    centers, b = [math.exp(-5) + k * (1 - math.exp(-5)) / 6 for k in range(7)], (2 / 7 * (1 - math.exp(-5))) ** -2
+    expected = [[math.exp(-b * (math.exp(-r) - mu) ** 2) for mu in centers] for r in R.tolist()]
+    expected = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(ExponentialBasis(7, 5.0).double()(R), expected, rtol=0, atol=1e-6)
+    stretched = ExponentialBasis(7, 11.0, start=1.0).double()
+    torch.testing.assert_close(stretched(1 + 2 * R), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("basis", list(BASES))
 def test_bases_are_differentiable_twice_and_forward(basis):
     assert gradcheck(BASES[basis](3, 5.0).double(), R.clone().requires_grad_(), check_forward_ad=True)
@@ -44,6 +64,16 @@ def test_too_few_basis_functions_get_a_sentence():
         GaussianBasis(1, 5.0)
     with pytest.raises(ValueError, match="one Bessel function or more, got 0"):
         BesselBasis(0, 5.0)
+    with pytest.raises(ValueError, match="two functions or more.*got 1"):
+        ExponentialBasis(1, 5.0)
+
+
+@pytest.mark.parametrize("architecture", [SchNet, PaiNN])
+@pytest.mark.parametrize(("basis", "start"), [("bessel", 0.5), ("gaussian", 5.0), ("exponential", -0.1)])
+def test_where_no_basis_can_begin(architecture, basis, start):
+    with pytest.raises(ValueError, match=f"basis_start.*got {start}"):
+        architecture(8, 1, 4, basis=basis, basis_start=start, cutoff=5.0)
+    assert architecture(8, 1, 4, basis="gaussian", basis_start=0.5).filters.basis.centers[0] == 0.5
 
 
 @dtypes

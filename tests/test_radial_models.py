@@ -73,7 +73,7 @@ FORMULAS = {"SchNet": schnet_formula, "PaiNN": painn_formula}
 
 
 @both
-@pytest.mark.parametrize("basis", ["gaussian", "bessel"])
+@pytest.mark.parametrize("basis", ["gaussian", "bessel", "exponential"])
 def test_equals_its_equations(architecture, basis):
     """Of any graph; energies, derivatives for the positions, and gradients of a loss on both."""
     model = radial(architecture, filters="direct", basis=basis)

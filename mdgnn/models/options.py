@@ -12,7 +12,7 @@ COMMON: dict[str, Any] = {
     "units": "metal",
     "least_distance": 0.0,
 }
-RADIAL = {**COMMON, "filters": "table", "n_knots": 1024}
+RADIAL = {**COMMON, "basis_start": 0.0, "filters": "table", "n_knots": 1024}
 
 
 def complete(model: str, given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -46,12 +46,22 @@ def require_positive(name: str, value: float) -> None:
         raise ValueError(f"expected a positive {name}, got {value}")
 
 
+def require_basis_start(start: float, below: float) -> None:
+    """Raise ValueError unless a basis can begin there; `below` is 0 for one that begins at 0 or has its own numbers."""
+    if start and not 0 <= start < below:
+        where = (
+            f"from 0 to the cutoff of {below}" if below else "for the basis 'exponential' or of even Gaussians alone"
+        )
+        raise ValueError(f"expected a basis_start {where}, got {start}")
+
+
 def check_radial(config: dict[str, Any]) -> None:
     """Raise ValueError unless the configuration of a network of filters, options included, makes one."""
     for name in ("n_features", "n_interactions"):
         require_positive(name, config[name])
     require_positive("cutoff", config["cutoff"])
     require("basis", config["basis"], tuple(BASES))
+    require_basis_start(config["basis_start"], 0.0 if config["basis"] == "bessel" else config["cutoff"])
     require("envelope", config["envelope"], tuple(ENVELOPES))
     require("filters", config["filters"], FILTER_MODES)
     if config["elements"] != "any" and not isinstance(config["elements"], list):

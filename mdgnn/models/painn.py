@@ -66,16 +66,17 @@ class PaiNN(nn.Module):
         Features of an atom (F), layers, radial basis functions (B).
     cutoff : float
         How far edges reach (Angstrom); messages vanish there.
-    basis : "bessel" or "gaussian"
+    basis : "bessel", "gaussian" or "exponential"
     envelope : "cosine" or "polynomial"
         "polynomial" has a continuous curvature at the cutoff, "cosine" has not.
     elements : "any" or list of int
         Atomic numbers that the model knows. "any": all atoms are the same kind.
     options : dict
-        Rarely needed: ``filters`` = "table" (default; filters are interpolated between ``n_knots`` = 1024 distances) or
-        "direct" (evaluated at every edge); ``readout`` = "sum" (extensive) or "mean" (intensive); ``shift``, ``scale``
-        = per-element lists in the order of `elements` (one number each for "any"): e_i = scale * network + shift;
-        ``units`` = "metal" or "lj"; ``least_distance`` = shortest distance in the training data.
+        Rarely needed: ``basis_start`` = where Gaussians and exponentials begin; ``filters`` = "table" (default; filters
+        are interpolated between ``n_knots`` = 1024 distances) or "direct" (evaluated at every edge); ``readout`` =
+        "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements`
+        (one number each for "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
+        ``least_distance`` = shortest distance in the training data.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class PaiNN(nn.Module):
         self.embedding = nn.Embedding(n_elements + 1, n_features)
         self.filters = Filters(
             (nn.Linear(n_basis, 3 * n_features) for _ in range(n_interactions)),
-            BASES[basis](n_basis, self.cutoff),
+            BASES[basis](n_basis, self.cutoff, self.config["basis_start"]),
             envelope,
             cutoff=self.cutoff,
             mode=self.config["filters"],

@@ -14,10 +14,21 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from mdgnn.graph import Graph, sum_over_neighbours
-from mdgnn.models.options import RADIAL, complete, require, require_positive
-from mdgnn.nn import ENVELOPES, FILTER_MODES, Elements, TableCache, apply_mlp, atomic_numbers_of, linears, mlp
+from mdgnn.models.options import RADIAL, complete, require, require_basis_start, require_positive
+from mdgnn.nn import (
+    ENVELOPES,
+    FILTER_MODES,
+    Elements,
+    ExponentialBasis,
+    TableCache,
+    apply_mlp,
+    atomic_numbers_of,
+    linears,
+    mlp,
+)
 from mdgnn.ops import RadialTable, add_ends, concat_message, concat_message_table, edge_basis, polar, silu, tabulate
 from mdgnn.potential import total_energy
 
@@ -96,6 +107,14 @@ def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor, dtype: torch.
     return RadialTable(torch.cat([share, envelope], dim=2).to(dtype), radial.cutoff)
 
 
+def _three_numbers(basis: Any) -> list[float]:
+    """First centre, last centre and width of Gaussians."""
+    if isinstance(basis, str) or len(basis) != 3:
+        raise ValueError(f"expected a basis as (first centre, last centre, width) or 'exponential', got {basis!r}")
+    require_positive("width of the basis", basis[2])
+    return list(basis)
+
+
 class SimpleGNN(nn.Module):
     """The lecture's network; with its default arguments exactly that, parameter for parameter.
 
@@ -116,8 +135,9 @@ class SimpleGNN(nn.Module):
         Atomic numbers that the model knows. None: the numbers themselves are rows of the embedding, as in the lecture.
         "any": all atoms are the same kind (row 1).
     options : dict
-        Rarely needed: ``basis`` = (first centre, last centre, width), default (0.5, 5.0, 0.5); ``readout`` = "sum"
-        (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements` (one
+        Rarely needed: ``basis`` = (first centre, last centre, width) of Gaussians, default (0.5, 5.0, 0.5), or
+        "exponential", functions that are narrow where potentials are steep, from ``basis_start`` to the cutoff;
+        ``readout`` = "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements` (one
         number each for None and "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
         ``least_distance`` = shortest distance in the training data; ``filters`` = "table" or "direct": whether what
         depends on the distance alone is interpolated between ``n_knots`` distances up to the cutoff, or evaluated at
@@ -139,14 +159,16 @@ class SimpleGNN(nn.Module):
     ):
         super().__init__()
         options = complete("SimpleGNN", options, {"basis": [0.5, 5.0, 0.5], **RADIAL, "n_knots": 512})
-        options["basis"] = list(options["basis"])
+        exponential = options["basis"] == "exponential"
+        if not exponential:
+            options["basis"] = _three_numbers(options["basis"])
         elements = atomic_numbers_of(elements)
         if isinstance(elements, list):
             n_elements = len(elements)
-        require_positive("width of the basis", options["basis"][2])
         require("envelope", envelope, (None, *ENVELOPES))
         require("aggregation", aggregation, AGGREGATIONS)
         require_positive("cutoff", cutoff)
+        require_basis_start(options["basis_start"], cutoff if exponential else 0.0)
         require("filters", options["filters"], FILTER_MODES)
         if options["n_knots"] < 2:
             raise ValueError(f"expected two knots or more, got {options['n_knots']}")
@@ -165,10 +187,14 @@ class SimpleGNN(nn.Module):
         self.readout: str = options["readout"]
         self.units: str = options["units"]
         self.least_distance = float(options["least_distance"])
-        start, stop, self.rbf_width = options["basis"]
 
         self.atom_embedding = nn.Embedding(n_elements + 1, node_dim)
-        self.rbf_centers = nn.Parameter(torch.linspace(start, stop, edge_dim), requires_grad=False)
+        self.exponential: ExponentialBasis | None = None
+        if exponential:
+            self.exponential = ExponentialBasis(edge_dim, self.cutoff, options["basis_start"])
+        else:
+            start, stop, self.rbf_width = options["basis"]
+            self.rbf_centers = nn.Parameter(torch.linspace(start, stop, edge_dim), requires_grad=False)
         self.layers = nn.ModuleList(
             MessagePassingLayer(node_dim, edge_dim, node_dim, aggregation) for _ in range(n_layers)
         )
@@ -179,7 +205,7 @@ class SimpleGNN(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
-        return self.rbf_centers.dtype
+        return self.atom_embedding.weight.dtype
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors -> (N,) atomic energies in float64. Edges beyond the cutoff count for nothing.
@@ -199,7 +225,7 @@ class SimpleGNN(nn.Module):
         return self.species.energies(rows, apply_mlp(self.output_mlp, h).squeeze(1))
 
     def _from_tables(self, h: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
-        radial = self.tables.get("radial", (self.rbf_centers,), self._tabulate)
+        radial = self.tables.get("radial", (self._centers,), self._tabulate)
         distances, _ = polar(vectors, directions=False)
         smooth = self.config["envelope"] is not None
         for layer in self.layers:
@@ -208,13 +234,20 @@ class SimpleGNN(nn.Module):
 
     def _tabulate(self) -> RadialTable:
         """Of the basis, then the envelope, in float64."""
-        centers = self.rbf_centers.double()
+        centers = self._centers.double()
 
         def functions(r: Tensor) -> Tensor:
-            basis = torch.exp((r[:, None] - centers).square() * (-0.5 / self.rbf_width**2))
+            if self.exponential is None:
+                basis = torch.exp((r[:, None] - centers).square() * (-0.5 / self.rbf_width**2))
+            else:
+                basis = functional_call(self.exponential, {"centers": centers}, (r,))
             return torch.cat([basis, self._envelope(r)[:, None]], dim=1)
 
         return tabulate(functions, self.cutoff, self.config["n_knots"], centers)
+
+    @property
+    def _centers(self) -> Tensor:
+        return self.rbf_centers if self.exponential is None else self.exponential.centers
 
     def _envelope(self, r: Tensor) -> Tensor:
         name = self.config["envelope"]
@@ -222,7 +255,11 @@ class SimpleGNN(nn.Module):
 
     def _directly(self, h: Tensor, graph: Graph, vectors: Tensor, cutoff: float) -> Tensor:
         """With the basis evaluated at every edge; without an envelope, edges count up to `cutoff`."""
-        distances, basis = edge_basis(vectors, self.rbf_centers, self.rbf_width)
+        if self.exponential is None:
+            distances, basis = edge_basis(vectors, self.rbf_centers, self.rbf_width)
+        else:
+            distances, _ = polar(vectors, directions=False)
+            basis = self.exponential(distances)
         envelope = None
         if self.config["envelope"] is not None:
             envelope = self._envelope(distances)

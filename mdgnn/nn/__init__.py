@@ -7,7 +7,7 @@ from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
 from mdgnn.nn.elements import Elements, atomic_numbers_of
 from mdgnn.nn.filters import FILTER_MODES, Filters
 from mdgnn.nn.mlp import apply_mlp, linears, mlp, xavier
-from mdgnn.nn.radial import BASES, BesselBasis, GaussianBasis
+from mdgnn.nn.radial import BASES, BesselBasis, ExponentialBasis, GaussianBasis
 from mdgnn.nn.table_cache import TableCache
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "FILTER_MODES",
     "BesselBasis",
     "Elements",
+    "ExponentialBasis",
     "Filters",
     "GaussianBasis",
     "ShiftedSoftplus",

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+_DECAY = 5.0  # in exponents, between the beginning of an ExponentialBasis and the cutoff
 _SMALLEST = 1e-6  # Angstrom: below, sin(k r) / r is taken to be constant; it is k up to rounding
 
 
@@ -48,14 +49,16 @@ class BesselBasis(nn.Module):
     ----------
     n_basis : int
         B.
-    cutoff : float
-        In Angstrom.
+    cutoff, start : float
+        In Angstrom; `start` is 0.
     """
 
     frequencies: Tensor
 
-    def __init__(self, n_basis: int, cutoff: float):
+    def __init__(self, n_basis: int, cutoff: float, start: float = 0.0):
         super().__init__()
+        if start:
+            raise ValueError(f"expected Bessel functions to begin at 0, got a start of {start}")
         if n_basis < 1:
             raise ValueError(f"expected one Bessel function or more, got {n_basis}")
         self.register_buffer("frequencies", torch.arange(1, n_basis + 1) * (math.pi / cutoff))
@@ -65,4 +68,35 @@ class BesselBasis(nn.Module):
         return torch.sin(r * self.frequencies) / r
 
 
-BASES = {"bessel": BesselBasis, "gaussian": GaussianBasis}
+class ExponentialBasis(nn.Module):
+    """``exp(-b (exp(-a (r - start)) - mu_k)^2)``: Gaussians of a variable that falls with distance, a = 5 / (cutoff - start).
+
+    Unke and Meuwly, PhysNet, J. Chem. Theory Comput. 15, 3678 (2019), equation 7, where a is 1 / Angstrom and start 0.
+    The centres mu_k are evenly from exp(-5) to 1, b is ``(B / (2 (1 - exp(-5))))^2``: functions are narrow where
+    potentials are steep. The centres are fixed, and part of the state.
+
+    Parameters
+    ----------
+    n_basis : int
+        B, at least 2.
+    cutoff, start : float
+        In Angstrom; no two atoms should come much nearer than `start`.
+    """
+
+    centers: Tensor
+
+    def __init__(self, n_basis: int, cutoff: float, start: float = 0.0):
+        super().__init__()
+        if n_basis < 2:
+            raise ValueError(f"expected two functions or more in a basis from one end to the other, got {n_basis}")
+        least = math.exp(-_DECAY)
+        self.register_buffer("centers", torch.linspace(least, 1.0, n_basis))
+        self.start, self.rate = start, _DECAY / (cutoff - start)
+        self.sharpness = (0.5 * n_basis / (1 - least)) ** 2
+
+    def forward(self, r: Tensor) -> Tensor:
+        falling = torch.exp((self.start - r[:, None]) * self.rate)
+        return torch.exp((falling - self.centers).square() * -self.sharpness)
+
+
+BASES = {"bessel": BesselBasis, "exponential": ExponentialBasis, "gaussian": GaussianBasis}

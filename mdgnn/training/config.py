@@ -179,8 +179,7 @@ class Config(Section):
 def options_of(architecture: str) -> list[str]:
     """Names of the options of a model that a configuration may set."""
     names = [n for n, p in inspect.signature(MODELS[architecture]).parameters.items() if p.kind is not p.VAR_KEYWORD]
-    extra = ["basis"] if architecture == "SimpleGNN" else []
-    return [name for name in dict.fromkeys([*names, *extra, *RADIAL]) if name not in SET_BY_TRAINING]
+    return [name for name in dict.fromkeys([*names, "basis", *RADIAL]) if name not in SET_BY_TRAINING]
 
 
 def unknown(section: str, name: str, known: Iterable[str]) -> str:
