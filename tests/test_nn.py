@@ -44,7 +44,7 @@ def test_bessel_functions():
 
 
 def test_exponential_functions_are_those_of_physnet():
-    """With its unit of length, in which a is 1: cutoff 5 from 0. And the same functions of (r - start) / (cutoff - start)."""
+    """With a cutoff of 5, where a is 1; and the same functions of (r - start) / (cutoff - start)."""
     centers, b = [math.exp(-5) + k * (1 - math.exp(-5)) / 6 for k in range(7)], (2 / 7 * (1 - math.exp(-5))) ** -2
     expected = [[math.exp(-b * (math.exp(-r) - mu) ** 2) for mu in centers] for r in R.tolist()]
     expected = torch.tensor(expected, dtype=torch.float64)

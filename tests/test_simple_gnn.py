@@ -181,9 +181,19 @@ def test_unknown_elements_are_named(z, known):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"envelope": "gaussian"}, {"aggregation": "median"}, {"readout": "max"}, {"cutoff": -1.0}, {"units": "ev"}]
-    + [{"basis": "bessel"}, {"basis": [1.0, 2.0]}, {"basis": [0, 5, 0]}, {"basis_start": 0.5}]
-    + [{"basis": "exponential", "basis_start": 3.5}, {"basis": "exponential", "basis_start": -1}],
+    [
+        {"envelope": "gaussian"},
+        {"aggregation": "median"},
+        {"readout": "max"},
+        {"cutoff": -1.0},
+        {"units": "ev"},
+        {"basis": "bessel"},
+        {"basis": [1.0, 2.0]},
+        {"basis": [0, 5, 0]},
+        {"basis_start": 0.5},
+        {"basis": "exponential", "basis_start": 3.5},
+        {"basis": "exponential", "basis_start": -1},
+    ],
 )
 def test_simple_gnn_refuses_nonsense(arguments):
     with pytest.raises(ValueError, match="expected"):

@@ -19,7 +19,7 @@ from mdgnn.cli.errors import CommandError
 from mdgnn.cli.system import suitable_threads
 from mdgnn.data import DataError, Keys, read_frames, split
 from mdgnn.data.labels import targets_of
-from mdgnn.data.lennard_jones import boxes, clusters, label
+from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters
 from mdgnn.data.sources import open_source
 from mdgnn.models import LennardJones
 from mdgnn.neighbors import primitive_neighbor_list
@@ -37,6 +37,8 @@ def lj_frames(n_frames: int, seed: int, kind: str = "all", largest: int = 55) ->
     cut = MDGNNCalculator(LennardJones(cutoff=BOX_CUTOFF, mode="cut"), dtype="float64", too_close="ignore")
     short = MDGNNCalculator(LennardJones(cutoff=DYNAMICS_CUTOFF, mode="shifted"), dtype="float64", too_close="ignore")
     of_clusters, of_boxes = clusters(seed, full, range(3, largest + 1)), boxes(seed, short)
+    if kind == "lecture":
+        of_clusters = lecture_clusters(seed)
     for k in range(n_frames):
         if kind == "boxes" or (kind == "all" and k % 4 == 3):
             atoms = next(of_boxes)

@@ -9,7 +9,7 @@ from mdgnn.cli.errors import errors_as_sentences
 
 dataset = typer.Typer(help="Make, describe and split files of labelled frames.", no_args_is_help=True)
 
-Kind = Literal["clusters", "boxes", "all"]
+Kind = Literal["clusters", "boxes", "all", "lecture"]
 Units = Literal["metal", "lj", "any"]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
@@ -20,7 +20,7 @@ def lj_command(
     output: Annotated[Path, typer.Argument(metavar="OUT.xyz", help="Extended XYZ.")],
     frames: Annotated[int, typer.Option(min=1, help="How many.")] = 1000,
     seed: SeedOption = 0,
-    kind: Annotated[Kind, typer.Option(help="Of all, every fourth is a box.")] = "all",
+    kind: Annotated[Kind, typer.Option(help="Of all, every fourth is a box; the lecture's are of four atoms.")] = "all",
     largest: Annotated[int, typer.Option(help="Atoms of the largest cluster; boxes have 108.")] = 55,
     force: ForceOption = False,
 ) -> None:

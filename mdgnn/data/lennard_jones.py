@@ -26,7 +26,7 @@ from mdgnn.neighbors import primitive_neighbor_list
 SPACING = 1.09 * 2**0.5  # of fcc clusters, with nearest neighbours as in small Lennard-Jones clusters
 FMAX = 0.01  # largest force in a minimum, epsilon/sigma
 TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
-CLOSEST = 0.8  # random displacements bring no atoms nearer; dynamics at a temperature of 1.5 comes to 0.87
+CLOSEST = 0.8  # of random clusters and displacements; dynamics at a temperature of 1.5 comes to 0.87
 DIMERS = (0.7, 6.0)  # their range: what is nearer, or further away than any cutoff, is learned from them
 HOP, HOP_TEMPERATURE = 0.35, 0.8  # Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), section 2
 DECIMALS = 8
@@ -109,6 +109,15 @@ def boxes(seed: int, calculator: Any, repeat: int = 3) -> Iterator[Atoms]:
         melted.calc = calculator
         for frame in _dynamics(melted, rng.uniform(0.7, 1.4), rng, rest=300, frames=12, interval=40):
             yield _named(frame, "liquid")
+
+
+def lecture_clusters(seed: int) -> Iterator[Atoms]:
+    """Random clusters of four atoms as the lecture draws them: without end, without labels."""
+    rng = np.random.default_rng([seed, 2])
+    while True:
+        atoms = Atoms("Ar4", rng.normal(0, 0.8, (4, 3)))
+        if len(primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, CLOSEST)) == 0:
+            yield _named(atoms, "lecture")
 
 
 def label(frames: Sequence[Atoms], calculator: Any, cutoff: float | None = None) -> None:

@@ -137,8 +137,8 @@ class SimpleGNN(nn.Module):
     options : dict
         Rarely needed: ``basis`` = (first centre, last centre, width) of Gaussians, default (0.5, 5.0, 0.5), or
         "exponential", functions that are narrow where potentials are steep, from ``basis_start`` to the cutoff;
-        ``readout`` = "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements` (one
-        number each for None and "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
+        ``readout`` = "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of
+        `elements` (one number each for None and "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
         ``least_distance`` = shortest distance in the training data; ``filters`` = "table" or "direct": whether what
         depends on the distance alone is interpolated between ``n_knots`` distances up to the cutoff, or evaluated at
         every edge, which costs more and differs by less than the rounding of float32. max is always direct.

@@ -1,0 +1,66 @@
+"""The Lennard-Jones ladder: python benchmarks/lj_ladder.py run NAME=MODEL [RUNG ...] [--work FOLDER] [--data FOLDER]
+                           python benchmarks/lj_ladder.py report [--work FOLDER]
+
+`run` climbs rungs (all, unless some are named) with a model and keeps the figures in FOLDER/NAME.json; `report` writes
+results/lj_ladder.md and its pictures from what is there. The data are tables of energies and of published simulations.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from lj_report import write_report
+from lj_rungs import RUNGS
+
+from mdgnn import MDGNNCalculator
+
+HERE = Path(__file__).parent
+
+
+def run(name: str, model: str, rungs: list[str], data: Path, work: Path) -> None:
+    """Measure, and keep each rung's figures as soon as they are there."""
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / f"{name}.json"
+    figures = json.loads(path.read_text()) if path.exists() else {}
+    for rung in rungs or RUNGS:
+        start = time.perf_counter()
+        calculator = MDGNNCalculator(model, too_close="ignore")
+        figures[rung] = RUNGS[rung](calculator, data, work)
+        figures[rung]["seconds"] = time.perf_counter() - start
+        figures["made"] = {
+            "model": Path(model).name,
+            "date": f"{datetime.date.today()}",
+            "versions": f"mdgnn {version('mdgnn')}, torch {torch.__version__}, ase {version('ase')}",
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        }
+        path.write_text(json.dumps(figures, indent=1))
+        print(f"{name} {rung}: {figures[rung]['seconds']:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["run", "report"])
+    parser.add_argument("model", nargs="?", help="NAME=FILE: of its column, and of the model")
+    parser.add_argument("rungs", nargs="*", help=f"out of {', '.join(RUNGS)}")
+    parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
+    parser.add_argument("--work", type=Path, default=HERE.parent / "build" / "lj_ladder")
+    given = parser.parse_args()
+    if given.task == "report":
+        write_report(given.work, HERE / "results")
+        return
+    name, equals, model = (given.model or "").partition("=")
+    unknown = [rung for rung in given.rungs if rung not in RUNGS]
+    if not equals or unknown:
+        parser.error(f"no rung {unknown[0]!r}" if unknown else "expected NAME=MODEL")
+    if not (given.data / "lj_ccd.tsv").exists():
+        parser.error(f"no tables in {given.data}: --data names their folder")
+    run(name, model, given.rungs, given.data, given.work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Global minima of Lennard-Jones clusters, as geometries: the table in the data has energies alone.
+
+Clusters up to 37 atoms come from basin hopping with the exact potential, each beginning with the smaller one and an
+atom more; 38, 55, 75, 98 and 147 are built. A geometry counts only if its energy is the table's to 1e-5 epsilon.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from ase.cluster import Decahedron, Icosahedron, Octahedron
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.spatial import KDTree
+
+Array = NDArray[np.float64]
+Energy = Callable[[Array], tuple[float, Array]]  # positions (N, 3) -> energy, its gradient (N, 3)
+
+SIZES = (*range(2, 39), 55, 75, 98, 147)
+TOLERANCE = 1e-5  # epsilon
+SPACING = 1.09
+STEP, TEMPERATURE = 0.36, 0.8  # of hops, sigma and epsilon: Wales and Doye, J. Phys. Chem. A 101, 5111 (1997)
+
+
+def lennard_jones(positions: Array) -> tuple[float, Array]:
+    """Energy of a cluster and its gradient, over all pairs, in plain numpy: independent of our kernels."""
+    n = len(positions)
+    i, j = np.triu_indices(n, 1)
+    d = positions[i] - positions[j]
+    inverse2 = 1 / np.einsum("ek,ek->e", d, d)
+    inverse6 = inverse2**3
+    slope = ((-48 * inverse6 + 24) * inverse6 * inverse2)[:, None] * d
+    gradient = np.stack([np.bincount(i, slope[:, k], n) - np.bincount(j, slope[:, k], n) for k in range(3)], axis=1)
+    return float(4 * (inverse6 * inverse6 - inverse6).sum()), gradient
+
+
+def quench(energy: Energy, positions: Array, gradient: float = 1e-3) -> tuple[float, Array]:
+    """The minimum below a geometry, by L-BFGS, and its energy."""
+
+    def flat(x: Array) -> tuple[float, Array]:
+        e, g = energy(x.reshape(-1, 3))
+        return e, g.ravel()
+
+    options = {"gtol": gradient, "ftol": 0.0, "maxiter": 2000, "maxfun": 4000, "maxcor": 20}
+    found = minimize(flat, positions.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return float(found.fun), np.asarray(found.x).reshape(-1, 3)
+
+
+def apart(positions: Array, least: float) -> Array:
+    """Positions moved until no two are nearer than `least`: what a random hop may break."""
+    positions = positions.copy()
+    for _ in range(200):
+        pairs = KDTree(positions).query_pairs(least, output_type="ndarray")
+        if not len(pairs):
+            break
+        i, j = pairs.T
+        d = positions[i] - positions[j]
+        r = np.linalg.norm(d, axis=1, keepdims=True)
+        push = d / np.maximum(r, 1e-9) * (0.505 * (least - r))
+        np.add.at(positions, i, push)
+        np.add.at(positions, j, -push)
+    return positions
+
+
+def hop(energy: Energy, start: Array, rng: np.random.Generator, target: float, hops: int) -> tuple[float, Array, int]:
+    """Basin hopping until an energy is reached: the lowest one, its geometry, and how many hops there were.
+
+    An atom bound by less than 0.4 of what the best bound one is goes to the surface anew, as in the reference of STEP.
+    """
+    at, here = quench(energy, apart(start, 0.8))
+    best = (at, here)
+    for count in range(hops):
+        if best[0] < target:
+            return *best, count
+        trial = here - here.mean(axis=0)
+        radius = np.linalg.norm(trial, axis=1).max()
+        trial = trial + rng.uniform(-STEP, STEP, trial.shape)
+        bonds = np.array([len(n) - 1 for n in KDTree(here).query_ball_point(here, 1.4)])
+        if len(here) > 4 and rng.random() < 0.5:
+            loose = np.flatnonzero(bonds == bonds.min())[:1]
+            direction = rng.normal(size=(len(loose), 3))
+            trial[loose] = radius * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+        trial = apart(trial, 0.8)
+        found, there = quench(energy, trial)
+        if np.linalg.norm(there - there.mean(axis=0), axis=1).max() > radius + 1.5:  # an atom has left
+            continue
+        if found < at or rng.random() < math.exp((at - found) / TEMPERATURE):
+            at, here = found, there
+        if found < best[0]:
+            best = (found, there)
+    return *best, hops
+
+
+def random_start(n: int, rng: np.random.Generator) -> Array:
+    """Atoms at random in a sphere of about the density of a cluster, none nearer than 0.8 sigma to another."""
+    radius = 0.5 + 0.62 * n ** (1 / 3)
+    points = rng.normal(size=(n, 3))
+    points *= (radius * rng.random(n) ** (1 / 3) / np.linalg.norm(points, axis=1))[:, None]
+    return apart(points, 0.8)
+
+
+def built(n: int) -> Array | None:
+    """A geometry of 38, 55, 75, 98 or 147 atoms in the basin of the minimum."""
+    a = SPACING * 2**0.5
+    if n == 98:
+        return leary_tetrahedron()
+    if n not in (38, 55, 75, 147):
+        return None
+    whole = {38: (Octahedron, (4, 1)), 55: (Icosahedron, (3,)), 75: (Decahedron, (2, 2, 1)), 147: (Icosahedron, (4,))}
+    shape, numbers = whole[n]
+    return np.asarray(shape("Ar", *numbers, a).positions)
+
+
+def leary_tetrahedron() -> Array:
+    """98 atoms: an fcc tetrahedron of 20, four more on its faces without their tips, and a hexagon with its middle over
+    each of the six edges. Leary and Doye, Phys. Rev. E 60, R6320 (1999)."""
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * (3 * SPACING / 8**0.5)
+    weights = [w for w in itertools.product(range(4), repeat=4) if sum(w) == 3]
+    parts = [np.array(weights) @ corners / 3]
+    for k in range(4):  # the mirror image in a face, without what lies in it, and without its tip
+        normal = -corners[k] / np.linalg.norm(corners[k])
+        above = corners[k - 1] @ normal - parts[0] @ normal
+        mirrored = parts[0] + 2 * above[:, None] * normal
+        parts.append(mirrored[(above > 1e-6) & (above < above.max() - 1e-6)])
+    for i, j in itertools.combinations(range(4), 2):
+        outward, along = (v / np.linalg.norm(v) for v in (corners[i] + corners[j], corners[i] - corners[j]))
+        angles = np.arange(6)[:, None] * math.pi / 3
+        ring = np.cos(angles) * along + np.sin(angles) * np.cross(outward, along)
+        parts.append(1.4 * outward + SPACING * np.vstack([np.zeros(3), ring]))
+    return apart(np.vstack(parts), 0.8)
+
+
+def read_table(path: Path) -> dict[int, float]:
+    """Energies by number of atoms."""
+    rows = [line.split() for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return {int(n): float(e) for n, e in rows}
+
+
+def find(n: int, target: float, smaller: Array | None, rng: np.random.Generator) -> Array:
+    """The minimum of n atoms."""
+    start = built(n)
+    if start is not None:
+        e, positions = quench(lennard_jones, start, 1e-7)
+        if abs(e - target) < TOLERANCE:
+            return positions
+    for _ in range(200):
+        if smaller is not None and rng.random() < 0.7:
+            direction = rng.normal(size=3)
+            radius = np.linalg.norm(smaller - smaller.mean(axis=0), axis=1).max()
+            extra = smaller.mean(axis=0) + direction / np.linalg.norm(direction) * radius
+            start = np.vstack([smaller, extra])
+        else:
+            start = random_start(n, rng)
+        e, positions, _ = hop(lennard_jones, start, rng, target + TOLERANCE, 100)
+        e, positions = quench(lennard_jones, positions, 1e-7)
+        if abs(e - target) < TOLERANCE:
+            return positions
+    raise RuntimeError(f"no geometry of {n} atoms with the energy {target}")
+
+
+if __name__ == "__main__":
+    import sys
+    import time
+
+    table = read_table(Path(sys.argv[1]))
+    smaller = None
+    for n in SIZES:
+        t = time.time()
+        try:
+            smaller = find(
+                n,
+                table[n],
+                smaller if smaller is not None and len(smaller) == n - 1 else None,
+                np.random.default_rng([0, n]),
+            )
+            print(n, table[n], f"{time.time() - t:.1f}", flush=True)
+        except RuntimeError as error:
+            print(error, flush=True)

@@ -1,0 +1,332 @@
+"""What each rung of the Lennard-Jones ladder measures of a model; `lj_ladder.py` runs them and writes the table.
+
+A rung takes a calculator and the folders of data and of work, and returns figures by name, numbers alone.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.lj import LennardJones as AseLennardJones
+from ase.io import read, write
+from ase.md.langevin import Langevin
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from lj_minima import SIZES, Array, Energy, find, hop, lennard_jones, quench, random_start, read_table
+from numpy.typing import NDArray
+
+from mdgnn import LennardJones, MDGNNCalculator
+from mdgnn.data.lennard_jones import label
+
+Figures = dict[str, Any]
+BOX_CUTOFF = 10.0  # sigma, of exact labels of boxes; beyond, tail corrections
+SHORT_CUTOFF = 3.0  # of the dynamics that makes boxes
+
+
+def exact(cutoff: float | None = None) -> MDGNNCalculator:
+    """The true potential: untruncated, or cut."""
+    model = LennardJones() if cutoff is None else LennardJones(cutoff=cutoff, mode="cut")
+    return MDGNNCalculator(model, dtype="float64", too_close="ignore")
+
+
+def cluster(positions: Array) -> Atoms:
+    """Atoms of mass 1."""
+    return Atoms(f"Ar{len(positions)}", positions, masses=np.ones(len(positions)))
+
+
+def langevin(atoms: Atoms, temperature: float, rng: np.random.Generator, timestep: float = 0.005) -> Langevin:
+    """Dynamics at a temperature in epsilon/kB, from velocities of twice of it, as half goes into the potential."""
+    atoms.set_velocities(rng.normal(0, math.sqrt(2 * temperature), atoms.positions.shape))
+    return Langevin(atoms, timestep, temperature_K=temperature / units.kB, friction=0.5, rng=rng, fixcm=False)
+
+
+def minima(data: Path, work: Path) -> dict[int, Atoms]:
+    """The minima of the Cambridge Cluster Database by number of atoms, found once."""
+    path = work / "minima.xyz"
+    if not path.exists():
+        table, smaller, found = read_table(data / "lj_ccd.tsv"), None, []
+        for n in SIZES:
+            smaller = find(n, table[n], smaller if n < 38 else None, np.random.default_rng([0, n]))
+            found.append(cluster(smaller))
+        write(path, found, format="extxyz")
+    return {len(atoms): cluster(atoms.positions) for atoms in read(path, ":")}
+
+
+# --- rung 1: the lecture's clusters of four atoms --------------------------------------------------------------------
+
+
+def four_atoms(random: np.random.RandomState, n: int) -> list[Atoms]:
+    """Clusters as the lecture draws them: no two atoms nearer than 0.8 sigma."""
+    found: list[Atoms] = []
+    while len(found) < n:
+        positions = random.randn(4, 3) * 0.8
+        i, j = np.triu_indices(4, 1)
+        if np.linalg.norm(positions[i] - positions[j], axis=1).min() >= 0.8:
+            found.append(cluster(positions))
+    return found
+
+
+def lecture_test(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
+    """MAE and R2 on the lecture's test clusters, the last 400 of 2,000."""
+    frames = four_atoms(np.random.RandomState(42), 2000)[1600:]
+    truth = np.array([lennard_jones(atoms.positions)[0] for atoms in frames])
+    guess = np.array([found["energy"] for found in calculator.evaluate(frames)])
+    error = guess - truth
+    return {
+        "mae": float(np.abs(error).mean()),
+        "median": float(np.median(np.abs(error))),
+        "r2": float(1 - np.square(error).sum() / np.square(truth - truth.mean()).sum()),
+        "truth": truth.tolist(),
+        "guess": guess.tolist(),
+    }
+
+
+# --- rung 2: forces and energies of unseen dynamics ------------------------------------------------------------------
+
+CLUSTERS = ((13, 0.1), (13, 0.3), (38, 0.1), (38, 0.3), (55, 0.1), (55, 0.3), (147, 0.2), (147, 0.4))
+LIQUIDS = ((0.776, 0.85), (0.8442, 0.72), (0.9, 0.9))  # density, temperature
+
+
+def unseen(data: Path, work: Path) -> list[Atoms]:
+    """Labelled frames of dynamics with the exact potential, made once; ten of each system and temperature."""
+    path = work / "unseen.xyz"
+    if path.exists():
+        return list(read(path, ":"))
+    known, frames = minima(data, work), []
+    for k, (n, temperature) in enumerate(CLUSTERS):
+        atoms = known[n].copy()
+        atoms.calc = exact()
+        made = _sampled(atoms, temperature, np.random.default_rng([7, k]))
+        label(made, exact())
+        frames += [_named(a, f"{n} atoms, T = {temperature}") for a in made]
+    for k, (density, temperature) in enumerate(LIQUIDS):
+        atoms = liquid(density, 4, exact(SHORT_CUTOFF), np.random.default_rng([8, k]))
+        made = _sampled(atoms, temperature, np.random.default_rng([9, k]))
+        label(made, exact(BOX_CUTOFF), BOX_CUTOFF)
+        frames += [_named(a, f"liquid, rho = {density}, T = {temperature}") for a in made]
+    write(path, frames, format="extxyz")
+    return frames
+
+
+def liquid(density: float, repeat: int, calculator: MDGNNCalculator, rng: np.random.Generator) -> Atoms:
+    """A box of 4 repeat^3 atoms, melted from a crystal by 1,000 steps at a temperature of 3."""
+    atoms = bulk("Ar", "fcc", a=(4 / density) ** (1 / 3), cubic=True) * repeat
+    atoms.set_masses(np.ones(len(atoms)))
+    atoms.calc = calculator
+    langevin(atoms, 3.0, rng).run(1000)
+    return atoms
+
+
+def _sampled(atoms: Atoms, temperature: float, rng: np.random.Generator) -> list[Atoms]:
+    dynamics, frames = langevin(atoms, temperature, rng), []
+    dynamics.run(1000)
+    for _ in range(10):
+        dynamics.run(200)
+        frames.append(atoms.copy())
+    return frames
+
+
+def _named(atoms: Atoms, name: str) -> Atoms:
+    atoms.info["system"] = name
+    return atoms
+
+
+def force_errors(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
+    """Sum |dF| / sum |F| and mean |dE| per atom, of each system and temperature."""
+    groups: dict[str, list[Atoms]] = {}
+    for atoms in unseen(data, work):
+        groups.setdefault(atoms.info["system"], []).append(atoms)
+    result: Figures = {}
+    for name, frames in groups.items():
+        found = calculator.evaluate(frames)
+        wrong = sum(np.abs(f["forces"] - a.get_forces()).sum() for f, a in zip(found, frames, strict=True))
+        size = sum(np.abs(a.get_forces()).sum() for a in frames)
+        energy = [abs(f["energy"] - a.get_potential_energy()) / len(a) for f, a in zip(found, frames, strict=True)]
+        result[name] = [float(wrong / size), float(np.mean(energy))]
+    return result
+
+
+# --- rung 3: the Cambridge Cluster Database --------------------------------------------------------------------------
+
+LARGEST_HOPPED = 20
+
+
+def relaxed(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
+    """True energies above the table, where BFGS ends from minima perturbed by 0.05 sigma; the order of two at 38."""
+    table, excess = read_table(data / "lj_ccd.tsv"), {}
+    for n, atoms in minima(data, work).items():
+        atoms.positions += np.random.default_rng([3, n]).normal(0, 0.05, atoms.positions.shape)
+        atoms.calc = calculator
+        converged = BFGS(atoms, logfile=None).run(fmax=1e-3, steps=500)
+        excess[str(n)] = lennard_jones(atoms.positions)[0] - table[n] if converged else math.inf
+    fcc, icosahedral = minima(data, work)[38], icosahedral_38(data, work)
+    gap = []
+    for atoms in (fcc, icosahedral):
+        atoms.calc = calculator
+        BFGS(atoms, logfile=None).run(fmax=1e-3, steps=500)
+        gap.append(atoms.get_potential_energy())
+    true_gap = lennard_jones(icosahedral_38(data, work).positions)[0] - table[38]
+    return {"excess": excess, "gap": gap[1] - gap[0], "true gap": true_gap}
+
+
+def icosahedral_38(data: Path, work: Path) -> Atoms:
+    """The lowest minimum that is left when an atom is taken from the icosahedral one of 39."""
+    path = work / "icosahedral_38.xyz"
+    if not path.exists():
+        target = read_table(data / "lj_ccd.tsv")[39]
+        whole = find(39, target, minima(data, work)[37].positions, np.random.default_rng([0, 39]))
+        best = min((quench(lennard_jones, np.delete(whole, k, axis=0), 1e-7) for k in range(39)), key=lambda m: m[0])
+        write(path, cluster(best[1]), format="extxyz")
+    return cluster(read(path).positions)
+
+
+def hopped(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
+    """Basin hopping on the model alone: how far above the table the true energy of its lowest minimum is.
+
+    Starts are random, and a run is over after 20 + 15 N hops, or after the third of as many without a lower minimum.
+    """
+    table, excess = read_table(data / "lj_ccd.tsv"), {}
+    energy = potential(calculator)
+    for n in range(3, LARGEST_HOPPED + 1):
+        rng = np.random.default_rng([4, n])
+        _, where, _ = min((hop(energy, random_start(n, rng), rng, -math.inf, 10 + 5 * n) for _ in range(3)), key=_first)
+        _, where = quench(energy, where, 1e-4)
+        excess[str(n)] = lennard_jones(where)[0] - table[n]
+    return {"excess": excess}
+
+
+def _first(found: tuple[float, Array, int]) -> float:
+    return found[0]
+
+
+def potential(calculator: MDGNNCalculator) -> Energy:
+    """A calculator as a function of positions, without ASE's bookkeeping."""
+
+    def energy(positions: Array) -> tuple[float, Array]:
+        (found,) = calculator.evaluate(Atoms(f"Ar{len(positions)}", positions))
+        return found["energy"], -found["forces"]
+
+    return energy
+
+
+# --- rung 4: the liquid ----------------------------------------------------------------------------------------------
+
+STATES = tuple((density, temperature) for temperature in (0.85, 0.90) for density in (0.776, 0.78, 0.82, 0.86, 0.9))
+REST, STEPS, INTERVAL = 1500, 6000, 5
+
+
+def state_points(calculator: MDGNNCalculator, data: Path, work: Path, states: Any = STATES) -> Figures:
+    """Energy per particle and pressure of 500 atoms, with standard errors of ten blocks, and the published ones."""
+    rows = np.loadtxt(data / "nist_lj_mc.tsv", skiprows=2)
+    result: Figures = {}
+    for density, temperature in states:
+        rng = np.random.default_rng([5, round(1000 * density), round(100 * temperature)])
+        atoms = liquid(density, 5, exact(SHORT_CUTOFF), rng)
+        atoms.calc = calculator
+        dynamics, samples = langevin(atoms, temperature, rng), []
+        dynamics.run(REST)
+        for _ in range(STEPS // INTERVAL):
+            dynamics.run(INTERVAL)
+            virial = -atoms.get_stress()[:3].mean()
+            samples.append([atoms.get_potential_energy() / len(atoms), virial + density * temperature])
+        mean, error = blocked(np.array(samples))
+        (row,) = rows[np.isclose(rows[:, 0], density)]
+        published = row[1:3] if temperature == 0.85 else row[3:5]
+        result[f"{density}, {temperature}"] = [*mean, *error, *published.tolist()]
+    return result
+
+
+def blocked(samples: NDArray[np.float64], n_blocks: int = 10) -> tuple[list[float], list[float]]:
+    """Mean and its standard error from the means of blocks. Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989)."""
+    means = np.array([block.mean(axis=0) for block in np.array_split(samples, n_blocks)])
+    return samples.mean(axis=0).tolist(), (means.std(axis=0, ddof=1) / math.sqrt(n_blocks)).tolist()
+
+
+# --- rung 5: dynamics ------------------------------------------------------------------------------------------------
+
+TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.225, 0.25, 0.275, 0.3, 0.325, 0.35, 0.375, 0.4)
+
+
+def drift(calculator: MDGNNCalculator, data: Path, work: Path, steps: int = 100_000) -> Figures:
+    """Slope of the total energy of 55 atoms at T = 0.2, epsilon per atom and 1,000 steps of 0.002 tau."""
+    atoms = minima(data, work)[55]
+    atoms.calc = calculator
+    rng = np.random.default_rng(6)
+    atoms.set_velocities(rng.normal(0, math.sqrt(2 * 0.2), atoms.positions.shape))
+    dynamics = VelocityVerlet(atoms, timestep=0.002)
+    dynamics.run(2000)
+    energies = []
+    for _ in range(steps // 10):
+        dynamics.run(10)
+        energies.append(atoms.get_total_energy() / 55)
+    slope, _ = np.polyfit(np.arange(len(energies)) / 100, energies, 1)
+    temperature = atoms.get_kinetic_energy() * 2 / (3 * 55)
+    deviation = float(np.std(energies))
+    return {"slope": float(slope), "deviation": deviation, "temperature": temperature, "energies": energies[::10]}
+
+
+def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
+    """Mean potential energy per atom and its fluctuation by temperature, of 13 and 55 atoms."""
+    result: Figures = {}
+    for n, steps in ((13, 20_000), (55, 12_000)):
+        atoms = minima(data, work)[n]
+        atoms.calc = calculator
+        curve = []
+        for k, temperature in enumerate(TEMPERATURES):
+            dynamics, energies = langevin(atoms, temperature, np.random.default_rng([10, n, k]), 0.01), []
+            dynamics.run(steps // 4)
+            for _ in range(steps // 10):
+                dynamics.run(10)
+                energies.append(atoms.get_potential_energy() / n)
+            heat = n * np.var(energies) / temperature**2 + 1.5
+            curve.append([temperature, float(np.mean(energies)), float(heat)])
+        result[str(n)] = curve
+    return result
+
+
+# --- rung 6: speed ---------------------------------------------------------------------------------------------------
+
+
+def speed(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
+    """Milliseconds of energy and forces, ours and of ASE's LennardJones, in turns: medians, and of their ratios.
+
+    Of clusters ASE's takes all pairs, as their labels do; of the liquid those within 3 sigma, as the published figures.
+    """
+    known = minima(data, work)
+    systems = {"4 atoms": known[4], "13 atoms": known[13], "55 atoms": known[55], "147 atoms": known[147]}
+    systems["liquid of 500 atoms"] = liquid(0.8442, 5, exact(SHORT_CUTOFF), np.random.default_rng(11))
+    result = {}
+    for name, atoms in systems.items():
+        theirs = atoms.copy()
+        atoms.calc = calculator
+        theirs.calc = AseLennardJones(sigma=1.0, epsilon=1.0, rc=SHORT_CUTOFF if atoms.pbc.any() else 30.0)
+        rounds = [[_milliseconds(a) for a in (atoms, theirs)] for _ in range(9)]
+        ours, ase = np.array(rounds[1:]).T
+        result[name] = [float(np.median(ours)), float(np.median(ase)), float(np.median(ase / ours))]
+    return result
+
+
+def _milliseconds(atoms: Atoms) -> float:
+    rng, count, start = np.random.default_rng(0), 0, time.perf_counter()
+    while time.perf_counter() - start < 0.05 or count < 2:
+        atoms.positions += rng.normal(0, 1e-5, atoms.positions.shape)
+        atoms.get_forces()
+        count += 1
+    return (time.perf_counter() - start) / count * 1e3
+
+
+RUNGS: dict[str, Callable[[MDGNNCalculator, Path, Path], Figures]] = {
+    "lecture": lecture_test,
+    "forces": force_errors,
+    "relaxed": relaxed,
+    "hopped": hopped,
+    "states": state_points,
+    "drift": drift,
+    "caloric": caloric,
+    "speed": speed,
+}
