@@ -22,10 +22,10 @@ def write_report(work: Path, results: Path) -> None:
         raise SystemExit(f"no figures in {work}: run rungs first")
     pictures = [draw(columns, results) for draw in (_accuracy, _thermodynamics, _dynamics)]
     text = ["# The Lennard-Jones ladder", ""]
-    text += [
-        f"{name}: {c['made']['date']}, {c['made']['versions']}, {c['made']['machine']}" for name, c in columns.items()
-    ]
-    text += ["", _notes(), ""]
+    for name, column in columns.items():
+        made = column["made"]
+        text += [f"{name}: `{made['model']}`, {made['date']}, {made['versions']}, {made['machine']}", ""]
+    text += [NOTES, ""]
     for title, rows in _sections(columns):
         text += [f"## {title}", "", "| | bar | " + " | ".join(columns) + " |", "|---|---|" + "---:|" * len(columns)]
         text += [
@@ -47,12 +47,9 @@ def _cell(value: Callable[[Figures], str], column: Figures) -> str:
         return "-"
 
 
-def _notes() -> str:
-    return (
-        "Reduced units. Written by `python benchmarks/lj_ladder.py report`; `benchmarks/lj_rungs.py` says how each figure\n"
-        "is measured. The true potential is untruncated for clusters; boxes are cut at 10 sigma, with tail corrections.\n"
-        "A figure that misses its bar is in bold."
-    )
+NOTES = """Reduced units. Written by `python benchmarks/lj_ladder.py report`; `benchmarks/lj_rungs.py` says how each
+figure is measured. The true potential is untruncated for clusters; boxes are cut at 10 sigma, with tail corrections. A
+figure that misses its bar is in bold."""
 
 
 def _within(value: float, bar: float, form: str, at_least: bool = False) -> str:

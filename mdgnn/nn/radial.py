@@ -72,8 +72,8 @@ class ExponentialBasis(nn.Module):
     """``exp(-b (exp(-a (r - start)) - mu_k)^2)``, a = 5 / (cutoff - start): narrow where potentials are steep.
 
     Unke and Meuwly, PhysNet, J. Chem. Theory Comput. 15, 3678 (2019), equation 7, where a is 1 / Angstrom and start 0.
-    The centres mu_k are evenly from exp(-5) to 1, b is ``(B / (2 (1 - exp(-5))))^2``. The centres are fixed, and part of
-    the state.
+    The centres mu_k are evenly from exp(-5) to 1, b is ``(B / (2 (1 - exp(-5))))^2``; they are fixed, and part of the
+    state.
 
     Parameters
     ----------
