@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check bench fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test build check bench lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
 
 build: $(STAMP)
 
@@ -30,6 +30,26 @@ check: build
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
+
+# Models of Lennard-Jones systems by the recipes in mdgnn/pretrained, and the ladder that they climb: hours.
+LJ := simple_gnn schnet painn lecture
+MDGNN := $(VENV)/bin/mdgnn
+lj: build
+	mkdir -p build/lj
+	$(MDGNN) dataset lj build/lj/train.xyz --frames 4000 --seed 0 --largest 147 --force
+	$(MDGNN) dataset lj build/lj/valid.xyz --frames 200 --seed 1 --largest 147 --force
+	$(MDGNN) dataset lj build/lj/lecture.xyz --kind lecture --frames 8000 --seed 3 --force
+	$(MDGNN) dataset lj build/lj/lecture-valid.xyz --kind lecture --frames 500 --seed 4 --force
+	for name in $(LJ); do \
+	    $(MDGNN) train mdgnn/pretrained/lj_$$name.toml --output build/lj/$$name --force || exit 1; \
+	    rungs=; test $$name != lecture || rungs=lecture; \
+	    $(PY) benchmarks/lj_ladder.py run $$name=build/lj/$$name/model.safetensors $$rungs || exit 1; \
+	done
+	$(PY) benchmarks/lj_ladder.py report
+
+acac: build
+	$(PY) mdgnn/pretrained/get_acac.py build/acac
+	$(MDGNN) train mdgnn/pretrained/acac.toml --output build/acac/trained --force
 
 COUNT ?= 100000
 SEED ?= 0
