@@ -46,6 +46,7 @@ Weight = (
     Annotated[float, Field(ge=0)] | Annotated[list[tuple[float, Annotated[float, Field(ge=0)]]], Field(min_length=1)]
 )
 Positive = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]  # 0: never
 
@@ -132,13 +133,14 @@ class LossSection(Section):
 class OptimizerSection(Section):
     """Adam or AdamW, the course of its learning rate, and what happens to gradients and weights.
 
-    `warmup` are steps in which the rate rises from nothing; `patience`, `factor` and `min_lr` are those of "plateau",
-    in validations; `clip` bounds the norm of the gradient, and `ema` is the decay of the mean of the weights (0: none
-    of either).
+    `betas` are the decays of the means of the gradient and of its square; `warmup` are steps in which the rate rises
+    from nothing; `patience`, `factor` and `min_lr` are those of "plateau", in validations; `clip` bounds the norm of the
+    gradient, and `ema` is the decay of the mean of the weights (0: none of either).
     """
 
     name: Literal["adam", "adamw"] = "adam"
     lr: Positive = 1e-3
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     amsgrad: bool = True
     schedule: Literal["constant", "plateau", "cosine", "onecycle"] = "plateau"
@@ -147,7 +149,7 @@ class OptimizerSection(Section):
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     min_lr: Annotated[float, Field(ge=0)] = 1e-6
     clip: Annotated[float, Field(ge=0)] = 10.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    ema: Decay = 0.99
 
 
 class RunSection(Section):

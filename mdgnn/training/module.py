@@ -77,7 +77,9 @@ class Training(pl.LightningModule):
         s = self.optimizer_section
         kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.name]
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer: torch.optim.Optimizer = kind(trained, lr=s.lr, weight_decay=s.weight_decay, amsgrad=s.amsgrad)
+        optimizer: torch.optim.Optimizer = kind(
+            trained, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, amsgrad=s.amsgrad
+        )
         return optimizer
 
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:

@@ -1,0 +1,123 @@
+"""The shipped model of acetylacetone: python benchmarks/acac.py [MODEL] [--data FOLDER] [--steps N]
+
+Errors on the test set, vibrations of the relaxed molecule, and molecular dynamics at 300 K; writes results/acac.md.
+"""
+
+import argparse
+import datetime
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from ase.io import read
+from ase.md.langevin import Langevin
+from ase.neighborlist import natural_cutoffs, neighbor_list
+from ase.optimize import BFGS
+from ase.vibrations import Vibrations
+
+from mdgnn import MDGNNCalculator
+
+HERE = Path(__file__).parent
+FMAX = 1e-3  # eV/Angstrom
+ANCHORS = (("BOTNet", 0.89, 6.3), ("NequIP", 0.81, 5.90), ("MACE", 0.9, 5.1))  # Batatia et al., arXiv:2206.07697
+
+
+def errors(calculator: MDGNNCalculator, frames: list[Atoms]) -> dict[str, float]:
+    """RMSE and MAE of energies (meV, of the molecule) and force components (meV/Angstrom)."""
+    found = calculator.evaluate(frames)
+    energy = np.array([f["energy"] - a.get_potential_energy() for f, a in zip(found, frames, strict=True)])
+    forces = np.array([f["forces"] - a.get_forces() for f, a in zip(found, frames, strict=True)])
+    return {
+        "energy": 1e3 * float(np.sqrt(np.square(energy).mean())),
+        "energy mae": 1e3 * float(np.abs(energy).mean()),
+        "forces": 1e3 * float(np.sqrt(np.square(forces).mean())),
+        "forces mae": 1e3 * float(np.abs(forces).mean()),
+        "median": 1e3 * float(np.median(np.sqrt(np.square(forces).mean(axis=(1, 2))))),
+    }
+
+
+def frequencies(atoms: Atoms) -> np.ndarray:
+    """Wavenumbers (1/cm) of a relaxed molecule, imaginary ones negative, without the six nearest 0, of the whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        vibrations = Vibrations(atoms, name=f"{folder}/vibrations", delta=0.005)
+        vibrations.run()
+        found = vibrations.get_frequencies()
+    values = np.where(np.abs(found.imag) > np.abs(found.real), -np.abs(found), np.abs(found))
+    return np.sort(np.delete(values, np.argsort(np.abs(values))[:6]))
+
+
+def bonds(atoms: Atoms, stretch: float = 1.0) -> set[tuple[int, int]]:
+    """Pairs of atoms nearer than the sum of their covalent radii, times 1.2 and `stretch`."""
+    i, j = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=1.2 * stretch))
+    return {(int(a), int(b)) for a, b in zip(i, j, strict=True) if a < b}
+
+
+def dynamics(atoms: Atoms, steps: int) -> dict[str, float]:
+    """Langevin dynamics at 300 K, 0.5 fs: mean temperature (K), bonds that broke but for those of the shared proton."""
+    kinds = atoms.get_chemical_symbols()
+    skeleton = {(i, j) for i, j in bonds(atoms) if {kinds[i], kinds[j]} != {"O", "H"}}
+    rng = np.random.default_rng(0)
+    speeds = np.sqrt(units.kB * 300 / atoms.get_masses())[:, None]
+    atoms.set_velocities(rng.normal(size=atoms.positions.shape) * speeds)
+    run = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.01 / units.fs, rng=rng, fixcm=False)
+    temperatures, energies, broken = [], [], 0
+    for _ in range(steps // 100):
+        run.run(100)
+        temperatures.append(atoms.get_temperature())
+        energies.append(atoms.get_potential_energy())
+        broken += len(skeleton - bonds(atoms, 1.25))
+    return {
+        "temperature": float(np.mean(temperatures)),
+        "broken": broken,
+        "highest": max(energies),
+        "lowest": min(energies),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="acac")
+    parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "acac")
+    parser.add_argument("--steps", type=int, default=200_000)
+    given = parser.parse_args()
+    calculator = MDGNNCalculator(given.model)
+    found = errors(calculator, read(given.data / "test_MD_300K.xyz", ":"))
+    atoms = read(given.data / "test_MD_300K.xyz", "0")
+    atoms.calc = calculator
+    BFGS(atoms, logfile=None).run(fmax=FMAX, steps=1000)
+    largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+    modes, start = frequencies(atoms), time.perf_counter()
+    md = dynamics(atoms, given.steps)
+    seconds = time.perf_counter() - start
+    lines = [
+        "# Acetylacetone",
+        "",
+        f"{datetime.date.today()}, mdgnn {version('mdgnn')}, torch {torch.__version__}, CPU; `python benchmarks/acac.py`."
+        " Trained on train_300K.xyz (500 frames, DFT), tested on test_MD_300K.xyz.",
+        "",
+        "| | energy RMSE, meV | forces RMSE, meV/A |",
+        "|---|---:|---:|",
+        f"| this model | {found['energy']:.2f} | {found['forces']:.1f} |",
+        *(f"| {name}, published | {energy} | {forces} |" for name, energy, forces in ANCHORS),
+        "",
+        f"MAE: {found['energy mae']:.2f} meV and {found['forces mae']:.1f} meV/A; the median frame has a force RMSE of "
+        f"{found['median']:.1f} meV/A.",
+        "",
+        f"Relaxed to a largest force of {largest:.0e} eV/A: wavenumbers from {modes.min():.0f} to "
+        f"{modes.max():.0f} 1/cm, {int((modes < 0).sum())} imaginary.",
+        "",
+        f"Langevin dynamics at 300 K, {given.steps * 5e-4:.0f} ps in steps of 0.5 fs, {seconds:.0f} s: mean temperature "
+        f"{md['temperature']:.0f} K, {md['broken']} bonds broken in {given.steps // 100} frames, potential energy from "
+        f"{md['lowest']:.2f} to {md['highest']:.2f} eV.",
+        "",
+    ]
+    (HERE / "results" / "acac.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
