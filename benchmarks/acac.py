@@ -96,8 +96,8 @@ def main() -> None:
     lines = [
         "# Acetylacetone",
         "",
-        f"{datetime.date.today()}, mdgnn {version('mdgnn')}, torch {torch.__version__}, CPU; `python benchmarks/acac.py`."
-        " Trained on train_300K.xyz (500 frames, DFT), tested on test_MD_300K.xyz.",
+        f"{datetime.date.today()}, mdgnn {version('mdgnn')}, torch {torch.__version__}, CPU, "
+        "by `python benchmarks/acac.py`. Trained on train_300K.xyz (500 frames, DFT), tested on test_MD_300K.xyz.",
         "",
         "| | energy RMSE, meV | forces RMSE, meV/A |",
         "|---|---:|---:|",
@@ -110,8 +110,8 @@ def main() -> None:
         f"Relaxed to a largest force of {largest:.0e} eV/A: wavenumbers from {modes.min():.0f} to "
         f"{modes.max():.0f} 1/cm, {int((modes < 0).sum())} imaginary.",
         "",
-        f"Langevin dynamics at 300 K, {given.steps * 5e-4:.0f} ps in steps of 0.5 fs, {seconds:.0f} s: mean temperature "
-        f"{md['temperature']:.0f} K, {md['broken']} bonds broken in {given.steps // 100} frames, potential energy from "
+        f"Langevin dynamics at 300 K, {given.steps * 5e-4:.0f} ps in steps of 0.5 fs, {seconds:.0f} s: mean "
+        f"temperature {md['temperature']:.0f} K, {md['broken']} bonds broken in {given.steps // 100} frames, potential energy from "
         f"{md['lowest']:.2f} to {md['highest']:.2f} eV.",
         "",
     ]

@@ -134,8 +134,8 @@ class OptimizerSection(Section):
     """Adam or AdamW, the course of its learning rate, and what happens to gradients and weights.
 
     `betas` are the decays of the means of the gradient and of its square; `warmup` are steps in which the rate rises
-    from nothing; `patience`, `factor` and `min_lr` are those of "plateau", in validations; `clip` bounds the norm of the
-    gradient, and `ema` is the decay of the mean of the weights (0: none of either).
+    from nothing; `patience`, `factor` and `min_lr` are those of "plateau", in validations; `clip` bounds the gradient's
+    norm, and `ema` is the decay of the mean of the weights (0: none of either).
     """
 
     name: Literal["adam", "adamw"] = "adam"
