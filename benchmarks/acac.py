@@ -111,8 +111,8 @@ def main() -> None:
         f"{modes.max():.0f} 1/cm, {int((modes < 0).sum())} imaginary.",
         "",
         f"Langevin dynamics at 300 K, {given.steps * 5e-4:.0f} ps in steps of 0.5 fs, {seconds:.0f} s: mean "
-        f"temperature {md['temperature']:.0f} K, {md['broken']} bonds broken in {given.steps // 100} frames, potential energy from "
-        f"{md['lowest']:.2f} to {md['highest']:.2f} eV.",
+        f"temperature {md['temperature']:.0f} K, {md['broken']} bonds broken in {given.steps // 100} frames, potential "
+        f"energy from {md['lowest']:.2f} to {md['highest']:.2f} eV.",
         "",
     ]
     (HERE / "results" / "acac.md").write_text("\n".join(lines))
