@@ -108,11 +108,11 @@ def attach_heads(model: Any, properties: Sequence[Property], energy: bool) -> No
         Whether its energies are worth asking for.
     """
     before = model.heads
-    heads = Heads(properties, linears(model.output_mlp)[0].in_features, model.species, energy)
+    heads = Heads(properties, linears(model.output_mlp)[0].in_features, model.species, energy).to(model.dtype)
     for p, network in [] if before is None else zip(before.properties, before.networks, strict=True):
         if p in properties:
             heads.networks[heads.properties.index(p)].load_state_dict(network.state_dict())
-    model.heads = heads.to(model.dtype)
+    model.heads = heads
 
 
 def heads_from_header(model: Any, header: Mapping[str, Any]) -> None:
