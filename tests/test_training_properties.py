@@ -115,6 +115,8 @@ def test_exact_functions_are_learnt(learnt):
     assert calc.get_property("n_h", atoms) == pytest.approx((atoms.numbers == 1).sum(), abs=0.5)
     assert calc.get_property("neighbours", atoms).shape == (len(atoms),)
     assert calc.implemented_properties == [s["name"] for s in SECTIONS]
+    pictures = {path.name for path in folder.glob("*.png")}
+    assert pictures == {"learning.png", "parity_valid.png"}, "and no energies of dimers"
     row = read_log(folder / files.LOG)[-1]
     assert row["energy_mae"] == "" and float(row["bonds_rmse"]) == pytest.approx(figures["bonds_rmse"])
 
@@ -149,6 +151,7 @@ def test_the_command_evaluates_as_numpy_does(learnt, tmp_path, monkeypatch):
         error["bonds"][2] * n[2], rel=1e-5
     )
     assert lines[0]["energy"] == ""
+    assert "learnt no energies" in run("info", folder / files.MODEL).output
     other = ("evaluate", folder / files.MODEL, test, "--output", "p")
     assert "--property neighbours: no structure has" in sentence(run(*other, "--property", "neighbours=charge"))
     assert "(n_h, bonds, coordination, neighbours), got 'gap=x'" in sentence(run(*other, "--property", "gap=x"))
@@ -189,19 +192,22 @@ def test_starting_from_another_model(some, tmp_path):
     train(settings(with_energies, SECTIONS[:1], {}, run={"epochs": 1}), tmp_path / "first")
     old = mdgnn.load(first)
 
-    def go(name, loss, **model):
-        content = settings(some, SECTIONS[:2], loss).model_dump()
+    bare = file_of(tmp_path / "bare.xyz", [*molecules(2), Atoms("CH", [[0, 0, 0], [1.1, 0, 0]])])
+
+    def go(name, file, **model):
+        content = settings(file, SECTIONS[:2], data={"valid": [some], "batch_size": 1}).model_dump()
         content["model"] = {"start": str(first), "dtype": "float64", **model}
         config = parse({**content, "optimizer": {"lr": 1e-30}, "run": {**content["run"], "epochs": 1}})
         train(config, tmp_path / name)
         return mdgnn.load(tmp_path / name / files.MODEL)
 
-    tuned = go("tuned", ALONE)
+    tuned = go("tuned", some)
     assert tuned.heads.properties[0] == old.heads.properties[0] and tuned.heads.properties[1].name == "bonds"
     for a, b in zip(old.heads.networks[0].parameters(), tuned.heads.networks[0].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
     assert not tuned.heads.energy
-    kept = go("kept", ALONE, freeze=["atom_embedding.*", "layers.*", "output_mlp.*"])
+    # Where a batch has no label, there is nothing to learn at all.
+    kept = go("kept", bare, freeze=["atom_embedding.*", "layers.*", "output_mlp.*"])
     assert kept.heads.energy
     graph = Graph.from_atoms(molecules(3, seed=5), 2.5)
     assert torch.equal(mdgnn.evaluate(kept, graph).energy, mdgnn.evaluate(old, graph).energy)

@@ -1,4 +1,4 @@
-"""Models, one file each. MODELS maps the names used in model files."""
+"""Models, one file each. MODELS maps the names used in model files; other properties are given to them as heads."""
 
 from mdgnn.models.lennard_jones import LennardJones
 from mdgnn.models.painn import PaiNN

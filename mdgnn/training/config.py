@@ -52,8 +52,9 @@ class ModelSection(BaseModel):
 
     `references` are the energies of the elements' lone atoms: "isolated" (structures of one atom in the training
     data), "least_squares", "none", a file of lone atoms, or numbers by symbol. `scale` multiplies what the network
-    says: "rms_force", or a number. `start` is a model file whose weights, references and scale are the first ones;
-    `freeze` are patterns (as of file names) of parameters that stay as they are.
+    says: "rms_force", or a number. `start` is a model file whose weights, references and scale are the first ones (of
+    its properties, those that a [[property]] names again); `freeze` are patterns (as of file names) of parameters that
+    stay as they are.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)

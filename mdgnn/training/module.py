@@ -106,7 +106,8 @@ class Training(pl.LightningModule):
             counts = sum_over_processes({name: counts.get(name, 0.0) for name in self.courses}, graph.vectors.device)
         loss = loss_of(errors, self.weights, counts, section.kind, section.huber_delta)
         if not loss.requires_grad:  # nothing here has a target, but perhaps elsewhere
-            loss = loss + 0 * found.energy.sum()
+            outputs = [found.energy, *(found.properties or {}).values()]
+            loss = loss + 0 * torch.cat(outputs).sum()
         return loss * n_processes
 
     def average(self) -> None:
