@@ -237,3 +237,8 @@ def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = 
 def sum_per_structure(values: Tensor, graph: Graph) -> Tensor:
     """(N,) -> (S,): sums in float64, in the order of the atoms."""
     return scatter_add(values.to(torch.float64)[:, None], graph.by_structure, columns=graph.structures).squeeze(1)
+
+
+def mean_per_structure(values: Tensor, graph: Graph) -> Tensor:
+    """(N,) -> (S,): means in float64."""
+    return sum_per_structure(values, graph) / sum_per_structure(torch.ones_like(values), graph).clamp(min=1)

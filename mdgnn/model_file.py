@@ -1,8 +1,9 @@
 """Model files: safetensors with a JSON header, never pickle.
 
 The header's ``mdgnn`` entry holds format version, architecture, configuration, elements, cutoff, units, the shortest
-distance in the training data, a free training record, and what the engine runs, so that it needs no Python to read a
-file; the tensors are the model's state and the program's weights. Files of format 1 have no program.
+distance in the training data, a free training record, the properties that the model predicts beside the energy, if
+any, and what the engine runs, so that it needs no Python to read a file; the tensors are the model's state and the
+program's weights. Files of format 1 have no program; nor have those of models that have not learnt energies.
 """
 
 import copy
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.locate import ModelFileError, locate
-from mdgnn.models import MODELS, Model
+from mdgnn.models import MODELS, Model, heads_from_header
 
 FORMAT_VERSION = 2
 PROGRAM_VERSION = 1
@@ -55,6 +56,8 @@ def save(model: Model, path: str | Path, training: dict[str, Any] | None = None)
         "least_distance": model.least_distance,
         "training": training or {},
     }
+    if model.heads is not None:
+        header["heads"] = model.heads.header
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header["program"], weights = _program(model, state)
     try:
@@ -77,7 +80,7 @@ def _or_none(value: Any) -> Any:
 
 def _program(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """The header's entry of what the engine runs, and those of its weights that are not in the state."""
-    if model.dtype not in (torch.float32, torch.float64):
+    if model.dtype not in (torch.float32, torch.float64) or not (model.heads is None or model.heads.energy):
         return None, {}
     try:
         engine = Engine(copy.deepcopy(model).cpu().eval())
@@ -162,6 +165,8 @@ def load(name_or_path: str | Path) -> Model:
         if config.get("cutoff", 0) is None and header["architecture"] != "LennardJones":  # whose own word it is
             config["cutoff"] = math.inf
         model: Model = MODELS[header["architecture"]](**config)
+        if "heads" in header:
+            heads_from_header(model, header["heads"])
         with safe_open(path, framework="pt") as file:
             names = [n for n in file.keys() if header["format_version"] == 1 or not n.startswith(OF_PROGRAM)]  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in names}
@@ -169,7 +174,7 @@ def load(name_or_path: str | Path) -> Model:
         if len(dtypes) == 1:
             model = model.to(dtypes.pop())
         model.load_state_dict(state)
-    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+    except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{path}: the content does not fit its header ({error})") from None
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
         raise ModelFileError(f"{path} holds weights that are not finite")

@@ -5,12 +5,13 @@ edge vectors: the force on atom i is the sum of g over the edges that it receive
 sends, and the virial is -sum g x D, of which half of each edge's share belongs to either of its ends.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from mdgnn.graph import Graph, sum_per_structure
+from mdgnn.graph import Graph, mean_per_structure, sum_per_structure
 from mdgnn.ops import force_virial, scatter_add
 
 
@@ -40,21 +41,20 @@ class Potential(Protocol):
 
 
 class Prediction(NamedTuple):
-    """energy (S,), energies (N,), forces (N, 3), virial (S, 3, 3) and its shares of atoms (N, 3, 3), all float64."""
+    """energy (S,), energies (N,), forces (N, 3), virial (S, 3, 3) and its shares of atoms (N, 3, 3), all float64; other
+    properties by name, (S,) or of atoms (N,)."""
 
     energy: Tensor
     energies: Tensor
     forces: Tensor | None
     virial: Tensor | None
     virials: Tensor | None
+    properties: Mapping[str, Tensor] | None = None
 
 
 def total_energy(model: Potential, energies: Tensor, graph: Graph) -> Tensor:
     """(N,) atomic energies -> (S,) in float64: the sum, or the mean for an intensive readout."""
-    total = sum_per_structure(energies, graph)
-    if model.readout == "sum":
-        return total
-    return total / sum_per_structure(torch.ones_like(energies), graph).clamp(min=1)
+    return sum_per_structure(energies, graph) if model.readout == "sum" else mean_per_structure(energies, graph)
 
 
 def evaluate(
@@ -65,8 +65,9 @@ def evaluate(
     virial: bool = False,
     dtype: torch.dtype | None = None,
     create_graph: bool = False,
+    properties: bool = False,
 ) -> Prediction:
-    """Energies, and on request forces and virial, of all structures of a graph.
+    """Energies, and on request forces, virial and other properties, of all structures of a graph.
 
     Parameters
     ----------
@@ -76,15 +77,19 @@ def evaluate(
         What the edge vectors are rounded to after differencing in float64; by default the model's `dtype`.
     create_graph : bool
         Keep what is needed to differentiate the results: training. Otherwise they are detached.
+    properties : bool
+        Whether those are wanted that the model has `heads` for; there may be none.
     """
     dtype = dtype or model.dtype
     if not (forces or virial):
         with torch.set_grad_enabled(create_graph):
-            energies = model.atomic_energies(graph.padded, graph.vectors.to(dtype))[: graph.n_atoms]
-            return Prediction(total_energy(model, energies, graph), energies.to(torch.float64), None, None, None)
+            energies, others = _outputs(model, graph, graph.vectors.to(dtype), properties)
+            energies = energies[: graph.n_atoms]
+            energy = total_energy(model, energies, graph)
+            return Prediction(energy, energies.to(torch.float64), None, None, None, others)
     padded, vectors = graph.padded, graph.vectors.detach().to(dtype).requires_grad_()
     with torch.enable_grad():
-        energies = model.atomic_energies(padded, vectors)
+        energies, others = _outputs(model, graph, vectors, properties)
         g = edge_gradient(model, energies, vectors, graph, create_graph)
         energies = (energies if create_graph else energies.detach())[: graph.n_atoms]
         energy = total_energy(model, energies, graph)
@@ -93,7 +98,23 @@ def evaluate(
         )
         virials = None if virials is None else virials[: graph.n_atoms]
         total = None if virials is None else total_virial(virials, graph)
-    return Prediction(energy, energies.to(torch.float64), found[: graph.n_atoms] if forces else None, total, virials)
+    by_atom = found[: graph.n_atoms] if forces else None
+    if others is not None and not create_graph:
+        others = {name: values.detach() for name, values in others.items()}
+    return Prediction(energy, energies.to(torch.float64), by_atom, total, virials, others)
+
+
+def _outputs(
+    model: Potential, graph: Graph, vectors: Tensor, properties: bool
+) -> tuple[Tensor, dict[str, Tensor] | None]:
+    """Energies of the atoms of `graph.padded`, and on request what the model's heads say of the graph."""
+    network: Any = model
+    if not properties:
+        return model.atomic_energies(graph.padded, vectors), None
+    if getattr(network, "heads", None) is None:
+        return model.atomic_energies(graph.padded, vectors), {}
+    rows, features = network.atomic_features(graph.padded, vectors)
+    return network.read_out(rows, features), network.heads(rows, features, graph)
 
 
 def edge_gradient(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("lightning")
@@ -35,13 +36,34 @@ epochs = {epochs}
 threads = 1
 checkpoint_steps = 2
 device = "cpu"
+[[property]]
+name = "bonds"
+kind = "extensive"
+[[property]]
+name = "distance"
+kind = "intensive"
+[[property]]
+name = "near"
+kind = "atomic"
+weight = [[0, 0], [1, 2]]
 """
 PAINN = {"architecture": "PaiNN", "sizes": "n_features = 6\nn_interactions = 2\nn_basis = 5"}
 SIMPLE = {"architecture": "SimpleGNN", "sizes": "node_dim = 6\nedge_dim = 5\nn_layers = 2"}
 
 
+def data_of(tmp_path, n):
+    """Clusters with other labels than energies, of which some are missing."""
+    frames = clusters(n)
+    for k, atoms in enumerate(frames):
+        r = atoms.get_all_distances()
+        near = (r < 1.4).sum(1) - 1.0
+        atoms.info.update({"distance": r.mean()} if k % 3 else {"bonds": near.sum() / 2})
+        atoms.set_array("near", np.where(np.arange(len(atoms)) % 2, near, np.nan) if k % 2 else near)
+    return file_of(tmp_path / "data.xyz", frames)
+
+
 def killed(tmp_path, epochs, *arguments, **options):
-    data = file_of(tmp_path / "data.xyz", clusters(16))
+    data = data_of(tmp_path, 16)
     (tmp_path / "config.toml").write_text(CONFIG.format(data=data, epochs=epochs, **options))
     command = [sys.executable, HERE / "kill_and_resume.py", tmp_path / "config.toml", tmp_path / "runs", *arguments]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
@@ -72,7 +94,7 @@ train(read(sys.argv[1]), sys.argv[2])
 
 
 def test_two_processes_train_as_one(tmp_path):
-    data = file_of(tmp_path / "data.xyz", clusters(15))
+    data = data_of(tmp_path, 15)
     sizes = PAINN["sizes"] + '\ndtype = "float64"'
     text = CONFIG.format(data=data, epochs=2, architecture="PaiNN", sizes=sizes)
     (tmp_path / "config.toml").write_text(text)
@@ -84,7 +106,7 @@ def test_two_processes_train_as_one(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
         assert done.returncode == 0, done.stderr
     one, two = (files.read_log(tmp_path / name / "log.csv") for name in ("one", "two"))
-    assert len(one) == len(two) == 2
+    assert len(one) == len(two) == 2 and all(one[1][f"{name}_mae"] for name in ("bonds", "distance", "near"))
     for a, b in zip(one, two, strict=True):
         for column in a:
             assert a[column] == b[column] == "" or float(b[column]) == pytest.approx(float(a[column]), rel=1e-9)

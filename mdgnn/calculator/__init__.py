@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mdgnn.calculator.caching import CachingCalculator, same
 from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
+from mdgnn.calculator.others import others_of
 from mdgnn.captured import CapturedStep
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
@@ -25,11 +26,12 @@ from mdgnn.potential import evaluate
 from mdgnn.warn_user import warn_user
 
 BATCH = 20_000  # atoms that are treated together, at most, but for one structure
+OF_ENERGY = ("energy", "free_energy", "energies", "forces", "stress")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class MDGNNCalculator(CachingCalculator):
-    """Energy, forces and stress of a model for ASE.
+    """Energy, forces and stress of a model for ASE, and the other properties that it has learnt.
 
     The result depends on the atoms alone: not on earlier calls, on when the neighbour list was rebuilt, or on the
     number of threads. The Atoms are never changed, and no global setting is.
@@ -62,15 +64,13 @@ class MDGNNCalculator(CachingCalculator):
     -----
     Units are eV, Angstrom and eV/Angstrom^3. For a model in reduced Lennard-Jones units, epsilon is 1 eV and sigma is
     1 Angstrom numerically, and the mass is 1, so that ASE's internal unit of time is tau.
+
+    Other properties are results under their names, `others`: ``calc.get_property("gap", atoms)``, which is a number, or
+    (N,) of an atomic property; once one has been asked for, all are in ``calc.results`` from then on, at the cost of
+    one more evaluation by torch. A model that has not learnt energies has these alone.
     """
 
-    implemented_properties = [  # noqa: RUF012  (ASE declares it so)
-        "energy",
-        "free_energy",
-        "energies",
-        "forces",
-        "stress",
-    ]
+    implemented_properties = list(OF_ENERGY)  # noqa: RUF012  (ASE declares it so)
 
     def __init__(
         self,
@@ -88,6 +88,9 @@ class MDGNNCalculator(CachingCalculator):
         loaded = load(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
         if loaded.readout != "sum":
             raise ValueError("expected a model with readout 'sum': a mean over atoms is not an energy")
+        self._has_energy = loaded.heads is None or loaded.heads.energy
+        self.others = () if loaded.heads is None else tuple(p.name for p in loaded.heads.properties)
+        self.implemented_properties = [*(OF_ENERGY if self._has_energy else ()), *self.others]
         self.device = torch.device(device or "cpu")
         self.dtype = DTYPES[dtype]
         self.model = loaded.to(self.device, self.dtype).eval().requires_grad_(False)
@@ -114,7 +117,7 @@ class MDGNNCalculator(CachingCalculator):
             raise ValueError(f"expected backend 'auto', 'engine' or 'torch', got {backend!r}")
         if backend == "engine" and self.device.type != "cpu":
             raise ValueError(f"expected device 'cpu' for the engine, got {str(self.device)!r}")
-        if backend == "torch" or self.device.type != "cpu":
+        if backend == "torch" or self.device.type != "cpu" or not self._has_energy:
             return None
         try:
             return Engine(self.model)
@@ -126,7 +129,8 @@ class MDGNNCalculator(CachingCalculator):
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
-        """Fill `results`; called by ASE. Stress is among them where it is asked for, and from then on.
+        """Fill `results`; called by ASE. Stress and other properties are among them where they are asked for, and from
+        then on.
 
         Raises
         ------
@@ -139,22 +143,27 @@ class MDGNNCalculator(CachingCalculator):
             Stress was asked for without a cell volume.
         """
         atoms = self.given(atoms)
-        results = self.compute(atoms, stress=self.wants_stress(atoms, properties))
+        stress, others = self.wants_stress(atoms, properties), self.wants_others(properties)
+        results = self.compute(atoms, stress=stress, others=others)
         self.atoms, self.results = atoms, results
 
-    def compute(self, atoms: Atoms, stress: bool = False) -> dict[str, Any]:
+    def compute(self, atoms: Atoms, stress: bool = False, others: bool = False) -> dict[str, Any]:
         """The results for these atoms; nothing is kept. Raises as `calculate`."""
         numbers = atoms.arrays["numbers"]
         if self._numbers is None or not same(self._numbers, numbers):
             check_atoms(atoms, self.model)
             self._numbers = numbers.copy()
         try:
-            energy, energies, forces, virial = (
-                self._step_of(atoms, stress) if self._captures else self._of(atoms, stress)
-            )
+            results = self._of_energy(atoms, stress) if self._has_energy else {}
+            if others:
+                results |= self._others_of(atoms)
         except ValueError:
             check_atoms(atoms, self.model)  # which may say more
             raise
+        return results
+
+    def _of_energy(self, atoms: Atoms, stress: bool) -> dict[str, Any]:
+        energy, energies, forces, virial = self._step_of(atoms, stress) if self._captures else self._of(atoms, stress)
         results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
         if virial is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(-virial / volume_of(atoms))
@@ -175,7 +184,8 @@ class MDGNNCalculator(CachingCalculator):
         Returns
         -------
         list of dict
-            energy, free_energy, energies (N,), forces (N, 3) and, on request, stress (6,) of each.
+            energy, free_energy, energies (N,), forces (N, 3), on request stress (6,), and the model's other properties,
+            of each.
 
         Raises
         ------
@@ -205,6 +215,19 @@ class MDGNNCalculator(CachingCalculator):
         if len(close):
             i = graph.receivers[close[0, 0]]
             raise ValueError(f"structure {first + int(graph.structure[i])}: expected atoms at different places")
+        others = others_of(self.model, graph, self.dtype)
+        found = self._energies_of_batch(batch, graph, stress) if self._has_energy else [{} for _ in batch]
+        results = []
+        for k, one in enumerate(found):
+            one |= others[k]
+            try:
+                raise_for_results(one)
+            except CalculatorError as error:
+                raise CalculatorError(f"structure {first + k}: {error}") from None
+            results.append(one)
+        return results
+
+    def _energies_of_batch(self, batch: list[Atoms], graph: Graph, stress: bool) -> list[dict[str, Any]]:
         if self.engine is not None:
             p = self.engine.evaluate(graph, virial=stress)
         else:
@@ -218,12 +241,16 @@ class MDGNNCalculator(CachingCalculator):
             one = {"energy": energy, "free_energy": energy, "energies": energies[k], "forces": forces[k]}
             if p.virial is not None:
                 one["stress"] = full_3x3_to_voigt_6_stress(-p.virial[k].cpu().numpy() / volume_of(atoms))
-            try:
-                raise_for_results(one)
-            except CalculatorError as error:
-                raise CalculatorError(f"structure {first + k}: {error}") from None
             results.append(one)
         return results
+
+    def _others_of(self, atoms: Atoms) -> dict[str, Any]:
+        edges = self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc)
+        self._tell(check_distances(edges, self.model.least_distance))
+        graph = Graph.from_edges(atoms.numbers, edges, atoms.cell.array).to(self.device)
+        (found,) = others_of(self.model, graph, self.dtype)
+        raise_for_results(found)
+        return found
 
     def _tell(self, sentence: str) -> None:
         """Of atoms that are too close: once, until they are not."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.outputs import Properties, all_outputs
 from numpy.typing import NDArray
 
 from mdgnn.calculator.checks import has_volume, volume_of
@@ -18,7 +19,8 @@ class CachingCalculator(Calculator):
     What derives from it implements `calculate`, which sets `atoms` and `results`.
     """
 
-    _stress_asked = False
+    others: tuple[str, ...] = ()  # names of results beside those of an energy
+    _stress_asked = _others_asked = False
     _state: tuple[NDArray[Any], ...] | None = None  # of the atoms that the results belong to
 
     @property
@@ -51,6 +53,15 @@ class CachingCalculator(Calculator):
         if "stress" in properties:
             self._stress_asked = volume_of(atoms) > 0
         return self._stress_asked and has_volume(atoms)
+
+    def wants_others(self, properties: Any) -> bool:
+        """Whether other properties are to be among the results: once one is asked for, from then on."""
+        self._others_asked |= not set(self.others).isdisjoint(properties)
+        return self._others_asked
+
+    def export_properties(self) -> Properties:
+        """Those that ASE knows."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def given(self, atoms: Atoms | None) -> Atoms:
         """These, or those that the results belong to."""

@@ -77,7 +77,7 @@ def raise_for_results(results: dict[str, Any]) -> None:
     for name, value in results.items():
         if not np.isfinite(value).all():
             where = ""
-            if name in ("energies", "forces"):
+            if np.ndim(value) and name != "stress":
                 rows = np.isfinite(np.reshape(value, (len(value), -1))).all(axis=1)
                 where = f" for atom {int(np.flatnonzero(~rows)[0])}"
             raise CalculatorError(f"the model returned {name} that are not finite{where}; atoms may be too close")

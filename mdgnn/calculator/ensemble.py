@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
-from ase.outputs import Properties, all_outputs
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.calculator.caching import CachingCalculator
@@ -33,10 +32,8 @@ class Ensemble(CachingCalculator):
     Raises
     ------
     ValueError
-        For fewer than two models, or models in different units.
+        For fewer than two models, models in different units, or models that predict different things.
     """
-
-    implemented_properties = MDGNNCalculator.implemented_properties
 
     def __init__(self, models: Sequence[str | Path | Model], *, warn_above: float | None = None, **options: Any):
         super().__init__()  # type: ignore[no-untyped-call]
@@ -46,6 +43,10 @@ class Ensemble(CachingCalculator):
         units = [member.model.units for member in self.members]
         if len(set(units)) > 1:
             raise ValueError(f"expected models in the same units, got {', '.join(units)}")
+        predict = [member.implemented_properties for member in self.members]
+        if "energy" not in predict[0] or any(names != predict[0] for names in predict):
+            raise ValueError(f"expected models that predict energies and the same beside them, got {predict}")
+        self.implemented_properties, self.others = predict[0], self.members[0].others
         self.warn_above = warn_above
         self._above = False
 
@@ -55,18 +56,15 @@ class Ensemble(CachingCalculator):
         """Fill `results`; called by ASE. Raises as `MDGNNCalculator.calculate`."""
         atoms = self.given(atoms)
         stress = self.wants_stress(atoms, properties)
-        found = [member.compute(atoms, stress=stress) for member in self.members]
+        others = self.wants_others(properties)
+        found = [member.compute(atoms, stress=stress, others=others) for member in self.members]
         results: dict[str, Any] = {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
-        results["energy"] = results["free_energy"] = float(results["energy"])
+        results |= {name: float(value) for name, value in results.items() if not np.ndim(value)}
         results["energy_std"] = float(np.std([one["energy"] for one in found]))
         away = np.stack([one["forces"] for one in found]) - results["forces"]
         results["forces_std"] = np.sqrt(np.square(away).sum(axis=2).mean(axis=0))
         self.atoms, self.results = atoms, results
         self._warn(results["forces_std"])
-
-    def export_properties(self) -> Properties:
-        """ASE knows no spreads."""
-        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def _warn(self, spread: Any) -> None:
         """Once, until all atoms are below again."""

@@ -1,6 +1,7 @@
 """`mdgnn train`, `mdgnn evaluate` and `mdgnn plot`: from options to the work, and from results to tables."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -9,18 +10,20 @@ from rich.table import Table
 
 from mdgnn.cli.errors import CommandError, InterruptedRunError
 from mdgnn.cli.output import check_free, print_table
-from mdgnn.data import Dataset, Keys, read_frames
+from mdgnn.data import Dataset, Keys, PropertyKey, read_frames
 from mdgnn.model_file import load
+from mdgnn.models import Model
 from mdgnn.training import evaluate as evaluation
 from mdgnn.training import plots, run
 from mdgnn.training.config import read
+from mdgnn.training.data import properties_of
 from mdgnn.training.folder import RunError
-from mdgnn.training.losses import QUANTITIES
 from mdgnn.training.outcome import redraw
 from mdgnn.training.watch import InterruptedTrainingError
 
 Result = TypeVar("Result")
 PARITY = "parity.png"
+ABREAST = 2  # quantities in a table, which a terminal of 80 columns shows
 
 
 def _sentences(work: Callable[[], Result]) -> Result:
@@ -48,18 +51,19 @@ def _tell(summary: dict[str, Any], folder: Path) -> None:
     if not summary:  # another process speaks
         return
     rows = {"steps": str(summary["steps"]), "best epoch": str(summary["best_epoch"])}
-    units = load(folder / "model.safetensors").units
+    model = load(folder / "model.safetensors")
+    names = plots.names_of(properties_of(model))
     for name, figures in summary["errors"].items():
-        for quantity in QUANTITIES:
+        for quantity in names:
             if f"{quantity}_mae" in figures:
                 mae, rmse = figures[f"{quantity}_mae"], figures[f"{quantity}_rmse"]
-                unit = plots.unit_of(quantity, units)
-                rows[f"{name}: {plots.NAMES[quantity]}"] = f"MAE {mae:.4g}, RMSE {rmse:.4g} {unit}"
+                unit = plots.unit_of(quantity, model.units)
+                rows[f"{name}: {names[quantity]}"] = f"MAE {mae:.4g}, RMSE {rmse:.4g} {unit}".rstrip()
     print_table(f"training in {folder}", {**rows, "model": str(folder / "model.safetensors")})
 
 
 class Task(NamedTuple):
-    """What is evaluated: a model on files, whose targets have these names."""
+    """What is evaluated: a model on files, whose targets have these names; of properties, NAME=KEY if it is another."""
 
     model: str
     data: list[str]
@@ -67,35 +71,62 @@ class Task(NamedTuple):
     bad: Literal["raise", "skip"]
     units: str
     device: str
+    properties: Sequence[str] = ()
+
+
+def _with_properties(keys: Keys, model: Model, settings: Sequence[str]) -> Keys:
+    """The keys of all that a model predicts; settings are NAME=KEY."""
+    known = {p.name: PropertyKey(p.name, p.name, p.kind == "atomic") for p in properties_of(model)}
+    for setting in settings:
+        name, _, key = setting.partition("=")
+        if not key or name not in known:
+            names = ", ".join(known) or "none"
+            raise CommandError(f"expected --property NAME=KEY with a property of the model ({names}), got {setting!r}")
+        known[name] = known[name]._replace(key=key)
+    return replace(keys, properties=tuple(known.values()))
 
 
 def evaluate(task: Task, folder: Path, force: bool) -> None:
     """Print the table of errors, and write it with parity plots."""
     ours = (evaluation.ERRORS, evaluation.TABLE, evaluation.STRUCTURES, PARITY)
     check_free(folder, force)
-    model, keys = load(task.model), task.keys
+    model = load(task.model)
+    keys = _with_properties(task.keys, model, task.properties)
     frames = read_frames(task.data, keys, bad=task.bad, need=(), units=model.units if task.units == "model" else "any")
     dataset = Dataset(frames, model.cutoff, keys=keys)
     comparison = evaluation.compare(model.to(task.device).requires_grad_(False), dataset, device=task.device)
+    for name, (truth, _) in comparison.all_pairs().items():
+        if not len(truth) and any(setting.startswith(f"{name}=") for setting in task.properties):
+            raise CommandError(f"--property {name}: no structure has numbers under that key")
+    if len(comparison.figures()) == 1:
+        raise CommandError(f"expected labels to compare with: {', '.join(comparison.all_pairs())}; the data have none")
     folder.mkdir(parents=True, exist_ok=True)
     for name in ours:
         (folder / name).unlink(missing_ok=True)
     about = {"model": task.model, "data": task.data, "units": model.units, "skipped": [str(b) for b in frames.skipped]}
     _sentences(lambda: evaluation.write(comparison, folder, about))
-    plots.plot_parity(folder / PARITY, {q: comparison.pairs(q) for q in QUANTITIES}, model.units)
-    _print_errors(comparison.table(), model.units, f"{task.model} on {', '.join(task.data)}")
+    names = plots.names_of(properties_of(model))
+    plots.plot_parity(folder / PARITY, comparison.all_pairs(), model.units, names)
+    _print_errors(comparison.table(), names, model.units, f"{task.model} on {', '.join(task.data)}")
 
 
-def _print_errors(table: dict[str, dict[str, float]], units: str, title: str) -> None:
-    known = [q for q in QUANTITIES if f"{q}_mae" in table["all"]]
+def _print_errors(table: dict[str, dict[str, float]], names: dict[str, str], units: str, title: str) -> None:
+    known = [q for q in names if f"{q}_mae" in table["all"]]
+    for first in range(0, len(known), ABREAST):
+        some = {q: (names[q], plots.unit_of(q, units)) for q in known[first : first + ABREAST]}
+        _print_some(table, some, "" if first else title)
+
+
+def _print_some(table: dict[str, dict[str, float]], quantities: dict[str, tuple[str, str]], title: str) -> None:
+    """Names and units of the quantities are given."""
     shown = Table(title=title)
     shown.add_column("", no_wrap=True)
     shown.add_column("structures", justify="right")
-    for quantity in known:
+    for name, unit in quantities.values():
         for kind in ("MAE", "RMSE"):
-            shown.add_column(f"{plots.NAMES[quantity]}\n{kind} ({plots.unit_of(quantity, units)})", justify="right")
+            shown.add_column(f"{name}\n{kind}{f' ({unit})' if unit else ''}", justify="right", overflow="fold")
     for name, row in table.items():
-        cells = [row.get(f"{q}_{kind}") for q in known for kind in ("mae", "rmse")]
+        cells = [row.get(f"{q}_{kind}") for q in quantities for kind in ("mae", "rmse")]
         shown.add_row(name, str(row["n_structures"]), *("" if c is None else f"{c:.5g}" for c in cells))
     Console().print(shown)
 

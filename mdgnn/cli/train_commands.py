@@ -60,6 +60,10 @@ def evaluate_command(
     energy: Annotated[str, typer.Option(help="Key of the energies in the files.")] = "energy",
     forces: Annotated[str, typer.Option(help="Key of the forces.")] = "forces",
     stress: Annotated[str, typer.Option(help="Key of the stresses.")] = "stress",
+    properties: Annotated[
+        list[str] | None,
+        typer.Option("--property", metavar="NAME=KEY", help="Key of a property, if it is not the property's name."),
+    ] = None,
     bad: Annotated[Literal["raise", "skip"], typer.Option(help="What to do about bad structures.")] = "raise",
     units: Annotated[
         Literal["model", "any"], typer.Option(help="any: numbers of implausible size are right.")
@@ -67,7 +71,7 @@ def evaluate_command(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     force: ForceOption = False,
 ) -> None:
-    """Errors of a model on labelled structures: overall, by config_type, forces by element.
+    """Errors of a model on labelled structures: overall, by config_type, forces and atomic properties by element.
 
     Output: errors.json, errors.csv, structures.csv and parity.png.
     """
@@ -78,7 +82,7 @@ def evaluate_command(
 
         keys = Keys(energy=energy, forces=forces, stress=stress)
         folder = output or Path(f"mdgnn-evaluate-{Path(model).stem}")
-        train.evaluate(train.Task(model, data, keys, bad, units, device), folder, force)
+        train.evaluate(train.Task(model, data, keys, bad, units, device, properties or []), folder, force)
 
 
 def plot_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of mdgnn train.")]) -> None:

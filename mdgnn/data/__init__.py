@@ -3,7 +3,7 @@
 from mdgnn.data.batches import EdgeBatches, split
 from mdgnn.data.dataset import Dataset
 from mdgnn.data.frames import DataError, FrameList, read_frames
-from mdgnn.data.labels import Keys
+from mdgnn.data.labels import Keys, PropertyKey
 from mdgnn.data.targets import Sample, Targets, collate
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "EdgeBatches",
     "FrameList",
     "Keys",
+    "PropertyKey",
     "Sample",
     "Targets",
     "collate",

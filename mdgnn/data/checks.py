@@ -56,6 +56,8 @@ def check_labels(atoms: Atoms, targets: Targets, keys: Keys, need: Sequence[str]
     """Raise a LabelError for a label that is needed and missing, or one that is not finite."""
     own = {"energy": keys.energy, "forces": keys.forces, "stress": keys.stress}
     there = {"energy": targets.energy, "forces": targets.forces, "stress": targets.stress, **targets.extra}
+    for p in keys.properties:  # where NaN says that there is none
+        del there[p.name]
     for name in need:
         if there.get(name) is None:
             raise LabelError(f"no {own.get(name, name)} (there are: {', '.join(names_in(atoms)) or 'no labels'})")

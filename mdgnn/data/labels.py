@@ -1,7 +1,7 @@
 """Labels of a frame: energy, forces, stress and others, wherever a file's format puts them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ class LabelError(ValueError):
     """What is wrong with one frame, without its name."""
 
 
+class PropertyKey(NamedTuple):
+    """A scalar that structures, or their atoms each, may have: its name, and that in the files."""
+
+    name: str
+    key: str
+    per_atom: bool
+
+
 @dataclass(frozen=True)
 class Keys:
     """Names of the labels in the files.
@@ -29,12 +37,15 @@ class Keys:
         virial, of which -virial/volume is taken. A frame without the default "stress" may have a "virial" or "virials".
     extra : tuple of str
         Other scalars of structures or labels of atoms that are wanted.
+    properties : tuple of PropertyKey
+        Scalars of known shape that are among the extra labels under their names, NaN where there is none.
     """
 
     energy: str = "energy"
     forces: str = "forces"
     stress: str = "stress"
     extra: tuple[str, ...] = ()
+    properties: tuple[PropertyKey, ...] = ()
 
 
 DEFAULT = Keys()
@@ -59,6 +70,7 @@ def targets_of(atoms: Atoms, keys: Keys = DEFAULT) -> Targets:
         if forces.shape != (n, 3):
             raise LabelError(f"expected {keys.forces} of shape ({n}, 3), got {forces.shape}")
     extra = {name: _extra(name, value, n) for name in keys.extra if (value := find(atoms, name)) is not None}
+    extra |= {p.name: _property(p, find(atoms, p.key), n) for p in keys.properties}
     config_type = atoms.info.get("config_type", "")
     return Targets(
         _tensor(energy),
@@ -116,6 +128,19 @@ def _extra(name: str, value: Any, n: int) -> NDArray[np.float64]:
     if array.ndim not in (1, 2) or len(array) != n:
         raise LabelError(f"expected {name} as one number or with a row for each of {n} atoms, got shape {array.shape}")
     return array
+
+
+def _property(property_: PropertyKey, value: Any, n: int) -> NDArray[np.float64]:
+    size = n if property_.per_atom else 1
+    if value is None:
+        return np.full(size, np.nan)
+    array = _numbers(property_.key, value)
+    if array.size != size or array.ndim > 2:
+        what = f"a number for each of {n} atoms" if property_.per_atom else "one number"
+        raise LabelError(f"expected {what} as {property_.key}, got shape {array.shape}")
+    if np.isinf(array).any():
+        raise LabelError(f"the {property_.key} is not finite")
+    return array.reshape(size)
 
 
 def _stress(atoms: Atoms, keys: Keys) -> NDArray[np.float64] | None:

@@ -32,6 +32,7 @@ class LennardJones(nn.Module):
     readout = "sum"
     least_distance = 0.0
     dtype = torch.float64
+    heads = None
 
     def __init__(self, epsilon: float = 1.0, sigma: float = 1.0, cutoff: float | None = None, mode: str | None = None):
         super().__init__()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph
 from mdgnn.models.options import RADIAL, check_radial, complete
-from mdgnn.nn import BASES, Elements, Filters, apply_mlp, atomic_numbers_of, by_chunks, mlp, xavier
+from mdgnn.nn import BASES, Elements, Filters, Heads, apply_mlp, atomic_numbers_of, by_chunks, mlp, xavier
 from mdgnn.ops import RadialTable, direct_painn_message, painn_message, polar
 
 EPSILON = 1e-8  # in |p|
@@ -122,14 +122,15 @@ class PaiNN(nn.Module):
         self.output_mlp = mlp(n_features, max(1, n_features // 2), 1)
         self.apply(xavier)
         self.species = Elements(self.elements, n_elements, self.config["shift"], self.config["scale"])
+        self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
         return self.embedding.weight.dtype
 
-    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
-        """(E, 3) edge vectors -> (N,) atomic energies in float64.
+    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F).
 
         Raises
         ------
@@ -141,4 +142,12 @@ class PaiNN(nn.Module):
         r, unit = polar(vectors)
         for layer, filters in zip(self.layers, self.filters(r), strict=True):
             s, v = layer(s, v, filters, r, unit, graph)
-        return self.species.energies(rows, apply_mlp(self.output_mlp, s).squeeze(1))
+        return rows, s
+
+    def read_out(self, rows: Tensor, features: Tensor) -> Tensor:
+        """What `atomic_features` returns -> (N,) atomic energies in float64."""
+        return self.species.energies(rows, apply_mlp(self.output_mlp, features).squeeze(1))
+
+    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
+        """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""
+        return self.read_out(*self.atomic_features(graph, vectors))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph
 from mdgnn.models.options import RADIAL, check_radial, complete
-from mdgnn.nn import BASES, Elements, Filters, ShiftedSoftplus, atomic_numbers_of, mlp, xavier
+from mdgnn.nn import BASES, Elements, Filters, Heads, ShiftedSoftplus, atomic_numbers_of, mlp, xavier
 from mdgnn.ops import RadialTable, cfconv, direct_cfconv, polar
 
 
@@ -102,14 +102,15 @@ class SchNet(nn.Module):
         self.output_mlp = mlp(n_features, max(1, n_features // 2), 1, ShiftedSoftplus)
         self.apply(xavier)
         self.species = Elements(self.elements, n_elements, self.config["shift"], self.config["scale"])
+        self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
         return self.embedding.weight.dtype
 
-    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
-        """(E, 3) edge vectors -> (N,) atomic energies in float64.
+    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F).
 
         Raises
         ------
@@ -120,4 +121,12 @@ class SchNet(nn.Module):
         r, _ = polar(vectors, directions=False)
         for interaction, filters in zip(self.interactions, self.filters(r), strict=True):
             h = interaction(h, filters, r, graph)
-        return self.species.energies(rows, self.output_mlp(h).squeeze(1))
+        return rows, h
+
+    def read_out(self, rows: Tensor, features: Tensor) -> Tensor:
+        """What `atomic_features` returns -> (N,) atomic energies in float64."""
+        return self.species.energies(rows, self.output_mlp(features).squeeze(1))
+
+    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
+        """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""
+        return self.read_out(*self.atomic_features(graph, vectors))

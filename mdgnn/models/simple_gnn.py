@@ -23,6 +23,7 @@ from mdgnn.nn import (
     FILTER_MODES,
     Elements,
     ExponentialBasis,
+    Heads,
     TableCache,
     apply_mlp,
     atomic_numbers_of,
@@ -201,14 +202,17 @@ class SimpleGNN(nn.Module):
         self.output_mlp = mlp(node_dim, node_dim, 1)
         self.tables = TableCache()
         self.species = Elements(elements, n_elements, options["shift"], options["scale"])
+        self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
         return self.atom_embedding.weight.dtype
 
-    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
-        """(E, 3) edge vectors -> (N,) atomic energies in float64. Edges beyond the cutoff count for nothing.
+    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F).
+
+        Edges beyond the cutoff count for nothing.
 
         Raises
         ------
@@ -218,11 +222,16 @@ class SimpleGNN(nn.Module):
         rows, h = self.species.embed(graph.atomic_numbers, self.atom_embedding)
         tabulated = self.config["filters"] == "table" and self.config["aggregation"] != "max"
         if tabulated and self.cutoff < float("inf"):
-            return self._read_out(rows, self._from_tables(h, graph, vectors))
-        return self._read_out(rows, self._directly(h, graph, vectors, self.cutoff))
+            return rows, self._from_tables(h, graph, vectors)
+        return rows, self._directly(h, graph, vectors, self.cutoff)
 
-    def _read_out(self, rows: Tensor, h: Tensor) -> Tensor:
-        return self.species.energies(rows, apply_mlp(self.output_mlp, h).squeeze(1))
+    def read_out(self, rows: Tensor, features: Tensor) -> Tensor:
+        """What `atomic_features` returns -> (N,) atomic energies in float64."""
+        return self.species.energies(rows, apply_mlp(self.output_mlp, features).squeeze(1))
+
+    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
+        """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""
+        return self.read_out(*self.atomic_features(graph, vectors))
 
     def _from_tables(self, h: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
@@ -291,5 +300,5 @@ class SimpleGNN(nn.Module):
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
         rows, h = self.species.embed(graph.padded.atomic_numbers, self.atom_embedding)
         h = self._directly(h, graph.padded, graph.vectors.to(self.dtype), float("inf"))
-        energy = total_energy(self, self._read_out(rows, h)[: graph.n_atoms], graph).to(self.dtype)
+        energy = total_energy(self, self.read_out(rows, h)[: graph.n_atoms], graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy

@@ -1,11 +1,12 @@
 """Parts of networks: elements, radial bases, cutoff envelopes, filters, activations, multilayer perceptrons,
-tables that are kept, chunks of atoms."""
+readouts of properties, tables that are kept, chunks of atoms."""
 
 from mdgnn.nn.activation import ShiftedSoftplus, shifted_softplus
 from mdgnn.nn.chunks import by_chunks
 from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
 from mdgnn.nn.elements import Elements, atomic_numbers_of
 from mdgnn.nn.filters import FILTER_MODES, Filters
+from mdgnn.nn.heads import KINDS, Heads, Property, attach_heads, heads_from_header
 from mdgnn.nn.mlp import apply_mlp, linears, mlp, xavier
 from mdgnn.nn.radial import BASES, BesselBasis, ExponentialBasis, GaussianBasis
 from mdgnn.nn.table_cache import TableCache
@@ -14,17 +15,22 @@ __all__ = [
     "BASES",
     "ENVELOPES",
     "FILTER_MODES",
+    "KINDS",
     "BesselBasis",
     "Elements",
     "ExponentialBasis",
     "Filters",
     "GaussianBasis",
+    "Heads",
+    "Property",
     "ShiftedSoftplus",
     "TableCache",
     "apply_mlp",
     "atomic_numbers_of",
+    "attach_heads",
     "by_chunks",
     "cosine_cutoff",
+    "heads_from_header",
     "linears",
     "mlp",
     "polynomial_cutoff",

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import torch
 
 from mdgnn.data import Dataset, Keys, read_frames
 from mdgnn.model_file import load
-from mdgnn.models import MODELS, Model
-from mdgnn.training.config import ConfigError, ModelSection
+from mdgnn.models import MODELS, LennardJones, Model, attach_heads
+from mdgnn.training.config import Config, ModelSection
+from mdgnn.training.properties import summarize_properties
 from mdgnn.training.references import Array, Summary, given, isolated, least_squares, summarize
+from mdgnn.training.sections import ConfigError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -27,12 +30,12 @@ def cutoff_of(section: ModelSection) -> float:
         raise ConfigError(f"[model] {error}") from None
 
 
-def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str, Any]]:
+def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str, Any]]:
     """The untrained model, and what was found out about the data on the way.
 
     Parameters
     ----------
-    section : ModelSection
+    config : Config
     dataset : Dataset
         The training set.
     keys : Keys
@@ -43,9 +46,11 @@ def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, d
     ConfigError, ValueError
         If options or elements do not fit; the message names them.
     """
+    section = config.model
     if section.start is not None:
         model = load(section.start).to(DTYPES[section.dtype])
         _extensive(model)
+        _give_heads(model, config, dataset)
         known = model.elements
         missing = [z for z in dataset.elements if z not in known] if isinstance(known, list) else []
         if missing:
@@ -63,8 +68,10 @@ def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, d
     one_kind = not isinstance(options["elements"], list)
     if one_kind:  # "any": all atoms are alike
         summary = summary._replace(counts=summary.counts.sum(1, keepdims=True))
-    shift = _references(section, summary, keys)
-    scale = _scale(section, summary, shift)
+    shift, scale = np.zeros(summary.counts.shape[1]), 1.0
+    if config.learns_energy():
+        shift = _references(section, summary, keys)
+        scale = _scale(section, summary, shift)
     options |= {"shift": [float(e) for e in shift], "scale": [scale], "least_distance": _shortest(dataset)}
     options["scale"] *= len(shift)
     try:
@@ -72,13 +79,43 @@ def build(section: ModelSection, dataset: Dataset, keys: Keys) -> tuple[Model, d
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[model] {error}") from None
     _extensive(model)
+    _give_heads(model, config, dataset)
     found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": shift.tolist()}
     return model.to(DTYPES[section.dtype]), found
 
 
 def _extensive(model: Model) -> None:
     if model.readout != "sum":
-        raise ConfigError(f"[model] readout = {model.readout!r}: what is trained is an energy, a sum over atoms")
+        raise ConfigError(
+            f"[model] readout = {model.readout!r}: an energy is a sum over atoms; "
+            "a mean is learnt as a [[property]] with kind = 'intensive'"
+        )
+
+
+def _give_heads(model: Model, config: Config, dataset: Dataset) -> None:
+    """Readouts of the properties; what a first model knows of those of the same name and kind stays.
+
+    Its energies do if they are learnt too, or if nothing changes that they depend on.
+    """
+    start, energy = config.model.start, config.learns_energy()
+    if isinstance(model, LennardJones):
+        if config.property:
+            raise ConfigError(f"[model] start = {start!r}: LennardJones has no features to predict properties from")
+        return
+    old = [] if model.heads is None else model.heads.properties
+    if model.heads is not None and not model.heads.energy:
+        if energy:
+            raise ConfigError(f"[model] start = {start!r} has learnt no energies: set loss.energy and loss.forces to 0")
+    elif start is not None:
+        own = [name for name, p in model.named_parameters() if p.requires_grad and not name.startswith("heads.")]
+        energy |= all(any(fnmatchcase(name, pattern) for pattern in config.model.freeze) for name in own)
+    if not config.property:
+        model.heads = None
+        return
+    elements = model.elements if isinstance(model.elements, list) else dataset.elements
+    found = summarize_properties(dataset, config.property, elements, not isinstance(model.elements, list))
+    known = {(p.name, p.kind): p for p in old}
+    attach_heads(model, [known.get((p.name, p.kind), p) for p in found], energy)
 
 
 def _shortest(dataset: Dataset) -> float:

@@ -1,4 +1,4 @@
-"""The configuration of a training run: a TOML file of five sections, strict about what it does not know.
+"""The configuration of a training run: a TOML file of sections, strict about what it does not know.
 
 [model]
 architecture = "PaiNN"          # and any of its options: n_features = 64, cutoff = 5.0 ...
@@ -11,6 +11,9 @@ forces = 100.0                  # a number, or [[epoch, weight], ...] with strai
 lr = 1e-3
 [run]
 epochs = 200
+[[property]]                    # any number of them: what else than the energy is learnt
+name = "gap"
+kind = "intensive"
 """
 
 import difflib
@@ -18,12 +21,23 @@ import inspect
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from mdgnn.models import MODELS
 from mdgnn.models.options import RADIAL
+from mdgnn.training.schedules import last_weight
+from mdgnn.training.sections import (
+    ConfigError,
+    DataSection,
+    LossSection,
+    OptimizerSection,
+    Positive,
+    PropertySection,
+    RunSection,
+    Section,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,37 +47,14 @@ else:
 SET_BY_TRAINING = ("shift", "scale", "least_distance")  # options of models
 
 
-class ConfigError(ValueError):
-    """A configuration that one sentence corrects."""
-
-
-def _paths(value: Any) -> Any:
-    return [value] if isinstance(value, (str, Path)) else value
-
-
-Files = Annotated[list[str], BeforeValidator(_paths)]
-Weight = (
-    Annotated[float, Field(ge=0)] | Annotated[list[tuple[float, Annotated[float, Field(ge=0)]]], Field(min_length=1)]
-)
-Positive = Annotated[float, Field(gt=0)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Steps = Annotated[int, Field(ge=0)]  # 0: never
-
-
-class Section(BaseModel):
-    """A table of the file; frozen, and closed to keys that it does not have."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 class ModelSection(BaseModel):
     """What is trained; besides these keys, all options of the architecture.
 
     `references` are the energies of the elements' lone atoms: "isolated" (structures of one atom in the training
     data), "least_squares", "none", a file of lone atoms, or numbers by symbol. `scale` multiplies what the network
-    says: "rms_force", or a number. `start` is a model file whose weights, references and scale are the first ones;
-    `freeze` are patterns (as of file names) of parameters that stay as they are.
+    says: "rms_force", or a number. `start` is a model file whose weights, references and scale are the first ones (of
+    its properties, those that a [[property]] names again); `freeze` are patterns (as of file names) of parameters that
+    stay as they are.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
@@ -98,76 +89,6 @@ class ModelSection(BaseModel):
         return self
 
 
-class DataSection(Section):
-    """Files, in any format that ASE reads, and how they are batched.
-
-    `valid` is a share of `train`, drawn by the run's seed, or files. `energy`, `forces`, `stress` are the keys under
-    which the files have the targets, and `need` those that every structure must have (by default what the loss weighs,
-    of energy and forces). Bad structures are refused or skipped; so are numbers of implausible size, unless `units` is
-    "any".
-    """
-
-    train: Files
-    valid: Annotated[float, Field(gt=0, lt=1)] | Files = 0.1
-    test: Files = []
-    energy: str = "energy"
-    forces: str = "forces"
-    stress: str = "stress"
-    need: list[Literal["energy", "forces", "stress"]] | None = None
-    bad: Literal["raise", "skip"] = "raise"
-    units: Literal["model", "any"] = "model"
-    batch_size: Count = 8
-    max_edges: Count = 1_000_000
-
-
-class LossSection(Section):
-    """Weights of the errors of energy per atom, of force and stress components; 0 leaves one out."""
-
-    kind: Literal["mse", "mae", "huber"] = "mse"
-    huber_delta: Positive = 0.01
-    energy: Weight = 1.0
-    forces: Weight = 10.0
-    stress: Weight = 0.0
-
-
-class OptimizerSection(Section):
-    """Adam or AdamW, the course of its learning rate, and what happens to gradients and weights.
-
-    `betas` are the decays of the means of the gradient and of its square; `warmup` are steps in which the rate rises
-    from nothing; `patience`, `factor` and `min_lr` are those of "plateau", in validations; `clip` bounds the gradient's
-    norm, and `ema` is the decay of the mean of the weights (0: none of either).
-    """
-
-    name: Literal["adam", "adamw"] = "adam"
-    lr: Positive = 1e-3
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    amsgrad: bool = True
-    schedule: Literal["constant", "plateau", "cosine", "onecycle"] = "plateau"
-    warmup: Steps = 0
-    patience: Count = 20
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    min_lr: Annotated[float, Field(ge=0)] = 1e-6
-    clip: Annotated[float, Field(ge=0)] = 10.0
-    ema: Decay = 0.99
-
-
-class RunSection(Section):
-    """How long, on what, and how often it is looked at.
-
-    `checkpoint_steps` are steps between checkpoints within an epoch (each epoch ends with one anyway); `stop_after`
-    ends a run after so many validations without a better one; 0 for either: never.
-    """
-
-    epochs: Count = 100
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Steps = 0
-    validate_epochs: Count = 1
-    checkpoint_steps: Steps = 1000
-    stop_after: Steps = 0
-
-
 class Config(Section):
     """All of it."""
 
@@ -176,6 +97,28 @@ class Config(Section):
     loss: LossSection = LossSection()
     optimizer: OptimizerSection = OptimizerSection()
     run: RunSection = RunSection()
+    property: tuple[PropertySection, ...] = ()
+
+    def courses(self) -> dict[str, Any]:
+        """Weights of all terms of the loss, by name."""
+        own = {name: getattr(self.loss, name) for name in ("energy", "forces", "stress")}
+        return {**own, **{p.name: p.weight for p in self.property}}
+
+    def learns_energy(self) -> bool:
+        """Whether energies are learnt, or forces or stress."""
+        return any(last_weight(getattr(self.loss, name)) for name in ("energy", "forces", "stress"))
+
+    @model_validator(mode="after")
+    def _tells_properties_apart(self) -> "Config":
+        names = [p.name for p in self.property]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"[[property]] name = {name!r} stands there twice")
+        return self
+
+    def content(self) -> dict[str, Any]:
+        """For a file; `parse` reads it back."""
+        return {name: section for name, section in self.model_dump().items() if section != ()}
 
 
 def options_of(architecture: str) -> list[str]:
@@ -209,18 +152,23 @@ def parse(content: dict[str, Any]) -> Config:
 
 def _sentence(error: ValidationError) -> str:
     found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key first
-    section, key = (*(str(part) for part in found[0]["loc"][:2]), "", "")[:2]
+    place, depth = [str(part) for part in found[0]["loc"]], 2
+    if place[:1] == ["property"]:  # of which there may be several
+        place, depth = ["[property]", *place[2:]], 3
+    section, key = (*place, "", "")[:2]
     kind, value = found[0]["type"], found[0]["input"]
     if kind == "extra_forbidden":
         if not key:
             return unknown("", section, Config.model_fields)
-        return unknown(section, key, Config.model_fields[section].annotation.model_fields)  # type: ignore[union-attr]
+        of: Any = PropertySection if section == "[property]" else Config.model_fields[section].annotation
+        return unknown(section, key, of.model_fields)
     if isinstance(cause := found[0].get("ctx", {}).get("error"), ConfigError):
         return str(cause)
     if kind == "missing":
         return f"[{section}] needs a key {key!r}" if key else f"a configuration needs a section [{section}]"
-    reasons = dict.fromkeys(e["msg"][:1].lower() + e["msg"][1:] for e in found if e["loc"][:2] == found[0]["loc"][:2])
-    return f"[{section}] {key}: {', or '.join(reasons)}, got {value!r}"
+    of_it = [e["msg"] for e in found if e["loc"][:depth] == found[0]["loc"][:depth]]
+    reasons = dict.fromkeys(message[:1].lower() + message[1:] for message in of_it)
+    return f"{f'[{section}] {key}'.strip()}: {', or '.join(reasons)}, got {value!r}"
 
 
 def read(path: str | Path, settings: Iterable[str] = ()) -> Config:

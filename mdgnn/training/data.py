@@ -1,16 +1,19 @@
 """The data sets of a configuration, and errors of a model on one."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from mdgnn.data import Dataset, EdgeBatches, Keys, Sample, collate, read_frames, split
-from mdgnn.potential import Potential, Prediction, evaluate
-from mdgnn.training.config import ConfigError, DataSection
+from mdgnn.data import Dataset, EdgeBatches, Keys, Sample, Targets, collate, read_frames, split
+from mdgnn.data.labels import names_in
+from mdgnn.models import Model, Property
+from mdgnn.potential import Prediction, evaluate
 from mdgnn.training.folder import fingerprint
-from mdgnn.training.losses import Sums, errors_of
+from mdgnn.training.losses import QUANTITIES, Sums, errors_of
+from mdgnn.training.sections import ConfigError, DataSection, PropertySection
 
 
 class Sets(NamedTuple):
@@ -22,17 +25,20 @@ class Sets(NamedTuple):
     fingerprints: dict[str, str]
 
 
-def keys_of(section: DataSection) -> Keys:
+def keys_of(section: DataSection, properties: Sequence[PropertySection] = ()) -> Keys:
     """Under which names the files have their targets."""
-    return Keys(energy=section.energy, forces=section.forces, stress=section.stress)
+    of_properties = tuple(p.in_files for p in properties)
+    return Keys(energy=section.energy, forces=section.forces, stress=section.stress, properties=of_properties)
 
 
-def read_sets(section: DataSection, cutoff: float, seed: int, *, units: str, need: Sequence[str]) -> Sets:
+def read_sets(section: DataSection, keys: Keys, cutoff: float, seed: int, *, units: str, need: Sequence[str]) -> Sets:
     """Read the files of a configuration.
 
     Parameters
     ----------
     section : DataSection
+    keys : Keys
+        From `keys_of`.
     cutoff : float
         How far edges reach (Angstrom).
     seed : int
@@ -50,8 +56,8 @@ def read_sets(section: DataSection, cutoff: float, seed: int, *, units: str, nee
     units = "any" if section.units == "any" else units
 
     def read(paths: list[str]) -> Dataset:
-        frames = read_frames(paths, keys_of(section), bad=section.bad, need=need, units=units)
-        return Dataset(frames, cutoff, keys=keys_of(section))
+        frames = read_frames(paths, keys, bad=section.bad, need=need, units=units)
+        return Dataset(frames, cutoff, keys=keys)
 
     train = read(section.train)
     files = [*section.train, *(section.valid if isinstance(section.valid, list) else []), *section.test]
@@ -75,9 +81,26 @@ def _parts(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]
 
 def check_targets(dataset: Dataset, name: str, quantities: Sequence[str], every: bool) -> None:
     """Raise a ConfigError unless some structure of a data set has each, or at least one, of these targets."""
-    missing = [q for q in quantities if all(getattr(dataset[k].targets, q) is None for k in range(len(dataset)))]
-    if missing if every else len(missing) == len(quantities):
-        raise ConfigError(f"[loss] {missing[0]} has a weight, but no structure of the {name} set has any")
+    missing = list(quantities)
+    for k in range(len(dataset)):
+        missing = [q for q in missing if not _has(dataset[k].targets, q)]
+        if not missing:
+            return
+    if every or len(missing) == len(quantities):
+        if missing[0] in QUANTITIES:
+            raise ConfigError(f"[loss] {missing[0]} has a weight, but no structure of the {name} set has any")
+        (key,) = [p.key for p in dataset.keys.properties if p.name == missing[0]]
+        there = ", ".join(names_in(dataset.frame(0))) or "no labels"
+        raise ConfigError(
+            f"[[property]] {missing[0]}: expected numbers under {key!r}, but no structure of the {name} set has any "
+            f"(in the first there are: {there})"
+        )
+
+
+def _has(targets: Targets, quantity: str) -> bool:
+    if quantity in QUANTITIES:
+        return getattr(targets, quantity) is not None
+    return not bool(targets.extra[quantity].isnan().all())
 
 
 class Limits(NamedTuple):
@@ -92,6 +115,11 @@ def limits_of(section: DataSection) -> Limits:
     return Limits(section.batch_size, section.max_edges)
 
 
+def properties_of(model: Model) -> list[Property]:
+    """What a model predicts beside the energy."""
+    return [] if model.heads is None else model.heads.properties
+
+
 class Share(NamedTuple):
     """Which of several processes this is, and how many there are."""
 
@@ -100,13 +128,17 @@ class Share(NamedTuple):
 
 
 def predictions(
-    model: Potential,
+    model: Model,
     dataset: Dataset,
     limits: Limits,
     device: torch.device | str = "cpu",
     share: Share = Share(),  # noqa: B008
 ) -> Iterator[tuple[Sample, Prediction]]:
-    """Batches of a data set in its order with what a model says of them: nothing is kept for its training."""
+    """Batches of a data set in its order with what a model says of them: nothing is kept for its training.
+
+    Targets that the model has not learnt are left out.
+    """
+    heads = model.heads
     batches = EdgeBatches(
         dataset.n_edges,
         max_edges=limits.max_edges,
@@ -118,12 +150,14 @@ def predictions(
     )
     for frames in batches:
         sample = collate([dataset[k] for k in frames]).to(device)
-        virial = sample.targets.stress is not None
-        yield sample, evaluate(model, sample.graph, forces=sample.targets.forces is not None, virial=virial)
+        if heads is not None and not heads.energy:
+            sample = sample._replace(targets=replace(sample.targets, energy=None, forces=None, stress=None))
+        forces, virial = sample.targets.forces is not None, sample.targets.stress is not None
+        yield sample, evaluate(model, sample.graph, forces=forces, virial=virial, properties=heads is not None)
 
 
 def sums_over(
-    model: Potential,
+    model: Model,
     dataset: Dataset,
     limits: Limits,
     sums: Sums,
@@ -132,5 +166,5 @@ def sums_over(
 ) -> Sums:
     """The given sums with the errors on a data set added."""
     for sample, found in predictions(model, dataset, limits, device, share):
-        sums.add(errors_of(found, sample.graph, sample.targets))
+        sums.add(errors_of(found, sample.graph, sample.targets, properties_of(model)))
     return sums

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from mdgnn.data import Dataset
-from mdgnn.potential import Potential, stress
-from mdgnn.training.data import Limits, predictions
+from mdgnn.models import Model
+from mdgnn.potential import stress
+from mdgnn.training.data import Limits, predictions, properties_of
 from mdgnn.training.folder import replace_by, write_json
 from mdgnn.training.losses import QUANTITIES
 
@@ -34,6 +35,10 @@ class Comparison:
         Truth and prediction; so are `forces` (2, N, 3) and `stress` (2, S, 3, 3), in the model's units.
     config_type : list of str
         Of each structure, "" where it has none.
+    properties : dict
+        Truth and prediction of other properties by name, (2, S), or (2, N) of an atomic one, in their own units.
+    kinds : dict of str
+        Of these: "extensive", "intensive" or "atomic".
     """
 
     numbers: NDArray[np.int64]
@@ -43,12 +48,21 @@ class Comparison:
     forces: Array
     stress: Array
     config_type: list[str]
+    properties: dict[str, Array] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def pairs(self, quantity: str) -> tuple[Array, Array]:
-        """Truth and prediction (n,) of what is known: energies per atom, components of forces and stress."""
-        values = self.energy / self.n_atoms if quantity == "energy" else getattr(self, quantity)
+        """Truth and prediction (n,) of what is known: energies and extensive properties per atom, components of forces
+        and stress, other properties as they are."""
+        values = self.properties[quantity] if quantity in self.properties else getattr(self, quantity)
+        if quantity == "energy" or self.kinds.get(quantity) == "extensive":
+            values = values / self.n_atoms
         known = ~np.isnan(values[0])
         return values[0][known], values[1][known]
+
+    def all_pairs(self) -> dict[str, tuple[Array, Array]]:
+        """`pairs` of all quantities."""
+        return {quantity: self.pairs(quantity) for quantity in (*QUANTITIES, *self.properties)}
 
     def of_structures(self, chosen: NDArray[np.bool_]) -> "Comparison":
         """Of some structures."""
@@ -61,17 +75,20 @@ class Comparison:
             self.forces[:, atoms],
             self.stress[:, chosen],
             [name for name, take in zip(self.config_type, chosen, strict=True) if take],
+            {n: x[:, atoms if self.kinds[n] == "atomic" else chosen] for n, x in self.properties.items()},
+            self.kinds,
         )
 
     def figures(self) -> dict[str, float]:
         """n_structures, and energy_mae, energy_rmse, forces_mae ... of what is known."""
         result: dict[str, float] = {"n_structures": len(self.n_atoms)}
-        for quantity in QUANTITIES:
-            result |= _figures(quantity, *self.pairs(quantity))
+        for quantity, pair in self.all_pairs().items():
+            result |= _figures(quantity, *pair)
         return result
 
     def table(self) -> dict[str, dict[str, float]]:
-        """Figures of "all", of each "config_type NAME" where there are several, and forces of each "element X"."""
+        """Figures of "all", of each "config_type NAME" where there are several, and forces and atomic properties of
+        each "element X"."""
         rows = {"all": self.figures()}
         names = sorted(set(self.config_type))
         if len(names) > 1:
@@ -79,14 +96,14 @@ class Comparison:
                 chosen = np.array([c == name for c in self.config_type])
                 rows[f"config_type {name or '(none)'}"] = self.of_structures(chosen).figures()
         elements = np.unique(self.numbers)
+        of_atoms = {"forces": self.forces, **{n: x for n, x in self.properties.items() if self.kinds[n] == "atomic"}}
         for z in elements if len(elements) > 1 else []:
-            there, said = self.forces[:, self.numbers == z]
-            known = ~np.isnan(there)
-            n = len(np.unique(self.structure[self.numbers == z]))
-            rows[f"element {chemical_symbols[z]}"] = {
-                "n_structures": n,
-                **_figures("forces", there[known], said[known]),
-            }
+            row: dict[str, float] = {"n_structures": len(np.unique(self.structure[self.numbers == z]))}
+            for quantity, values in of_atoms.items():
+                there, said = values[:, self.numbers == z]
+                known = ~np.isnan(there)
+                row |= _figures(quantity, there[known], said[known])
+            rows[f"element {chemical_symbols[z]}"] = row
         return rows
 
 
@@ -101,7 +118,7 @@ def _figures(quantity: str, truth: Array, prediction: Array) -> dict[str, float]
 
 
 def compare(
-    model: Potential,
+    model: Model,
     dataset: Dataset,
     limits: Limits = Limits(),  # noqa: B008
     device: torch.device | str = "cpu",
@@ -115,7 +132,10 @@ def compare(
     """
     if not len(dataset):
         raise ValueError("expected structures to evaluate, got none")
-    parts: dict[str, list[Any]] = {f.name: [] for f in fields(Comparison)}
+    kinds = {p.name: p.kind for p in properties_of(model)}
+    names = ("numbers", "structure", "n_atoms", *QUANTITIES, *kinds)
+    parts: dict[str, list[Any]] = {name: [] for name in names}
+    config_type: list[str] = []
     first = 0
     for (graph, targets), found in predictions(model, dataset, limits, device):
         s, n = graph.n_structures, graph.n_atoms
@@ -126,14 +146,15 @@ def compare(
         parts["forces"].append(_two(targets.forces, found.forces, (n, 3)))
         said = None if found.virial is None or targets.stress is None else stress(found.virial, graph.cells)
         parts["stress"].append(_two(targets.stress, said, (s, 3, 3)))
-        parts["config_type"] += targets.config_type
+        for name, kind in kinds.items():
+            assert found.properties is not None
+            parts[name].append(_two(targets.extra.get(name), found.properties[name], (n if kind == "atomic" else s,)))
+        config_type += targets.config_type
         first += s
-    joined = {
-        name: np.concatenate(parts[name], axis=1 if name in QUANTITIES else 0)
-        for name in parts
-        if name != "config_type"
-    }
-    return Comparison(**joined, config_type=parts["config_type"])
+    paired = {*QUANTITIES, *kinds}
+    joined: dict[str, Any] = {name: np.concatenate(parts[name], axis=int(name in paired)) for name in parts}
+    properties = {name: joined.pop(name) for name in kinds}
+    return Comparison(**joined, config_type=config_type, properties=properties, kinds=kinds)
 
 
 def _two(truth: torch.Tensor | None, prediction: torch.Tensor | None, shape: tuple[int, ...]) -> Array:
@@ -154,14 +175,21 @@ def write(comparison: Comparison, folder: Path, about: dict[str, Any]) -> None:
     """
     table = comparison.table()
     write_json(folder / ERRORS, {**about, "errors": table})
-    columns = ["n_structures", *(f"{q}_{kind}" for q in QUANTITIES for kind in ("mae", "rmse"))]
+    quantities = (*QUANTITIES, *comparison.properties)
+    columns = ["n_structures", *(f"{q}_{kind}" for q in quantities for kind in ("mae", "rmse"))]
     rows = [[name, *(_text(row.get(c)) for c in columns)] for name, row in table.items()]
     replace_by(folder / TABLE, _csv([["group", *columns], *rows]))
     squares = np.square(comparison.forces[1] - comparison.forces[0]).sum(1)
     sums = np.bincount(comparison.structure, squares, minlength=len(comparison.n_atoms))
     rmse = np.sqrt(sums / (3 * comparison.n_atoms))
-    lines = zip(comparison.config_type, comparison.n_atoms, *comparison.energy, rmse, strict=True)
+    of_structures = {n: x for n, x in comparison.properties.items() if comparison.kinds[n] != "atomic"}
+    lines = zip(
+        *(comparison.config_type, comparison.n_atoms, *comparison.energy, rmse),
+        *(row for values in of_structures.values() for row in values),
+        strict=True,
+    )
     header = ["structure", "config_type", "n_atoms", "energy", "predicted_energy", "forces_rmse"]
+    header += [name for n in of_structures for name in (n, f"predicted_{n}")]
     replace_by(
         folder / STRUCTURES, _csv([header, *([k, name, n, *map(_text, x)] for k, (name, n, *x) in enumerate(lines))])
     )

@@ -1,7 +1,7 @@
 """Errors of a prediction against its targets: the loss of training, and the sums that MAE and RMSE follow from."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,26 +10,32 @@ from torch import Tensor
 
 from mdgnn.data import Targets
 from mdgnn.graph import Graph
+from mdgnn.models import Property
 from mdgnn.potential import Prediction, stress
 
 QUANTITIES = ("energy", "forces", "stress")
 
 
 class Errors(NamedTuple):
-    """Of one quantity: errors (n,) float64 where there is a target, and the weight of each one's structure (n,)."""
+    """Of one quantity: errors (n,) float64 where there is a target, the weight of each one's structure (n,), and what
+    the loss takes as one unit of them."""
 
     errors: Tensor
     weight: Tensor
+    unit: float = 1.0
 
 
-def errors_of(found: Prediction, graph: Graph, targets: Targets) -> dict[str, Errors]:
-    """Errors of energy per atom, and of the components of forces and stress, as far as there are both.
+def errors_of(
+    found: Prediction, graph: Graph, targets: Targets, properties: Sequence[Property] = ()
+) -> dict[str, Errors]:
+    """Errors of energy per atom, of the components of forces and stress, and of properties (extensive ones per atom),
+    as far as there are both.
 
     Targets that are NaN do not count: neither they nor, in the derivative, what was predicted for them.
     """
     result: dict[str, Errors] = {}
+    n_atoms = torch.bincount(graph.structure, minlength=graph.n_structures).clamp(min=1)
     if targets.energy is not None:
-        n_atoms = torch.bincount(graph.structure, minlength=graph.n_structures).clamp(min=1)
         result["energy"] = _known((found.energy - targets.energy) / n_atoms, targets.energy, targets.weight)
     if targets.forces is not None and found.forces is not None:
         weight = targets.weight[graph.structure][:, None].expand(-1, 3)
@@ -38,6 +44,14 @@ def errors_of(found: Prediction, graph: Graph, targets: Targets) -> dict[str, Er
         periodic = ~targets.stress.isnan().any(2).any(1)  # others may have no volume
         target, weight = targets.stress[periodic], targets.weight[periodic][:, None, None].expand(-1, 3, 3)
         result["stress"] = _known(stress(found.virial[periodic], graph.cells[periodic]) - target, target, weight)
+    for p in properties:
+        if found.properties is None or p.name not in targets.extra:
+            continue
+        target = targets.extra[p.name]
+        error = found.properties[p.name] - target
+        weight = targets.weight[graph.structure] if p.kind == "atomic" else targets.weight
+        error = error / n_atoms if p.kind == "extensive" else error
+        result[p.name] = _known(error, target, weight)._replace(unit=p.scale)
     return result
 
 
@@ -63,32 +77,34 @@ class Sums:
     kind : "mse", "mae" or "huber"
     delta : float
         Of Huber's.
+    names : sequence of str
+        The quantities.
     """
 
-    def __init__(self, kind: str = "mse", delta: float = 1.0):
-        self.kind, self.delta = kind, delta
-        self.table = torch.zeros(len(QUANTITIES), 4, dtype=torch.float64)
+    def __init__(self, kind: str = "mse", delta: float = 1.0, names: Sequence[str] = QUANTITIES):
+        self.kind, self.delta, self.names = kind, delta, tuple(names)
+        self.table = torch.zeros(len(self.names), 4, dtype=torch.float64)
 
     def add(self, errors: Mapping[str, Errors]) -> None:
         """Errors of a batch."""
-        for row, name in enumerate(QUANTITIES):
+        for row, name in enumerate(self.names):
             if name in errors:
                 e, w = errors[name].errors.detach(), errors[name].weight
-                loss = (w * penalty(e, self.kind, self.delta)).sum()
+                loss = (w * penalty(e / errors[name].unit, self.kind, self.delta)).sum()
                 n = torch.tensor(float(e.numel()), dtype=torch.float64, device=e.device)
                 self.table[row] += torch.stack([n, e.abs().sum(), e.square().sum(), loss]).cpu()
 
     def figures(self) -> dict[str, float]:
-        """energy_mae, energy_rmse ... of the quantities that had targets."""
+        """energy_mae, energy_rmse ... of the quantities that had targets, in their own units."""
         result = {}
-        for name, (n, absolute, square, _) in zip(QUANTITIES, self.table.tolist(), strict=True):
+        for name, (n, absolute, square, _) in zip(self.names, self.table.tolist(), strict=True):
             if n:
                 result[f"{name}_mae"], result[f"{name}_rmse"] = absolute / n, math.sqrt(square / n)
         return result
 
     def loss(self, weights: Mapping[str, float]) -> float:
         """The weighted sum of mean penalties."""
-        rows = dict(zip(QUANTITIES, self.table.tolist(), strict=True))
+        rows = dict(zip(self.names, self.table.tolist(), strict=True))
         return float(sum(w * rows[name][3] / rows[name][0] for name, w in weights.items() if w and rows[name][0]))
 
 
@@ -101,7 +117,7 @@ def loss_of(
     Zero, without a derivative, where nothing with a weight has a target.
     """
     terms = [
-        weights[name] / counts[name] * (e.weight * penalty(e.errors, kind, delta)).sum()
+        weights[name] / counts[name] * (e.weight * penalty(e.errors / e.unit, kind, delta)).sum()
         for name, e in errors.items()
         if weights.get(name) and counts.get(name)
     ]

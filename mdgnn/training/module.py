@@ -12,8 +12,9 @@ from torch.optim.swa_utils import AveragedModel
 from mdgnn.data import Sample
 from mdgnn.models import Model
 from mdgnn.potential import evaluate
-from mdgnn.training.config import LossSection, OptimizerSection
-from mdgnn.training.losses import QUANTITIES, errors_of, loss_of
+from mdgnn.training.config import Config
+from mdgnn.training.data import properties_of
+from mdgnn.training.losses import errors_of, loss_of
 from mdgnn.training.schedules import last_weight, weight
 
 
@@ -46,8 +47,7 @@ class Training(pl.LightningModule):
     Parameters
     ----------
     model : one of mdgnn.models.MODELS
-    loss : LossSection
-    optimizer : OptimizerSection
+    config : Config
 
     Attributes
     ----------
@@ -57,21 +57,21 @@ class Training(pl.LightningModule):
         Figures of the last validation, for a progress bar.
     """
 
-    def __init__(self, model: Model, loss: LossSection, optimizer: OptimizerSection):
+    def __init__(self, model: Model, config: Config):
         super().__init__()
         self.model = model
-        self.averaged = AveragedModel(model, multi_avg_fn=Mean(optimizer.ema)).requires_grad_(False).eval()
-        self.loss_section, self.optimizer_section = loss, optimizer
+        self.averaged = AveragedModel(model, multi_avg_fn=Mean(config.optimizer.ema)).requires_grad_(False).eval()
+        self.loss_section, self.optimizer_section, self.courses = config.loss, config.optimizer, config.courses()
         self.weights = self.weights_at(0)
         self.shown: dict[str, str] = {}
 
     def weights_at(self, epoch: float) -> dict[str, float]:
         """Of the terms of the loss."""
-        return {name: weight(getattr(self.loss_section, name), epoch) for name in QUANTITIES}
+        return {name: weight(course, epoch) for name, course in self.courses.items()}
 
     def last_weights(self) -> dict[str, float]:
         """Those that the course of the weights ends with, by which validations are compared."""
-        return {name: last_weight(getattr(self.loss_section, name)) for name in QUANTITIES}
+        return {name: last_weight(course) for name, course in self.courses.items()}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         s = self.optimizer_section
@@ -92,17 +92,24 @@ class Training(pl.LightningModule):
         is multiplied by their number.
         """
         graph, targets = batch
-        needs = {name: self.weights[name] > 0 for name in QUANTITIES}
-        needs["stress"] = needs["stress"] and targets.stress is not None
-        found = evaluate(self.model, graph, forces=needs["forces"], virial=needs["stress"], create_graph=True)
-        errors = errors_of(found, graph, targets)
+        properties = properties_of(self.model)
+        found = evaluate(
+            self.model,
+            graph,
+            forces=self.weights["forces"] > 0,
+            virial=self.weights["stress"] > 0 and targets.stress is not None,
+            create_graph=True,
+            properties=bool(properties),
+        )
+        errors = errors_of(found, graph, targets, properties)
         counts = {name: float(e.errors.numel()) for name, e in errors.items()}
         section, n_processes = self.loss_section, world_size()
         if n_processes > 1:
-            counts = sum_over_processes(counts, graph.vectors.device)
+            counts = sum_over_processes({name: counts.get(name, 0.0) for name in self.courses}, graph.vectors.device)
         loss = loss_of(errors, self.weights, counts, section.kind, section.huber_delta)
         if not loss.requires_grad:  # nothing here has a target, but perhaps elsewhere
-            loss = loss + 0 * found.energy.sum()
+            outputs = [found.energy, *(found.properties or {}).values()]
+            loss = loss + 0 * torch.cat(outputs).sum()
         return loss * n_processes
 
     def average(self) -> None:
@@ -116,7 +123,7 @@ def world_size() -> int:
 
 
 def sum_over_processes(counts: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Sums of each quantity's count."""
-    total = torch.tensor([counts.get(name, 0.0) for name in QUANTITIES], dtype=torch.float64, device=device)
+    """Sums of each quantity's count; all processes name the same ones, in the same order."""
+    total = torch.tensor(list(counts.values()), dtype=torch.float64, device=device)
     dist.all_reduce(total)
-    return dict(zip(QUANTITIES, total.tolist(), strict=True))
+    return dict(zip(counts, total.tolist(), strict=True))

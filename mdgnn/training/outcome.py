@@ -10,10 +10,9 @@ from mdgnn.training import folder as files
 from mdgnn.training import plots
 from mdgnn.training.build import cutoff_of
 from mdgnn.training.config import Config, parse
-from mdgnn.training.data import Sets, limits_of, read_sets
+from mdgnn.training.data import Sets, keys_of, limits_of, properties_of, read_sets
 from mdgnn.training.evaluate import Comparison, compare
 from mdgnn.training.folder import RunError
-from mdgnn.training.losses import QUANTITIES
 
 
 def sets_of(config: Config) -> Sets:
@@ -21,7 +20,8 @@ def sets_of(config: Config) -> Sets:
     units = load(config.model.start).units if config.model.start else config.model.options.get("units", "metal")
     weighed = [name for name in ("energy", "forces") if getattr(config.loss, name)]
     need: list[str] = weighed if config.data.need is None else list(config.data.need)
-    return read_sets(config.data, cutoff_of(config.model), config.run.seed, units=units, need=need)
+    keys = keys_of(config.data, config.property)
+    return read_sets(config.data, keys, cutoff_of(config.model), config.run.seed, units=units, need=need)
 
 
 def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], steps: int) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], step
         "found": found,
         "data": sets.fingerprints,
     }
-    record = {"config": config.model_dump(), **summary}
+    record = {"config": config.content(), **summary}
     try:
         save(model, folder / files.MODEL, record)
     except OSError as error:
@@ -55,16 +55,16 @@ def comparisons(config: Config, sets: Sets, model: Model) -> dict[str, Compariso
 def draw(folder: Path, model: Model, compared: Mapping[str, Comparison]) -> list[str]:
     """Draw how a run went and what its model is worth; the names of the pictures."""
     rows = files.read_log(folder / files.LOG)
-    made = []
+    made, names = [], plots.names_of(properties_of(model))
     try:
         if rows:
             plots.plot_learning(folder / plots.LEARNING, rows, model.units)
             made.append(plots.LEARNING)
-        plots.plot_dimers(folder / plots.DIMERS, model)
-        made.append(plots.DIMERS)
+        if model.heads is None or model.heads.energy:
+            plots.plot_dimers(folder / plots.DIMERS, model)
+            made.append(plots.DIMERS)
         for name, comparison in compared.items():
-            pairs = {quantity: comparison.pairs(quantity) for quantity in QUANTITIES}
-            plots.plot_parity(folder / f"parity_{name}.png", pairs, model.units)
+            plots.plot_parity(folder / f"parity_{name}.png", comparison.all_pairs(), model.units, names)
             made.append(f"parity_{name}.png")
     except OSError as error:
         raise RunError(f"cannot write the pictures in {folder}: {error.strerror}") from None

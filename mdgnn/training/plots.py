@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mdgnn.graph import Graph
-from mdgnn.models import Model
+from mdgnn.models import Model, Property
 from mdgnn.potential import evaluate
 
 Array = NDArray[np.float64]
@@ -25,9 +25,14 @@ MOST_CURVES = 10
 
 
 def unit_of(quantity: str, units: str) -> str:
-    """Of energy per atom, forces and stress, as it is written in pictures and tables."""
+    """Of energy per atom, forces and stress, as it is written in pictures and tables; "" of what has its own."""
     energy, length = ("ε", "σ") if units == "lj" else ("eV", "Å")
-    return {"energy": energy, "forces": f"{energy}/{length}", "stress": f"{energy}/{length}³"}[quantity]
+    return {"energy": energy, "forces": f"{energy}/{length}", "stress": f"{energy}/{length}³"}.get(quantity, "")
+
+
+def names_of(properties: Sequence[Property]) -> dict[str, str]:
+    """What is written of each quantity, properties included."""
+    return {**NAMES, **{p.name: f"{p.name} per atom" if p.kind == "extensive" else p.name for p in properties}}
 
 
 def plot_learning(path: Path, rows: Sequence[Mapping[str, str]], units: str) -> None:
@@ -37,7 +42,7 @@ def plot_learning(path: Path, rows: Sequence[Mapping[str, str]], units: str) -> 
         return np.array([float(row[name]) if row[name] else np.nan for row in rows])
 
     epoch = column("epoch")
-    known = [q for q in NAMES if np.isfinite(column(f"{q}_mae")).any()]
+    known = [name.removesuffix("_mae") for name in rows[0] if name.endswith("_mae") and np.isfinite(column(name)).any()]
     figure = Figure(figsize=(6.5, 2.2 * (2 + len(known))), layout="constrained")
     panels = figure.subplots(2 + len(known), 1, sharex=True)
     marker = "o-" if len(rows) < 40 else "-"
@@ -47,7 +52,7 @@ def plot_learning(path: Path, rows: Sequence[Mapping[str, str]], units: str) -> 
     for axes, quantity in zip(panels[1:], known, strict=False):
         for kind, style in (("rmse", "-"), ("mae", "--")):
             axes.semilogy(epoch, column(f"{quantity}_{kind}"), style, lw=1.2, color="C2", label=kind.upper())
-        axes.set_ylabel(f"{quantity} ({unit_of(quantity, units)})")
+        axes.set_ylabel(_with_unit(quantity, unit_of(quantity, units)))
     for axes in panels[:-1]:
         axes.legend(loc="upper right")
     panels[-1].semilogy(epoch, column("lr"), "-", lw=1.2, color="C3")
@@ -55,7 +60,13 @@ def plot_learning(path: Path, rows: Sequence[Mapping[str, str]], units: str) -> 
     _save(figure, path)
 
 
-def plot_parity(path: Path, pairs: Mapping[str, tuple[Array, Array]], units: str) -> None:
+def _with_unit(text: str, unit: str) -> str:
+    return f"{text} ({unit})" if unit else text
+
+
+def plot_parity(
+    path: Path, pairs: Mapping[str, tuple[Array, Array]], units: str, names: Mapping[str, str] = NAMES
+) -> None:
     """Predictions against the truth, by quantity; above each, its RMSE."""
     shown = {name: pair for name, pair in pairs.items() if len(pair[0])}
     figure = Figure(figsize=(4.2 * max(1, len(shown)), 4.4), layout="constrained")
@@ -64,8 +75,8 @@ def plot_parity(path: Path, pairs: Mapping[str, tuple[Array, Array]], units: str
         unit = unit_of(name, units)
         _diagonal(axes, truth, said)
         rmse = float(np.sqrt(np.square(said - truth).mean()))
-        axes.set(xlabel=f"reference ({unit})", ylabel=f"model ({unit})", aspect="equal")
-        axes.set_title(f"{NAMES[name]}, RMSE {rmse:.3g} {unit}", fontsize=10)
+        axes.set(xlabel=_with_unit("reference", unit), ylabel=_with_unit("model", unit), aspect="equal")
+        axes.set_title(f"{names[name]}, RMSE {rmse:.3g} {unit}".rstrip(), fontsize=10)
     _save(figure, path)
 
 

@@ -27,13 +27,14 @@ from mdgnn.models import Model
 from mdgnn.training import folder as files
 from mdgnn.training.bar import Bar
 from mdgnn.training.build import build, freeze
-from mdgnn.training.config import Config, ConfigError, override, parse
+from mdgnn.training.config import Config, override, parse
 from mdgnn.training.data import Sets, Share, check_targets, keys_of, limits_of, sums_over
 from mdgnn.training.folder import RunError
-from mdgnn.training.losses import QUANTITIES, Sums
+from mdgnn.training.losses import Sums
 from mdgnn.training.module import Training, world_size
 from mdgnn.training.outcome import finish, sets_of
 from mdgnn.training.schedules import last_weight
+from mdgnn.training.sections import ConfigError
 from mdgnn.training.stream import Stream
 from mdgnn.training.watch import Watch
 
@@ -70,7 +71,7 @@ def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, 
     start = _new(config, sets)
     if this_process().rank == 0:  # only now may anything of an earlier run go
         files.claim(target, force)
-        files.write_json(target / files.CONFIG, config.model_dump())
+        files.write_json(target / files.CONFIG, config.content())
         _save_start(start, target)
     return _go(config, target, sets, start)
 
@@ -96,7 +97,7 @@ def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
         _check_longer(parse(before), config)
         if this_process().rank == 0:
             (target / files.SUMMARY).unlink(missing_ok=True)
-            files.write_json(target / files.CONFIG, config.model_dump())
+            files.write_json(target / files.CONFIG, config.content())
     elif (target / files.SUMMARY).exists():
         return files.read_json(target / files.SUMMARY)
     _set_threads(config)
@@ -137,7 +138,7 @@ def _set_threads(config: Config) -> None:
 
 def _check(config: Config, sets: Sets) -> None:
     """Raise a ConfigError unless the data have targets for what the loss weighs."""
-    weighed = [name for name in QUANTITIES if last_weight(getattr(config.loss, name))]
+    weighed = [name for name, course in config.courses().items() if last_weight(course)]
     if not weighed:
         raise ConfigError("[loss] gives nothing a weight in the end")
     check_targets(sets.train, "training", weighed, every=True)
@@ -148,7 +149,7 @@ def _go(config: Config, folder: Path, sets: Sets, start: Start) -> dict[str, Any
     """Train from a model, or from the folder's last checkpoint if there is one, to the end."""
     model, found = start
     seed_everything(config.run.seed)
-    module = Training(model.train(), config.loss, config.optimizer)
+    module = Training(model.train(), config)
     batches = EdgeBatches(
         sets.train.n_edges,
         max_edges=config.data.max_edges,
@@ -182,7 +183,7 @@ def seed_everything(seed: int) -> None:
 def _new(config: Config, sets: Sets) -> Start:
     """The model that training begins with."""
     seed_everything(config.run.seed)
-    model, found = build(config.model, sets.train, keys_of(config.data))
+    model, found = build(config, sets.train, keys_of(config.data, config.property))
     freeze(model, config.model.freeze)
     return model, found
 
@@ -197,7 +198,7 @@ def _begun(config: Config, folder: Path) -> Start:
 
 def validate(module: Training, *, config: Config, sets: Sets) -> Sums:
     """Errors of the mean of the weights on the validation set, by all processes together."""
-    sums = Sums(config.loss.kind, config.loss.huber_delta)
+    sums = Sums(config.loss.kind, config.loss.huber_delta, list(config.courses()))
     averaged: Any = module.averaged.module
     sums_over(averaged, sets.valid, limits_of(config.data), sums, module.device, this_process())
     if world_size() > 1:

@@ -14,13 +14,10 @@ import torch
 from mdgnn.stop_signals import StopSignals
 from mdgnn.training.config import Config
 from mdgnn.training.folder import BEST, LAST, LOG, Log, RunError
-from mdgnn.training.losses import QUANTITIES, Sums
+from mdgnn.training.losses import Sums
 from mdgnn.training.module import Training, world_size
 from mdgnn.training.schedules import Progress, rate
 from mdgnn.training.stream import Stream
-
-FIGURES = [f"{name}_{kind}" for name in QUANTITIES for kind in ("mae", "rmse")]
-COLUMNS = ["epoch", "step", "lr", "train_loss", "valid_loss", *FIGURES]
 
 
 class InterruptedTrainingError(RunError):
@@ -88,7 +85,9 @@ class Watch(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.rows = Log(self.folder / LOG, COLUMNS, trainer.global_step)
+            figures = [f"{name}_{kind}" for name in self.config.courses() for kind in ("mae", "rmse")]
+            columns = ["epoch", "step", "lr", "train_loss", "valid_loss", *figures]
+            self.rows = Log(self.folder / LOG, columns, trainer.global_step)
         if self._random is not None:
             set_random_state(self._random)
         trainer.should_stop = self.ended
@@ -152,7 +151,7 @@ class Watch(pl.Callback):
             self.rows.add(row)
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=batch_idx + 1)
-        errors = {k.removesuffix("_mae"): f"{row[k]:.3g}" for k in FIGURES if k in row and k.endswith("mae")}
+        errors = {name: f"{row[f'{name}_mae']:.3g}" for name in self.config.courses() if f"{name}_mae" in row}
         losses = {name.removesuffix("_loss"): f"{row[name]:.3g}" for name in ("train_loss", "valid_loss")}
         module.shown = {"epoch": f"{epoch + 1}/{self.config.run.epochs}", **losses, **errors}
         best = self.progress.see(loss, self.config.optimizer.patience)

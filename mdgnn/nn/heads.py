@@ -1,0 +1,126 @@
+"""What a network says beside the energy: a readout of the atoms' features for each property.
+
+    a_i = shift(element of i) + scale * MLP(h_i)
+
+An extensive property of a structure is the sum of its atoms' a_i, as the energy is; an intensive one, such as a gap, is
+their mean; an atomic one, such as a charge, is a_i itself.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdgnn.graph import Graph, mean_per_structure, sum_per_structure
+from mdgnn.nn.elements import Elements
+from mdgnn.nn.mlp import apply_mlp, linears, mlp
+
+KINDS = ("extensive", "intensive", "atomic")
+
+
+@dataclass(frozen=True)
+class Property:
+    """What is predicted, in units of its own.
+
+    Attributes
+    ----------
+    name : str
+    kind : "extensive", "intensive" or "atomic"
+    shift : list of float
+        In the order of the model's elements, or one for all: a_i of a network that says nothing.
+    scale : float
+        The size of what the network has to say; errors in losses are in this unit.
+    """
+
+    name: str
+    kind: str
+    shift: list[float]
+    scale: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"expected a property {', '.join(KINDS)}, got the kind {self.kind!r} of {self.name!r}")
+        if not (0 < self.scale < math.inf and all(math.isfinite(x) for x in self.shift)):
+            raise ValueError(f"expected finite shifts and a positive scale of {self.name!r}, got {self}")
+
+
+class Heads(nn.Module):
+    """The readouts of a model.
+
+    Parameters
+    ----------
+    properties : sequence of Property
+    n_features : int
+        Of an atom.
+    species : Elements
+        The model's.
+    energy : bool
+        Whether the model has learnt energies too: otherwise nobody should ask it for energies or forces.
+
+    Raises
+    ------
+    ValueError
+        If two properties have one name, or the number of shifts does not fit the elements.
+    """
+
+    def __init__(self, properties: Sequence[Property], n_features: int, species: Elements, energy: bool):
+        super().__init__()
+        names = [p.name for p in properties]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected properties of different names, got {', '.join(names)}")
+        self.properties, self.energy = list(properties), energy
+        self.networks = nn.ModuleList(mlp(n_features, max(1, n_features // 2), 1) for _ in properties)
+        self.species = nn.ModuleList(
+            Elements(species.elements, species.n_elements, p.shift, p.scale) for p in properties
+        )
+
+    def forward(self, rows: Tensor, features: Tensor, graph: Graph) -> dict[str, Tensor]:
+        """(N,) rows of the embedding, (N, F) features -> float64 by name: (S,), or (N,) of an atomic property.
+
+        Rows beyond the graph's atoms are padding.
+        """
+        found = {}
+        heads: Any = zip(self.properties, self.networks, self.species, strict=True)
+        for p, network, species in heads:
+            values = species.energies(rows, apply_mlp(network, features).squeeze(1))[: graph.n_atoms]
+            if p.kind != "atomic":
+                values = (sum_per_structure if p.kind == "extensive" else mean_per_structure)(values, graph)
+            found[p.name] = values.to(torch.float64)
+        return found
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What a model file says of them."""
+        return {"energy": self.energy, "properties": [asdict(p) for p in self.properties]}
+
+
+def attach_heads(model: Any, properties: Sequence[Property], energy: bool) -> None:
+    """Give a network readouts of these properties, with random weights; those that it has already stay.
+
+    Parameters
+    ----------
+    model : PaiNN, SchNet or SimpleGNN
+    properties : sequence of Property
+    energy : bool
+        Whether its energies are worth asking for.
+    """
+    before = model.heads
+    heads = Heads(properties, linears(model.output_mlp)[0].in_features, model.species, energy).to(model.dtype)
+    for p, network in [] if before is None else zip(before.properties, before.networks, strict=True):
+        if p in properties:
+            heads.networks[heads.properties.index(p)].load_state_dict(network.state_dict())
+    model.heads = heads
+
+
+def heads_from_header(model: Any, header: Mapping[str, Any]) -> None:
+    """`attach_heads` of what a model file says.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If it says something else.
+    """
+    attach_heads(model, [Property(**p) for p in header["properties"]], bool(header["energy"]))

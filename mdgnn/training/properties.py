@@ -1,0 +1,81 @@
+"""What a network need not learn of a property: its mean by element or by composition, and its spread."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdgnn.data import Dataset
+from mdgnn.models import Property
+from mdgnn.training.sections import PropertySection
+
+Array = NDArray[np.float64]
+
+
+class Labels(NamedTuple):
+    """Numbers (n,) and what atoms each belongs to: how many of each element (n, elements)."""
+
+    values: Array
+    counts: Array
+
+
+def summarize_properties(
+    dataset: Dataset, sections: Sequence[PropertySection], elements: Sequence[int], one_kind: bool
+) -> list[Property]:
+    """Look at every structure once.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The training set, with a number for each of the properties in some structure.
+    sections : sequence of PropertySection
+    elements : sequence of int
+        Of the model.
+    one_kind : bool
+        All atoms are alike to it.
+    """
+    parts: dict[str, list[tuple[Array, Array]]] = {section.name: [] for section in sections}
+    for k in range(len(dataset) if sections else 0):
+        graph, targets = dataset[k]
+        kinds = graph.atomic_numbers.numpy()[:, None] == np.asarray(elements)
+        kinds = kinds.any(1, keepdims=True) if one_kind else kinds
+        for section in sections:
+            counts = kinds if section.kind == "atomic" else kinds.sum(0, keepdims=True)
+            parts[section.name].append((targets.extra[section.name].numpy(), counts.astype(np.float64)))
+    found = []
+    for section in sections:
+        values, counts = map(np.concatenate, zip(*parts[section.name], strict=True))
+        known = ~np.isnan(values)
+        found.append(standardize(section.name, section.kind, Labels(values[known], counts[known])))
+    return found
+
+
+def standardize(name: str, kind: str, labels: Labels) -> Property:
+    """The property with shift and scale that leave the network numbers of size one.
+
+    Parameters
+    ----------
+    name, kind : str
+    labels : Labels
+        At least one.
+    """
+    values, counts = labels
+    if kind == "intensive":
+        shift = np.array([values.mean()])
+        rest = values - shift
+    elif kind == "extensive":
+        shift = np.linalg.lstsq(counts, values, rcond=None)[0]
+        rest = (values - counts @ shift) / counts.sum(1)
+    else:
+        n = counts.sum(0)
+        shift = np.where(n > 0, counts.T @ values / np.maximum(n, 1), values.mean())  # of elements without any
+        rest = values - counts @ shift
+    return Property(name, kind, [float(x) for x in shift], _size(rest, values))
+
+
+def _size(rest: Array, values: Array) -> float:
+    """Root mean square of what is left; where that is but rounding, of all there was; where that is zero, 1."""
+    left, whole = (math.sqrt(float(np.square(x).mean())) for x in (rest, values))
+    return left if left > 1e-9 * whole else whole or 1.0
