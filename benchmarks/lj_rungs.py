@@ -217,7 +217,7 @@ def potential(calculator: MDGNNCalculator) -> Energy:
 # --- rung 4: the liquid ----------------------------------------------------------------------------------------------
 
 STATES = tuple((density, temperature) for temperature in (0.85, 0.90) for density in (0.776, 0.78, 0.82, 0.86, 0.9))
-REST, STEPS, INTERVAL = 1000, 4000, 5
+REST, STEPS, INTERVAL = 800, 3000, 5
 
 
 def state_points(calculator: MDGNNCalculator, data: Path, work: Path, states: Any = STATES) -> Figures:

@@ -36,8 +36,10 @@ def atoms_for(name):
 
 def assert_same_bits(a, b, atoms):
     graph = Graph.from_atoms(atoms, a.cutoff)
-    for x, y in zip(a.evaluate(graph, virial=True), b.evaluate(graph, virial=True), strict=True):
-        assert torch.equal(x, y)
+    x, y = a.evaluate(graph, virial=True), b.evaluate(graph, virial=True)
+    assert x.properties is None and y.properties is None
+    for one, other in zip(x[:5], y[:5], strict=True):
+        assert torch.equal(one, other)
 
 
 def assert_same_program(a, b):
