@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from mdgnn.cli.errors import CommandError, InterruptedRunError
 from mdgnn.cli.output import check_free, print_table
 from mdgnn.data import Dataset, Keys, PropertyKey, read_frames
+from mdgnn.data.frames import left_out
+from mdgnn.data.labels import names_in
 from mdgnn.model_file import load
 from mdgnn.models import Model
 from mdgnn.training import evaluate as evaluation
@@ -99,7 +102,13 @@ def evaluate(task: Task, folder: Path, force: bool) -> None:
         if not len(truth) and any(setting.startswith(f"{name}=") for setting in task.properties):
             raise CommandError(f"--property {name}: no structure has numbers under that key")
     if len(comparison.figures()) == 1:
-        raise CommandError(f"expected labels to compare with: {', '.join(comparison.all_pairs())}; the data have none")
+        there = ", ".join(names_in(dataset.frame(0))) or "no labels"
+        raise CommandError(
+            f"expected labels to compare with: {', '.join(comparison.all_pairs())}; the data have none "
+            f"under their keys (in the first structure there are: {there})"
+        )
+    if frames.skipped:
+        typer.echo(f"mdgnn: {left_out(frames.skipped)}", err=True)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ours:
         (folder / name).unlink(missing_ok=True)
