@@ -79,6 +79,17 @@ def test_summary():
     assert "no data file 'y.xyz'" in sentence(run("dataset", "summary", "y.xyz"))
 
 
+def test_tables_keep_every_digit_and_every_word(monkeypatch):
+    """They were cut at 80 columns where there is no terminal, and brackets in names were taken for markup."""
+    monkeypatch.setenv("COLUMNS", "80")
+    ase.io.write("x.xyz", molecules(3, config_type="[red]a very long name of a kind"))
+    output = run("dataset", "summary", "x.xyz").output
+    energy = read_frames(["x.xyz"])
+    each = [atoms.calc.results["energy"] / len(atoms) for atoms in energy]
+    assert "[red]a very long name of a kind" in output and "…" not in output
+    assert f"{np.mean(each):.4f} +- {np.std(each):.4f}" in output and f"{min(each):.4f}, {max(each):.4f}" in output
+
+
 def test_split_keeps_every_digit():
     frames = molecules(20)
     ase.io.write("x.xyz", frames)

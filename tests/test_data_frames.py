@@ -133,7 +133,7 @@ def bad_frame(kind):
         return frame, "energy is not finite"
     if kind == "infinite force":
         results["forces"][2, 1] = -np.inf
-        return frame, "forces of atom 2 is not finite"
+        return frame, "forces of atom 2 are not finite"
     if kind == "nan position":
         frame.positions[1, 0] = np.nan
         return frame, "position of atom 1 is not finite"
@@ -207,6 +207,14 @@ def test_what_is_not_needed_may_be_missing(tmp_path):
     assert [targets_of(a).forces is None for a in found] == [False, True, False]
     with pytest.raises(ValueError, match="'gap'"):
         read_frames([tmp_path / "x.xyz"], need=("gap",))
+
+
+def test_a_lone_atom_needs_no_forces(tmp_path):
+    """Without them it was refused where its energy was wanted as a reference."""
+    lone = Atoms("H")
+    lone.calc = SinglePointCalculator(lone, energy=-13.6)
+    ase.io.write(tmp_path / "x.xyz", [lone, *molecules(2)])
+    assert len(read_frames([tmp_path / "x.xyz"])) == 3
 
 
 def test_duplicates_across_files_and_the_count(tmp_path):

@@ -76,6 +76,15 @@ def test_references_and_scale_go_into_the_model(data, tmp_path):
     assert config["shift"] == [-2.5] and config["scale"] == [3.0]
 
 
+def test_references_from_a_file_are_in_the_units_of_the_model(data, tmp_path):
+    """They were always checked as eV, of which an atom has no 200."""
+    lone = labelled(Atoms("Ar"))
+    lone.calc.results["energy"] = 200.0
+    path = file_of(tmp_path / "atoms.xyz", [lone])
+    found = train(small(data, "run.epochs=1", f"model.references={path}"), tmp_path / "run")["found"]
+    assert found["references"] == [200.0] and found["files"] == fingerprint([path])
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

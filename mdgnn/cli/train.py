@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mdgnn.cli.errors import CommandError, InterruptedRunError
-from mdgnn.cli.output import check_free, print_table
+from mdgnn.cli.output import check_free, print_table, show
 from mdgnn.data import Dataset, Keys, PropertyKey, read_frames
 from mdgnn.data.frames import left_out
 from mdgnn.data.labels import names_in
@@ -128,7 +128,7 @@ def _print_errors(table: dict[str, dict[str, float]], names: dict[str, str], uni
 
 def _print_some(table: dict[str, dict[str, float]], quantities: dict[str, tuple[str, str]], title: str) -> None:
     """Names and units of the quantities are given."""
-    shown = Table(title=title)
+    shown = Table(title=Text(title))
     shown.add_column("", no_wrap=True)
     shown.add_column("structures", justify="right")
     for name, unit in quantities.values():
@@ -136,11 +136,11 @@ def _print_some(table: dict[str, dict[str, float]], quantities: dict[str, tuple[
             shown.add_column(f"{name}\n{kind}{f' ({unit})' if unit else ''}", justify="right", overflow="fold")
     for name, row in table.items():
         cells = [row.get(f"{q}_{kind}") for q in quantities for kind in ("mae", "rmse")]
-        shown.add_row(name, str(row["n_structures"]), *("" if c is None else f"{c:.5g}" for c in cells))
-    Console().print(shown)
+        shown.add_row(Text(name), str(row["n_structures"]), *("" if c is None else f"{c:.5g}" for c in cells))
+    show(shown)
 
 
 def plot(folder: Path) -> None:
     """Draw the pictures of a run."""
     for name in _sentences(lambda: redraw(folder)):
-        Console().print(str(folder / name))
+        typer.echo(folder / name)

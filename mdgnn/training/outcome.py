@@ -75,7 +75,7 @@ def draw(folder: Path, model: Model, compared: Mapping[str, Comparison]) -> list
     made, names = [], plots.names_of(properties_of(model))
     try:
         if rows:
-            plots.plot_learning(folder / plots.LEARNING, rows, model.units)
+            plots.plot_learning(folder / plots.LEARNING, rows, model.units, names)
             made.append(plots.LEARNING)
         if model.heads is None or model.heads.energy:
             plots.plot_dimers(folder / plots.DIMERS, model)
