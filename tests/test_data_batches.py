@@ -38,6 +38,13 @@ def test_an_epoch_has_every_frame_once_within_the_limits(n_edges, limits, shuffl
         assert [k for batch in drawn for k in batch] == list(range(len(n_edges)))
 
 
+def test_batches_of_a_size_are_counted_without_drawing_them():
+    """A run of many epochs drew all of them before it began."""
+    batches = sampler([3, 5, 4, 1, 2], (9, 2), True, 0)
+    batches._fill = None
+    assert len(batches) == 3
+
+
 @few
 @given(**OF_A_SAMPLER, world_size=st.integers(1, 5))
 def test_ranks_together_take_the_batches_of_one_process(n_edges, limits, shuffle, seed, world_size):
@@ -47,6 +54,7 @@ def test_ranks_together_take_the_batches_of_one_process(n_edges, limits, shuffle
         return
     ranks = [list(sampler(n_edges, limits, shuffle, seed, rank=r, world_size=world_size)) for r in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1 and all(batch for batches in ranks for batch in batches)
+    assert len(sampler(n_edges, limits, shuffle, seed, world_size=world_size)) == len(ranks[0]), "before it is drawn"
     joined = [sorted(k for part in parts for k in part) for parts in zip(*ranks, strict=True)]
     assert sorted(k for batch in joined for k in batch) == list(range(len(n_edges))), "disjoint, and all"
     alone = [sorted(batch) for batch in sampler(n_edges, limits, shuffle, seed)]

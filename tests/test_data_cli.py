@@ -79,6 +79,17 @@ def test_summary():
     assert "no data file 'y.xyz'" in sentence(run("dataset", "summary", "y.xyz"))
 
 
+def test_tables_keep_every_digit_and_every_word(monkeypatch):
+    """They were cut at 80 columns where there is no terminal, and brackets in names were taken for markup."""
+    monkeypatch.setenv("COLUMNS", "80")
+    ase.io.write("x.xyz", molecules(3, config_type="[red]a very long name of a kind"))
+    output = run("dataset", "summary", "x.xyz").output
+    energy = read_frames(["x.xyz"])
+    each = [atoms.calc.results["energy"] / len(atoms) for atoms in energy]
+    assert "[red]a very long name of a kind" in output and "…" not in output
+    assert f"{np.mean(each):.4f} +- {np.std(each):.4f}" in output and f"{min(each):.4f}, {max(each):.4f}" in output
+
+
 def test_split_keeps_every_digit():
     frames = molecules(20)
     ase.io.write("x.xyz", frames)
@@ -98,6 +109,17 @@ def test_split_keeps_every_digit():
     assert part.exit_code == 0 and list(texts("s-train.xyz")) == exact[10:]
     assert "sum of at most 1" in sentence(run("dataset", "split", "x.xyz", "--fractions", 0.9, 0.2, 0, "--output", "t"))
     assert "above 0" in sentence(run("dataset", "split", "x.xyz", "--fractions", 0, 0, 0, "--output", "t"))
+
+
+def test_split_keeps_equal_structures_together():
+    """Else a part would be tested on what it was trained on."""
+    frames = [labelled(frame, -k) for k, frame in enumerate(molecules(10) * 3)]
+    ase.io.write("x.xyz", frames)
+    assert run("dataset", "split", "x.xyz", "--fractions", 0.5, 0.3, 0.2, "--output", "p").exit_code == 0
+    parts = [read_frames([f"p-{name}.xyz"]) for name in ("train", "valid", "test")]
+    assert [len(part) for part in parts] == [15, 9, 6]
+    kinds = [{frame.positions.tobytes() for frame in part} for part in parts]
+    assert [len(kind) for kind in kinds] == [5, 3, 2] and len(set.union(*kinds)) == 10
 
 
 def test_split_of_another_format():

@@ -133,7 +133,7 @@ def bad_frame(kind):
         return frame, "energy is not finite"
     if kind == "infinite force":
         results["forces"][2, 1] = -np.inf
-        return frame, "forces of atom 2 is not finite"
+        return frame, "forces of atom 2 are not finite"
     if kind == "nan position":
         frame.positions[1, 0] = np.nan
         return frame, "position of atom 1 is not finite"
@@ -209,6 +209,14 @@ def test_what_is_not_needed_may_be_missing(tmp_path):
         read_frames([tmp_path / "x.xyz"], need=("gap",))
 
 
+def test_a_lone_atom_needs_no_forces(tmp_path):
+    """Without them it was refused where its energy was wanted as a reference."""
+    lone = Atoms("H")
+    lone.calc = SinglePointCalculator(lone, energy=-13.6)
+    ase.io.write(tmp_path / "x.xyz", [lone, *molecules(2)])
+    assert len(read_frames([tmp_path / "x.xyz"])) == 3
+
+
 def test_duplicates_across_files_and_the_count(tmp_path):
     ase.io.write(tmp_path / "a.xyz", molecules(15))
     ase.io.write(tmp_path / "b.xyz", molecules(14) + molecules(2, seed=9))
@@ -223,6 +231,20 @@ def test_duplicates_across_files_and_the_count(tmp_path):
     other[0].calc.results["energy"] += 1e-9
     ase.io.write(tmp_path / "c.xyz", molecules(1) + other)
     assert len(read_frames([tmp_path / "c.xyz"])) == 2, "another energy is another label"
+    slab = labelled(Atoms("H2", [[0, 0, 1], [0, 0, 2]], cell=[5, 5, 5], pbc=(1, 1, 0)))
+    whole = slab.copy()
+    whole.pbc, whole.calc = True, SinglePointCalculator(whole, **slab.calc.results)
+    ase.io.write(tmp_path / "d.xyz", [slab, whole])
+    assert len(read_frames([tmp_path / "d.xyz"])) == 2, "other boundaries are another structure"
+
+
+def test_equal_reasons_are_told_once(tmp_path):
+    frames = molecules(15)
+    for frame in frames[1:]:
+        del frame.calc.results["forces"]
+    ase.io.write(tmp_path / "x.xyz", frames)
+    with pytest.raises(DataError, match=r"14 bad frames; .*x.xyz, frame 1: no forces .* \(and 13 more of this file\)$"):
+        read_frames([tmp_path / "x.xyz"])
 
 
 def test_files_that_are_none(tmp_path):

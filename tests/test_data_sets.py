@@ -117,11 +117,14 @@ def test_subsets():
     data = Dataset(molecules(8), CUTOFF)
     part = data.subset(np.array([5, 2, 7]))
     assert len(part) == 3 and [part[k].targets.energy.item() for k in range(3)] == [-6, -3, -8]
-    assert part.n_edges.tolist() == data.n_edges[[5, 2, 7]].tolist() and part.subset([1]).frame(0) is data.frame(2)
+    assert part.n_edges.tolist() == data.n_edges[[5, 2, 7]].tolist()
+    assert np.array_equal(part.subset([1]).frame(0).positions, data.frame(2).positions)
     assert data.subset([0]).elements == np.unique(molecules(1)[0].numbers).tolist()
     assert part.shortest == min(data.subset([k]).shortest for k in (2, 5, 7))
     with pytest.raises(IndexError):
         part[3]
+    data.frame(2).positions += 1  # of the caller's own
+    assert data.frame(2).calc is not None and same_graph(data[2].graph, Graph.from_atoms(molecules(8)[2], CUTOFF))
 
 
 def fill(path, n):

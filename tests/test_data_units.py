@@ -1,6 +1,7 @@
 """Units by magnitude: what is suspicious in eV and Angstrom, and what is not."""
 
 import ase.io
+import numpy as np
 import pytest
 from ase.build import bulk
 from labelled import labelled, molecules
@@ -41,6 +42,24 @@ def test_units_by_magnitude(tmp_path, energy, force, words):
         assert len(read_frames([path], units=units)) == 5
     with pytest.raises(DataError, match="5 bad frames"):
         read_frames([path], bad="skip")  # nothing would be left
+
+
+@pytest.mark.parametrize(("stress", "length", "words"), [(1, 1, ""), (160.2, 1, "the stresses"), (1, 0.1, "nm")])
+def test_units_of_stress_and_length(tmp_path, stress, length, words):
+    """GPa for eV/Angstrom^3 and nm for Angstrom were not seen."""
+    frames = []
+    for k in range(4):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.05, seed=k)
+        atoms.set_cell(atoms.cell * length, scale_atoms=True)
+        frames.append(labelled(atoms, -14.0, seed=k, stress=True))
+        frames[-1].calc.results["stress"] = stress * np.array([0.02, 0.02, 0.02, 0, 0, 0])
+    ase.io.write(tmp_path / "x.xyz", frames)
+    if not words:
+        assert len(read_frames([tmp_path / "x.xyz"])) == 4
+        return
+    with pytest.raises(DataError, match=f"4 bad frames.*suspicious: .*{words}"):
+        read_frames([tmp_path / "x.xyz"])
 
 
 def test_a_few_energies_that_look_like_hartree_are_chance(tmp_path):

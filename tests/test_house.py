@@ -29,7 +29,7 @@ MAY_IMPORT = {  # layer: layers below it
     "data": {"data", "graph", "neighbors", "ops"},
     "plots": {"neighbors"},
     "stop_signals": set(),
-    "training": {"data", "graph", "model_file", "models", "potential", "stop_signals", "training"},
+    "training": {"data", "graph", "locate", "model_file", "models", "potential", "stop_signals", "training"},
 }
 
 

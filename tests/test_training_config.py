@@ -62,6 +62,8 @@ def test_the_resolved_configuration_reads_back_the_same_from_json(path):
         ("loss.forces=[]", r"\[loss\] forces"),
         ("run.epochs=1.5", r"\[run\] epochs: .*integer"),
         ("data.valid=1.5", r"\[data\] valid"),
+        ("run.epochs='7'", r"\[run\] epochs: .*integer, got '7'"),
+        ("run.epochs=true", r"\[run\] epochs: .*integer, got True"),
         ("run.device=gpu", r"\[run\] device: .*'auto', 'cpu' or 'cuda', got 'gpu'"),
         ("forces=1", r"expected a setting such as loss.forces=100, got 'forces=1'"),
         ("loss.forces", "expected a setting such as"),

@@ -109,6 +109,11 @@ def test_evaluate_command(tmp_path):
     assert "is not empty" in sentence(run("evaluate", "exact.safetensors", data))
     assert run("evaluate", "exact.safetensors", data, "--force").exit_code == 0
     assert "no data file" in sentence(run("evaluate", "exact.safetensors", "none.xyz", "--output", "o"))
+    wrong = run("evaluate", "exact.safetensors", data, "--output", "o", "--energy", "E", "--forces", "F")
+    assert wrong.exit_code == 1 and "in the first structure there are: config_type, energy, forces" in sentence(wrong)
+    file_of(tmp_path / "twice.xyz", two_kinds()[:1] * 2)
+    skipped = run("evaluate", "exact.safetensors", "twice.xyz", "--output", "o", "--bad", "skip")
+    assert skipped.exit_code == 0 and "1 bad structure left out: twice.xyz, frame 1: a duplicate" in skipped.stderr
 
 
 def test_train_plot_and_resume_commands(tmp_path):
@@ -129,7 +134,7 @@ def test_train_plot_and_resume_commands(tmp_path):
     assert "learning.png" in run("plot", folder).output
     for name in ("learning", "dimers", "parity_valid"):
         assert (folder / f"{name}.png").read_bytes().startswith(PNG)
-    assert run("train", "--resume", folder).output == result.output
+    assert result.output.endswith(run("train", "--resume", folder).output), "after a line for each validation"
     assert "it has no config.json" in sentence(run("plot", tmp_path / "nothing"))
     assert run("train").exit_code == 2 and run("train", "--resume", folder, "--force").exit_code == 2
     assert "holds no run" in sentence(run("train", "--resume", "nothing"))

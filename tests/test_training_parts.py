@@ -121,10 +121,26 @@ def test_references_are_found_exactly():
     assert summary.mean_neighbours == pytest.approx(dataset.n_edges.sum() / dataset.n_atoms.sum())
 
 
+def one_more(summary, counts, energy):
+    """With a lone atom; an element with several lone atoms silently had the last one's energy."""
+    lone = labelled(Atoms("H"), None)
+    assert summarize([Dataset([lone], 2.0)[0]], [1, 8]).lone.all()
+    crystal = labelled(Atoms("H", cell=[1, 1, 1], pbc=True), None)
+    assert not summarize([Dataset([crystal], 2.0)[0]], [1, 8]).lone.any(), "it has neighbours: itself"
+    return summary._replace(
+        counts=np.vstack([summary.counts, [1, 0], counts]),
+        energies=np.append(summary.energies, [-1.0, energy]),
+        lone=np.append(summary.lone, [True, True]),
+    )
+
+
 def test_references_that_are_missing_are_named():
     summary = summarize(samples(Dataset(list(mixtures({"H": -1.0, "O": -2.0}))[:5], 2.0)), [1, 8])
     with pytest.raises(ValueError, match="the training set has no lone atom of H, O"):
         isolated(summary, "the training set")
+    other = one_more(summary, [1, 0], -1.25)
+    with pytest.raises(ValueError, match=r"it has lone atoms of H with different energies, -1.0 and -1.25"):
+        isolated(other, "it")
     with pytest.raises(ValueError, match="no energy of O"):
         given({"H": -1.0, "C": 0.0}, [1, 8])
     with pytest.raises(ValueError, match="'Hx' is not a chemical symbol"):

@@ -95,6 +95,13 @@ def test_the_course_of_a_run_that_ends_with_it_cannot_be_made_longer(data, tmp_p
         resume(tmp_path, ["run.epochs=2"])
 
 
+def test_a_run_with_a_validation_of_its_own_at_the_end_cannot_be_made_longer(data, tmp_path):
+    """Which counts for the plateau and the best model, and is not there in the longer run."""
+    train(small(data, "run.validate_epochs=2"), tmp_path)
+    with pytest.raises(ConfigError, match="epoch 3 has been validated as the last one, which run.validate_epochs = 2"):
+        resume(tmp_path, ["run.epochs=4"])
+
+
 class Boom:
     def __init__(self, path):
         self.path = path
@@ -120,6 +127,20 @@ def test_a_checkpoint_with_code_in_it_is_refused(finished, tmp_path):
     with pytest.raises(RunError, match="is damaged"):
         resume(folder)
     assert not mark.exists()
+    for key in ("loops", "state_dict", "optimizer_states", "callbacks"):
+        torch.save({k: v for k, v in checkpoint.items() if k != key}, folder / "last.ckpt")
+        with pytest.raises(RunError, match=f"no checkpoint of a run of mdgnn train: it has no {key}"):
+            resume(folder)
+    for other in ([1], {}, {**checkpoint, "callbacks": {}}):  # the last went on with any data
+        torch.save(other, folder / "last.ckpt")
+        with pytest.raises(RunError, match="no checkpoint of a run of mdgnn train"):
+            resume(folder)
+    (folder / "last.ckpt").write_bytes(pickle.dumps([1], 2).replace(b"K", b"h"))
+    with pytest.raises(RunError, match="is damaged"):
+        resume(folder)
+    (folder / "config.json").write_text("[1]")
+    with pytest.raises(RunError, match="config.json is broken: expected an object of JSON, got \\[1\\]"):
+        resume(folder)
 
 
 def test_a_checkpoint_of_other_data_is_refused(data, tmp_path):
@@ -230,7 +251,7 @@ def test_random_state_comes_back_through_a_checkpoint(tmp_path):
 
     torch.save(random_state(), tmp_path / "state")
     first = torch.rand(3), np.random.rand(3), random.random()
-    set_random_state(read_checkpoint(tmp_path / "state"))
+    set_random_state(torch.load(tmp_path / "state", weights_only=True))
     again = torch.rand(3), np.random.rand(3), random.random()
     assert torch.equal(first[0], again[0]) and np.array_equal(first[1], again[1]) and first[2] == again[2]
 

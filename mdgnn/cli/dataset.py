@@ -18,6 +18,7 @@ from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.system import suitable_threads
 from mdgnn.data import DataError, Keys, read_frames, split
+from mdgnn.data.frames import digest_of
 from mdgnn.data.labels import targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters
 from mdgnn.data.sources import open_source
@@ -130,11 +131,15 @@ def _row(name: str, group: Sequence[tuple[Any, ...]]) -> dict[str, str]:
 def split_file(file: str, fractions: Sequence[float], seed: int, prefix: str, force: bool) -> dict[str, str]:
     """Write PREFIX-train.xyz, PREFIX-valid.xyz and PREFIX-test.xyz, those with a fraction; rows of a table about them.
 
-    Frames keep their order, and those of a file in this format keep every digit; bad ones are split like others.
+    Frames keep their order, and those of a file in this format keep every digit; bad ones are split like others. Those
+    of one structure go together, lest a part hold what another one tests.
     """
     source = open_source(file)
     numbers = source.numbers()
-    parts = [(name, part) for name, part in zip(PARTS, split(len(numbers), fractions, seed), strict=True) if len(part)]
+    places: dict[bytes, int] = {}  # of structures
+    place = [places.setdefault(digest_of(source[number]), len(places)) for number in numbers]
+    shares = [np.flatnonzero(np.isin(place, part)) for part in split(len(places), fractions, seed)]
+    parts = [(name, part) for name, part in zip(PARTS, shares, strict=True) if len(part)]
     if not parts:
         raise CommandError(f"expected a fraction above 0 of the {len(numbers)} frames in {file}")
     paths = [Path(f"{prefix}-{name}.xyz") for name, _ in parts]

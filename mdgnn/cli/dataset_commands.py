@@ -46,20 +46,20 @@ def summary_command(
 ) -> None:
     """Counts, elements, energies, forces and shortest distances by config_type; and which frames are suspicious."""
     with errors_as_sentences():
-        from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         from mdgnn.cli.dataset import summarize
+        from mdgnn.cli.output import show
         from mdgnn.data import Keys
 
         rows, notes = summarize(files, Keys(energy_key, forces_key, stress_key), units)
-        table = Table(*rows[0], title=" ".join(files))
+        table = Table(*rows[0], title=Text(" ".join(files)))
         for row in rows:
-            table.add_row(*row.values())
-        console = Console()
-        console.print(table)
+            table.add_row(*map(Text, row.values()))
+        show(table)
         for note in notes:
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+            typer.echo(note)
 
 
 @dataset.command("split")

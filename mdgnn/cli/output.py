@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from mdgnn.cli.errors import CommandError
 
 TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT = "trajectory.xyz", "log.csv", "summary.json", "final.xyz", "checkpoint.npz"
 PLOTS = ("energy.png", "temperature.png", "density.png", "radial_distribution.png", "structures.png")
+WIDE = 10_000  # characters
 OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT, CHECKPOINT + ".part", *PLOTS)
 
 
@@ -118,10 +120,18 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 def print_table(title: str, rows: dict[str, str]) -> None:
     """Two columns on stdout."""
-    table = Table(title=title, show_header=False)
+    table = Table(title=Text(title), show_header=False)
     for name, value in rows.items():
-        table.add_row(name, value)
-    Console().print(table)
+        table.add_row(Text(name), Text(value))
+    show(table)
+
+
+def show(table: Table) -> None:
+    """A table on stdout, in which nothing is cut off: folded on a terminal, elsewhere as wide as it is."""
+    for column in table.columns:
+        column.overflow = "fold"
+    console = Console()
+    console.print(table, width=None if console.is_terminal else WIDE)
 
 
 @contextmanager

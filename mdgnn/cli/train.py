@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from rich.console import Console
+import typer
 from rich.table import Table
+from rich.text import Text
 
 from mdgnn.cli.errors import CommandError, InterruptedRunError
-from mdgnn.cli.output import check_free, print_table
+from mdgnn.cli.output import check_free, print_table, show
 from mdgnn.data import Dataset, Keys, PropertyKey, read_frames
+from mdgnn.data.frames import left_out
+from mdgnn.data.labels import names_in
 from mdgnn.model_file import load
 from mdgnn.models import Model
 from mdgnn.training import evaluate as evaluation
@@ -99,7 +102,13 @@ def evaluate(task: Task, folder: Path, force: bool) -> None:
         if not len(truth) and any(setting.startswith(f"{name}=") for setting in task.properties):
             raise CommandError(f"--property {name}: no structure has numbers under that key")
     if len(comparison.figures()) == 1:
-        raise CommandError(f"expected labels to compare with: {', '.join(comparison.all_pairs())}; the data have none")
+        there = ", ".join(names_in(dataset.frame(0))) or "no labels"
+        raise CommandError(
+            f"expected labels to compare with: {', '.join(comparison.all_pairs())}; the data have none "
+            f"under their keys (in the first structure there are: {there})"
+        )
+    if frames.skipped:
+        typer.echo(f"mdgnn: {left_out(frames.skipped)}", err=True)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ours:
         (folder / name).unlink(missing_ok=True)
@@ -119,7 +128,7 @@ def _print_errors(table: dict[str, dict[str, float]], names: dict[str, str], uni
 
 def _print_some(table: dict[str, dict[str, float]], quantities: dict[str, tuple[str, str]], title: str) -> None:
     """Names and units of the quantities are given."""
-    shown = Table(title=title)
+    shown = Table(title=Text(title))
     shown.add_column("", no_wrap=True)
     shown.add_column("structures", justify="right")
     for name, unit in quantities.values():
@@ -127,11 +136,11 @@ def _print_some(table: dict[str, dict[str, float]], quantities: dict[str, tuple[
             shown.add_column(f"{name}\n{kind}{f' ({unit})' if unit else ''}", justify="right", overflow="fold")
     for name, row in table.items():
         cells = [row.get(f"{q}_{kind}") for q in quantities for kind in ("mae", "rmse")]
-        shown.add_row(name, str(row["n_structures"]), *("" if c is None else f"{c:.5g}" for c in cells))
-    Console().print(shown)
+        shown.add_row(Text(name), str(row["n_structures"]), *("" if c is None else f"{c:.5g}" for c in cells))
+    show(shown)
 
 
 def plot(folder: Path) -> None:
     """Draw the pictures of a run."""
     for name in _sentences(lambda: redraw(folder)):
-        Console().print(str(folder / name))
+        typer.echo(folder / name)

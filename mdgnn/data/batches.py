@@ -91,6 +91,9 @@ class EdgeBatches:
         if len(self._n_edges) < world_size:
             raise ValueError(f"expected at least one frame for each of {world_size} ranks, got {len(self._n_edges)}")
         self._max_edges, self._batch_size = max_edges, batch_size
+        self._least = max(batch_size or 1, world_size)  # frames of a full batch
+        most = np.sort(self._n_edges)[-self._least :].sum()
+        self._edges_bind = batch_size is None or (max_edges is not None and most > max_edges)
         self._shuffle, self._seed = shuffle, seed
         self._rank, self._world_size = rank, world_size
         self.epoch = 0
@@ -104,7 +107,7 @@ class EdgeBatches:
 
     def __len__(self) -> int:
         """Batches of this epoch, those handed out included."""
-        return len(self._batches())
+        return len(self._batches()) if self._edges_bind else self._by_size()
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._batches()
@@ -128,6 +131,11 @@ class EdgeBatches:
         if self._plan[0] != self.epoch:
             self._plan = (self.epoch, self._fill())
         return self._plan[1]
+
+    def _by_size(self) -> int:
+        """Batches, whatever the order: where no batch of full size has too many edges."""
+        n, rest = divmod(len(self._n_edges), self._least)
+        return n + (rest >= self._world_size)  # fewer are joined with the batch before
 
     def _fill(self) -> list[list[int]]:
         n = len(self._n_edges)

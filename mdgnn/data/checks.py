@@ -22,6 +22,10 @@ UNITS = ("metal", "lj", "any")  # only of "metal" is known what sizes numbers ha
 # Root mean square of the forces' components, median of a file, eV/Angstrom. Dynamics at 300 K has 0.1 (soft metals) to
 # 1.1 (organic molecules), at 3000 K three times that; in kcal/mol/Angstrom 1.1 is 25, in kJ/mol/Angstrom 106.
 TYPICAL_FORCE = 10.0
+# Root mean square of the stress' components, median of a file, eV/Angstrom^3: 160 GPa, which hardly anybody computes.
+# In GPa or kbar it is that of any crystal under load.
+TYPICAL_STRESS = 1.0
+NEAR = 0.5  # Angstrom: H2 has 0.74. In nm, all bonds are shorter.
 LARGEST_FORCE = 1000.0  # eV/Angstrom, of one atom: nuclei that nearly touch, where electronic structure means little
 # All electrons of the atoms are bound by about the energy of `binding_energy`; bonds add less than a hundredth.
 HARTREE = 27.211386  # eV
@@ -59,13 +63,13 @@ def check_labels(atoms: Atoms, targets: Targets, keys: Keys, need: Sequence[str]
     for p in keys.properties:  # where NaN says that there is none
         del there[p.name]
     for name in need:
-        if there.get(name) is None:
+        if there.get(name) is None and not (name == "forces" and len(atoms) == 1):  # nothing acts on a lone atom
             raise LabelError(f"no {own.get(name, name)} (there are: {', '.join(names_in(atoms)) or 'no labels'})")
     for name, label in there.items():
         if label is not None and not bool(label.isfinite().all()):
             rows = np.flatnonzero(~np.isfinite(label.numpy()).reshape(len(label), -1).all(axis=1))
             where = f" of atom {rows[0]}" if len(label) == len(atoms) > 1 else ""
-            raise LabelError(f"the {own.get(name, name)}{where} is not finite")
+            raise LabelError(f"the {own.get(name, name)}{where} {'are' if name == 'forces' else 'is'} not finite")
 
 
 def binding_energy(numbers: NDArray[np.int64]) -> float:
@@ -103,6 +107,8 @@ class _Seen(NamedTuple):
     n_atoms: int
     energy: float
     force: float
+    stress: float
+    near: bool
     bound: float  # `binding_energy`
 
 
@@ -116,19 +122,23 @@ class Magnitudes:
         formula = sys.intern(atoms.symbols.formula.reduce()[0].format("hill"))  # one string for many frames
         energy = np.nan if targets.energy is None else float(targets.energy[0])
         force = np.nan if targets.forces is None else float(targets.forces.square().mean().sqrt())
-        self._seen.append(_Seen(number, formula, len(atoms), energy, force, binding_energy(atoms.numbers)))
+        stress = np.nan if targets.stress is None else float(targets.stress.square().mean().sqrt())
+        near = len(primitive_neighbor_list("i", atoms.pbc, atoms.cell.array, atoms.positions, NEAR)) > 0
+        bound = binding_energy(atoms.numbers)
+        self._seen.append(_Seen(number, formula, len(atoms), energy, force, stress, near, bound))
 
     def verdicts(self) -> dict[int, str]:
         """Reasons against frames, by number."""
         found = {**self._flat_energies(), **self._hartree()}
-        forces = {seen.number: seen.force for seen in self._seen if np.isfinite(seen.force)}
-        median = float(np.median(list(forces.values()))) if forces else 0.0
-        if median > TYPICAL_FORCE:
-            reason = (
-                f"suspicious: the forces of this file (root mean square {median:.4g}, median of frames) are large for "
-                "eV/Angstrom; kcal/mol or kJ/mol?"
-            )
-            found |= dict.fromkeys(forces, reason)
+        stresses = {seen.number: seen.stress for seen in self._seen}
+        found |= _large(stresses, TYPICAL_STRESS, "stresses", "eV/Angstrom^3; GPa or kbar?")
+        forces = {seen.number: seen.force for seen in self._seen}
+        found |= _large(forces, TYPICAL_FORCE, "forces", "eV/Angstrom; kcal/mol or kJ/mol?")
+        several = [seen for seen in self._seen if seen.n_atoms > 1]
+        near = [seen.number for seen in several if seen.near]
+        if 2 * len(near) > len(several):
+            reason = f"suspicious: in most frames of this file atoms are closer than {NEAR} Angstrom; nm or fractions?"
+            found |= dict.fromkeys(near, reason)
         return found
 
     def _hartree(self) -> dict[int, str]:
@@ -161,3 +171,15 @@ class Magnitudes:
                 )
                 found |= {seen.number: reason for frames in sizes.values() for seen in frames}
         return found
+
+
+def _large(sizes: dict[int, float], typical: float, name: str, unit: str) -> dict[int, str]:
+    """The reason against frames with a size, if the median of these is beyond what is typical."""
+    known = {number: size for number, size in sizes.items() if np.isfinite(size)}
+    median = float(np.median(list(known.values()))) if known else 0.0
+    if median <= typical:
+        return {}
+    reason = (
+        f"suspicious: the {name} of this file (root mean square {median:.4g}, median of frames) are large for {unit}"
+    )
+    return dict.fromkeys(known, reason)

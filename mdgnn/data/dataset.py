@@ -126,8 +126,11 @@ class Dataset:
         return Topology(edges.row_ptr, edges.senders, edges.shifts)
 
     def frame(self, k: int) -> Atoms:
-        """The atoms of a sample."""
-        return self._frames[int(self._rows[k])]
+        """The atoms of a sample, as a copy."""
+        atoms = self._frames[int(self._rows[k])]
+        copy: Atoms = atoms.copy()
+        copy.calc = atoms.calc
+        return copy
 
     def subset(self, numbers: Any) -> "Dataset":
         """The samples of these numbers, such as a part of a `split`; frames and lists are shared."""

@@ -67,12 +67,13 @@ def read_frames(
     bad: Literal["raise", "skip"] = "raise",
     need: Sequence[str] = ("energy", "forces"),
     units: str = "metal",
+    seen: dict[bytes, str] | None = None,
 ) -> FrameList:
     """Read frames of anything ASE reads, and check them.
 
     A frame is bad with no atoms, numbers that are not finite, a singular cell, atoms at one place, labels of wrong
-    shapes or missing ones, as an exact duplicate (numbers, positions, cell, energy) of an earlier one, and with
-    suspicious units (`mdgnn.data.checks` says what that means). Nothing is ever changed.
+    shapes or missing ones, as an exact duplicate (numbers, positions, cell, boundaries, energy) of an earlier one, and
+    with suspicious units (`mdgnn.data.checks` says what that means). Nothing is ever changed.
 
     Parameters
     ----------
@@ -87,6 +88,8 @@ def read_frames(
     units : "metal", "lj" or "any"
         "metal": energies in eV and lengths in Angstrom, and magnitudes that look otherwise are suspicious. The others
         have no magnitudes to expect.
+    seen : dict, optional
+        Digests of earlier frames, which count as such, and their names; those that are read come to them.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def read_frames(
     sources = [open_source(path) for path in files]
     where: list[tuple[int, int]] = []
     problems: list[BadFrame] = []
-    seen: dict[bytes, tuple[Path, int]] = {}
+    seen = {} if seen is None else seen
     for k, source in enumerate(sources):
         reasons = _reasons(source, keys, need, units, seen)
         numbers = source.numbers()
@@ -119,9 +122,9 @@ def read_frames(
 
 
 def _reasons(
-    source: File | Database, keys: Keys, need: Sequence[str], units: str, seen: dict[bytes, tuple[Path, int]]
+    source: File | Database, keys: Keys, need: Sequence[str], units: str, seen: dict[bytes, str]
 ) -> dict[int, str]:
-    """What is wrong with the bad frames of a source, by number; `seen` has the earlier frames' fingerprints."""
+    """What is wrong with the bad frames of a source, by number; `seen` has the earlier frames' digests."""
     reasons: dict[int, str] = {}
     magnitudes = Magnitudes()
     for number in source.numbers():
@@ -130,9 +133,9 @@ def _reasons(
             check_structure(atoms)
             targets = targets_of(atoms, keys)
             check_labels(atoms, targets, keys, need)
-            first = seen.setdefault(_fingerprint(atoms, targets), (source.path, number))
-            if first != (source.path, number):
-                raise LabelError(f"a duplicate of {first[0]}, frame {first[1]}")
+            if (digest := digest_of(atoms, targets)) in seen:
+                raise LabelError(f"a duplicate of {seen[digest]}")
+            seen[digest] = f"{source.path}, frame {number}"
             if units == "metal":
                 magnitudes.observe(number, atoms, targets)
                 check_magnitudes(atoms, targets)
@@ -141,18 +144,34 @@ def _reasons(
     return {**magnitudes.verdicts(), **reasons}
 
 
-def _fingerprint(atoms: Atoms, targets: Targets) -> bytes:
+def digest_of(atoms: Atoms, targets: Targets | None = None) -> bytes:
+    """The same for structures, and energies if there are any, that are the same."""
     digest = hashlib.blake2b(digest_size=16)
-    energy = b"" if targets.energy is None else targets.energy.numpy().tobytes()
-    for part in (atoms.numbers.tobytes(), atoms.positions.tobytes(), atoms.cell.array.tobytes(), energy):
-        digest.update(part)
+    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+        digest.update(array.tobytes())
+    if targets is not None and targets.energy is not None:
+        digest.update(targets.energy.numpy().tobytes())
     return digest.digest()
 
 
 def _sentence(problems: Sequence[BadFrame], units: str) -> str:
     """One line, as the command line shows no more."""
-    named = "; ".join(map(str, problems[:NAMED]))
-    more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+    named = _first_of(problems)
     hint = ' (or say units="any", if they are right)' if any("suspicious" in p.reason for p in problems) else ""
     count = "1 bad frame" if len(problems) == 1 else f"{len(problems)} bad frames"
-    return f'{count}; mend them, or leave them out with bad="skip"{hint}: {named}{more}'
+    return f'{count}; mend them, or leave them out with bad="skip"{hint}: {named}'
+
+
+def left_out(problems: Sequence[BadFrame]) -> str:
+    """How many there are, and some of them."""
+    return f"{len(problems)} bad structure{'s' * (len(problems) != 1)} left out: {_first_of(problems)}"
+
+
+def _first_of(problems: Sequence[BadFrame]) -> str:
+    """Some of them in words; of those with one reason in one file, the first."""
+    groups: dict[tuple[str, str], list[BadFrame]] = {}
+    for problem in problems:
+        groups.setdefault((problem.file, problem.reason), []).append(problem)
+    named = [f"{g[0]}{f' (and {len(g) - 1} more of this file)' * (len(g) > 1)}" for g in groups.values()]
+    left = sum(map(len, list(groups.values())[NAMED:]))
+    return "; ".join(named[:NAMED]) + f"; and {left} more" * (left > 0)

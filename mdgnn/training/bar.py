@@ -1,9 +1,9 @@
-"""The progress bar of a run: steps, and the figures of the last validation."""
+"""What a run shows: on a terminal a bar of steps with the figures of the last validation, else a line for each."""
 
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 REFRESH = 10  # steps
 
@@ -20,3 +20,16 @@ class Bar(TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         return dict(getattr(module, "shown", {}))
+
+
+class Lines(Callback):
+    """The same figures where there is no terminal: of the loss, and the mean absolute error of each quantity."""
+
+    def __init__(self) -> None:
+        self._told: Any = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        shown: Any = getattr(module, "shown", {})
+        if shown is not self._told and shown and trainer.is_global_zero:
+            print("  ".join(f"{name} {figure}" for name, figure in shown.items()), flush=True)
+        self._told = shown

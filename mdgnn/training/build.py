@@ -1,33 +1,45 @@
 """A model for a configuration: a new one that knows its reference energies and its scale, or one from a file."""
 
+import difflib
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from mdgnn.data import Dataset, Keys, read_frames
-from mdgnn.model_file import load
+from mdgnn.locate import locate
+from mdgnn.model_file import load, read_header
 from mdgnn.models import MODELS, LennardJones, Model, attach_heads
 from mdgnn.training.config import Config, ModelSection
+from mdgnn.training.folder import fingerprint
 from mdgnn.training.properties import summarize_properties
 from mdgnn.training.references import Array, Summary, given, isolated, least_squares, summarize
 from mdgnn.training.sections import ConfigError
 
+REFERENCES = ("least_squares", "none", "isolated")  # other ones are files
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def cutoff_of(section: ModelSection) -> float:
-    """How far edges reach (Angstrom)."""
-    if section.start is not None:
-        return float(load(section.start).cutoff)
+def cutoff_of(section: ModelSection, start: str | Path | None) -> float:
+    """How far edges reach (Angstrom): as far as those of the model file `start`, if there is one."""
+    if start is not None:
+        return float(load(start).cutoff)
     assert section.architecture is not None
     try:
         return float(MODELS[section.architecture](**section.options).cutoff)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[model] {error}") from None
+
+
+def units_of(config: Config, start: str | Path | None) -> str:
+    """What sizes numbers in the data have: those of the model's units, or any."""
+    if config.data.units == "any":
+        return "any"
+    return str(config.model.options.get("units", "metal") if start is None else read_header(start)["units"])
 
 
 def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str, Any]]:
@@ -48,7 +60,8 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
     """
     section = config.model
     if section.start is not None:
-        model = load(section.start).to(DTYPES[section.dtype])
+        model = load(section.start)
+        model = model.to(DTYPES[section.dtype] if section.dtype else model.dtype)
         _extensive(model)
         _give_heads(model, config, dataset)
         known = model.elements
@@ -57,7 +70,7 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
             raise ConfigError(f"[model] start = {section.start!r} knows {known}, and the data have {missing} too")
         least = min(model.least_distance, _shortest(dataset)) or _shortest(dataset)
         model.config["least_distance"] = model.least_distance = least
-        return model, {"start": section.start}
+        return model, {"start": section.start, "files": fingerprint([str(locate(section.start))])}
     assert section.architecture is not None
     options = {"elements": list(dataset.elements), **section.options}
     elements = options["elements"] if isinstance(options["elements"], list) else list(dataset.elements)
@@ -70,7 +83,7 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
         summary = summary._replace(counts=summary.counts.sum(1, keepdims=True))
     shift, scale = np.zeros(summary.counts.shape[1]), 1.0
     if config.learns_energy():
-        shift = _references(section, summary, keys)
+        shift = _references(section, summary, keys, units_of(config, None))
         scale = _scale(section, summary, shift)
     options |= {"shift": [float(e) for e in shift], "scale": [scale], "least_distance": _shortest(dataset)}
     options["scale"] *= len(shift)
@@ -81,7 +94,9 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
     _extensive(model)
     _give_heads(model, config, dataset)
     found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": shift.tolist()}
-    return model.to(DTYPES[section.dtype]), found
+    if isinstance(section.references, str) and section.references not in REFERENCES:
+        found["files"] = fingerprint([section.references])
+    return model.to(DTYPES[section.dtype or "float32"]), found
 
 
 def _extensive(model: Model) -> None:
@@ -122,7 +137,7 @@ def _shortest(dataset: Dataset) -> float:
     return dataset.shortest if math.isfinite(dataset.shortest) else 0.0  # no two atoms see each other
 
 
-def _references(section: ModelSection, summary: Summary, keys: Keys) -> Array:
+def _references(section: ModelSection, summary: Summary, keys: Keys, units: str) -> Array:
     where = section.references
     if isinstance(where, dict):
         return given(where, summary.elements)
@@ -132,7 +147,9 @@ def _references(section: ModelSection, summary: Summary, keys: Keys) -> Array:
         return least_squares(summary) * 0
     if where == "isolated":
         return isolated(summary, "the training set")
-    atoms = Dataset(read_frames([where], keys, need=("energy",)), 1.0, keys=keys)
+    if not Path(where).exists() and (near := difflib.get_close_matches(where, REFERENCES, 1, 0.8)):
+        raise ConfigError(f"[model] references = {where!r}: did you mean {near[0]!r}?")
+    atoms = Dataset(read_frames([where], keys, need=("energy",), units=units), 1.0, keys=keys)
     return isolated(summarize((atoms[k] for k in range(len(atoms))), summary.elements), where)
 
 

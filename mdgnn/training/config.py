@@ -18,6 +18,8 @@ kind = "intensive"
 
 import difflib
 import inspect
+import json
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,7 +56,7 @@ class ModelSection(BaseModel):
     data), "least_squares", "none", a file of lone atoms, or numbers by symbol. `scale` multiplies what the network
     says: "rms_force", or a number. `start` is a model file whose weights, references and scale are the first ones (of
     its properties, those that a [[property]] names again); `freeze` are patterns (as of file names) of parameters that
-    stay as they are.
+    stay as they are. `dtype` is by default that of `start`, of a new model "float32".
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
@@ -64,18 +66,26 @@ class ModelSection(BaseModel):
     freeze: list[str] = []
     references: dict[str, float] | str = "least_squares"
     scale: Literal["rms_force"] | Positive = "rms_force"
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["float32", "float64"] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """Those of the architecture."""
         return dict(self.model_extra or {})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_an_end(cls, content: Any) -> Any:
+        """The cutoff that `_in_json` has changed."""
+        endless = isinstance(content, dict) and content.get("cutoff", 0) is None
+        return {**content, "cutoff": math.inf} if endless else content
+
     @model_validator(mode="after")
     def _knows_its_options(self) -> "ModelSection":
         if self.start is not None:
             given = [*self.options, *(["architecture"] if self.architecture else [])]
-            given += [name for name in ("references", "scale") if name in self.model_fields_set]
+            fields = type(self).model_fields  # a file of a resolved configuration holds their defaults
+            given += [name for name in ("references", "scale") if getattr(self, name) != fields[name].default]
             if given:
                 raise ConfigError(f"[model] start = {self.start!r} brings its own {given[0]}: leave that out")
             return self
@@ -86,7 +96,20 @@ class ModelSection(BaseModel):
         for name in self.options:
             if name not in known:
                 raise ConfigError(unknown("model", name, [*known, *type(self).model_fields]))
+        elements = self.options.get("elements")
+        if isinstance(elements, list) and (wrong := [z for z in elements if not isinstance(z, int)]):
+            raise ConfigError(f"[model] elements: expected atomic numbers, got {wrong[0]!r}")
+        for name, value in _in_json(self.options).items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError):
+                raise ConfigError(f"[model] {name}: expected finite numbers or text, got {value}") from None
         return self
+
+
+def _in_json(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with null for an infinite cutoff, as in model files."""
+    return {**options, "cutoff": None} if options.get("cutoff") == math.inf else options
 
 
 class Config(Section):
@@ -118,7 +141,8 @@ class Config(Section):
 
     def content(self) -> dict[str, Any]:
         """For a file; `parse` reads it back."""
-        return {name: section for name, section in self.model_dump().items() if section != ()}
+        sections = {name: section for name, section in self.model_dump().items() if section != ()}
+        return {**sections, "model": _in_json(sections["model"])}
 
 
 def options_of(architecture: str) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mdgnn.data import Dataset, EdgeBatches, Keys, Sample, Targets, collate, read_frames, split
+from mdgnn.data.frames import BadFrame, left_out
 from mdgnn.data.labels import names_in
 from mdgnn.models import Model, Property
 from mdgnn.potential import Prediction, evaluate
@@ -17,12 +18,21 @@ from mdgnn.training.sections import ConfigError, DataSection, PropertySection
 
 
 class Sets(NamedTuple):
-    """Training, validation and test set (None: there is none), and the SHA-256 of each file."""
+    """Training, validation and test set (None: there is none), the SHA-256 of each file, which structures were left out
+    as bad, and how many of a validation set of its own the training set has too."""
 
     train: Dataset
     valid: Dataset
     test: Dataset | None
     fingerprints: dict[str, str]
+    skipped: list[BadFrame]
+    shared: int
+
+    def notes(self) -> list[str]:
+        """What should be known before the training."""
+        skipped = left_out(self.skipped) if self.skipped else ""
+        shared = f"{self.shared} structures of the validation set are in the training set too" if self.shared else ""
+        return [note for note in (skipped, shared) if note]
 
 
 def keys_of(section: DataSection, properties: Sequence[PropertySection] = ()) -> Keys:
@@ -44,7 +54,7 @@ def read_sets(section: DataSection, keys: Keys, cutoff: float, seed: int, *, uni
     seed : int
         Of the split.
     units : str
-        Of the model: what magnitudes are plausible.
+        "metal", "lj" or "any": what magnitudes are plausible.
     need : sequence of str
         Targets without which a structure is bad.
 
@@ -53,19 +63,25 @@ def read_sets(section: DataSection, keys: Keys, cutoff: float, seed: int, *, uni
     OSError, ValueError
         If a file cannot be read, or holds bad structures.
     """
-    units = "any" if section.units == "any" else units
 
-    def read(paths: list[str]) -> Dataset:
-        frames = read_frames(paths, keys, bad=section.bad, need=need, units=units)
+    skipped: list[BadFrame] = []
+
+    def read(paths: list[str], seen: dict[bytes, str]) -> Dataset:
+        frames = read_frames(paths, keys, bad=section.bad, need=need, units=units, seen=seen)
+        skipped.extend(frames.skipped)
         return Dataset(frames, cutoff, keys=keys)
 
-    train = read(section.train)
+    to_train: dict[bytes, str] = {}
+    to_validate: dict[bytes, str] = {}
+    train = read(section.train, to_train)
     files = [*section.train, *(section.valid if isinstance(section.valid, list) else []), *section.test]
     if isinstance(section.valid, list):
-        valid = read(section.valid)
+        valid = read(section.valid, to_validate)
     else:
         train, valid = _parts(train, section.valid, seed)
-    return Sets(train, valid, read(section.test) if section.test else None, fingerprint(files))
+    shared = len(to_train.keys() & to_validate.keys())
+    test = read(section.test, to_train) if section.test else None  # a test on what was trained on is none
+    return Sets(train, valid, test, fingerprint(files), skipped, shared)
 
 
 def _parts(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:

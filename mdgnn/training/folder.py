@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import pickle
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 CONFIG, START, LOG, LAST, BEST = "config.json", "start.safetensors", "log.csv", "last.ckpt", "best.ckpt"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
+IN_CHECKPOINTS = ("state_dict", "optimizer_states", "loops", "callbacks")
 OURS = (CONFIG, START, LOG, LAST, BEST, MODEL, SUMMARY)
 
 
@@ -94,32 +94,41 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     RunError
-        If it is missing or is not JSON.
+        If it is missing or is not such JSON.
     """
     try:
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         raise RunError(f"{path.parent} holds no run of mdgnn train: it has no {path.name}") from None
     except ValueError as error:
         raise RunError(f"{path} is broken: {error}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is broken: expected an object of JSON, got {content!r}")
+    return dict(content)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, which is tensors, numbers and text, or is refused.
+    """The content of a run's checkpoint, which is tensors, numbers and text, or is refused.
 
     Raises
     ------
     RunError
-        If there is anything else in it, such as code, or if it is damaged.
+        If there is anything else in it, such as code, if it is damaged, or not of a run.
     """
     try:
         with warnings.catch_warnings():  # about pickles of other kinds, which are refused anyway
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+    except Exception:  # a damaged pickle raises anything at all
         raise RunError(f"{path} is damaged, or holds more than tensors, numbers and text, and is refused") from None
+    missing = [key for key in IN_CHECKPOINTS if not isinstance(content, dict) or key not in content]
+    if not missing and not (isinstance(content["callbacks"], dict) and "Watch" in content["callbacks"]):
+        missing = ["callbacks"]
+    if missing:
+        raise RunError(f"{path} is damaged, or no checkpoint of a run of mdgnn train: it has no {missing[0]}")
+    return dict(content)
 
 
 def fingerprint(paths: Iterable[str]) -> dict[str, str]:

@@ -8,25 +8,30 @@ from mdgnn.model_file import load, save
 from mdgnn.models import Model
 from mdgnn.training import folder as files
 from mdgnn.training import plots
-from mdgnn.training.build import cutoff_of
+from mdgnn.training.build import cutoff_of, units_of
 from mdgnn.training.config import Config, parse
 from mdgnn.training.data import Sets, keys_of, limits_of, properties_of, read_sets
 from mdgnn.training.evaluate import Comparison, compare
 from mdgnn.training.folder import RunError
 
 
-def sets_of(config: Config) -> Sets:
-    """Read the data of a configuration, with edges as long as its model's."""
-    units = load(config.model.start).units if config.model.start else config.model.options.get("units", "metal")
+def sets_of(config: Config, folder: Path | None = None) -> Sets:
+    """Read the data of a configuration, with edges as long as its model's.
+
+    That is the first model of the run in a folder, if there is one: the file that it came from may have changed since.
+    """
+    own = None if folder is None else folder / files.START
+    start = own if own is not None and own.exists() else config.model.start
     weighed = [name for name in ("energy", "forces") if getattr(config.loss, name)]
     need: list[str] = weighed if config.data.need is None else list(config.data.need)
     keys = keys_of(config.data, config.property)
-    return read_sets(config.data, keys, cutoff_of(config.model), config.run.seed, units=units, need=need)
+    cutoff, units = cutoff_of(config.model, start), units_of(config, start)
+    return read_sets(config.data, keys, cutoff, config.run.seed, units=units, need=need)
 
 
 def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], steps: int) -> dict[str, Any]:
     """Write the best model with the record of its training, and the summary, which says that the run is over."""
-    model, best_epoch = best_model(folder)
+    model, best_epoch = save_best(config, folder, found)  # before anything that may fail
     compared = comparisons(config, sets, model)
     summary = {
         "steps": steps,
@@ -35,15 +40,27 @@ def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], step
         "structures": {name: len(d) for name, d in zip(("train", "valid", "test"), sets[:3], strict=True) if d},
         "found": found,
         "data": sets.fingerprints,
+        "skipped": [str(frame) for frame in sets.skipped],
     }
-    record = {"config": config.content(), **summary}
-    try:
-        save(model, folder / files.MODEL, record)
-    except OSError as error:
-        raise RunError(f"cannot write {folder / files.MODEL}: {error.strerror}") from None
+    save_model(model, folder / files.MODEL, {"config": config.content(), **summary})
     draw(folder, model, compared)
     files.write_json(folder / files.SUMMARY, summary)
     return summary
+
+
+def save_best(config: Config, folder: Path, found: dict[str, Any]) -> tuple[Model, int]:
+    """Write the best model so far, of a run that may be under way; it and its epoch."""
+    model, best_epoch = best_model(folder)
+    save_model(model, folder / files.MODEL, {"config": config.content(), "best_epoch": best_epoch, "found": found})
+    return model, best_epoch
+
+
+def save_model(model: Model, path: Path, record: dict[str, Any]) -> None:
+    """Write a model with what is known of its training."""
+    try:
+        save(model, path, record)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from None
 
 
 def comparisons(config: Config, sets: Sets, model: Model) -> dict[str, Comparison]:
@@ -58,7 +75,7 @@ def draw(folder: Path, model: Model, compared: Mapping[str, Comparison]) -> list
     made, names = [], plots.names_of(properties_of(model))
     try:
         if rows:
-            plots.plot_learning(folder / plots.LEARNING, rows, model.units)
+            plots.plot_learning(folder / plots.LEARNING, rows, model.units, names)
             made.append(plots.LEARNING)
         if model.heads is None or model.heads.energy:
             plots.plot_dimers(folder / plots.DIMERS, model)
@@ -100,4 +117,4 @@ def redraw(folder: str | Path) -> list[str]:
     if not (target / files.BEST).exists():
         raise RunError(f"{target} has no validated model yet: nothing can be drawn")
     model, _ = best_model(target)
-    return draw(target, model, comparisons(config, sets_of(config), model))
+    return draw(target, model, comparisons(config, sets_of(config, target), model))

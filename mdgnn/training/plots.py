@@ -35,7 +35,7 @@ def names_of(properties: Sequence[Property]) -> dict[str, str]:
     return {**NAMES, **{p.name: f"{p.name} per atom" if p.kind == "extensive" else p.name for p in properties}}
 
 
-def plot_learning(path: Path, rows: Sequence[Mapping[str, str]], units: str) -> None:
+def plot_learning(path: Path, rows: Sequence[Mapping[str, str]], units: str, names: Mapping[str, str] = NAMES) -> None:
     """Losses, errors of the quantities, and learning rate against the epoch, from the rows of a log."""
 
     def column(name: str) -> Array:
@@ -52,7 +52,7 @@ def plot_learning(path: Path, rows: Sequence[Mapping[str, str]], units: str) -> 
     for axes, quantity in zip(panels[1:], known, strict=False):
         for kind, style in (("rmse", "-"), ("mae", "--")):
             axes.semilogy(epoch, column(f"{quantity}_{kind}"), style, lw=1.2, color="C2", label=kind.upper())
-        axes.set_ylabel(_with_unit(quantity, unit_of(quantity, units)))
+        axes.set_ylabel(_with_unit(names[quantity], unit_of(quantity, units)))
     for axes in panels[:-1]:
         axes.legend(loc="upper right")
     panels[-1].semilogy(epoch, column("lr"), "-", lw=1.2, color="C3")

@@ -15,13 +15,14 @@ Array = NDArray[np.float64]
 
 class Summary(NamedTuple):
     """Of a data set: compositions (S, elements), energies (S,) with NaN where there is none, RMS of force components
-    (0 without forces), mean number of edges that an atom receives."""
+    (0 without forces), mean number of edges that an atom receives, which structures are one atom without any."""
 
     elements: list[int]
     counts: Array
     energies: Array
     rms_force: float
     mean_neighbours: float
+    lone: NDArray[np.bool_]
 
 
 def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
@@ -32,11 +33,12 @@ def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
     ValueError
         If there are no structures.
     """
-    counts, energies, squares, n_components, n_edges = [], [], 0.0, 0, 0
+    counts, energies, lone, squares, n_components, n_edges = [], [], [], 0.0, 0, 0
     for graph, targets in samples:
         numbers = graph.atomic_numbers.numpy()
         counts.append([np.count_nonzero(numbers == z) for z in elements])
         energies.append(math.nan if targets.energy is None else float(targets.energy[0]))
+        lone.append(graph.n_atoms == 1 and not graph.n_edges)
         n_edges += graph.n_edges
         if targets.forces is not None:
             known = targets.forces.numpy()
@@ -46,7 +48,8 @@ def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
         raise ValueError("expected structures to train on, got none")
     table = np.array(counts, dtype=np.float64)
     rms = math.sqrt(squares / n_components) if n_components else 0.0
-    return Summary(list(elements), table, np.array(energies), rms, n_edges / max(float(table.sum()), 1.0))
+    mean = n_edges / max(float(table.sum()), 1.0)
+    return Summary(list(elements), table, np.array(energies), rms, mean, np.array(lone))
 
 
 def least_squares(summary: Summary) -> Array:
@@ -68,7 +71,7 @@ def least_squares(summary: Summary) -> Array:
 
 
 def isolated(summary: Summary, of: str) -> Array:
-    """(elements,) energies of the structures that are one atom; the last one counts.
+    """(elements,) energies of the structures that are one atom without neighbours.
 
     Parameters
     ----------
@@ -79,14 +82,16 @@ def isolated(summary: Summary, of: str) -> Array:
     Raises
     ------
     ValueError
-        If an element has no lone atom with an energy; the message names it.
+        If an element has no lone atom with an energy, or several with different ones; the message names it.
     """
-    lone = {
-        int(counts.argmax()): energy
-        for counts, energy in zip(summary.counts, summary.energies, strict=True)
-        if counts.sum() == 1 and math.isfinite(energy)
-    }
-    return _complete(dict(lone), summary.elements, f"{of} has no lone atom")
+    lone: dict[int, float] = {}
+    known = summary.lone & np.isfinite(summary.energies) & (summary.counts.sum(1) == 1)
+    for counts, energy in zip(summary.counts[known], summary.energies[known].tolist(), strict=True):
+        place = int(counts.argmax())
+        if lone.setdefault(place, energy) != energy:
+            symbol = chemical_symbols[summary.elements[place]]
+            raise ValueError(f"{of} has lone atoms of {symbol} with different energies, {lone[place]} and {energy}")
+    return _complete(lone, summary.elements, f"{of} has no lone atom")
 
 
 def given(energies: Mapping[str, float], elements: Sequence[int]) -> Array:

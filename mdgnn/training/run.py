@@ -5,9 +5,10 @@ import json
 import logging
 import os
 import random
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,22 +18,23 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from mdgnn.data import EdgeBatches
-from mdgnn.model_file import load, read_header, save
+from mdgnn.model_file import load, read_header
 from mdgnn.models import Model
 from mdgnn.training import folder as files
-from mdgnn.training.bar import Bar
+from mdgnn.training.bar import Bar, Lines
 from mdgnn.training.build import build, freeze
 from mdgnn.training.config import Config, override, parse
 from mdgnn.training.data import Sets, Share, check_targets, keys_of, limits_of, sums_over
 from mdgnn.training.folder import RunError
 from mdgnn.training.losses import Sums
 from mdgnn.training.module import Training, world_size
-from mdgnn.training.outcome import finish, sets_of
+from mdgnn.training.outcome import finish, save_best, save_model, sets_of
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import ConfigError
 from mdgnn.training.stream import Stream
@@ -66,14 +68,13 @@ def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, 
     if this_process().rank == 0:
         files.check_free(target, force)
     _set_threads(config)
-    sets = sets_of(config)
-    _check(config, sets)
+    sets = _read(config, None)
     start = _new(config, sets)
     if this_process().rank == 0:  # only now may anything of an earlier run go
         files.claim(target, force)
         files.write_json(target / files.CONFIG, config.content())
-        _save_start(start, target)
-    return _go(config, target, sets, start)
+        save_model(start[0], target / files.START, start[1])
+    return _go(config, target, sets, start, None)
 
 
 def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
@@ -101,21 +102,14 @@ def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     elif (target / files.SUMMARY).exists():
         return files.read_json(target / files.SUMMARY)
     _set_threads(config)
-    sets = sets_of(config)
-    if (target / files.LAST).exists():
+    sets, last = _read(config, target), target / files.LAST
+    if (target / files.START).exists():
         start = _begun(config, target)
-    else:  # it ended before there was a checkpoint
+    else:  # it ended before its model was there
         start = _new(config, sets)
         if this_process().rank == 0:
-            _save_start(start, target)
-    return _go(config, target, sets, start)
-
-
-def _save_start(start: Start, folder: Path) -> None:
-    try:
-        save(start[0], folder / files.START, start[1])
-    except OSError as error:
-        raise RunError(f"cannot write {folder / files.START}: {error.strerror}") from None
+            save_model(start[0], target / files.START, start[1])
+    return _go(config, target, sets, start, last if last.exists() else None)
 
 
 def _check_longer(before: Config, after: Config) -> None:
@@ -124,6 +118,11 @@ def _check_longer(before: Config, after: Config) -> None:
         raise ConfigError("a run that goes on keeps its settings; only run.epochs may be raised")
     if before.optimizer.schedule in ("cosine", "onecycle"):
         raise ConfigError(f"run.epochs cannot be raised: the {before.optimizer.schedule} schedule ends with the run")
+    if before.run.epochs % before.run.validate_epochs:
+        raise ConfigError(
+            f"run.epochs cannot be raised: epoch {before.run.epochs} has been validated as the last one, which "
+            f"run.validate_epochs = {before.run.validate_epochs} would not do in a longer run"
+        )
 
 
 def this_process() -> Share:
@@ -136,17 +135,24 @@ def _set_threads(config: Config) -> None:
         torch.set_num_threads(config.run.threads)
 
 
-def _check(config: Config, sets: Sets) -> None:
-    """Raise a ConfigError unless the data have targets for what the loss weighs."""
+def _read(config: Config, folder: Path | None) -> Sets:
+    """The data, with targets for what the loss weighs; what is noteworthy about them goes to stderr."""
     weighed = [name for name, course in config.courses().items() if last_weight(course)]
     if not weighed:
         raise ConfigError("[loss] gives nothing a weight in the end")
-    check_targets(sets.train, "training", weighed, every=True)
-    check_targets(sets.valid, "validation", weighed, every=False)
+    sets = sets_of(config, folder)
+    for dataset, name in ((sets.train, "training"), (sets.valid, "validation")):
+        check_targets(dataset, name, weighed, every=dataset is sets.train)
+        if len(dataset) < (n := this_process().world_size):
+            raise ConfigError(f"[data] the {name} set has {len(dataset)} structures, too few for {n} processes")
+    if this_process().rank == 0:
+        for note in sets.notes():
+            print(f"mdgnn: {note}", file=sys.stderr)
+    return sets
 
 
-def _go(config: Config, folder: Path, sets: Sets, start: Start) -> dict[str, Any]:
-    """Train from a model, or from the folder's last checkpoint if there is one, to the end."""
+def _go(config: Config, folder: Path, sets: Sets, start: Start, last: Path | None) -> dict[str, Any]:
+    """Train from a model, or from its last checkpoint if there is one, to the end."""
     model, found = start
     seed_everything(config.run.seed)
     module = Training(model.train(), config)
@@ -162,12 +168,17 @@ def _go(config: Config, folder: Path, sets: Sets, start: Start) -> dict[str, Any
     stream = Stream(sets.train, batches, config.run.epochs)
     identity = hashlib.sha256(json.dumps(sets.fingerprints, sort_keys=True).encode()).hexdigest()
     watch = Watch(config, folder, stream, partial(validate, config=config, sets=sets), identity)
-    last = folder / files.LAST
-    if last.exists():
+    if last is not None:
         files.read_checkpoint(last)  # refuses what Lightning would only trip over
-    with quiet(), watch.signals:
-        trainer = make_trainer(config, folder, watch)
-        trainer.fit(module, stream, ckpt_path=last if last.exists() else None, weights_only=True)
+    try:
+        with quiet(), watch.signals:
+            trainer = make_trainer(config, folder, watch)
+            trainer.fit(module, stream, ckpt_path=last, weights_only=True)
+    except RunError:
+        if this_process().rank == 0 and (folder / files.BEST).exists():
+            with suppress(RunError):  # of a full disk, say, which the first one tells
+                save_best(config, folder, found)
+        raise
     if this_process().rank:
         return {}
     return finish(config, folder, sets, found, trainer.global_step)
@@ -185,6 +196,11 @@ def _new(config: Config, sets: Sets) -> Start:
     seed_everything(config.run.seed)
     model, found = build(config, sets.train, keys_of(config.data, config.property))
     freeze(model, config.model.freeze)
+    for dataset, name in ((sets.valid, "validation"), (sets.test, "test")):
+        elements = [] if dataset is None else dataset.elements
+        missing = [z for z in elements if isinstance(model.elements, list) and z not in model.elements]
+        if missing:
+            raise ConfigError(f"[data] the model will know {model.elements}, and the {name} set has {missing} too")
     return model, found
 
 
@@ -220,7 +236,7 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
         backend = "gloo" if device == "cpu" else "nccl"
         strategy = DDPStrategy(find_unused_parameters=True, process_group_backend=backend)
     bar = os.isatty(1) and this_process().rank == 0
-    callbacks: list[Callback] = [watch, *([Bar()] if bar else [])]
+    callbacks: list[Callback] = [watch, Bar() if bar else Lines()]
     logger: list[Logger] = []
     if find_spec("tensorboard") or find_spec("tensorboardX"):
         logger.append(TensorBoardLogger(folder, name="tensorboard", version=""))
@@ -240,6 +256,7 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        plugins=[LightningEnvironment()] if n_processes == 1 else None,  # whatever job scheduler it is in
     )
 
 

@@ -20,13 +20,12 @@ def _paths(value: Any) -> Any:
 
 
 Files = Annotated[list[str], BeforeValidator(_paths)]
-Weight = (
-    Annotated[float, Field(ge=0)] | Annotated[list[tuple[float, Annotated[float, Field(ge=0)]]], Field(min_length=1)]
-)
-Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0, strict=True)]
+Weight = NotNegative | Annotated[list[tuple[float, NotNegative]], Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Steps = Annotated[int, Field(ge=0)]  # 0: never
+Count = Annotated[int, Field(ge=1, strict=True)]
+Steps = Annotated[int, Field(ge=0, strict=True)]  # 0: never
 
 
 class Section(BaseModel):
@@ -130,7 +129,7 @@ class RunSection(Section):
     """
 
     epochs: Count = 100
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Steps = 0
     validate_epochs: Count = 1

@@ -19,6 +19,8 @@ from mdgnn.training.module import Training, world_size
 from mdgnn.training.schedules import Progress, rate
 from mdgnn.training.stream import Stream
 
+ADVICE = "a smaller [optimizer] lr or clip may help, or a structure whose atoms nearly coincide is in the data"
+
 
 class InterruptedTrainingError(RunError):
     """A signal ended the run in good order."""
@@ -98,15 +100,16 @@ class Watch(pl.Callback):
             group["lr"] = self._rate(batch_idx)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        module.average()
         self._add_loss(trainer, outputs, batch_idx)
+        _check_gradient(module, batch_idx)
+        module.average()
         place, run = self.stream.place(batch_idx), self.config.run
         best = False
         if place.last:
             if (place.epoch + 1) % run.validate_epochs == 0 or place.epoch + 1 == run.epochs:
                 best = self._validate(trainer, module, place.epoch, batch_idx)
             self.loss_sum, self.n_losses = 0.0, 0
-        signum = self._received(trainer)
+        signum = self._received(trainer, module)
         self.ended |= bool(run.stop_after) and self.progress.waited >= run.stop_after
         trainer.should_stop |= self.ended
         due = run.checkpoint_steps and (batch_idx + 1) % run.checkpoint_steps == 0
@@ -130,15 +133,14 @@ class Watch(pl.Callback):
         )  # each one's share, times their number
         value = float(loss)
         if not np.isfinite(value):
-            raise RunError(
-                f"the loss is {value} in step {batch_idx + 1}: a smaller [optimizer] lr or clip may help, "
-                "or a structure whose atoms nearly coincide is in the data"
-            )
+            raise RunError(f"the loss is {value} in step {batch_idx + 1}: {ADVICE}")
         self.loss_sum, self.n_losses = self.loss_sum + value, self.n_losses + 1
 
     def _validate(self, trainer: pl.Trainer, module: Any, epoch: int, batch_idx: int) -> bool:
         sums = self.validate(module)
         loss = sums.loss(module.last_weights())
+        if not np.isfinite(loss):
+            raise RunError(f"the loss of the validation set is {loss} after step {batch_idx + 1}: {ADVICE}")
         row = {
             "epoch": epoch + 1,
             "step": batch_idx + 1,
@@ -158,12 +160,12 @@ class Watch(pl.Callback):
         self.best_epoch = epoch + 1 if best else self.best_epoch
         return best
 
-    def _received(self, trainer: pl.Trainer) -> int:
+    def _received(self, trainer: pl.Trainer, module: pl.LightningModule) -> int:
         """The signal that has come, to any of the processes, or 0."""
         mine = self.signals.received or 0
         if world_size() == 1:
             return mine
-        return int(trainer.strategy.reduce(torch.tensor(float(mine)), reduce_op="max"))
+        return int(trainer.strategy.reduce(torch.tensor(float(mine), device=module.device), reduce_op="max"))
 
     def _save(self, trainer: pl.Trainer, best: bool) -> None:
         """The last checkpoint, and before it the best one, each of them whole at any moment."""
@@ -179,6 +181,13 @@ class Watch(pl.Callback):
         except OSError as error:
             part.unlink(missing_ok=True)
             raise RunError(f"cannot write {self.folder / LAST}: {error.strerror}") from None
+
+
+def _check_gradient(module: pl.LightningModule, batch_idx: int) -> None:
+    """Raise a RunError unless it is finite; the last checkpoint is then from before the step."""
+    sizes = torch._foreach_norm([p.grad for p in module.parameters() if p.grad is not None])
+    if sizes and not bool(torch.stack(sizes).isfinite().all()):
+        raise RunError(f"the gradient of the loss is not finite in step {batch_idx + 1}: {ADVICE}")
 
 
 def random_state() -> dict[str, Any]:
