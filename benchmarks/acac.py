@@ -1,6 +1,7 @@
 """The shipped model of acetylacetone: python benchmarks/acac.py [MODEL] [--data FOLDER] [--steps N]
 
-Errors on the test set, vibrations of the relaxed molecule, and molecular dynamics at 300 K; writes results/acac.md.
+Errors on the test set, vibrations of the relaxed molecule, and molecular dynamics at 300 K; writes results/acac.md and
+the relaxed molecule, results/acac.xyz.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms, units
-from ase.io import read
+from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from ase.optimize import BFGS
@@ -90,6 +91,8 @@ def main() -> None:
     atoms.calc = calculator
     BFGS(atoms, logfile=None).run(fmax=FMAX, steps=1000)
     largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+    relaxed = Atoms(atoms.symbols, atoms.positions - atoms.get_center_of_mass())
+    write(HERE / "results" / "acac.xyz", relaxed, format="extxyz")
     modes, start = frequencies(atoms), time.perf_counter()
     md = dynamics(atoms, given.steps)
     seconds = time.perf_counter() - start

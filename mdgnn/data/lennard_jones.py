@@ -27,7 +27,7 @@ SPACING = 1.09 * 2**0.5  # of fcc clusters, with nearest neighbours as in small 
 FMAX = 0.01  # largest force in a minimum, epsilon/sigma
 TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
 CLOSEST = 0.8  # of random clusters and displacements; dynamics at a temperature of 1.5 comes to 0.87
-DIMERS = (CLOSEST, 6.0)  # nearer ones cost the accuracy of all others, and are not met
+DIMERS = (0.6, 6.0)  # nearer than atoms of other frames: a model without that wall has holes behind it
 HOP, HOP_TEMPERATURE = 0.35, 0.8  # Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), section 2
 DECIMALS = 8
 
