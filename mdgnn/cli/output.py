@@ -130,8 +130,7 @@ def show(table: Table) -> None:
     """A table on stdout, in which nothing is cut off: folded on a terminal, elsewhere as wide as it is."""
     for column in table.columns:
         column.overflow = "fold"
-    console = Console()
-    console.print(table, width=None if console.is_terminal else WIDE)
+    Console(width=None if Console().is_terminal else WIDE).print(table)
 
 
 @contextmanager
