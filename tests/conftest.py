@@ -42,3 +42,12 @@ def data(tmp_path_factory):
     from training_runs import clusters, file_of
 
     return file_of(tmp_path_factory.mktemp("data") / "clusters.xyz", clusters(16))
+
+
+@pytest.fixture(scope="session")
+def property_data(tmp_path_factory):
+    """A file of sixteen molecules with other labels than energies."""
+    from property_runs import molecules
+    from training_runs import file_of
+
+    return file_of(tmp_path_factory.mktemp("data") / "molecules.xyz", molecules(16))

@@ -8,7 +8,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from mdgnn.data import PropertyKey
 from mdgnn.training.schedules import last_weight
 
-TAKEN = ("energy", "free_energy", "energies", "forces", "stress", "stresses", "virial", "weight")  # no property's name
+TAKEN = {  # names that properties cannot have
+    *("energy", "free_energy", "energies", "forces", "stress", "stresses", "virial", "weight"),
+    *("numbers", "positions", "structure", "n_atoms", "n_structures", "config_type"),
+}
 
 
 class ConfigError(ValueError):
@@ -91,7 +94,7 @@ class PropertySection(Section):
     def _can_be_learnt(self) -> "PropertySection":
         if self.name in TAKEN:
             raise ConfigError(
-                f"[[property]] name = {self.name!r} is what a model says of energies: choose another name, "
+                f"[[property]] name = {self.name!r} means something else already: choose another name, "
                 f"with key = {self.name!r} if the files have it so"
             )
         if not last_weight(self.weight):
