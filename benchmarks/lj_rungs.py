@@ -7,54 +7,20 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from ase import Atoms, units
-from ase.build import bulk
+from ase import Atoms
 from ase.calculators.lj import LennardJones as AseLennardJones
 from ase.io import read, write
-from ase.md.langevin import Langevin
-from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
-from lj_minima import SIZES, Array, Energy, find, hop, lennard_jones, quench, random_start, read_table
-from numpy.typing import NDArray
+from lj_dynamics import caloric, drift, state_points
+from lj_minima import Array, Energy, find, hop, lennard_jones, quench, random_start, read_table
+from lj_systems import SHORT_CUTOFF, Figures, cluster, exact, langevin, liquid, minima
 
-from mdgnn import LennardJones, MDGNNCalculator
+from mdgnn import MDGNNCalculator
 from mdgnn.data.lennard_jones import label
 
-Figures = dict[str, Any]
 BOX_CUTOFF = 10.0  # sigma, of exact labels of boxes; beyond, tail corrections
-SHORT_CUTOFF = 3.0  # of the dynamics that makes boxes
-
-
-def exact(cutoff: float | None = None) -> MDGNNCalculator:
-    """The true potential: untruncated, or cut."""
-    model = LennardJones() if cutoff is None else LennardJones(cutoff=cutoff, mode="cut")
-    return MDGNNCalculator(model, dtype="float64", too_close="ignore")
-
-
-def cluster(positions: Array) -> Atoms:
-    """Atoms of mass 1."""
-    return Atoms(f"Ar{len(positions)}", positions, masses=np.ones(len(positions)))
-
-
-def langevin(atoms: Atoms, temperature: float, rng: np.random.Generator, timestep: float = 0.005) -> Langevin:
-    """Dynamics at a temperature in epsilon/kB, from velocities of twice of it, as half goes into the potential."""
-    atoms.set_velocities(rng.normal(0, math.sqrt(2 * temperature), atoms.positions.shape))
-    return Langevin(atoms, timestep, temperature_K=temperature / units.kB, friction=0.5, rng=rng, fixcm=False)
-
-
-def minima(data: Path, work: Path) -> dict[int, Atoms]:
-    """The minima of the Cambridge Cluster Database by number of atoms, found once."""
-    path = work / "minima.xyz"
-    if not path.exists():
-        table, smaller, found = read_table(data / "lj_ccd.tsv"), None, []
-        for n in SIZES:
-            smaller = find(n, table[n], smaller if n < 38 else None, np.random.default_rng([0, n]))
-            found.append(cluster(smaller))
-        write(path, found, format="extxyz")
-    return {len(atoms): cluster(atoms.positions) for atoms in read(path, ":")}
 
 
 # --- rung 1: the lecture's clusters of four atoms --------------------------------------------------------------------
@@ -111,15 +77,6 @@ def unseen(data: Path, work: Path) -> list[Atoms]:
         frames += [_named(a, f"liquid, rho = {density}, T = {temperature}") for a in made]
     write(path, frames, format="extxyz")
     return frames
-
-
-def liquid(density: float, repeat: int, calculator: MDGNNCalculator, rng: np.random.Generator) -> Atoms:
-    """A box of 4 repeat^3 atoms, melted from a crystal by 1,000 steps at a temperature of 3."""
-    atoms = bulk("Ar", "fcc", a=(4 / density) ** (1 / 3), cubic=True) * repeat
-    atoms.set_masses(np.ones(len(atoms)))
-    atoms.calc = calculator
-    langevin(atoms, 3.0, rng).run(1000)
-    return atoms
 
 
 def _sampled(atoms: Atoms, temperature: float, rng: np.random.Generator) -> list[Atoms]:
@@ -212,81 +169,6 @@ def potential(calculator: MDGNNCalculator) -> Energy:
         return found["energy"], -found["forces"]
 
     return energy
-
-
-# --- rung 4: the liquid ----------------------------------------------------------------------------------------------
-
-STATES = tuple((density, temperature) for temperature in (0.85, 0.90) for density in (0.776, 0.78, 0.82, 0.86, 0.9))
-REST, STEPS, INTERVAL = 800, 3000, 5
-
-
-def state_points(calculator: MDGNNCalculator, data: Path, work: Path, states: Any = STATES) -> Figures:
-    """Energy per particle and pressure of 500 atoms, with standard errors of ten blocks, and the published ones."""
-    rows = np.loadtxt(data / "nist_lj_mc.tsv", skiprows=2)
-    result: Figures = {}
-    for density, temperature in states:
-        rng = np.random.default_rng([5, round(1000 * density), round(100 * temperature)])
-        atoms = liquid(density, 5, exact(SHORT_CUTOFF), rng)
-        atoms.calc = calculator
-        dynamics, samples = langevin(atoms, temperature, rng), []
-        dynamics.run(REST)
-        for _ in range(STEPS // INTERVAL):
-            dynamics.run(INTERVAL)
-            virial = -atoms.get_stress()[:3].mean()
-            samples.append([atoms.get_potential_energy() / len(atoms), virial + density * temperature])
-        mean, error = blocked(np.array(samples))
-        (row,) = rows[np.isclose(rows[:, 0], density)]
-        published = row[1:3] if temperature == 0.85 else row[3:5]
-        result[f"{density}, {temperature}"] = [*mean, *error, *published.tolist()]
-    return result
-
-
-def blocked(samples: NDArray[np.float64], n_blocks: int = 10) -> tuple[list[float], list[float]]:
-    """Mean and its standard error from the means of blocks. Flyvbjerg and Petersen, J. Chem. Phys. 91, 461 (1989)."""
-    means = np.array([block.mean(axis=0) for block in np.array_split(samples, n_blocks)])
-    return samples.mean(axis=0).tolist(), (means.std(axis=0, ddof=1) / math.sqrt(n_blocks)).tolist()
-
-
-# --- rung 5: dynamics ------------------------------------------------------------------------------------------------
-
-TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.225, 0.25, 0.275, 0.3, 0.325, 0.35, 0.375, 0.4)
-
-
-def drift(calculator: MDGNNCalculator, data: Path, work: Path, steps: int = 100_000) -> Figures:
-    """Slope of the total energy of 55 atoms at T = 0.2, epsilon per atom and 1,000 steps of 0.002 tau."""
-    atoms = minima(data, work)[55]
-    atoms.calc = calculator
-    rng = np.random.default_rng(6)
-    atoms.set_velocities(rng.normal(0, math.sqrt(2 * 0.2), atoms.positions.shape))
-    dynamics = VelocityVerlet(atoms, timestep=0.002)
-    dynamics.run(2000)
-    energies = []
-    for _ in range(steps // 10):
-        dynamics.run(10)
-        energies.append(atoms.get_total_energy() / 55)
-    slope, _ = np.polyfit(np.arange(len(energies)) / 100, energies, 1)
-    temperature = atoms.get_kinetic_energy() * 2 / (3 * 55)
-    deviation = float(np.std(energies))
-    return {"slope": float(slope), "deviation": deviation, "temperature": temperature, "energies": energies[::10]}
-
-
-def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
-    """Mean potential energy per atom and its fluctuation by temperature, of 13 and 55 atoms."""
-    result: Figures = {}
-    for n, steps in ((13, 20_000), (55, 12_000)):
-        atoms = minima(data, work)[n]
-        atoms.calc = calculator
-        curve = []
-        for k, temperature in enumerate(TEMPERATURES):
-            dynamics, energies = langevin(atoms, temperature, np.random.default_rng([10, n, k]), 0.01), []
-            dynamics.run(steps // 4)
-            for _ in range(steps // 10):
-                dynamics.run(10)
-                energies.append(atoms.get_potential_energy() / n)
-            heat = n * np.var(energies) / temperature**2 + 1.5
-            curve.append([temperature, float(np.mean(energies)), float(heat)])
-        result[str(n)] = curve
-    return result
 
 
 # --- rung 6: speed ---------------------------------------------------------------------------------------------------

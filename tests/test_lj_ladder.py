@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from lj_dynamics import blocked
 from lj_minima import TOLERANCE, apart, built, find, hop, lennard_jones, quench, random_start, read_table
-from lj_rungs import blocked, four_atoms
+from lj_rungs import four_atoms
 
 from mdgnn import LennardJones, MDGNNCalculator
 

@@ -55,6 +55,14 @@ def require_basis_start(start: float, below: float) -> None:
         raise ValueError(f"expected a basis_start {where}, got {start}")
 
 
+def three_numbers(basis: Any) -> list[float]:
+    """First centre, last centre and width of Gaussians."""
+    if isinstance(basis, str) or len(basis) != 3:
+        raise ValueError(f"expected a basis as (first centre, last centre, width) or 'exponential', got {basis!r}")
+    require_positive("width of the basis", basis[2])
+    return list(basis)
+
+
 def check_radial(config: dict[str, Any]) -> None:
     """Raise ValueError unless the configuration of a network of filters, options included, makes one."""
     for name in ("n_features", "n_interactions"):

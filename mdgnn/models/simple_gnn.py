@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mdgnn.graph import Graph, sum_over_neighbours
-from mdgnn.models.options import RADIAL, complete, require, require_basis_start, require_positive
+from mdgnn.models.options import RADIAL, complete, require, require_basis_start, require_positive, three_numbers
 from mdgnn.nn import (
     ENVELOPES,
     FILTER_MODES,
@@ -108,14 +108,6 @@ def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor, dtype: torch.
     return RadialTable(torch.cat([share, envelope], dim=2).to(dtype), radial.cutoff)
 
 
-def _three_numbers(basis: Any) -> list[float]:
-    """First centre, last centre and width of Gaussians."""
-    if isinstance(basis, str) or len(basis) != 3:
-        raise ValueError(f"expected a basis as (first centre, last centre, width) or 'exponential', got {basis!r}")
-    require_positive("width of the basis", basis[2])
-    return list(basis)
-
-
 class SimpleGNN(nn.Module):
     """The lecture's network; with its default arguments exactly that, parameter for parameter.
 
@@ -162,7 +154,7 @@ class SimpleGNN(nn.Module):
         options = complete("SimpleGNN", options, {"basis": [0.5, 5.0, 0.5], **RADIAL, "n_knots": 512})
         exponential = options["basis"] == "exponential"
         if not exponential:
-            options["basis"] = _three_numbers(options["basis"])
+            options["basis"] = three_numbers(options["basis"])
         elements = atomic_numbers_of(elements)
         if isinstance(elements, list):
             n_elements = len(elements)
