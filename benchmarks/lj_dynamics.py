@@ -44,6 +44,7 @@ def blocked(samples: NDArray[np.float64], n_blocks: int = 10) -> tuple[list[floa
 
 # --- rung 5: dynamics ------------------------------------------------------------------------------------------------
 
+LEFT = 4.5  # sigma from the middle of a cluster; the radius of 55 atoms is 2.1
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.225, 0.25, 0.275, 0.3, 0.325, 0.35, 0.375, 0.4)
 
 
@@ -66,7 +67,10 @@ def drift(calculator: MDGNNCalculator, data: Path, work: Path, steps: int = 100_
 
 
 def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
-    """Mean potential energy per atom and its fluctuation by temperature, of 13 and 55 atoms."""
+    """Temperature, mean potential energy per atom and heat capacity per atom, of 13 and 55 atoms.
+
+    In the open: a curve ends before the first temperature at which an atom leaves within the run.
+    """
     result: Figures = {}
     for n, steps in ((13, 20_000), (55, 12_000)):
         atoms = minima(data, work)[n]
@@ -78,6 +82,8 @@ def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
             for _ in range(steps // 10):
                 dynamics.run(10)
                 energies.append(atoms.get_potential_energy() / n)
+            if np.linalg.norm(atoms.positions - np.median(atoms.positions, axis=0), axis=1).max() > LEFT:
+                break
             heat = n * np.var(energies) / temperature**2 + 1.5
             curve.append([temperature, float(np.mean(energies)), float(heat)])
         result[str(n)] = curve

@@ -208,7 +208,7 @@ def _dynamics(columns: dict[str, Figures], results: Path) -> Path:
             if "caloric" in c:
                 t, e, cv = np.array(c["caloric"][n]).T
                 curve.plot(t, e, style, ms=4, color=colour, label=f"{name}, {n} atoms")
-                heat.plot(t, cv / int(n), style, ms=4, color=colour, label=f"{name}, {n} atoms")
+                heat.plot(t, cv, style, ms=4, color=colour, label=f"{name}, {n} atoms")
     for axis in (curve, heat):
         axis.axvspan(0.25, 0.35, color="grey", alpha=0.15)
     curve.text(0.3, curve.get_ylim()[0], "melting", ha="center", va="bottom")
