@@ -161,6 +161,7 @@ def test_interrupted_while_a_file_is_written(server, tmp_path, monkeypatch, caps
 def test_interrupted_while_a_file_comes(server, tmp_path):
     server.slow.add("data/a.xyz")
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
         f"import get_acac; get_acac.URL, get_acac.SHA256 = {server.url!r}, {CHECKSUMS!r}\n"
         f"get_acac.main([{str(tmp_path)!r}])"
     )
