@@ -39,7 +39,7 @@ class MDGNNCalculator(CachingCalculator):
     Parameters
     ----------
     model : str, Path or torch module
-        The name of a shipped model ("lj", "water"), a model file, or a model; a module is copied.
+        The name of a shipped model ("lj", "water", "acac"), a model file, or a model; a module is copied.
     device : str, optional
         "cpu" (default) or "cuda".
     dtype : "float32" or "float64"
