@@ -66,6 +66,8 @@ def test_too_few_basis_functions_get_a_sentence():
         BesselBasis(0, 5.0)
     with pytest.raises(ValueError, match="two functions or more.*got 1"):
         ExponentialBasis(1, 5.0)
+    with pytest.raises(ValueError, match="finite cutoff.*got inf"):
+        ExponentialBasis(4, math.inf)
 
 
 @pytest.mark.parametrize("architecture", [SchNet, PaiNN])

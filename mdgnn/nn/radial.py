@@ -89,6 +89,8 @@ class ExponentialBasis(nn.Module):
         super().__init__()
         if n_basis < 2:
             raise ValueError(f"expected two functions or more in a basis from one end to the other, got {n_basis}")
+        if not start < cutoff < math.inf:  # without an end all functions are constants
+            raise ValueError(f"expected a finite cutoff beyond the start of {start}, got {cutoff}")
         least = math.exp(-_DECAY)
         self.register_buffer("centers", torch.linspace(least, 1.0, n_basis))
         self.start, self.rate = start, _DECAY / (cutoff - start)
