@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.spatial import KDTree
 
+from mdgnn.data.lennard_jones import apart, in_sphere
+
 Array = NDArray[np.float64]
 Energy = Callable[[Array], tuple[float, Array]]  # positions (N, 3) -> energy, its gradient (N, 3)
 
@@ -48,22 +50,6 @@ def quench(energy: Energy, positions: Array, gradient: float = 1e-3) -> tuple[fl
     return float(found.fun), np.asarray(found.x).reshape(-1, 3)
 
 
-def apart(positions: Array, least: float) -> Array:
-    """Positions moved until no two are nearer than `least`: what a random hop may break."""
-    positions = positions.copy()
-    for _ in range(200):
-        pairs = KDTree(positions).query_pairs(least, output_type="ndarray")
-        if not len(pairs):
-            break
-        i, j = pairs.T
-        d = positions[i] - positions[j]
-        r = np.linalg.norm(d, axis=1, keepdims=True)
-        push = d / np.maximum(r, 1e-9) * (0.505 * (least - r))
-        np.add.at(positions, i, push)
-        np.add.at(positions, j, -push)
-    return positions
-
-
 def hop(energy: Energy, start: Array, rng: np.random.Generator, target: float, hops: int) -> tuple[float, Array, int]:
     """Basin hopping until an energy is reached: the lowest one, its geometry, and how many hops there were.
 
@@ -94,10 +80,7 @@ def hop(energy: Energy, start: Array, rng: np.random.Generator, target: float, h
 
 def random_start(n: int, rng: np.random.Generator) -> Array:
     """Atoms at random in a sphere of about the density of a cluster, none nearer than 0.8 sigma to another."""
-    radius = 0.5 + 0.62 * n ** (1 / 3)
-    points = rng.normal(size=(n, 3))
-    points *= (radius * rng.random(n) ** (1 / 3) / np.linalg.norm(points, axis=1))[:, None]
-    return apart(points, 0.8)
+    return apart(in_sphere(n, rng), 0.8)
 
 
 def built(n: int) -> Array | None:

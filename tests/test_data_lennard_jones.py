@@ -5,6 +5,7 @@ import itertools
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones as ASELennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -13,7 +14,18 @@ from systems import crystal, icosahedron
 from mdgnn import LennardJones, MDGNNCalculator
 from mdgnn.cli.dataset import lj_frames
 from mdgnn.data import Dataset, read_frames
-from mdgnn.data.lennard_jones import basin_hopping, boxes, clusters, compact, label, quench, tail
+from mdgnn.data.lennard_jones import (
+    apart,
+    basin_hopping,
+    boxes,
+    clusters,
+    compact,
+    in_sphere,
+    label,
+    quench,
+    tail,
+    weigh,
+)
 
 FULL = MDGNNCalculator(LennardJones(), dtype="float64")
 SHORT = MDGNNCalculator(LennardJones(cutoff=2.5, mode="shifted"), dtype="float64")
@@ -81,15 +93,38 @@ def test_tail_is_the_integral():
 
 
 def test_the_kinds_of_frames():
-    frames = list(itertools.islice(clusters(1, FULL, sizes=[7]), 36))
+    frames = list(itertools.islice(clusters(1, FULL, sizes=[7]), 44))
     kinds = [a.info["config_type"] for a in frames]
-    assert set(kinds) == {"dimer", "displaced", "langevin", "basin_hopping"} and kinds.count("dimer") >= 2
+    assert set(kinds) == {"dimer", "displaced", "crowded", "langevin", "basin_hopping"} and kinds.count("dimer") >= 2
     minima = [a for a, kind in zip(frames, kinds, strict=True) if kind == "basin_hopping"]
     label(frames, FULL)
     assert all(np.abs(a.calc.results["forces"]).max() < 0.02 for a in minima)
     assert all(isinstance(a.calc, SinglePointCalculator) and not a.pbc.any() for a in frames)
     assert all(np.array_equal(a.positions, a.positions.round(8)) and "momenta" not in a.arrays for a in frames)
-    assert Dataset([f for f, kind in zip(frames, kinds, strict=True) if kind != "dimer"], 3.0).shortest > 0.8
+    others = [f for f, kind in zip(frames, kinds, strict=True) if kind not in ("dimer", "crowded")]
+    crowded = [f for f, kind in zip(frames, kinds, strict=True) if kind == "crowded"]
+    assert Dataset(others, 3.0).shortest > 0.8 > Dataset(crowded, 3.0).shortest > 0.6
+
+
+def test_frames_with_strong_forces_weigh_less():
+    """By the square of the largest force, 24 (2 r^-13 - r^-7) of a dimer; the lecture's data are as they are."""
+    for r in (0.7, 1.5):
+        (dimer,) = pair = [Atoms("Ar2", [[0, 0, 0], [r, 0, 0]])]
+        label(pair, FULL)
+        weigh(dimer)
+        assert dimer.info["weight"] == pytest.approx(min(1, (150 / abs(24 * (2 * r**-13 - r**-7))) ** 2))
+    single = Atoms("Ar", calculator=FULL)
+    weigh(single)
+    assert single.info["weight"] == 1
+    assert all("weight" not in a.info for a in lj_frames(3, 0, "lecture"))
+    assert all(0 < a.info["weight"] <= 1 for a in lj_frames(8, 0, "all", 5))
+
+
+def test_atoms_are_moved_apart_and_no_more():
+    positions = np.array([[0, 0, 0], [0.3, 0, 0], [0, 5.0, 0], [0, 6.0, 0]])
+    moved = apart(positions, 0.8)
+    assert np.linalg.norm(moved[0] - moved[1]) >= 0.8 and np.array_equal(moved[2:], positions[2:])
+    assert np.linalg.norm(in_sphere(50, np.random.default_rng(0)), axis=1).max() <= 0.5 + 0.62 * 50 ** (1 / 3)
 
 
 def test_boxes_are_solid_and_melted():

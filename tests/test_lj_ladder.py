@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from lj_dynamics import blocked
-from lj_minima import TOLERANCE, apart, built, find, hop, lennard_jones, quench, random_start, read_table
+from lj_minima import TOLERANCE, built, find, hop, lennard_jones, quench, random_start, read_table
 from lj_rungs import four_atoms
 
 from mdgnn import LennardJones, MDGNNCalculator
@@ -43,12 +43,6 @@ def test_basin_hopping_finds_minima_and_refuses_others():
     )
     assert best < target + 1 and hops < 50
     assert read_table(DATA / "lj_ccd.tsv")[150] == -893.310258
-
-
-def test_atoms_are_moved_apart_and_no_more():
-    positions = np.array([[0, 0, 0], [0.3, 0, 0], [0, 5.0, 0], [0, 6.0, 0]])
-    moved = apart(positions, 0.8)
-    assert np.linalg.norm(moved[0] - moved[1]) >= 0.8 and np.array_equal(moved[2:], positions[2:])
 
 
 def test_the_lectures_clusters_have_the_energies_that_it_prints():

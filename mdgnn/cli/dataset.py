@@ -20,7 +20,7 @@ from mdgnn.cli.system import suitable_threads
 from mdgnn.data import DataError, Keys, read_frames, split
 from mdgnn.data.frames import digest_of
 from mdgnn.data.labels import targets_of
-from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters
+from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters, weigh
 from mdgnn.data.sources import open_source
 from mdgnn.models import LennardJones
 from mdgnn.neighbors import primitive_neighbor_list
@@ -47,6 +47,8 @@ def lj_frames(n_frames: int, seed: int, kind: str = "all", largest: int = 55) ->
         else:
             atoms = next(of_clusters)
             label([atoms], full)
+        if kind != "lecture":
+            weigh(atoms)
         yield atoms
 
 

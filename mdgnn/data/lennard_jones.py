@@ -28,6 +28,8 @@ FMAX = 0.01  # largest force in a minimum, epsilon/sigma
 TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
 CLOSEST = 0.8  # of random clusters and displacements; dynamics at a temperature of 1.5 comes to 0.87
 DIMERS = (0.6, 6.0)  # nearer than atoms of other frames: a model without that wall has holes behind it
+CROWDED = (0.65, 0.95)  # least distances of crowded clusters, where searches for minima begin
+STRONG = 150.0  # epsilon/sigma: frames with a larger force weigh less
 HOP, HOP_TEMPERATURE = 0.35, 0.8  # Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), section 2
 DECIMALS = 8
 
@@ -40,8 +42,9 @@ def clusters(
 ) -> Iterator[Atoms]:
     """Clusters without end and without labels; their config_type says how they were made.
 
-    A round takes one size and one temperature, and of eighteen frames gives a dimer, five displaced and scaled minima,
-    seven frames of Langevin dynamics and five minima of basin hopping; fewer where some are unfit.
+    A round takes one size and one temperature, and of 22 frames gives a dimer, five displaced and scaled minima, a
+    crowded cluster and three frames of its relaxation, seven frames of Langevin dynamics and five minima of basin
+    hopping; fewer where some are unfit.
 
     Parameters
     ----------
@@ -65,6 +68,8 @@ def clusters(
             atoms.positions = minimum * rng.uniform(0.93, 1.08) + noise
             if _apart(atoms):
                 yield _named(atoms, "displaced")
+        for frame in _crowded(atoms, minimum, rng):
+            yield _named(frame, "crowded")
         atoms.positions = minimum
         temperature = float(rng.choice(temperatures))
         for frame in _dynamics(atoms, temperature, rng, rest=100, frames=7, interval=40):
@@ -142,6 +147,16 @@ def label(frames: Sequence[Atoms], calculator: Any, cutoff: float | None = None)
         atoms.calc = SinglePointCalculator(atoms, **results)
 
 
+def weigh(atoms: Atoms) -> None:
+    """Give a labelled frame the weight min(1, (150 / largest force)^2), as info["weight"].
+
+    A dimer at 0.6 sigma has an energy of 1,750 epsilon: unless it weighs less, it rules the loss, and errors of a
+    thousandth of it are more than all that matters at a minimum.
+    """
+    largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max(initial=0.0))
+    atoms.info["weight"] = min(1.0, (STRONG / max(largest, STRONG)) ** 2)
+
+
 def tail(n_atoms: int, volume: float, cutoff: float) -> tuple[float, float]:
     """Energy and pressure of all pairs beyond the cutoff, as if atoms were spread evenly there.
 
@@ -187,6 +202,41 @@ def basin_hopping(
         yield atoms
         if found < energy or rng.random() < math.exp((energy - found) / temperature):
             energy, positions = found, atoms.positions.copy()
+
+
+def apart(positions: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+    """Positions (N, 3) moved until no two are nearer than `least`, as far as 200 rounds of pushing come."""
+    positions = positions.copy()
+    for _ in range(200):
+        pairs = KDTree(positions).query_pairs(least, output_type="ndarray")
+        if not len(pairs):
+            break
+        i, j = pairs.T
+        d = positions[i] - positions[j]
+        r = np.linalg.norm(d, axis=1, keepdims=True)
+        push = d / np.maximum(r, 1e-9) * (0.505 * (least - r))
+        np.add.at(positions, i, push)
+        np.add.at(positions, j, -push)
+    return positions
+
+
+def in_sphere(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Places (n, 3) at random in a sphere of about the density of a cluster."""
+    radius = 0.5 + 0.62 * n ** (1 / 3)
+    points = rng.normal(size=(n, 3))
+    points *= (radius * rng.random(n) ** (1 / 3) / np.linalg.norm(points, axis=1))[:, None]
+    return points
+
+
+def _crowded(atoms: Atoms, minimum: NDArray[np.float64], rng: np.random.Generator) -> Iterator[Atoms]:
+    """A start of basin hopping, at random or a hop from a minimum, with close contacts, and three of its relaxation."""
+    start = in_sphere(len(atoms), rng) if rng.random() < 0.5 else minimum + rng.uniform(-HOP, HOP, minimum.shape)
+    atoms.positions = apart(start, rng.uniform(*CROWDED))
+    yield atoms
+    fire = FIRE(atoms, logfile=None, dt=0.02, dtmax=0.1, maxstep=0.1)
+    for steps in (5, 10, 25):
+        fire.run(fmax=FMAX, steps=steps)
+        yield atoms
 
 
 def _dynamics(
