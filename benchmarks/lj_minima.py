@@ -7,6 +7,7 @@ atom more; 38, 55, 75, 98 and 147 are built. A geometry counts only if its energ
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from mdgnn.data.lennard_jones import apart, in_sphere
 
 Array = NDArray[np.float64]
 Energy = Callable[[Array], tuple[float, Array]]  # positions (N, 3) -> energy, its gradient (N, 3)
+Descent = Callable[[Array], tuple[float, Array]]  # positions (N, 3) -> energy and positions of a minimum
 
 SIZES = (*range(2, 39), 55, 75, 98, 147)
 TOLERANCE = 1e-5  # epsilon
@@ -50,12 +52,13 @@ def quench(energy: Energy, positions: Array, gradient: float = 1e-3) -> tuple[fl
     return float(found.fun), np.asarray(found.x).reshape(-1, 3)
 
 
-def hop(energy: Energy, start: Array, rng: np.random.Generator, target: float, hops: int) -> tuple[float, Array, int]:
+def hop(descend: Descent, start: Array, rng: np.random.Generator, target: float, hops: int) -> tuple[float, Array, int]:
     """Basin hopping until an energy is reached: the lowest one, its geometry, and how many hops there were.
 
-    In every other hop, on average, an atom with the fewest neighbours goes to another place on the surface.
+    `descend` finds the minimum below a geometry. In every other hop, on average, an atom with the fewest neighbours
+    goes to another place on the surface.
     """
-    at, here = quench(energy, apart(start, 0.8))
+    at, here = descend(apart(start, 0.8))
     best = (at, here)
     for count in range(hops):
         if best[0] < target:
@@ -68,7 +71,7 @@ def hop(energy: Energy, start: Array, rng: np.random.Generator, target: float, h
             direction = rng.normal(size=3)
             trial[loose] = radius * direction / np.linalg.norm(direction)
         trial = apart(trial, 0.8)
-        found, there = quench(energy, trial)
+        found, there = descend(trial)
         if np.linalg.norm(there - there.mean(axis=0), axis=1).max() > radius + 1.5:  # an atom has left
             continue
         if found < at or rng.random() < math.exp((at - found) / TEMPERATURE):
@@ -135,7 +138,7 @@ def find(n: int, target: float, smaller: Array | None, rng: np.random.Generator)
             start = np.vstack([smaller, extra])
         else:
             start = random_start(n, rng)
-        e, positions, _ = hop(lennard_jones, start, rng, target + TOLERANCE, 100)
+        e, positions, _ = hop(partial(quench, lennard_jones), start, rng, target + TOLERANCE, 100)
         e, positions = quench(lennard_jones, positions, 1e-7)
         if abs(e - target) < TOLERANCE:
             return positions

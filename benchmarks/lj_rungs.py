@@ -12,9 +12,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.lj import LennardJones as AseLennardJones
 from ase.io import read, write
-from ase.optimize import BFGS
+from ase.optimize import BFGS, LBFGS
 from lj_dynamics import caloric, drift, state_points
-from lj_minima import Array, Energy, find, hop, lennard_jones, quench, random_start, read_table
+from lj_minima import Array, Descent, find, hop, lennard_jones, quench, random_start, read_table
 from lj_systems import SHORT_CUTOFF, Figures, cluster, exact, langevin, liquid, minima
 
 from mdgnn import MDGNNCalculator
@@ -148,11 +148,13 @@ def hopped(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
     The lowest of three runs of 10 + 5 N hops from random starts.
     """
     table, excess = read_table(data / "lj_ccd.tsv"), {}
-    energy = potential(calculator)
     for n in range(3, LARGEST_HOPPED + 1):
+        descend = descent(calculator, n)
         rng = np.random.default_rng([4, n])
-        _, where, _ = min((hop(energy, random_start(n, rng), rng, -math.inf, 10 + 5 * n) for _ in range(3)), key=_first)
-        _, where = quench(energy, where, 1e-4)
+        _, where, _ = min(
+            (hop(descend, random_start(n, rng), rng, -math.inf, 10 + 5 * n) for _ in range(3)), key=_first
+        )
+        _, where = descend(where, 1e-4)
         excess[str(n)] = lennard_jones(where)[0] - table[n]
     return {"excess": excess}
 
@@ -161,14 +163,17 @@ def _first(found: tuple[float, Array, int]) -> float:
     return found[0]
 
 
-def potential(calculator: MDGNNCalculator) -> Energy:
-    """A calculator as a function of positions, without ASE's bookkeeping."""
+def descent(calculator: MDGNNCalculator, n: int) -> Descent:
+    """To minima of n atoms, in steps of at most 0.1 sigma: the line search of L-BFGS would look behind walls, where a
+    model knows nothing."""
+    atoms = Atoms(f"Ar{n}", np.zeros((n, 3)), calculator=calculator)
 
-    def energy(positions: Array) -> tuple[float, Array]:
-        (found,) = calculator.evaluate(Atoms(f"Ar{len(positions)}", positions))
-        return found["energy"], -found["forces"]
+    def descend(positions: Array, fmax: float = 3e-3) -> tuple[float, Array]:
+        atoms.positions = positions
+        LBFGS(atoms, logfile=None, maxstep=0.1, memory=20).run(fmax=fmax, steps=1000)
+        return atoms.get_potential_energy(), atoms.positions.copy()
 
-    return energy
+    return descend
 
 
 # --- rung 6: speed ---------------------------------------------------------------------------------------------------

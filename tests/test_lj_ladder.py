@@ -1,6 +1,7 @@
 """The Lennard-Jones ladder's own instruments: its potential, its minima, its statistics."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,11 @@ def test_basin_hopping_finds_minima_and_refuses_others():
     found = find(8, target, None, np.random.default_rng(0))
     assert abs(lennard_jones(found)[0] - target) < TOLERANCE
     best, _, hops = hop(
-        lennard_jones, random_start(8, np.random.default_rng(1)), np.random.default_rng(1), target + 1, 50
+        partial(quench, lennard_jones),
+        random_start(8, np.random.default_rng(1)),
+        np.random.default_rng(1),
+        target + 1,
+        50,
     )
     assert best < target + 1 and hops < 50
     assert read_table(DATA / "lj_ccd.tsv")[150] == -893.310258

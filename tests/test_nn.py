@@ -44,12 +44,12 @@ def test_bessel_functions():
 
 
 def test_exponential_functions_are_those_of_physnet():
-    """With a cutoff of 5, where a is 1; and the same functions of (r - start) / (cutoff - start)."""
-    centers, b = [math.exp(-5) + k * (1 - math.exp(-5)) / 6 for k in range(7)], (2 / 7 * (1 - math.exp(-5))) ** -2
+    """With a cutoff of 2.5, where a is 1; and the same functions of (r - start) / (cutoff - start)."""
+    centers, b = [math.exp(-2.5) + k * (1 - math.exp(-2.5)) / 6 for k in range(7)], (2 / 7 * (1 - math.exp(-2.5))) ** -2
     expected = [[math.exp(-b * (math.exp(-r) - mu) ** 2) for mu in centers] for r in R.tolist()]
     expected = torch.tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(ExponentialBasis(7, 5.0).double()(R), expected, rtol=0, atol=1e-6)
-    stretched = ExponentialBasis(7, 11.0, start=1.0).double()
+    torch.testing.assert_close(ExponentialBasis(7, 2.5).double()(R), expected, rtol=0, atol=1e-6)
+    stretched = ExponentialBasis(7, 6.0, start=1.0).double()
     torch.testing.assert_close(stretched(1 + 2 * R), expected, rtol=0, atol=1e-6)
 
 
