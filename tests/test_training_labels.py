@@ -84,6 +84,21 @@ def test_references_and_scales_by_arithmetic():
     assert standardize("x", "intensive", Labels(np.zeros(3), counts[:3])).scale == 1
 
 
+@pytest.mark.parametrize("k", [10, 1000])
+def test_a_scale_is_the_spread_however_large_structures_and_offsets_are(k):
+    """What is left per atom was compared with all of a structure: 1000 atoms at -34,000 eV got a scale of 3e7."""
+    rng = np.random.default_rng(0)
+    counts, spread = np.full((50, 1), 1.0), rng.normal(0, 0.005, 50)
+    one, many = (standardize("x", "extensive", Labels(m * (spread - 34000), m * counts)) for m in (1, k))
+    assert one.scale == pytest.approx(spread.std(), rel=1e-6)
+    assert many.scale == pytest.approx(one.scale, rel=1e-6) and many.shift == pytest.approx(one.shift, rel=1e-12)
+    counts = rng.integers(1, 5, (30, 2)).astype(float)
+    exact = [standardize("x", "extensive", Labels(m * counts[:, 0], m * counts)).scale for m in (1, k)]
+    assert exact[1] == pytest.approx(exact[0]), "where nothing is left"
+    values = rng.normal(-1e6, 5e-4, 50)
+    assert standardize("x", "intensive", Labels(values, counts)).scale == pytest.approx(5e-4, rel=0.3)
+
+
 def test_the_loss_is_in_units_of_the_scale():
     frames = molecules(3)
     chosen = keys(*SECTIONS)

@@ -12,6 +12,7 @@ from mdgnn.models import Property
 from mdgnn.training.sections import PropertySection
 
 Array = NDArray[np.float64]
+ROUNDING = 1e-12  # of numbers beside what they were subtracted from
 
 
 class Labels(NamedTuple):
@@ -62,6 +63,7 @@ def standardize(name: str, kind: str, labels: Labels) -> Property:
         At least one.
     """
     values, counts = labels
+    whole = values / counts.sum(1) if kind == "extensive" else values
     if kind == "intensive":
         shift = np.array([values.mean()])
         rest = values - shift
@@ -72,10 +74,10 @@ def standardize(name: str, kind: str, labels: Labels) -> Property:
         n = counts.sum(0)
         shift = np.where(n > 0, counts.T @ values / np.maximum(n, 1), values.mean())  # of elements without any
         rest = values - counts @ shift
-    return Property(name, kind, [float(x) for x in shift], _size(rest, values))
+    return Property(name, kind, [float(x) for x in shift], _size(rest, whole))
 
 
-def _size(rest: Array, values: Array) -> float:
+def _size(rest: Array, whole: Array) -> float:
     """Root mean square of what is left; where that is but rounding, of all there was; where that is zero, 1."""
-    left, whole = (math.sqrt(float(np.square(x).mean())) for x in (rest, values))
-    return left if left > 1e-9 * whole else whole or 1.0
+    left, there = (math.sqrt(float(np.square(x).mean())) for x in (rest, whole))
+    return left if left > ROUNDING * there else there or 1.0
