@@ -6,12 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mdgnn.data import PropertyKey
+from mdgnn.models import Property
 from mdgnn.training.schedules import last_weight
-
-TAKEN = {  # names that properties cannot have
-    *("energy", "free_energy", "energies", "forces", "stress", "stresses", "virial", "weight"),
-    *("numbers", "positions", "structure", "n_atoms", "n_structures", "config_type"),
-}
 
 
 class ConfigError(ValueError):
@@ -80,7 +76,7 @@ class PropertySection(Section):
     extensive one. With weights of energy, forces and stress of 0, properties are learnt alone.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    name: str
     kind: Literal["extensive", "intensive", "atomic"]
     key: str = ""
     weight: Weight = 1.0
@@ -92,11 +88,10 @@ class PropertySection(Section):
 
     @model_validator(mode="after")
     def _can_be_learnt(self) -> "PropertySection":
-        if self.name in TAKEN:
-            raise ConfigError(
-                f"[[property]] name = {self.name!r} means something else already: choose another name, "
-                f"with key = {self.name!r} if the files have it so"
-            )
+        try:
+            Property(self.name, self.kind, [0.0], 1.0)
+        except ValueError as error:
+            raise ConfigError(f"[[property]] {error}, with key = {self.name!r} if the files have it so") from None
         if not last_weight(self.weight):
             raise ConfigError(f"[[property]] {self.name} has no weight in the end: leave it out, or raise its weight")
         return self
