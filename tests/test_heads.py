@@ -11,9 +11,11 @@ from ase.outputs import all_outputs
 from laws import moved, random_rotation
 from safetensors_parts import entry_of, joined, parts
 from systems import crystal, gnn, icosahedron, radial
+from test_cli import run, sentence
 
 import mdgnn
 from mdgnn import Ensemble, Graph, LennardJones, MDGNNCalculator, evaluate
+from mdgnn.engine import UnsupportedError
 from mdgnn.locate import ModelFileError
 from mdgnn.model_file import read_header
 from mdgnn.models import Property, attach_heads
@@ -148,8 +150,25 @@ def test_a_model_that_knows_no_energies(tmp_path):
     assert atoms.calc.implemented_properties == ["volume", "gap", "charges"]
     assert atoms.calc.get_property("gap", atoms) == pytest.approx(float(said(model, atoms)["gap"]))
     assert set(atoms.calc.results) == set(atoms.calc.evaluate(atoms)[0]) == {"volume", "gap", "charges"}
-    with pytest.raises(NotImplementedError, match=r"expected one of \['volume', 'gap', 'charges'\], got 'energy'"):
-        atoms.get_potential_energy()
+    lacks = r"expected one of \['volume', 'gap', 'charges'\], got '{}': the model has learnt no energies$"
+    for ask, name in {
+        atoms.get_potential_energy: "energy",
+        atoms.get_forces: "forces",
+        atoms.calc.calculate: "energy",
+        lambda: atoms.calc.evaluate(crystal(), stress=True): "stress",
+        lambda: atoms.calc.compute(crystal(), stress=True): "stress",
+    }.items():
+        with pytest.raises(NotImplementedError, match=lacks.format(name)):
+            ask()
+    for make in (mdgnn.Engine, lambda model: MDGNNCalculator(model, backend="engine")):
+        with pytest.raises(UnsupportedError, match="cannot run this PaiNN: the model has learnt no energies"):
+            make(model)
+    assert MDGNNCalculator(model).backend == "torch"
+    for command in ("relax", "md"):
+        told = run(command, "lj:13", "--model", tmp_path / "m.safetensors", "--output", tmp_path / "out")
+        assert "got 'energy': the model has learnt no energies" in sentence(told) and not (tmp_path / "out").exists()
+    rows = run("info", tmp_path / "m.safetensors").output
+    assert "torch: the engine cannot run this PaiNN: the model has learnt no energies" in rows
     with pytest.raises(ValueError, match="expected models that predict energies"):
         Ensemble([model, model])
 
@@ -235,6 +254,18 @@ def test_the_calculator_offers_them_as_ase_does_its_own(backend):
         assert results["gap"] == pytest.approx(float(expected["gap"]))
         np.testing.assert_allclose(results["charges"], expected["charges"], rtol=1e-9, atol=1e-12)
         assert results["energy"] == pytest.approx(float(expected["energies"].sum()))
+
+
+def test_torch_gives_all_in_one_pass(monkeypatch):
+    """Where properties were wanted too, the network ran twice."""
+    calc, passes = MDGNNCalculator(with_heads("SchNet"), dtype="float64", backend="torch"), []
+    once = calc.model.atomic_features
+    monkeypatch.setattr(calc.model, "atomic_features", lambda *inputs: passes.append(1) or once(*inputs))
+    alone, (among, _) = calc.compute(crystal(), stress=True, others=True), calc.evaluate([crystal()] * 2, stress=True)
+    assert len(passes) == 2
+    assert alone.keys() == among.keys() == {*calc.implemented_properties}
+    for name, value in alone.items():
+        np.testing.assert_allclose(among[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_an_ensemble_gives_their_means():

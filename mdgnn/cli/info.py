@@ -35,8 +35,6 @@ def model(name_or_path: str) -> dict[str, str]:
     rows["program"] = "in the file, for the engine" if program else "none"
     loaded = load(name_or_path)
     rows["parameters"] = str(sum(parameter.numel() for parameter in loaded.parameters()))
-    if loaded.heads is not None and not loaded.heads.energy:
-        return {**rows, "backend on the CPU": "torch: the model has learnt no energies"}
     try:
         Engine(loaded.eval().requires_grad_(False))
         rows["backend on the CPU"] = "engine"
