@@ -101,6 +101,13 @@ def test_the_command_evaluates_as_numpy_does(learnt, tmp_path, monkeypatch):
     other = ("evaluate", folder / files.MODEL, test, "--output", "p")
     assert "--property neighbours: no structure has" in sentence(run(*other, "--property", "neighbours=charge"))
     assert "(n_h, bonds, coordination, neighbours), got 'gap=x'" in sentence(run(*other, "--property", "gap=x"))
+    wrong = molecules(3, seed=2)
+    for atoms in wrong:
+        atoms.info["bonds"] = [1.0, 2.0]
+    other = ("evaluate", folder / files.MODEL, file_of("wrong.xyz", wrong), "--output", "p")
+    assert "expected one number as bonds, got shape (2,)" in sentence(run(*other))
+    without = run(*other, "--property", "bonds=")
+    assert without.exit_code == 0 and "bonds" not in without.output and "coordination" in without.output
     file_of("bare.xyz", [Atoms("CH", [[0, 0, 0], [1.1, 0, 0]])])
     assert "expected labels to compare with: " in sentence(run("evaluate", folder / files.MODEL, "bare.xyz"))
 

@@ -194,7 +194,7 @@ def seed_everything(seed: int) -> None:
 def _new(config: Config, sets: Sets) -> Start:
     """The model that training begins with."""
     seed_everything(config.run.seed)
-    model, found = build(config, sets.train, keys_of(config.data, config.property))
+    model, found = build(config, sets.train, keys_of(config))
     freeze(model, config.model.freeze)
     for dataset, name in ((sets.valid, "validation"), (sets.test, "test")):
         elements = [] if dataset is None else dataset.elements
