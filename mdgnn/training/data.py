@@ -100,14 +100,15 @@ def _parts(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]
     return dataset.subset(np.sort(np.concatenate([lone, train]))), dataset.subset(valid)
 
 
-def check_targets(dataset: Dataset, name: str, quantities: Sequence[str], every: bool) -> None:
-    """Raise a ConfigError unless some structure of a data set has each, or at least one, of these targets."""
+def check_targets(dataset: Dataset, name: str, quantities: Sequence[str], every: bool) -> list[str]:
+    """Those of these targets that no structure of a data set has, or none with a weight; a ConfigError unless there is
+    each, or at least one, of them."""
     missing = list(quantities)
     for k in range(len(dataset)):
         missing = [q for q in missing if not _has(dataset[k].targets, q)]
         if not missing:
-            return
-    if every or len(missing) == len(quantities):
+            break
+    if missing and (every or len(missing) == len(quantities)):
         if missing[0] in QUANTITIES:
             raise ConfigError(f"[loss] {missing[0]} has a weight, but no structure of the {name} set has any")
         (key,) = [p.key for p in dataset.keys.properties if p.name == missing[0]]
@@ -116,9 +117,12 @@ def check_targets(dataset: Dataset, name: str, quantities: Sequence[str], every:
             f"[[property]] {missing[0]}: expected numbers under {key!r}, but no structure of the {name} set has any "
             f"(in the first there are: {there})"
         )
+    return missing
 
 
 def _has(targets: Targets, quantity: str) -> bool:
+    if not targets.weight > 0:
+        return False
     if quantity in QUANTITIES:
         return getattr(targets, quantity) is not None
     return not bool(targets.extra[quantity].isnan().all())

@@ -25,12 +25,12 @@ class Labels(NamedTuple):
 def summarize_properties(
     dataset: Dataset, sections: Sequence[PropertySection], elements: Sequence[int], one_kind: bool
 ) -> list[Property]:
-    """Look at every structure once.
+    """Look at every structure once; those without a weight do not count.
 
     Parameters
     ----------
     dataset : Dataset
-        The training set, with a number for each of the properties in some structure.
+        The training set, with a number for each of the properties in some structure with a weight.
     sections : sequence of PropertySection
     elements : sequence of int
         Of the model.
@@ -40,6 +40,8 @@ def summarize_properties(
     parts: dict[str, list[tuple[Array, Array]]] = {section.name: [] for section in sections}
     for k in range(len(dataset) if sections else 0):
         graph, targets = dataset[k]
+        if not targets.weight > 0:
+            continue
         kinds = graph.atomic_numbers.numpy()[:, None] == np.asarray(elements)
         kinds = kinds.any(1, keepdims=True) if one_kind else kinds
         for section in sections:

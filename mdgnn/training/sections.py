@@ -39,7 +39,8 @@ class DataSection(Section):
     `valid` is a share of `train`, drawn by the run's seed, or files. `energy`, `forces`, `stress` are the keys under
     which the files have the targets, and `need` those that every structure must have (by default what the loss weighs,
     of energy and forces). Bad structures are refused or skipped; so are numbers of implausible size, unless `units` is
-    "any".
+    "any". A structure's errors in the loss are multiplied by its "weight" (in `atoms.info`; 1 without one); with 0 it
+    does not count in reference energies, means and scales either; but what `references` calls isolated may have any.
     """
 
     train: Files
@@ -56,7 +57,11 @@ class DataSection(Section):
 
 
 class LossSection(Section):
-    """Weights of the errors of energy per atom, of force and stress components; 0 leaves one out."""
+    """Weights of the errors of energy per atom, of force and stress components; 0 leaves one out.
+
+    `huber_delta`, where the penalty becomes linear, is in the units of these errors (eV, eV/Angstrom, eV/Angstrom^3, or
+    reduced ones), and for properties in units of their spread.
+    """
 
     kind: Literal["mse", "mae", "huber"] = "mse"
     huber_delta: Positive = 0.01
