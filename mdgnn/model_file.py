@@ -80,7 +80,7 @@ def _or_none(value: Any) -> Any:
 
 def _program(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """The header's entry of what the engine runs, and those of its weights that are not in the state."""
-    if model.dtype not in (torch.float32, torch.float64) or not (model.heads is None or model.heads.energy):
+    if model.dtype not in (torch.float32, torch.float64):
         return None, {}
     try:
         engine = Engine(copy.deepcopy(model).cpu().eval())

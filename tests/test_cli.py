@@ -226,6 +226,9 @@ def test_info(model):
     assert header.exit_code == 0 and "LennardJones" in header.output and "units" in header.output
     assert "cannot run this LennardJones" in info.model(str(model))["backend on the CPU"]
     assert info.model("lj")["backend on the CPU"] == "engine"
+    acac = info.model("acac")  # whose record of training stood in one line
+    assert json.loads(acac["training.config.optimizer"])["ema"] == 0.999 and acac["training.steps"].isdigit()
+    assert max(map(len, acac.values())) < 500
 
 
 def test_periodic_structures_and_fixed_atoms(model, tmp_path):

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.io import read, write
+from ase.outputs import all_outputs
 from laws import moved, random_rotation
 from safetensors_parts import entry_of, joined, parts
 from systems import crystal, gnn, icosahedron, radial
+from test_cli import run, sentence
 
 import mdgnn
 from mdgnn import Ensemble, Graph, LennardJones, MDGNNCalculator, evaluate
+from mdgnn.engine import UnsupportedError
 from mdgnn.locate import ModelFileError
 from mdgnn.model_file import read_header
 from mdgnn.models import Property, attach_heads
@@ -146,8 +150,25 @@ def test_a_model_that_knows_no_energies(tmp_path):
     assert atoms.calc.implemented_properties == ["volume", "gap", "charges"]
     assert atoms.calc.get_property("gap", atoms) == pytest.approx(float(said(model, atoms)["gap"]))
     assert set(atoms.calc.results) == set(atoms.calc.evaluate(atoms)[0]) == {"volume", "gap", "charges"}
-    with pytest.raises(NotImplementedError, match=r"expected one of \['volume', 'gap', 'charges'\], got 'energy'"):
-        atoms.get_potential_energy()
+    lacks = r"expected one of \['volume', 'gap', 'charges'\], got '{}': the model has learnt no energies$"
+    for ask, name in {
+        atoms.get_potential_energy: "energy",
+        atoms.get_forces: "forces",
+        atoms.calc.calculate: "energy",
+        lambda: atoms.calc.evaluate(crystal(), stress=True): "stress",
+        lambda: atoms.calc.compute(crystal(), stress=True): "stress",
+    }.items():
+        with pytest.raises(NotImplementedError, match=lacks.format(name)):
+            ask()
+    for make in (mdgnn.Engine, lambda model: MDGNNCalculator(model, backend="engine")):
+        with pytest.raises(UnsupportedError, match="cannot run this PaiNN: the model has learnt no energies"):
+            make(model)
+    assert MDGNNCalculator(model).backend == "torch"
+    for command in ("relax", "md"):
+        told = run(command, "lj:13", "--model", tmp_path / "m.safetensors", "--output", tmp_path / "out")
+        assert "got 'energy': the model has learnt no energies" in sentence(told) and not (tmp_path / "out").exists()
+    rows = run("info", tmp_path / "m.safetensors").output
+    assert "torch: the engine cannot run this PaiNN: the model has learnt no energies" in rows
     with pytest.raises(ValueError, match="expected models that predict energies"):
         Ensemble([model, model])
 
@@ -162,6 +183,8 @@ def test_a_model_that_knows_no_energies(tmp_path):
         (lambda h: h["properties"][0].update(unit="eV"), "unit"),
         (lambda h: h["properties"].pop(), "does not fit its header"),
         (lambda h: h.pop("energy"), "energy"),
+        (lambda h: h["properties"][0].update(name="forces"), "'forces' means something else already"),
+        (lambda h: h["properties"][0].update(name=3), "expected string"),
     ],
 )
 def test_broken_headers_are_refused(tmp_path, change, words):
@@ -173,6 +196,42 @@ def test_broken_headers_are_refused(tmp_path, change, words):
     (tmp_path / "m.safetensors").write_bytes(joined(header, tensors))
     with pytest.raises(ModelFileError, match=words):
         mdgnn.load(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("name", all_outputs)
+def test_names_of_ase_are_for_what_ase_writes_under_them(name, tmp_path):
+    """A scalar as the dipole, say, broke the writers of ASE."""
+    shape, of_kind = all_outputs[name], {"extensive": (), "intensive": (), "atomic": ("natoms",)}
+    for kind, of in of_kind.items():
+        ours = name in MDGNNCalculator.implemented_properties
+        if of != shape.shapespec or shape.dtype is not float or ours or name == "stresses":
+            with pytest.raises(ValueError, match=f"^'{name}' (means something else already|is a number of)"):
+                Property(name, kind, [0.0], 1.0)
+            continue
+        atoms = icosahedron(2, 0.1)
+        calc = atoms.calc = MDGNNCalculator(with_heads("SchNet", properties=[Property(name, kind, [1.0], 1.0)]))
+        calc.get_property(name, atoms)
+        for file in ("x.traj", "x.xyz"):
+            write(tmp_path / file, atoms)
+            assert read(tmp_path / file).get_potential_energy() == pytest.approx(calc.results["energy"])
+        np.testing.assert_array_equal(calc.export_properties()[name], calc.results[name])
+
+
+@pytest.mark.parametrize("name", ["energy_std", "forces_std", "predicted_gap", "gap_mae", "gap_rmse", "epoch", "train",
+                                  "valid", "weight", "config_type", "n_atoms", "gap\n", "2s", "", "lücke"])  # fmt: skip
+def test_names_that_mean_something_else_or_are_none(name):
+    """They stood in the place of the spread of an ensemble, say, or of a column."""
+    with pytest.raises(ValueError, match="means something else already|expected letters, digits"):
+        Property(name, "intensive", [0.0], 1.0)
+
+
+def test_heads_stand_where_the_model_does():
+    """They stayed on the CPU; Lennard-Jones was an AttributeError."""
+    model = with_heads("SchNet").to("meta")
+    attach_heads(model, [Property("other", "atomic", [0.0], 1.0)], True)
+    assert {p.device.type for p in model.parameters()} | {model.heads.species[0].shift.device.type} == {"meta"}
+    with pytest.raises(ValueError, match="^LennardJones has no features of atoms to predict properties from$"):
+        attach_heads(LennardJones(), PROPERTIES, True)
 
 
 @pytest.mark.parametrize("backend", ["engine", "torch"])
@@ -195,6 +254,18 @@ def test_the_calculator_offers_them_as_ase_does_its_own(backend):
         assert results["gap"] == pytest.approx(float(expected["gap"]))
         np.testing.assert_allclose(results["charges"], expected["charges"], rtol=1e-9, atol=1e-12)
         assert results["energy"] == pytest.approx(float(expected["energies"].sum()))
+
+
+def test_torch_gives_all_in_one_pass(monkeypatch):
+    """Where properties were wanted too, the network ran twice."""
+    calc, passes = MDGNNCalculator(with_heads("SchNet"), dtype="float64", backend="torch"), []
+    once = calc.model.atomic_features
+    monkeypatch.setattr(calc.model, "atomic_features", lambda *inputs: passes.append(1) or once(*inputs))
+    alone, (among, _) = calc.compute(crystal(), stress=True, others=True), calc.evaluate([crystal()] * 2, stress=True)
+    assert len(passes) == 2
+    assert alone.keys() == among.keys() == {*calc.implemented_properties}
+    for name, value in alone.items():
+        np.testing.assert_allclose(among[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_an_ensemble_gives_their_means():

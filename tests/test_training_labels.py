@@ -2,20 +2,24 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 pytest.importorskip("lightning")
 
 from property_runs import SECTIONS, keys, molecules, settings
+from test_cli import run
 from training_runs import file_of, small
 
 import mdgnn
 from mdgnn.data import DataError, Dataset, collate, read_frames
+from mdgnn.data.labels import LabelError, find
 from mdgnn.training import folder as files
 from mdgnn.training.config import ConfigError, parse
 from mdgnn.training.losses import Sums, errors_of, loss_of
@@ -63,6 +67,46 @@ def test_missing_labels_and_nan_do_not_count(tmp_path):
     )
 
 
+def test_a_number_that_is_missing_twice_is_no_contradiction():
+    atoms = Atoms("Ar2", [[0, 0, 0], [1, 0, 0]])
+    atoms.set_array("charges", np.array([0.5, np.nan]))
+    atoms.calc = SinglePointCalculator(atoms, charges=atoms.arrays["charges"])
+    np.testing.assert_array_equal(find(atoms, "charges"), [0.5, np.nan])
+    atoms.info["name"], atoms.calc.results["name"] = "a", "b"
+    atoms.calc.results["charges"][0] = 0.25
+    for name in ("charges", "name"):
+        with pytest.raises(LabelError, match=f"{name} stands there twice, with different values"):
+            find(atoms, name)
+
+
+def test_a_run_that_learns_no_energies_does_not_look_at_any(tmp_path):
+    """Energies in Hartree or of NaN made frames bad, and those with one structure, but not one label, duplicates."""
+    frames = molecules(8)
+    frames += [atoms.copy() for atoms in frames[:2]]
+    frames[8].info["bonds"] += 1.0
+    frames[9].info["bonds"] = math.nan
+    for atoms in frames:
+        results = {"energy": -37.8 * (atoms.numbers == 6).sum() - 0.5, "forces": np.full((len(atoms), 3), math.nan)}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    frames[5].calc.results["energy"] = math.nan
+    path = file_of(tmp_path / "data.xyz", frames)
+
+    def go(loss, **data):
+        config = settings(path, SECTIONS[:2], loss, model={"units": "metal"}, data=data, run={"epochs": 1})
+        return train(config, tmp_path / "run", force=True)
+
+    figures = go({"energy": 0.0, "forces": 0.0})["errors"]["valid"]
+    assert {"bonds_mae", "n_h_mae"} < set(figures) and "energy_mae" not in figures
+    for loss, needed in (({"energy": 0.0, "forces": 0.0}, {"need": ["energy"]}), ({"forces": 0.0}, {})):
+        with pytest.raises(DataError, match="frame 5: the energy is not finite"):
+            go(loss, **needed)
+    found = run("evaluate", tmp_path / "run" / files.MODEL, path, "--output", tmp_path / "o")
+    assert found.exit_code == 0, found.stderr
+    write(tmp_path / "same.extxyz", [*frames[:1], *frames[:1]])
+    with pytest.raises(DataError, match="frame 1: a duplicate of"):
+        read_frames([tmp_path / "same.extxyz"], replace(keys(SECTIONS[1]), energy="", forces=""), need=())
+
+
 def test_references_and_scales_by_arithmetic():
     rng = np.random.default_rng(0)
     counts = rng.integers(1, 5, (30, 2)).astype(float)
@@ -82,6 +126,21 @@ def test_references_and_scales_by_arithmetic():
     assert found.scale == pytest.approx(np.sqrt(np.mean((values - kind[:, :2] @ means) ** 2)))
     assert standardize("x", "extensive", Labels(counts @ [1.0, 0.0], counts)).scale > 0.5, "not the size of rounding"
     assert standardize("x", "intensive", Labels(np.zeros(3), counts[:3])).scale == 1
+
+
+@pytest.mark.parametrize("k", [10, 1000])
+def test_a_scale_is_the_spread_however_large_structures_and_offsets_are(k):
+    """What is left per atom was compared with all of a structure: 1000 atoms at -34,000 eV got a scale of 3e7."""
+    rng = np.random.default_rng(0)
+    counts, spread = np.full((50, 1), 1.0), rng.normal(0, 0.005, 50)
+    one, many = (standardize("x", "extensive", Labels(m * (spread - 34000), m * counts)) for m in (1, k))
+    assert one.scale == pytest.approx(spread.std(), rel=1e-6)
+    assert many.scale == pytest.approx(one.scale, rel=1e-6) and many.shift == pytest.approx(one.shift, rel=1e-12)
+    counts = rng.integers(1, 5, (30, 2)).astype(float)
+    exact = [standardize("x", "extensive", Labels(m * counts[:, 0], m * counts)).scale for m in (1, k)]
+    assert exact[1] == pytest.approx(exact[0]), "where nothing is left"
+    values = rng.normal(-1e6, 5e-4, 50)
+    assert standardize("x", "intensive", Labels(values, counts)).scale == pytest.approx(5e-4, rel=0.3)
 
 
 def test_the_loss_is_in_units_of_the_scale():
@@ -120,7 +179,9 @@ def test_the_loss_is_in_units_of_the_scale():
             r"\[\[property\]\] has no key 'wieght'; did you mean 'weight'\?",
         ),
         ({"name": "energies", "kind": "atomic"}, "choose another name, with key = 'energies' if the files have it so"),
-        ({"name": "HOMO-LUMO", "kind": "intensive"}, r"\[\[property\]\] name: .*match pattern"),
+        ({"name": "HOMO-LUMO", "kind": "intensive"}, r"\[\[property\]\] expected letters, digits and .* 'HOMO-LUMO'"),
+        ({"name": "valid", "kind": "intensive"}, r"\[\[property\]\] 'valid' means something else already: choose "),
+        ({"name": "magmom", "kind": "atomic"}, r"'magmom' is a number of a structure in ASE: .*key = 'magmom' if"),
         ({"name": "gap", "kind": "intensive", "weight": 0}, r"\[\[property\]\] gap has no weight in the end"),
         ({"name": "n_h", "kind": "intensive"}, r"\[\[property\]\] name = 'n_h' stands there twice"),
     ],

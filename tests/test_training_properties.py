@@ -11,7 +11,7 @@ from ase import Atoms
 
 pytest.importorskip("lightning")
 
-from property_runs import SECTIONS, coordination, labels_of, molecules, settings
+from property_runs import ALONE, SECTIONS, coordination, labels_of, molecules, settings
 from test_cli import PNG, run, sentence
 from training_runs import file_of
 
@@ -101,6 +101,13 @@ def test_the_command_evaluates_as_numpy_does(learnt, tmp_path, monkeypatch):
     other = ("evaluate", folder / files.MODEL, test, "--output", "p")
     assert "--property neighbours: no structure has" in sentence(run(*other, "--property", "neighbours=charge"))
     assert "(n_h, bonds, coordination, neighbours), got 'gap=x'" in sentence(run(*other, "--property", "gap=x"))
+    wrong = molecules(3, seed=2)
+    for atoms in wrong:
+        atoms.info["bonds"] = [1.0, 2.0]
+    other = ("evaluate", folder / files.MODEL, file_of("wrong.xyz", wrong), "--output", "p")
+    assert "expected one number as bonds, got shape (2,)" in sentence(run(*other))
+    without = run(*other, "--property", "bonds=")
+    assert without.exit_code == 0 and "bonds" not in without.output and "coordination" in without.output
     file_of("bare.xyz", [Atoms("CH", [[0, 0, 0], [1.1, 0, 0]])])
     assert "expected labels to compare with: " in sentence(run("evaluate", folder / files.MODEL, "bare.xyz"))
 
@@ -131,33 +138,68 @@ def test_beside_energies_and_resumed_by_the_bit(tmp_path, monkeypatch):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_starting_from_another_model(property_data, tmp_path):
-    """What it knows of a property stays; frozen, what it says of energies too."""
-    first = tmp_path / "first" / files.MODEL
-    with_energies = file_of(tmp_path / "data.xyz", molecules(8, energies=True))
-    train(settings(with_energies, SECTIONS[:1], {}, run={"epochs": 1}), tmp_path / "first")
-    old = mdgnn.load(first)
+def test_any_atoms_alike(property_data, tmp_path):
+    """One shift stands for all elements; a sum grows with the number of atoms."""
+    config = settings(property_data, model={"elements": "any"}, data={"valid": [property_data]}, run={"epochs": 1})
+    train(config, tmp_path)
+    model = mdgnn.load(tmp_path / files.MODEL)
+    assert model.elements == "any"
+    frames = [*read_frames([property_data], need=())]
+    n, bonds, means = np.array([(len(a), a.info["bonds"], a.info["coordination"]) for a in frames]).T
+    expected = {"bonds": (n @ bonds) / (n @ n), "coordination": means.mean()}
+    expected["neighbours"] = np.concatenate([coordination(a) for a in frames]).mean()
+    shifts = {p.name: p.shift for p in model.heads.properties}
+    for name, shift in expected.items():
+        assert shifts[name] == pytest.approx([shift]), name
 
-    bare = file_of(tmp_path / "bare.xyz", [*molecules(2), Atoms("CH", [[0, 0, 0], [1.1, 0, 0]])])
 
-    def go(name, file, **model):
-        content = settings(file, SECTIONS[:2], data={"valid": [property_data], "batch_size": 1}).model_dump()
-        content["model"] = {"start": str(first), "dtype": "float64", **model}
-        config = parse({**content, "optimizer": {"lr": 1e-30}, "run": {**content["run"], "epochs": 1}})
-        train(config, tmp_path / name)
-        return mdgnn.load(tmp_path / name / files.MODEL)
+@pytest.fixture
+def first(tmp_path):
+    """A file of molecules with energies, and a model that has learnt those and the number of hydrogens."""
+    data = file_of(tmp_path / "data.xyz", molecules(8, energies=True))
+    train(settings(data, SECTIONS[:1], {}, run={"epochs": 1}), tmp_path / "first")
+    return data, tmp_path / "first" / files.MODEL
 
-    tuned = go("tuned", property_data)
-    assert tuned.heads.properties[0] == old.heads.properties[0] and tuned.heads.properties[1].name == "bonds"
-    for a, b in zip(old.heads.networks[0].parameters(), tuned.heads.networks[0].parameters(), strict=True):
+
+def tuned(start, data, folder, sections=SECTIONS[:2], loss=ALONE, freeze=(), valid=0.25, **optimizer):
+    """The model after one epoch, by default of steps that are none."""
+    data_section = {"batch_size": 1, "valid": valid}
+    content = settings(data, sections, loss, data=data_section, run={"epochs": 1}).model_dump()
+    content |= {"model": {"start": str(start), "freeze": list(freeze)}, "optimizer": {"lr": 1e-30, **optimizer}}
+    train(parse(content), folder)
+    return mdgnn.load(folder / files.MODEL)
+
+
+def test_what_a_first_model_knows_of_a_property_stays(first, property_data, tmp_path):
+    old, new = mdgnn.load(first[1]), tuned(first[1], property_data, tmp_path / "new")
+    assert new.heads.properties[0] == old.heads.properties[0] and new.heads.properties[1].name == "bonds"
+    for a, b in zip(old.heads.networks[0].parameters(), new.heads.networks[0].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
-    assert not tuned.heads.energy
-    # Where a batch has no label, there is nothing to learn at all.
-    kept = go("kept", bare, freeze=["atom_embedding.*", "layers.*", "output_mlp.*"])
-    assert kept.heads.energy
-    graph = Graph.from_atoms(molecules(3, seed=5), 2.5)
-    assert torch.equal(mdgnn.evaluate(kept, graph).energy, mdgnn.evaluate(old, graph).energy)
-    content = settings(with_energies, SECTIONS[:1], {}).model_dump()
-    content["model"] = {"start": str(tmp_path / "tuned" / files.MODEL)}
-    with pytest.raises(ConfigError, match=r"tuned/model.safetensors' has learnt no energies"):
-        train(parse(content), tmp_path / "refused")
+    assert not new.heads.energy
+    with pytest.raises(ConfigError, match=r"new/model.safetensors' has learnt no energies"):
+        tuned(tmp_path / "new" / files.MODEL, first[0], tmp_path / "refused", SECTIONS[:1], {"energy": 1.0})
+
+
+def test_of_another_kind_a_first_model_knows_nothing(first, property_data, tmp_path):
+    old = mdgnn.load(first[1]).heads
+    new = tuned(first[1], property_data, tmp_path / "new", [{**SECTIONS[0], "kind": "intensive"}]).heads
+    assert [p.kind for p in new.properties] == ["intensive"] and len(new.properties[0].shift) == 1
+    assert not any(map(torch.equal, old.networks[0].parameters(), new.networks[0].parameters()))
+
+
+@pytest.mark.parametrize("freeze", [["heads.*"], ["atom_embedding.*", "layers.*"]], ids=["heads", "features"])
+def test_frozen_parts_stay_and_with_the_features_energies(freeze, first, property_data, tmp_path):
+    """Where energies are not learnt, their readout stays too; where a batch has no label, weights would only decay."""
+    holes = molecules(8)
+    for atoms in holes[:4]:
+        del atoms.info["n_h"], atoms.info["bonds"]
+    data, old = file_of(tmp_path / "holes.xyz", holes), mdgnn.load(first[1])
+    decaying = {"lr": 0.1, "weight_decay": 0.5, "ema": 0.0}
+    new = tuned(first[1], data, tmp_path / "new", freeze=freeze, valid=[property_data], **decaying)
+    assert new.heads.energy == (freeze != ["heads.*"])
+    frozen = ("output_mlp.", "rbf_centers", *(pattern.removesuffix("*") for pattern in freeze))
+    for name, parameter in old.named_parameters():
+        assert torch.equal(parameter, new.get_parameter(name)) == name.startswith(frozen), name
+    if new.heads.energy:
+        graph = Graph.from_atoms(molecules(3, seed=5), 2.5)
+        assert torch.equal(mdgnn.evaluate(new, graph).energy, mdgnn.evaluate(old, graph).energy)

@@ -6,27 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
-from mdgnn.calculator.caching import CachingCalculator, same
+from mdgnn.calculator.caching import OF_ENERGY, CachingCalculator, same
 from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
-from mdgnn.calculator.others import others_of
+from mdgnn.calculator.results import results_of
 from mdgnn.captured import CapturedStep
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.model_file import load
 from mdgnn.models import Model
 from mdgnn.neighbors import Edges, NeighborList
-from mdgnn.potential import evaluate
+from mdgnn.potential import Prediction, evaluate
 from mdgnn.warn_user import warn_user
 
 BATCH = 20_000  # atoms that are treated together, at most, but for one structure
-OF_ENERGY = ("energy", "free_energy", "energies", "forces", "stress")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -58,7 +56,7 @@ class MDGNNCalculator(CachingCalculator):
     Raises
     ------
     UnsupportedError
-        If the backend is "engine" and the engine cannot run the model.
+        If the backend is "engine" and the engine cannot run the model, as where it has learnt no energies.
 
     Notes
     -----
@@ -67,7 +65,7 @@ class MDGNNCalculator(CachingCalculator):
 
     Other properties are results under their names, `others`: ``calc.get_property("gap", atoms)``, which is a number, or
     (N,) of an atomic property; once one has been asked for, all are in ``calc.results`` from then on, at the cost of
-    one more evaluation by torch. A model that has not learnt energies has these alone.
+    an evaluation by torch beside the engine's. A model that has not learnt energies has these alone.
     """
 
     implemented_properties = list(OF_ENERGY)  # noqa: RUF012  (ASE declares it so)
@@ -89,14 +87,15 @@ class MDGNNCalculator(CachingCalculator):
         if loaded.readout != "sum":
             raise ValueError("expected a model with readout 'sum': a mean over atoms is not an energy")
         self._has_energy = loaded.heads is None or loaded.heads.energy
-        self.others = () if loaded.heads is None else tuple(p.name for p in loaded.heads.properties)
+        self._properties = [] if loaded.heads is None else loaded.heads.properties
+        self.others = tuple(p.name for p in self._properties)
         self.implemented_properties = [*(OF_ENERGY if self._has_energy else ()), *self.others]
         self.device = torch.device(device or "cpu")
         self.dtype = DTYPES[dtype]
         self.model = loaded.to(self.device, self.dtype).eval().requires_grad_(False)
         self.neighbors = NeighborList(self.model.cutoff, skin)
         self.engine = self._make_engine(backend)
-        self._captures = backend == "auto" and self.device.type == "cuda"
+        self._captures = backend == "auto" and self.device.type == "cuda" and self._has_energy
         self._step: CapturedStep | None = None
         if too_close not in ("warn", "raise", "ignore"):
             raise ValueError(f"expected too_close 'warn', 'raise' or 'ignore', got {too_close!r}")
@@ -117,7 +116,7 @@ class MDGNNCalculator(CachingCalculator):
             raise ValueError(f"expected backend 'auto', 'engine' or 'torch', got {backend!r}")
         if backend == "engine" and self.device.type != "cpu":
             raise ValueError(f"expected device 'cpu' for the engine, got {str(self.device)!r}")
-        if backend == "torch" or self.device.type != "cpu" or not self._has_energy:
+        if backend == "torch" or self.device.type != "cpu":
             return None
         try:
             return Engine(self.model)
@@ -140,8 +139,9 @@ class MDGNNCalculator(CachingCalculator):
         CalculatorError
             The model returned a number that is not finite; or, with ``too_close="raise"``, atoms are too close.
         PropertyNotImplementedError
-            Stress was asked for without a cell volume.
+            Stress was asked for without a cell volume, or what follows from energies of a model that has learnt none.
         """
+        self.check_asked(name for name in properties if name in OF_ENERGY)
         atoms = self.given(atoms)
         stress, others = self.wants_stress(atoms, properties), self.wants_others(properties)
         results = self.compute(atoms, stress=stress, others=others)
@@ -149,21 +149,23 @@ class MDGNNCalculator(CachingCalculator):
 
     def compute(self, atoms: Atoms, stress: bool = False, others: bool = False) -> dict[str, Any]:
         """The results for these atoms; nothing is kept. Raises as `calculate`."""
+        if stress:
+            self.check_asked(["stress"])
         numbers = atoms.arrays["numbers"]
         if self._numbers is None or not same(self._numbers, numbers):
             check_atoms(atoms, self.model)
             self._numbers = numbers.copy()
         try:
-            results = self._of_energy(atoms, stress) if self._has_energy else {}
-            if others:
-                results |= self._others_of(atoms)
+            if self.engine is None and not self._captures:
+                return self._by_torch(atoms, self._has_energy, stress, others)
+            results = self._of_energy(atoms, stress)
+            return results | self._by_torch(atoms, False, False, True) if others else results
         except ValueError:
             check_atoms(atoms, self.model)  # which may say more
             raise
-        return results
 
     def _of_energy(self, atoms: Atoms, stress: bool) -> dict[str, Any]:
-        energy, energies, forces, virial = self._step_of(atoms, stress) if self._captures else self._of(atoms, stress)
+        energy, energies, forces, virial = (self._step_of if self._captures else self._by_engine)(atoms, stress)
         results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
         if virial is not None:
             results["stress"] = full_3x3_to_voigt_6_stress(-virial / volume_of(atoms))
@@ -192,6 +194,8 @@ class MDGNNCalculator(CachingCalculator):
         ValueError, CalculatorError, PropertyNotImplementedError
             As `calculate`, with the number of the structure.
         """
+        if stress:
+            self.check_asked(["stress"])
         found: list[dict[str, Any]] = []
         batch: list[Atoms] = []
         n_atoms = 0
@@ -215,42 +219,34 @@ class MDGNNCalculator(CachingCalculator):
         if len(close):
             i = graph.receivers[close[0, 0]]
             raise ValueError(f"structure {first + int(graph.structure[i])}: expected atoms at different places")
-        others = others_of(self.model, graph, self.dtype)
-        found = self._energies_of_batch(batch, graph, stress) if self._has_energy else [{} for _ in batch]
-        results = []
-        for k, one in enumerate(found):
-            one |= others[k]
+        results = results_of(self._predict(graph, stress), batch, self._properties)
+        for k, one in enumerate(results):
             try:
                 raise_for_results(one)
             except CalculatorError as error:
                 raise CalculatorError(f"structure {first + k}: {error}") from None
-            results.append(one)
         return results
 
-    def _energies_of_batch(self, batch: list[Atoms], graph: Graph, stress: bool) -> list[dict[str, Any]]:
-        if self.engine is not None:
-            p = self.engine.evaluate(graph, virial=stress)
-        else:
-            p = evaluate(self.model, graph, virial=stress, dtype=self.dtype)
-        assert p.forces is not None
-        ends = np.cumsum([len(atoms) for atoms in batch])[:-1]
-        energies, forces = (np.split(x.cpu().numpy(), ends) for x in (p.energies, p.forces))
-        results = []
-        for k, atoms in enumerate(batch):
-            energy = float(p.energy[k])
-            one = {"energy": energy, "free_energy": energy, "energies": energies[k], "forces": forces[k]}
-            if p.virial is not None:
-                one["stress"] = full_3x3_to_voigt_6_stress(-p.virial[k].cpu().numpy() / volume_of(atoms))
-            results.append(one)
-        return results
+    def _predict(self, graph: Graph, virial: bool) -> Prediction:
+        """All that the model says."""
+        if self.engine is None:
+            forces = self._has_energy
+            return evaluate(self.model, graph, forces=forces, virial=virial, dtype=self.dtype, properties=True)
+        found = self.engine.evaluate(graph, virial=virial)
+        if not self.others:
+            return found
+        others = evaluate(self.model, graph, forces=False, dtype=self.dtype, properties=True)
+        return found._replace(properties=others.properties)
 
-    def _others_of(self, atoms: Atoms) -> dict[str, Any]:
-        edges = self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc)
+    def _by_torch(self, atoms: Atoms, energy: bool, stress: bool, others: bool) -> dict[str, Any]:
+        """Those of the results that are wanted, of one structure."""
+        edges = self._edges(atoms)
         self._tell(check_distances(edges, self.model.least_distance))
         graph = Graph.from_edges(atoms.numbers, edges, atoms.cell.array).to(self.device)
-        (found,) = others_of(self.model, graph, self.dtype)
-        raise_for_results(found)
-        return found
+        found = evaluate(self.model, graph, forces=energy, virial=stress, dtype=self.dtype, properties=others)
+        (results,) = results_of(found, [atoms], self._properties)
+        raise_for_results(results)
+        return results
 
     def _tell(self, sentence: str) -> None:
         """Of atoms that are too close: once, until they are not."""
@@ -260,25 +256,19 @@ class MDGNNCalculator(CachingCalculator):
             warn_user(sentence)
         self._were_close = bool(sentence)
 
-    def _of(self, atoms: Atoms, with_virial: bool) -> tuple[float, Any, Any, Any]:
+    def _by_engine(self, atoms: Atoms, with_virial: bool) -> tuple[float, Any, Any, Any]:
         """The energy, energies and forces of atoms, and the virial."""
-        edges = self._edges(atoms)
+        assert self.engine is not None
+        edges = self._edges(atoms, brief=True)
         self._tell(check_distances(edges, self.model.least_distance))
-        if self.engine is not None:
-            energies, forces, virials = self.engine.run(atoms.numbers, edges, virials=with_virial)
-            return float(energies.sum()), energies, forces, virials.sum(axis=0) if with_virial else None
-        graph = Graph.from_edges(atoms.numbers, edges, atoms.cell.array).to(self.device)
-        found = evaluate(self.model, graph, virial=with_virial, dtype=self.dtype)
-        assert found.forces is not None
-        virial = None if found.virial is None else found.virial[0].cpu().numpy()
-        return float(found.energy[0]), found.energies.cpu().numpy(), found.forces.cpu().numpy(), virial
+        energies, forces, virials = self.engine.run(atoms.numbers, edges, virials=with_virial)
+        return float(energies.sum()), energies, forces, virials.sum(axis=0) if with_virial else None
 
-    def _edges(self, atoms: Atoms) -> Edges:
-        brief = self.engine is not None
+    def _edges(self, atoms: Atoms, brief: bool = False) -> Edges:
         return self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, brief=brief)
 
     def _step_of(self, atoms: Atoms, with_virial: bool) -> tuple[float, Any, Any, Any]:
-        """As `_of`, on a GPU from the list on: what is captured stays while the atoms do."""
+        """As `_by_engine`, on a GPU from the list on: what is captured stays while the atoms do."""
         if self._step is None or not self._step.fits(atoms.numbers, atoms.pbc, with_virial):
             self._step = CapturedStep(self.model, atoms.numbers, atoms.pbc, self.device, self.dtype, virial=with_virial)
         energy, energies, forces, virial, least = self._step(atoms.positions, atoms.cell.array)

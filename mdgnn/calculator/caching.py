@@ -1,5 +1,6 @@
 """What ASE's calculators do about results that are there already, at a tenth of the cost."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from mdgnn.calculator.checks import has_volume, volume_of
 
 STATE = ("positions", "numbers", "cell", "pbc")
+OF_ENERGY = ("energy", "free_energy", "energies", "forces", "stress")
 
 
 class CachingCalculator(Calculator):
@@ -59,6 +61,13 @@ class CachingCalculator(Calculator):
         self._others_asked |= not set(self.others).isdisjoint(properties)
         return self._others_asked
 
+    def check_asked(self, properties: Iterable[str]) -> None:
+        """Raise a PropertyNotImplementedError for the first of these that is never among the results."""
+        for name in properties:
+            if name not in self.implemented_properties:
+                why = ": the model has learnt no energies" if name in OF_ENERGY else ""
+                raise PropertyNotImplementedError(f"expected one of {self.implemented_properties}, got {name!r}{why}")
+
     def export_properties(self) -> Properties:
         """Those that ASE knows."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
@@ -72,8 +81,7 @@ class CachingCalculator(Calculator):
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """As ASE's, at a tenth of its cost: a result for these atoms, computed unless it is there already."""
-        if name not in self.implemented_properties:
-            raise PropertyNotImplementedError(f"expected one of {self.implemented_properties}, got {name!r}")
+        self.check_asked([name])
         if atoms is None:
             atoms = self.given(None)
         elif self._state is None or not all(map(same, self._state, state_of(atoms))):

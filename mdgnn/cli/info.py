@@ -2,8 +2,10 @@
 
 import json
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -28,18 +30,25 @@ def installation() -> dict[str, str]:
 
 
 def model(name_or_path: str) -> dict[str, str]:
-    """A model's header, one line for each entry, its size, and what computes it on the CPU."""
+    """A model's header, a line for each entry or part of its records, its size, and what computes it on the CPU."""
     header = read_header(name_or_path)
     program = header.pop("program", None)
-    rows = {name: value if isinstance(value, str) else json.dumps(value) for name, value in header.items()}
+    rows = {row: text for name, value in header.items() for row, text in _rows(name, value)}
     rows["program"] = "in the file, for the engine" if program else "none"
     loaded = load(name_or_path)
     rows["parameters"] = str(sum(parameter.numel() for parameter in loaded.parameters()))
-    if loaded.heads is not None and not loaded.heads.energy:
-        return {**rows, "backend on the CPU": "torch: the model has learnt no energies"}
     try:
         Engine(loaded.eval().requires_grad_(False))
         rows["backend on the CPU"] = "engine"
     except UnsupportedError as error:
         rows["backend on the CPU"] = f"torch: {error}"
     return rows
+
+
+def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Parts of a record with records in it stand alone: that of a training has two thousand characters."""
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        for key, part in value.items():
+            yield from _rows(f"{name}.{key}", part)
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value)

@@ -66,7 +66,8 @@ def _tell(summary: dict[str, Any], folder: Path) -> None:
 
 
 class Task(NamedTuple):
-    """What is evaluated: a model on files, whose targets have these names; of properties, NAME=KEY if it is another."""
+    """What is evaluated: a model on files, whose targets have these names; of properties, NAME=KEY if it is another,
+    NAME= if one is left out."""
 
     model: str
     data: list[str]
@@ -78,15 +79,17 @@ class Task(NamedTuple):
 
 
 def _with_properties(keys: Keys, model: Model, settings: Sequence[str]) -> Keys:
-    """The keys of all that a model predicts; settings are NAME=KEY."""
+    """The keys of all that a model predicts; settings are NAME=KEY, without a key for what is left out."""
     known = {p.name: PropertyKey(p.name, p.name, p.kind == "atomic") for p in properties_of(model)}
     for setting in settings:
-        name, _, key = setting.partition("=")
-        if not key or name not in known:
+        name, equals, key = setting.partition("=")
+        if not equals or name not in known:
             names = ", ".join(known) or "none"
             raise CommandError(f"expected --property NAME=KEY with a property of the model ({names}), got {setting!r}")
         known[name] = known[name]._replace(key=key)
-    return replace(keys, properties=tuple(known.values()))
+    if model.heads is not None and not model.heads.energy:
+        keys = replace(keys, energy="", forces="", stress="")
+    return replace(keys, properties=tuple(p for p in known.values() if p.key))
 
 
 def evaluate(task: Task, folder: Path, force: bool) -> None:
@@ -98,9 +101,9 @@ def evaluate(task: Task, folder: Path, force: bool) -> None:
     frames = read_frames(task.data, keys, bad=task.bad, need=(), units=model.units if task.units == "model" else "any")
     dataset = Dataset(frames, model.cutoff, keys=keys)
     comparison = evaluation.compare(model.to(task.device).requires_grad_(False), dataset, device=task.device)
-    for name, (truth, _) in comparison.all_pairs().items():
-        if not len(truth) and any(setting.startswith(f"{name}=") for setting in task.properties):
-            raise CommandError(f"--property {name}: no structure has numbers under that key")
+    for p in keys.properties:
+        if not len(comparison.pairs(p.name)[0]) and f"{p.name}={p.key}" in task.properties:
+            raise CommandError(f"--property {p.name}: no structure has numbers under that key")
     if len(comparison.figures()) == 1:
         there = ", ".join(names_in(dataset.frame(0))) or "no labels"
         raise CommandError(

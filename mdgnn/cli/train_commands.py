@@ -62,7 +62,7 @@ def evaluate_command(
     stress: Annotated[str, typer.Option(help="Key of the stresses.")] = "stress",
     properties: Annotated[
         list[str] | None,
-        typer.Option("--property", metavar="NAME=KEY", help="Key of a property, if it is not the property's name."),
+        typer.Option("--property", metavar="NAME=KEY", help="Key of a property, if not its name; NAME= leaves it out."),
     ] = None,
     bad: Annotated[Literal["raise", "skip"], typer.Option(help="What to do about bad structures.")] = "raise",
     units: Annotated[

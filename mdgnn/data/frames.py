@@ -72,8 +72,8 @@ def read_frames(
     """Read frames of anything ASE reads, and check them.
 
     A frame is bad with no atoms, numbers that are not finite, a singular cell, atoms at one place, labels of wrong
-    shapes or missing ones, as an exact duplicate (numbers, positions, cell, boundaries, energy) of an earlier one, and
-    with suspicious units (`mdgnn.data.checks` says what that means). Nothing is ever changed.
+    shapes or missing ones, as an exact duplicate (numbers, positions, cell, boundaries, energy or else other labels) of
+    an earlier one, and with suspicious units (`mdgnn.data.checks` says what that means). Nothing is ever changed.
 
     Parameters
     ----------
@@ -145,12 +145,13 @@ def _reasons(
 
 
 def digest_of(atoms: Atoms, targets: Targets | None = None) -> bytes:
-    """The same for structures, and energies if there are any, that are the same."""
+    """The same for structures, and energies or, where there is none, other labels, that are the same."""
     digest = hashlib.blake2b(digest_size=16)
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
         digest.update(array.tobytes())
-    if targets is not None and targets.energy is not None:
-        digest.update(targets.energy.numpy().tobytes())
+    if targets is not None:
+        for label in targets.extra.values() if targets.energy is None else [targets.energy]:
+            digest.update(label.numpy().tobytes())
     return digest.digest()
 
 

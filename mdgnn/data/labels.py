@@ -27,7 +27,7 @@ class PropertyKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Keys:
-    """Names of the labels in the files.
+    """Names of the labels in the files; "" for one that is not wanted, whatever stands there.
 
     Attributes
     ----------
@@ -93,9 +93,14 @@ def find(atoms: Atoms, name: str) -> Any:
         if place.get(name) is not None
     ]
     for other in found[1:]:
-        if np.shape(other) == np.shape(found[0]) and not np.array_equal(other, found[0]):
+        if np.shape(other) == np.shape(found[0]) and not _equal(np.asarray(other), np.asarray(found[0])):
             raise LabelError(f"{name} stands there twice, with different values")
     return found[0] if found else None
+
+
+def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Numbers that are missing in both are equal."""
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f")
 
 
 def names_in(atoms: Atoms) -> list[str]:

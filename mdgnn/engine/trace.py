@@ -39,8 +39,11 @@ def trace(model: Potential) -> Program:
     Raises
     ------
     UnsupportedError
-        If it does something that the engine has no instruction for.
+        If it does something that the engine has no instruction for, or has learnt no energies.
     """
+    heads: Any = getattr(model, "heads", None)
+    if heads is not None and not heads.energy:
+        raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: the model has learnt no energies")
     program = Program(model.dtype, model.cutoff)
     try:
         with torch.no_grad():

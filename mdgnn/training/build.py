@@ -123,7 +123,7 @@ def _give_heads(model: Model, config: Config, dataset: Dataset) -> None:
             raise ConfigError(f"[model] start = {start!r} has learnt no energies: set loss.energy and loss.forces to 0")
     elif start is not None:
         own = [name for name, p in model.named_parameters() if p.requires_grad and not name.startswith("heads.")]
-        energy |= all(any(fnmatchcase(name, pattern) for pattern in config.model.freeze) for name in own)
+        energy |= all(any(fnmatchcase(name, pattern) for pattern in config.frozen()) for name in own)
     if not config.property:
         model.heads = None
         return
@@ -160,7 +160,7 @@ def _scale(section: ModelSection, summary: Summary, shift: Array) -> float:
     if summary.rms_force > 0:
         return summary.rms_force
     rest = (summary.energies - summary.counts @ shift) / summary.counts.sum(1)
-    rest = rest[~(rest != rest)]
+    rest = rest[np.isfinite(rest) & summary.weighed]
     size = math.sqrt(float((rest**2).mean())) if len(rest) else 0.0
     return size if size > 1e-12 else 1.0
 

@@ -56,7 +56,8 @@ class ModelSection(BaseModel):
     data), "least_squares", "none", a file of lone atoms, or numbers by symbol. `scale` multiplies what the network
     says: "rms_force", or a number. `start` is a model file whose weights, references and scale are the first ones (of
     its properties, those that a [[property]] names again); `freeze` are patterns (as of file names) of parameters that
-    stay as they are. `dtype` is by default that of `start`, of a new model "float32".
+    stay as they are, as the readout of energies does where none are learnt. `dtype` is by default that of `start`, of a
+    new model "float32".
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
@@ -130,6 +131,10 @@ class Config(Section):
     def learns_energy(self) -> bool:
         """Whether energies are learnt, or forces or stress."""
         return any(last_weight(getattr(self.loss, name)) for name in ("energy", "forces", "stress"))
+
+    def frozen(self) -> list[str]:
+        """Patterns of the parameters that stay: those of the readout of energies too, where none are learnt."""
+        return [*self.model.freeze, *([] if self.learns_energy() else ["output_mlp.*"])]
 
     @model_validator(mode="after")
     def _tells_properties_apart(self) -> "Config":

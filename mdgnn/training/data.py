@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from mdgnn.data.frames import BadFrame, left_out
 from mdgnn.data.labels import names_in
 from mdgnn.models import Model, Property
 from mdgnn.potential import Prediction, evaluate
+from mdgnn.training.config import Config
 from mdgnn.training.folder import fingerprint
 from mdgnn.training.losses import QUANTITIES, Sums, errors_of
-from mdgnn.training.sections import ConfigError, DataSection, PropertySection
+from mdgnn.training.sections import ConfigError, DataSection
 
 
 class Sets(NamedTuple):
@@ -35,10 +36,14 @@ class Sets(NamedTuple):
         return [note for note in (skipped, shared) if note]
 
 
-def keys_of(section: DataSection, properties: Sequence[PropertySection] = ()) -> Keys:
-    """Under which names the files have their targets."""
-    of_properties = tuple(p.in_files for p in properties)
-    return Keys(energy=section.energy, forces=section.forces, stress=section.stress, properties=of_properties)
+def keys_of(config: Config) -> Keys:
+    """Under which names the files have their targets.
+
+    A run that learns no energies wants neither them nor forces or stress, but for what every structure must have.
+    """
+    wanted = QUANTITIES if config.learns_energy() else config.data.need or ()
+    own: Any = {name: getattr(config.data, name) if name in wanted else "" for name in QUANTITIES}
+    return Keys(**own, properties=tuple(p.in_files for p in config.property))
 
 
 def read_sets(section: DataSection, keys: Keys, cutoff: float, seed: int, *, units: str, need: Sequence[str]) -> Sets:
@@ -95,14 +100,15 @@ def _parts(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]
     return dataset.subset(np.sort(np.concatenate([lone, train]))), dataset.subset(valid)
 
 
-def check_targets(dataset: Dataset, name: str, quantities: Sequence[str], every: bool) -> None:
-    """Raise a ConfigError unless some structure of a data set has each, or at least one, of these targets."""
+def check_targets(dataset: Dataset, name: str, quantities: Sequence[str], every: bool) -> list[str]:
+    """Those of these targets that no structure of a data set has, or none with a weight; a ConfigError unless there is
+    each, or at least one, of them."""
     missing = list(quantities)
     for k in range(len(dataset)):
         missing = [q for q in missing if not _has(dataset[k].targets, q)]
         if not missing:
-            return
-    if every or len(missing) == len(quantities):
+            break
+    if missing and (every or len(missing) == len(quantities)):
         if missing[0] in QUANTITIES:
             raise ConfigError(f"[loss] {missing[0]} has a weight, but no structure of the {name} set has any")
         (key,) = [p.key for p in dataset.keys.properties if p.name == missing[0]]
@@ -111,9 +117,12 @@ def check_targets(dataset: Dataset, name: str, quantities: Sequence[str], every:
             f"[[property]] {missing[0]}: expected numbers under {key!r}, but no structure of the {name} set has any "
             f"(in the first there are: {there})"
         )
+    return missing
 
 
 def _has(targets: Targets, quantity: str) -> bool:
+    if not targets.weight > 0:
+        return False
     if quantity in QUANTITIES:
         return getattr(targets, quantity) is not None
     return not bool(targets.extra[quantity].isnan().all())

@@ -24,7 +24,7 @@ def sets_of(config: Config, folder: Path | None = None) -> Sets:
     start = own if own is not None and own.exists() else config.model.start
     weighed = [name for name in ("energy", "forces") if getattr(config.loss, name)]
     need: list[str] = weighed if config.data.need is None else list(config.data.need)
-    keys = keys_of(config.data, config.property)
+    keys = keys_of(config)
     cutoff, units = cutoff_of(config.model, start), units_of(config, start)
     return read_sets(config.data, keys, cutoff, config.run.seed, units=units, need=need)
 

@@ -12,6 +12,7 @@ from mdgnn.models import Property
 from mdgnn.training.sections import PropertySection
 
 Array = NDArray[np.float64]
+ROUNDING = 1e-12  # of numbers beside what they were subtracted from
 
 
 class Labels(NamedTuple):
@@ -24,12 +25,12 @@ class Labels(NamedTuple):
 def summarize_properties(
     dataset: Dataset, sections: Sequence[PropertySection], elements: Sequence[int], one_kind: bool
 ) -> list[Property]:
-    """Look at every structure once.
+    """Look at every structure once; those without a weight do not count.
 
     Parameters
     ----------
     dataset : Dataset
-        The training set, with a number for each of the properties in some structure.
+        The training set, with a number for each of the properties in some structure with a weight.
     sections : sequence of PropertySection
     elements : sequence of int
         Of the model.
@@ -39,6 +40,8 @@ def summarize_properties(
     parts: dict[str, list[tuple[Array, Array]]] = {section.name: [] for section in sections}
     for k in range(len(dataset) if sections else 0):
         graph, targets = dataset[k]
+        if not targets.weight > 0:
+            continue
         kinds = graph.atomic_numbers.numpy()[:, None] == np.asarray(elements)
         kinds = kinds.any(1, keepdims=True) if one_kind else kinds
         for section in sections:
@@ -62,6 +65,7 @@ def standardize(name: str, kind: str, labels: Labels) -> Property:
         At least one.
     """
     values, counts = labels
+    whole = values / counts.sum(1) if kind == "extensive" else values
     if kind == "intensive":
         shift = np.array([values.mean()])
         rest = values - shift
@@ -72,10 +76,10 @@ def standardize(name: str, kind: str, labels: Labels) -> Property:
         n = counts.sum(0)
         shift = np.where(n > 0, counts.T @ values / np.maximum(n, 1), values.mean())  # of elements without any
         rest = values - counts @ shift
-    return Property(name, kind, [float(x) for x in shift], _size(rest, values))
+    return Property(name, kind, [float(x) for x in shift], _size(rest, whole))
 
 
-def _size(rest: Array, values: Array) -> float:
+def _size(rest: Array, whole: Array) -> float:
     """Root mean square of what is left; where that is but rounding, of all there was; where that is zero, 1."""
-    left, whole = (math.sqrt(float(np.square(x).mean())) for x in (rest, values))
-    return left if left > 1e-9 * whole else whole or 1.0
+    left, there = (math.sqrt(float(np.square(x).mean())) for x in (rest, whole))
+    return left if left > ROUNDING * there else there or 1.0

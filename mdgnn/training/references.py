@@ -15,7 +15,8 @@ Array = NDArray[np.float64]
 
 class Summary(NamedTuple):
     """Of a data set: compositions (S, elements), energies (S,) with NaN where there is none, RMS of force components
-    (0 without forces), mean number of edges that an atom receives, which structures are one atom without any."""
+    (0 without forces), mean number of edges that an atom receives, which structures are one atom without any, and which
+    have a weight: others do not count in means or fits."""
 
     elements: list[int]
     counts: Array
@@ -23,6 +24,7 @@ class Summary(NamedTuple):
     rms_force: float
     mean_neighbours: float
     lone: NDArray[np.bool_]
+    weighed: NDArray[np.bool_]
 
 
 def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
@@ -33,14 +35,15 @@ def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
     ValueError
         If there are no structures.
     """
-    counts, energies, lone, squares, n_components, n_edges = [], [], [], 0.0, 0, 0
+    counts, energies, lone, weighed, squares, n_components, n_edges = [], [], [], [], 0.0, 0, 0
     for graph, targets in samples:
         numbers = graph.atomic_numbers.numpy()
         counts.append([np.count_nonzero(numbers == z) for z in elements])
         energies.append(math.nan if targets.energy is None else float(targets.energy[0]))
         lone.append(graph.n_atoms == 1 and not graph.n_edges)
+        weighed.append(bool(targets.weight > 0))
         n_edges += graph.n_edges
-        if targets.forces is not None:
+        if targets.forces is not None and weighed[-1]:
             known = targets.forces.numpy()
             known = known[np.isfinite(known)]
             squares, n_components = squares + float(np.square(known).sum()), n_components + known.size
@@ -49,7 +52,7 @@ def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
     table = np.array(counts, dtype=np.float64)
     rms = math.sqrt(squares / n_components) if n_components else 0.0
     mean = n_edges / max(float(table.sum()), 1.0)
-    return Summary(list(elements), table, np.array(energies), rms, mean, np.array(lone))
+    return Summary(list(elements), table, np.array(energies), rms, mean, np.array(lone), np.array(weighed))
 
 
 def least_squares(summary: Summary) -> Array:
@@ -62,7 +65,7 @@ def least_squares(summary: Summary) -> Array:
     ValueError
         If no structure has an energy.
     """
-    known = np.isfinite(summary.energies)
+    known = np.isfinite(summary.energies) & summary.weighed
     if not known.any():
         raise ValueError(
             "reference energies by least squares need energies, and no structure of the training set has one"

@@ -141,12 +141,14 @@ def _read(config: Config, folder: Path | None) -> Sets:
     if not weighed:
         raise ConfigError("[loss] gives nothing a weight in the end")
     sets = sets_of(config, folder)
+    notes = sets.notes()
     for dataset, name in ((sets.train, "training"), (sets.valid, "validation")):
-        check_targets(dataset, name, weighed, every=dataset is sets.train)
+        missing = check_targets(dataset, name, weighed, every=dataset is sets.train)
+        notes += [f"no structure of the {name} set has any {it}: how it is learnt remains unknown" for it in missing]
         if len(dataset) < (n := this_process().world_size):
             raise ConfigError(f"[data] the {name} set has {len(dataset)} structures, too few for {n} processes")
     if this_process().rank == 0:
-        for note in sets.notes():
+        for note in notes:
             print(f"mdgnn: {note}", file=sys.stderr)
     return sets
 
@@ -194,8 +196,8 @@ def seed_everything(seed: int) -> None:
 def _new(config: Config, sets: Sets) -> Start:
     """The model that training begins with."""
     seed_everything(config.run.seed)
-    model, found = build(config, sets.train, keys_of(config.data, config.property))
-    freeze(model, config.model.freeze)
+    model, found = build(config, sets.train, keys_of(config))
+    freeze(model, config.frozen())
     for dataset, name in ((sets.valid, "validation"), (sets.test, "test")):
         elements = [] if dataset is None else dataset.elements
         missing = [z for z in elements if isinstance(model.elements, list) and z not in model.elements]
@@ -208,7 +210,7 @@ def _begun(config: Config, folder: Path) -> Start:
     """The model that a run has begun with."""
     path = folder / files.START
     model = load(path)
-    freeze(model, config.model.freeze)
+    freeze(model, config.frozen())
     return model, read_header(path)["training"]
 
 
@@ -238,6 +240,7 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
     bar = os.isatty(1) and this_process().rank == 0
     callbacks: list[Callback] = [watch, Bar() if bar else Lines()]
     logger: list[Logger] = []
+    # Of a run killed between a validation and its checkpoint, events have that twice: unlike the log they keep all.
     if find_spec("tensorboard") or find_spec("tensorboardX"):
         logger.append(TensorBoardLogger(folder, name="tensorboard", version=""))
     return pl.Trainer(

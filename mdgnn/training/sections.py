@@ -6,12 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mdgnn.data import PropertyKey
+from mdgnn.models import Property
 from mdgnn.training.schedules import last_weight
-
-TAKEN = {  # names that properties cannot have
-    *("energy", "free_energy", "energies", "forces", "stress", "stresses", "virial", "weight"),
-    *("numbers", "positions", "structure", "n_atoms", "n_structures", "config_type"),
-}
 
 
 class ConfigError(ValueError):
@@ -43,7 +39,8 @@ class DataSection(Section):
     `valid` is a share of `train`, drawn by the run's seed, or files. `energy`, `forces`, `stress` are the keys under
     which the files have the targets, and `need` those that every structure must have (by default what the loss weighs,
     of energy and forces). Bad structures are refused or skipped; so are numbers of implausible size, unless `units` is
-    "any".
+    "any". A structure's errors in the loss are multiplied by its "weight" (in `atoms.info`; 1 without one); with 0 it
+    does not count in reference energies, means and scales either; but what `references` calls isolated may have any.
     """
 
     train: Files
@@ -60,7 +57,11 @@ class DataSection(Section):
 
 
 class LossSection(Section):
-    """Weights of the errors of energy per atom, of force and stress components; 0 leaves one out."""
+    """Weights of the errors of energy per atom, of force and stress components; 0 leaves one out.
+
+    `huber_delta`, where the penalty becomes linear, is in the units of these errors (eV, eV/Angstrom, eV/Angstrom^3, or
+    reduced ones), and for properties in units of their spread.
+    """
 
     kind: Literal["mse", "mae", "huber"] = "mse"
     huber_delta: Positive = 0.01
@@ -80,7 +81,7 @@ class PropertySection(Section):
     extensive one. With weights of energy, forces and stress of 0, properties are learnt alone.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    name: str
     kind: Literal["extensive", "intensive", "atomic"]
     key: str = ""
     weight: Weight = 1.0
@@ -92,11 +93,10 @@ class PropertySection(Section):
 
     @model_validator(mode="after")
     def _can_be_learnt(self) -> "PropertySection":
-        if self.name in TAKEN:
-            raise ConfigError(
-                f"[[property]] name = {self.name!r} means something else already: choose another name, "
-                f"with key = {self.name!r} if the files have it so"
-            )
+        try:
+            Property(self.name, self.kind, [0.0], 1.0)
+        except ValueError as error:
+            raise ConfigError(f"[[property]] {error}, with key = {self.name!r} if the files have it so") from None
         if not last_weight(self.weight):
             raise ConfigError(f"[[property]] {self.name} has no weight in the end: leave it out, or raise its weight")
         return self
