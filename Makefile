@@ -32,7 +32,7 @@ bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
 
 # Models of Lennard-Jones systems by the recipes in mdgnn/pretrained, and the ladder that they climb: hours.
-LJ := simple_gnn simple_gnn_fine schnet painn lecture
+LJ := simple_gnn schnet painn lecture
 MDGNN := $(VENV)/bin/mdgnn
 lj: build
 	mkdir -p build/lj
@@ -43,7 +43,7 @@ lj: build
 	for name in $(LJ); do \
 	    $(MDGNN) train mdgnn/pretrained/lj_$$name.toml --output build/lj/$$name --force || exit 1; \
 	done
-	$(PY) benchmarks/lj_ladder.py run SimpleGNN=build/lj/simple_gnn_fine/model.safetensors
+	$(PY) benchmarks/lj_ladder.py run SimpleGNN=build/lj/simple_gnn/model.safetensors
 	$(PY) benchmarks/lj_ladder.py run SchNet=build/lj/schnet/model.safetensors
 	$(PY) benchmarks/lj_ladder.py run PaiNN=build/lj/painn/model.safetensors
 	$(PY) benchmarks/lj_ladder.py run lecture=build/lj/lecture/model.safetensors lecture
