@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.calculator import CalculatorError
 from ase.md.langevinbaoab import LangevinBAOAB
+from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from lj_systems import SHORT_CUTOFF, Figures, exact, langevin, liquid, minima
 from numpy.typing import NDArray
 
-from mdgnn import MDGNNCalculator
+from mdgnn import LennardJones, MDGNNCalculator
+from mdgnn.data.lennard_jones import tail
 
 STATES = tuple((density, temperature) for temperature in (0.85, 0.90) for density in (0.776, 0.78, 0.82, 0.86, 0.9))
 # Of 500 atoms of the exact potential (cut at 4, with tails) at 0.86 and 0.85, 40 tau: with a friction of 0.5 1/tau a
@@ -19,29 +22,46 @@ STATES = tuple((density, temperature) for temperature in (0.85, 0.90) for densit
 # and of 0.005 in ASE's Langevin gave the same energy and pressure, and the published ones, within their errors.
 TIMESTEP, FRICTION = 0.01, 3.0
 SETTLE, REST, STEPS, INTERVAL = 1000, 500, 4000, 5
+EXACT_CUTOFF = 4.0
 
 
 def state_points(calculator: MDGNNCalculator, data: Path, work: Path, states: Any = STATES) -> Figures:
-    """Energy per particle and pressure of 500 atoms, with standard errors of ten blocks, and the published ones."""
+    """Energy per particle and pressure of 500 atoms, with standard errors of ten blocks, the published ones, and the
+    mean kinetic temperature; None for a liquid that did not live."""
     rows = np.loadtxt(data / "nist_lj_mc.tsv", skiprows=2)
     result: Figures = {}
     for density, temperature in states:
         rng = np.random.default_rng([5, round(1000 * density), round(100 * temperature)])
-        atoms = liquid(density, 5, exact(SHORT_CUTOFF), rng)
-        atoms.set_velocities(rng.normal(0, math.sqrt(temperature), atoms.positions.shape))
-        _thermostat(atoms, temperature, rng).run(SETTLE)
-        atoms.calc = calculator
-        dynamics, samples = _thermostat(atoms, temperature, rng), []
-        dynamics.run(REST)
-        for _ in range(STEPS // INTERVAL):
-            dynamics.run(INTERVAL)
-            virial = -atoms.get_stress()[:3].mean()
-            samples.append([atoms.get_potential_energy() / len(atoms), virial + density * temperature])
-        mean, error = blocked(np.array(samples))
         (row,) = rows[np.isclose(rows[:, 0], density)]
         published = row[1:3] if temperature == 0.85 else row[3:5]
-        result[f"{density}, {temperature}"] = [*mean, *error, *published.tolist()]
+        try:
+            found = _state_point(calculator, density, temperature, rng)
+            result[f"{density}, {temperature}"] = [*found[:4], *published.tolist(), found[4]]
+        except CalculatorError:
+            result[f"{density}, {temperature}"] = None
     return result
+
+
+def _state_point(
+    calculator: MDGNNCalculator, density: float, temperature: float, rng: np.random.Generator
+) -> list[float]:
+    """Energy, pressure, their errors, kinetic temperature."""
+    atoms = liquid(density, 5, exact(SHORT_CUTOFF), rng)
+    atoms.set_velocities(rng.normal(0, math.sqrt(temperature), atoms.positions.shape))
+    _thermostat(atoms, temperature, rng).run(SETTLE)
+    atoms.calc = calculator
+    dynamics, samples, kinetic = _thermostat(atoms, temperature, rng), [], []
+    dynamics.run(REST)
+    cut = isinstance(calculator.model, LennardJones)
+    energy, pressure = tail(len(atoms), atoms.get_volume(), calculator.model.cutoff) if cut else (0.0, 0.0)
+    pressure += density * temperature
+    for _ in range(STEPS // INTERVAL):
+        dynamics.run(INTERVAL)
+        virial = -atoms.get_stress()[:3].mean()
+        samples.append([(atoms.get_potential_energy() + energy) / len(atoms), virial + pressure])
+        kinetic.append(atoms.get_kinetic_energy() / (1.5 * len(atoms)))
+    mean, error = blocked(np.array(samples))
+    return [*mean, *error, float(np.mean(kinetic))]
 
 
 def _thermostat(atoms: Atoms, temperature: float, rng: np.random.Generator) -> LangevinBAOAB:
@@ -66,16 +86,22 @@ def drift(calculator: MDGNNCalculator, data: Path, work: Path, steps: int = 100_
     atoms.calc = calculator
     rng = np.random.default_rng(6)
     atoms.set_velocities(rng.normal(0, math.sqrt(2 * 0.2), atoms.positions.shape))
+    Stationary(atoms)
+    ZeroRotation(atoms)
     dynamics = VelocityVerlet(atoms, timestep=0.002)
     dynamics.run(2000)
-    energies = []
+    energies, kinetic = [], []
     for _ in range(steps // 10):
         dynamics.run(10)
         energies.append(atoms.get_total_energy() / 55)
+        kinetic.append(atoms.get_kinetic_energy() * 2 / (3 * 55 - 6))
     slope, _ = np.polyfit(np.arange(len(energies)) / 100, energies, 1)
-    temperature = atoms.get_kinetic_energy() * 2 / (3 * 55)
-    deviation = float(np.std(energies))
-    return {"slope": float(slope), "deviation": deviation, "temperature": temperature, "energies": energies[::10]}
+    return {
+        "slope": float(slope),
+        "deviation": float(np.std(energies)),
+        "temperature": float(np.mean(kinetic)),
+        "energies": energies[::10],
+    }
 
 
 def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
@@ -91,10 +117,13 @@ def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
         for k, temperature in enumerate(TEMPERATURES):
             dynamics, energies = langevin(atoms, temperature, np.random.default_rng([10, n, k]), 0.01), []
             dynamics.run(steps // 4)
+            whole = True
             for _ in range(steps // 10):
                 dynamics.run(10)
                 energies.append(atoms.get_potential_energy() / n)
-            if np.linalg.norm(atoms.positions - np.median(atoms.positions, axis=0), axis=1).max() > LEFT:
+                away = np.linalg.norm(atoms.positions - np.median(atoms.positions, axis=0), axis=1).max()
+                whole = whole and away < LEFT
+            if not whole:
                 break
             heat = n * np.var(energies) / temperature**2 + 1.5
             curve.append([temperature, float(np.mean(energies)), float(heat)])

@@ -1,12 +1,14 @@
 """The Lennard-Jones ladder: python benchmarks/lj_ladder.py run NAME=MODEL [RUNG ...] [--work FOLDER] [--data FOLDER]
                            python benchmarks/lj_ladder.py report [--work FOLDER]
 
-`run` climbs rungs (all, unless some are named) with a model and keeps the figures in FOLDER/NAME.json; `report` writes
+`run` climbs rungs (all, unless some are named) with a model and keeps the figures in FOLDER/NAME.json, where another
+model begins anew; the model `exact` is the true potential, cut at 4 sigma, with tails, for liquids. `report` writes
 results/lj_ladder.md and its pictures from what is there. The data are tables of energies and of published simulations.
 """
 
 import argparse
 import datetime
+import hashlib
 import json
 import platform
 import time
@@ -14,10 +16,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from ase.calculators.calculator import CalculatorError
+from lj_dynamics import EXACT_CUTOFF
 from lj_report import write_report
 from lj_rungs import RUNGS
+from lj_systems import exact
 
 from mdgnn import MDGNNCalculator
+from mdgnn.locate import locate
+from mdgnn.model_file import read_header
 
 HERE = Path(__file__).parent
 
@@ -26,26 +33,49 @@ def run(name: str, model: str, rungs: list[str], data: Path, work: Path) -> None
     """Measure, and keep each rung's figures as soon as they are there."""
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{name}.json"
+    made = _about(model)
     figures = json.loads(path.read_text()) if path.exists() else {}
+    if figures.get("made") != made:
+        figures = {"made": made}
     for rung in rungs or RUNGS:
         start = time.perf_counter()
-        calculator = MDGNNCalculator(model, too_close="ignore")
-        figures[rung] = RUNGS[rung](calculator, data, work)
+        if model == "exact":
+            calculator = exact(EXACT_CUTOFF if rung == "states" else None)
+        else:
+            calculator = MDGNNCalculator(model, too_close="ignore")
+        try:
+            figures[rung] = RUNGS[rung](calculator, data, work)
+        except (CalculatorError, ValueError) as error:
+            figures[rung] = {"failed": str(error)}
         figures[rung]["seconds"] = time.perf_counter() - start
-        figures["made"] = {
-            "model": Path(model).name,
+        figures[rung]["made"] = {
             "date": f"{datetime.date.today()}",
             "versions": f"mdgnn {version('mdgnn')}, torch {torch.__version__}, ase {version('ase')}",
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         }
         path.write_text(json.dumps(figures, indent=1))
-        print(f"{name} {rung}: {figures[rung]['seconds']:.0f} s", flush=True)
+        print(f"{name} {rung}: {figures[rung].get('failed', '')} {figures[rung]['seconds']:.0f} s", flush=True)
+
+
+def _about(model: str) -> dict[str, str]:
+    """Which model it is, whatever its file is called."""
+    if model == "exact":
+        return {"model": "the true potential", "digest": "", "training": ""}
+    path = locate(model)
+    header = read_header(path)
+    record = header["training"]
+    told = {"frames": record.get("structures", {}).get("train"), "steps": record.get("steps")}
+    return {
+        "model": f"{header['architecture']}, cutoff {header['cutoff']}",
+        "digest": hashlib.sha256(path.read_bytes()).hexdigest()[:12],
+        "training": ", ".join(f"{number} {what}" for what, number in told.items() if number),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["run", "report"])
-    parser.add_argument("model", nargs="?", help="NAME=FILE: of its column, and of the model")
+    parser.add_argument("model", nargs="?", help="NAME=FILE: of its column, and of the model (or `exact`)")
     parser.add_argument("rungs", nargs="*", help=f"out of {', '.join(RUNGS)}")
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=HERE.parent / "build" / "lj_ladder")

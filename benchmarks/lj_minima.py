@@ -143,23 +143,3 @@ def find(n: int, target: float, smaller: Array | None, rng: np.random.Generator)
         if abs(e - target) < TOLERANCE:
             return positions
     raise RuntimeError(f"no geometry of {n} atoms with the energy {target}")
-
-
-if __name__ == "__main__":
-    import sys
-    import time
-
-    table = read_table(Path(sys.argv[1]))
-    smaller = None
-    for n in SIZES:
-        t = time.time()
-        try:
-            smaller = find(
-                n,
-                table[n],
-                smaller if smaller is not None and len(smaller) == n - 1 else None,
-                np.random.default_rng([0, n]),
-            )
-            print(n, table[n], f"{time.time() - t:.1f}", flush=True)
-        except RuntimeError as error:
-            print(error, flush=True)

@@ -28,10 +28,18 @@ def cluster(positions: Array) -> Atoms:
     return Atoms(f"Ar{len(positions)}", positions, masses=np.ones(len(positions)))
 
 
-def langevin(atoms: Atoms, temperature: float, rng: np.random.Generator, timestep: float = 0.005) -> Langevin:
-    """Dynamics at a temperature in epsilon/kB, from velocities of twice of it, as half goes into the potential."""
-    atoms.set_velocities(rng.normal(0, math.sqrt(2 * temperature), atoms.positions.shape))
-    return Langevin(atoms, timestep, temperature_K=temperature / units.kB, friction=0.5, rng=rng, fixcm=False)
+def langevin(
+    atoms: Atoms,
+    temperature: float,
+    rng: np.random.Generator,
+    timestep: float = 0.005,
+    friction: float = 0.5,
+    start: float = 2.0,
+) -> Langevin:
+    """Dynamics at a temperature in epsilon/kB, from velocities of `start` times it: 2 at a minimum, as half goes into
+    the potential, 1 of a liquid, which has that already."""
+    atoms.set_velocities(rng.normal(0, math.sqrt(start * temperature), atoms.positions.shape))
+    return Langevin(atoms, timestep, temperature_K=temperature / units.kB, friction=friction, rng=rng, fixcm=False)
 
 
 def minima(data: Path, work: Path) -> dict[int, Atoms]:

@@ -1,5 +1,6 @@
 """The Lennard-Jones ladder's own instruments: its potential, its minima, its statistics."""
 
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -7,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from lj_dynamics import blocked
+from ase.calculators.calculator import CalculatorError
+from lj_dynamics import EXACT_CUTOFF, blocked, state_points
+from lj_ladder import run
 from lj_minima import TOLERANCE, built, find, hop, lennard_jones, quench, random_start, read_table
-from lj_rungs import four_atoms
+from lj_report import write_report
+from lj_rungs import RUNGS, four_atoms
+from lj_systems import exact
 
 from mdgnn import LennardJones, MDGNNCalculator
 
@@ -67,3 +72,64 @@ def test_errors_of_blocks_are_those_of_the_mean():
         z.append(mean[0] / error[0])
         assert error[0] == pytest.approx(1 / (math.sqrt(n) * (1 - a)), rel=0.8)
     assert np.std(z) < 2, "the mean is within its error, mostly"
+
+
+def test_the_pressure_of_a_liquid_has_its_sign(tmp_path, monkeypatch):
+    """Of the true potential, cut and with tails, where the published energy and pressure are -6.239 and 2.23."""
+    (tmp_path / "nist_lj_mc.tsv").write_text("#\n#\n0.9 -6.2391 2.2314 -6.1773 2.5848\n0.8 0 0 0 0\n")
+    for name, steps in (("SETTLE", 200), ("REST", 100), ("STEPS", 400)):
+        monkeypatch.setattr(f"lj_dynamics.{name}", steps)
+    found = state_points(exact(EXACT_CUTOFF), tmp_path, tmp_path, [(0.9, 0.85)])
+    energy, pressure, *_, temperature = found["0.9, 0.85"]
+    assert energy == pytest.approx(-6.24, abs=0.15) and pressure == pytest.approx(2.23, abs=0.8)
+    assert temperature == pytest.approx(0.85, abs=0.05)
+
+
+def test_figures_of_another_model_do_not_stay(tmp_path):
+    """A column is one model; what failed is said."""
+
+    def climb(model, rung):
+        run("one", model, [rung], tmp_path, tmp_path)
+        return json.loads((tmp_path / "one.json").read_text())
+
+    first = climb("lj", "lecture")
+    assert first["lecture"]["mae"] > 0 and "lj" not in str(first["made"])
+    second = climb("exact", "lecture")
+    assert second["lecture"]["mae"] < 1e-9 and second["made"] != first["made"]
+    monkey = {**RUNGS, "forces": lambda *_: (_ for _ in ()).throw(CalculatorError("no number"))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lj_ladder.RUNGS", monkey)
+        third = climb("exact", "forces")
+    assert third["forces"]["failed"] == "no number" and third["lecture"] == second["lecture"]
+
+
+def test_the_report_shows_what_failed_and_what_is_no_number(tmp_path):
+    made = {"model": "SchNet", "digest": "0123", "training": "1 frame"}
+    ran = {"seconds": 1.0, "made": {"date": "today", "versions": "all", "machine": "one"}}
+    column = {
+        "made": made,
+        "lecture": {**ran, "mae": math.nan, "r2": 0.5, "median": 0.0, "truth": [0.0, 1.0], "guess": [0.1, 1.1]},
+        "forces": {**ran, "failed": "not finite"},
+        "relaxed": {**ran, "excess": {"13": math.nan, "38": math.inf}, "gap": 0.0, "true gap": 0.7},
+        "hopped": {**ran, "excess": {"3": 1e-5, "4": 1e45}},
+        "states": {**ran, "0.9, 0.85": None, "0.8, 0.85": [-5.0, 1.0, 0.01, 0.1, -5.0, 1.0, 0.85]},
+        "drift": {**ran, "failed": "not finite"},
+        "caloric": {**ran, "13": [], "55": [[0.1, -5.0, 3.0], [0.2, -4.0, 9.0]]},
+    }
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "one.json").write_text(json.dumps(column))
+    (tmp_path / "work" / "two.json").write_text(
+        json.dumps({"made": {**made, "digest": ""}, "lecture": column["lecture"]})
+    )
+    write_report(tmp_path / "work", tmp_path)
+    text = (tmp_path / "lj_ladder.md").read_text()
+    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
+    assert "**nan**" in rows["MAE, epsilon"] and "**0.500000**" in rows["R2"]
+    assert rows["slope of the energy, epsilon per atom and 1,000 steps"].endswith("| **failed** | - |")
+    assert "**nan**" in rows["largest excess, epsilon"] or "**1.0e+45**" in rows["largest excess, epsilon"]
+    assert "**0.0000**" in rows["icosahedron above octahedron, N = 38"], "two in one basin have no order"
+    assert "**failed**" in rows["rho, T = 0.9, 0.85: pressure"] and "undecided" in rows["rho, T = 0.8, 0.85: pressure"]
+    assert "**none**" in rows["largest heat capacity of 13 atoms, at T"] and "(the last)" in text
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        f"lj_ladder_{name}.png" for name in ("accuracy", "dynamics", "liquid")
+    }
