@@ -56,6 +56,25 @@ def test_structures_weigh_in_the_losses_of_properties(kind):
         assert sums.loss({name: 2.0}) == expected
 
 
+def test_a_structure_of_weight_three_is_three_structures():
+    """In reference energies and the scale of forces; close contacts with little weight would rule both otherwise."""
+    frames = clusters(6)
+    for k, atoms in enumerate(frames):
+        atoms.info["weight"] = [1, 3, 2, 1, 1, 2][k]
+    repeated = [atoms.copy() for atoms in frames for _ in range(atoms.info["weight"])]
+    for copy, atoms in zip(repeated, [a for a in frames for _ in range(a.info["weight"])], strict=True):
+        copy.calc = atoms.calc
+        copy.info["weight"] = 1
+
+    def seen(structures):
+        dataset = Dataset(structures, 2.5)
+        return summarize((dataset[k] for k in range(len(dataset))), [18])
+
+    weighted, plain = seen(frames), seen(repeated)
+    np.testing.assert_allclose(least_squares(weighted), least_squares(plain), rtol=1e-9)
+    assert weighted.rms_force == pytest.approx(plain.rms_force, rel=1e-12)
+
+
 def test_the_weight_of_a_property_has_a_course():
     config = settings("data.xyz", [{**SECTIONS[1], "weight": [[1, 0], [3, 4]]}, SECTIONS[0]])
     module = Training(untrained(), config)

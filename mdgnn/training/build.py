@@ -160,8 +160,8 @@ def _scale(section: ModelSection, summary: Summary, shift: Array) -> float:
     if summary.rms_force > 0:
         return summary.rms_force
     rest = (summary.energies - summary.counts @ shift) / summary.counts.sum(1)
-    rest = rest[np.isfinite(rest) & summary.weighed]
-    size = math.sqrt(float((rest**2).mean())) if len(rest) else 0.0
+    known = np.isfinite(rest) & (summary.weights > 0)
+    size = math.sqrt(float(np.average(rest[known] ** 2, weights=summary.weights[known]))) if known.any() else 0.0
     return size if size > 1e-12 else 1.0
 
 

@@ -24,7 +24,7 @@ class Summary(NamedTuple):
     rms_force: float
     mean_neighbours: float
     lone: NDArray[np.bool_]
-    weighed: NDArray[np.bool_]
+    weights: Array
 
 
 def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
@@ -35,28 +35,30 @@ def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
     ValueError
         If there are no structures.
     """
-    counts, energies, lone, weighed, squares, n_components, n_edges = [], [], [], [], 0.0, 0, 0
+    counts, energies, lone, weights, squares, n_components, n_edges = [], [], [], [], 0.0, 0.0, 0
     for graph, targets in samples:
         numbers = graph.atomic_numbers.numpy()
         counts.append([np.count_nonzero(numbers == z) for z in elements])
         energies.append(math.nan if targets.energy is None else float(targets.energy[0]))
         lone.append(graph.n_atoms == 1 and not graph.n_edges)
-        weighed.append(bool(targets.weight > 0))
+        weights.append(float(targets.weight))
         n_edges += graph.n_edges
-        if targets.forces is not None and weighed[-1]:
+        if targets.forces is not None and weights[-1]:
             known = targets.forces.numpy()
             known = known[np.isfinite(known)]
-            squares, n_components = squares + float(np.square(known).sum()), n_components + known.size
+            squares += weights[-1] * float(np.square(known).sum())
+            n_components += weights[-1] * known.size
     if not counts:
         raise ValueError("expected structures to train on, got none")
     table = np.array(counts, dtype=np.float64)
     rms = math.sqrt(squares / n_components) if n_components else 0.0
     mean = n_edges / max(float(table.sum()), 1.0)
-    return Summary(list(elements), table, np.array(energies), rms, mean, np.array(lone), np.array(weighed))
+    return Summary(list(elements), table, np.array(energies), rms, mean, np.array(lone), np.array(weights))
 
 
 def least_squares(summary: Summary) -> Array:
-    """(elements,) energies whose sums over the compositions are nearest to the structures' energies.
+    """(elements,) energies whose sums over the compositions are nearest to the structures' energies, which count
+    by their weights.
 
     Where compositions do not tell elements apart, the smallest such energies.
 
@@ -65,12 +67,14 @@ def least_squares(summary: Summary) -> Array:
     ValueError
         If no structure has an energy.
     """
-    known = np.isfinite(summary.energies) & summary.weighed
+    known = np.isfinite(summary.energies) & (summary.weights > 0)
     if not known.any():
         raise ValueError(
             "reference energies by least squares need energies, and no structure of the training set has one"
         )
-    return np.asarray(np.linalg.lstsq(summary.counts[known], summary.energies[known], rcond=None)[0], np.float64)
+    root = np.sqrt(summary.weights[known])
+    table = summary.counts[known] * root[:, None]
+    return np.asarray(np.linalg.lstsq(table, summary.energies[known] * root, rcond=None)[0], np.float64)
 
 
 def isolated(summary: Summary, of: str) -> Array:
