@@ -25,7 +25,7 @@ def write_report(work: Path, results: Path) -> None:
     text = ["# The Lennard-Jones ladder", ""]
     for name, column in columns.items():
         made = column["made"]
-        about = f"{made['model']}" + (f", {made['training']}, SHA-256 {made['digest']}" if made["digest"] else "")
+        about = ", ".join(part for part in made.values() if part)
         runs = sorted({", ".join(c["made"].values()) for rung, c in column.items() if rung != "made"})
         text += [f"{name}: {about}. {'; '.join(runs)}", ""]
     text += [(Path(__file__).parent / "lj_ladder_notes.md").read_text()]

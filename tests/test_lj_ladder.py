@@ -119,7 +119,7 @@ def test_the_report_shows_what_failed_and_what_is_no_number(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "one.json").write_text(json.dumps(column))
     (tmp_path / "work" / "two.json").write_text(
-        json.dumps({"made": {**made, "digest": ""}, "lecture": column["lecture"]})
+        json.dumps({"made": {"model": "the true potential"}, "lecture": column["lecture"]})
     )
     write_report(tmp_path / "work", tmp_path)
     text = (tmp_path / "lj_ladder.md").read_text()
