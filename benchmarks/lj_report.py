@@ -1,5 +1,6 @@
 """The table and the pictures of the Lennard-Jones ladder, from the figures that its runs have left."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -249,12 +250,17 @@ def _dynamics(columns: dict[str, Figures], results: Path) -> Path:
 
 
 def _melting(curves: list[list[list[float]]]) -> tuple[float, float] | None:
-    """Temperatures between which the first column's heat capacity is above half of its rise."""
-    if not curves:
+    """Temperatures between which the heat capacity, as the mean of all columns, is above half of its rise; half of the
+    way to the next temperatures is added."""
+    heats: dict[float, list[float]] = {}
+    for temperature, _, heat in itertools.chain(*curves):
+        heats.setdefault(temperature, []).append(heat)
+    if len(heats) < 3:
         return None
-    t, _, heat = np.array(curves[0]).T
-    high = t[heat > (heat[0] + heat.max()) / 2]
-    return float(high[0]), float(high[-1])
+    t, mean = np.array(sorted((t, np.mean(values)) for t, values in heats.items())).T
+    high = np.flatnonzero(mean > (mean[0] + mean.max()) / 2)
+    middle = np.concatenate([t[:1], (t[1:] + t[:-1]) / 2, t[-1:]])
+    return float(middle[high[0]]), float(middle[high[-1] + 1])
 
 
 def _save(figure: Any, axes: Any, path: Path) -> Path:
