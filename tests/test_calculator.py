@@ -1,6 +1,7 @@
 """The ASE calculator: results, units, caching, errors that name the atom, and no side effects."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -230,19 +231,20 @@ def test_isolated_atoms_and_one_atom():
 
 
 def test_relaxes_perturbed_clusters_to_the_true_minima(one_thread):
-    """BFGS with the shipped model from starts perturbed by 0.05 sigma: true energy within 0.001 epsilon."""
+    """BFGS with the shipped model from perturbed starts: true energy within 0.001 epsilon, or 0.05 from 0.1 sigma."""
     from ase.cluster import Octahedron
 
     starts = {13: icosahedron(2), 38: Octahedron("Ar", 4, 1, latticeconstant=1.09 * 2**0.5), 55: icosahedron(3)}
     minima = {13: -44.326801, 38: -173.928427, 55: -279.248470}
-    for n, seed in [(n, seed) for n in starts for seed in range(5)]:
+    cases = [(0.05, 0.001, seed) for seed in range(5)] + [(0.1, 0.05, seed) for seed in range(3)]
+    for n, (sigma, bound, seed) in itertools.product(starts, cases):
         atoms = starts[n].copy()
         assert len(atoms) == n
-        atoms.positions += np.random.default_rng(seed).normal(0, 0.05, atoms.positions.shape)
+        atoms.positions += np.random.default_rng(seed).normal(0, sigma, atoms.positions.shape)
         atoms.calc = MDGNNCalculator("lj")
         assert BFGS(atoms, logfile=None).run(fmax=0.01, steps=1000)
         true = MDGNNCalculator(LennardJones(), dtype="float64").get_potential_energy(atoms)
-        assert true == pytest.approx(minima[n], abs=0.001)
+        assert true == pytest.approx(minima[n], abs=bound)
 
 
 def test_nve_of_the_shipped_model_conserves_energy(one_thread):

@@ -33,11 +33,10 @@ def displaced(name):
     return atoms
 
 
-def assert_equal(ours, theirs, dtype, reference=1.0):
-    """To rounding: energies relative to the sum of their sizes, or to 1 an atom or the size of what is added to the
-    network's, forces and virials to the largest."""
+def assert_equal(ours, theirs, dtype):
+    """To rounding: energies relative to the sum of their sizes, or to 1 an atom, forces and virials to the largest."""
     of_energy, of_forces = {torch.float64: (1e-12, 1e-12), torch.float32: (1e-6, 2e-5)}[dtype]
-    scale = max(float(theirs.energies.abs().sum()), reference * len(theirs.energies))
+    scale = max(float(theirs.energies.abs().sum()), len(theirs.energies))
     assert float((ours.energy - theirs.energy).abs().max()) <= of_energy * scale
     assert float((ours.energies - theirs.energies).abs().max()) <= of_energy * scale
     for a, b in ((ours.forces, theirs.forces), (ours.virial, theirs.virial), (ours.virials, theirs.virials)):
@@ -51,8 +50,15 @@ def assert_equal(ours, theirs, dtype, reference=1.0):
 def test_equals_the_torch_path(name, dtype, system):
     model = MODELS[name](dtype)
     graph = Graph.from_atoms(displaced(system), model.cutoff)
-    reference = max(1.0, float(model.species.shift.abs().max()))
-    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), dtype, reference)
+    found = Engine(model).evaluate(graph, virial=True)
+    if name == "lj":  # with a scale of 20 torch's own rounding in float32 is as large as the bound
+        theirs = evaluate(model.double(), graph, virial=True)
+        theirs = theirs._replace(
+            **{part: getattr(theirs, part).to(getattr(found, part)) for part in ("forces", "virial", "virials")}
+        )
+    else:
+        theirs = evaluate(model, graph, virial=True)
+    assert_equal(found, theirs, dtype)
 
 
 @models

@@ -221,6 +221,8 @@ class MDGNNCalculator(CachingCalculator):
             raise ValueError(f"structure {first + int(graph.structure[i])}: expected atoms at different places")
         results = results_of(self._predict(graph, stress), batch, self._properties)
         for k, one in enumerate(results):
+            if self.engine is not None:  # in the order of `compute`: the same bits
+                one["energy"] = one["free_energy"] = float(one["energies"].sum())
             try:
                 raise_for_results(one)
             except CalculatorError as error:

@@ -182,8 +182,12 @@ def quench(atoms: Atoms) -> float:
 
     FIRE, which came to the end from every start displaced by 0.35, and with the fewest evaluations for 55 atoms.
     """
-    fire = FIRE(atoms, logfile=None, dt=0.02, dtmax=0.1, maxstep=0.1)
+    fire = _fire(atoms)
     return float(atoms.get_potential_energy()) if fire.run(fmax=FMAX, steps=1000) else math.inf
+
+
+def _fire(atoms: Atoms) -> Any:
+    return FIRE(atoms, logfile=None, dt=0.02, dtmax=0.1, maxstep=0.1)
 
 
 def basin_hopping(
@@ -233,7 +237,7 @@ def _crowded(atoms: Atoms, minimum: NDArray[np.float64], rng: np.random.Generato
     start = in_sphere(len(atoms), rng) if rng.random() < 0.5 else minimum + rng.uniform(-HOP, HOP, minimum.shape)
     atoms.positions = apart(start, rng.uniform(*CROWDED))
     yield atoms
-    fire = FIRE(atoms, logfile=None, dt=0.02, dtmax=0.1, maxstep=0.1)
+    fire = _fire(atoms)
     for steps in (5, 10, 25):
         fire.run(fmax=FMAX, steps=steps)
         yield atoms
