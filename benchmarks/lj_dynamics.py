@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import CalculatorError
+from ase.constraints import FixConstraint
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
@@ -76,7 +77,8 @@ def blocked(samples: NDArray[np.float64], n_blocks: int = 10) -> tuple[list[floa
 
 # --- rung 5: dynamics ------------------------------------------------------------------------------------------------
 
-LEFT = 4.5  # sigma from the middle of a cluster; the radius of 55 atoms is 2.1
+CONTAINER, SPRING = 4.0, 100.0  # sigma, epsilon/sigma^2; the radius of 55 atoms is 2.1
+CALORIC = ((13, 100_000), (55, 40_000))  # atoms, steps at each temperature
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.225, 0.25, 0.275, 0.3, 0.325, 0.35, 0.375, 0.4)
 
 
@@ -105,27 +107,37 @@ def drift(calculator: MDGNNCalculator, data: Path, work: Path, steps: int = 100_
 
 
 def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
-    """Temperature, mean potential energy per atom and heat capacity per atom, of 13 and 55 atoms.
-
-    In the open: a curve ends before the first temperature at which an atom leaves within the run.
-    """
+    """Temperature, mean potential energy per atom, its standard error and heat capacity per atom, of 13 and 55 atoms in
+    a spherical container, heated from the minimum."""
     result: Figures = {}
-    for n, steps in ((13, 20_000), (55, 12_000)):
+    for n, steps in CALORIC:
         atoms = minima(data, work)[n]
+        atoms.positions -= atoms.positions.mean(axis=0)
         atoms.calc = calculator
+        atoms.set_constraint(Container())
         curve = []
         for k, temperature in enumerate(TEMPERATURES):
             dynamics, energies = langevin(atoms, temperature, np.random.default_rng([10, n, k]), 0.01), []
             dynamics.run(steps // 4)
-            whole = True
             for _ in range(steps // 10):
                 dynamics.run(10)
                 energies.append(atoms.get_potential_energy() / n)
-                away = np.linalg.norm(atoms.positions - np.median(atoms.positions, axis=0), axis=1).max()
-                whole = whole and away < LEFT
-            if not whole:
-                break
+            (mean,), (error,) = blocked(np.array(energies)[:, None])
             heat = n * np.var(energies) / temperature**2 + 1.5
-            curve.append([temperature, float(np.mean(energies)), float(heat)])
+            curve.append([temperature, mean, error, float(heat)])
         result[str(n)] = curve
     return result
+
+
+class Container(FixConstraint):  # type: ignore[misc]
+    """A sphere about the origin that brings atoms back: clusters at melting would lose some otherwise."""
+
+    def adjust_forces(self, atoms: Atoms, forces: NDArray[np.float64]) -> None:
+        away = np.linalg.norm(atoms.positions, axis=1, keepdims=True)
+        forces -= SPRING * np.maximum(away - CONTAINER, 0) * atoms.positions / np.maximum(away, CONTAINER)
+
+    def adjust_positions(self, atoms: Atoms, new: NDArray[np.float64]) -> None:
+        """Nothing is fixed."""
+
+    def get_removed_dof(self, atoms: Atoms) -> int:
+        return 0

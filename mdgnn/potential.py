@@ -113,8 +113,8 @@ def _outputs(
         return model.atomic_energies(graph.padded, vectors), None
     if getattr(network, "heads", None) is None:
         return model.atomic_energies(graph.padded, vectors), {}
-    rows, features = network.atomic_features(graph.padded, vectors)
-    return network.read_out(rows, features), network.heads(rows, features, graph)
+    rows, features, pairs = network.atomic_features(graph.padded, vectors)
+    return network.read_out(rows, features, pairs), network.heads(rows, features, graph)
 
 
 def edge_gradient(

@@ -13,7 +13,7 @@ from systems import crystal, icosahedron
 
 from mdgnn import LennardJones, MDGNNCalculator
 from mdgnn.cli.dataset import lj_frames
-from mdgnn.data import Dataset, read_frames
+from mdgnn.data import Dataset, lennard_jones, read_frames
 from mdgnn.data.lennard_jones import (
     apart,
     basin_hopping,
@@ -107,12 +107,12 @@ def test_the_kinds_of_frames():
 
 
 def test_frames_with_strong_forces_weigh_less():
-    """By the largest force, 24 (2 r^-13 - r^-7) of a dimer, to the power of 1.5; the lecture's data are as they are."""
+    """By the largest force, 24 (2 r^-13 - r^-7) of a dimer, squared; the lecture's data are as they are."""
     for r in (0.7, 1.5):
         (dimer,) = pair = [Atoms("Ar2", [[0, 0, 0], [r, 0, 0]])]
         label(pair, FULL)
         weigh(dimer)
-        assert dimer.info["weight"] == pytest.approx(min(1, (150 / abs(24 * (2 * r**-13 - r**-7))) ** 1.5))
+        assert dimer.info["weight"] == pytest.approx(min(1, (150 / abs(24 * (2 * r**-13 - r**-7))) ** 2))
     single = Atoms("Ar", calculator=FULL)
     weigh(single)
     assert single.info["weight"] == 1
@@ -165,3 +165,20 @@ def test_frames_follow_the_seed():
     assert not any(a.shape == b.shape and np.array_equal(a, b) for a, b in zip(first, drawn(12, 1), strict=True))
     kinds = [a.info["config_type"] for a in lj_frames(4, 0, "all", 5)]
     assert kinds[3] == "solid" and kinds[0] == "dimer"
+
+
+def test_liquids_are_as_hot_as_asked(monkeypatch):
+    """They come from a temperature of 3, and once were 0.3 too hot."""
+    found = []
+
+    def watched(atoms, temperature, *args, **options):
+        for frame in dynamics(atoms, temperature, *args, **options):
+            if options["frames"] == 12:
+                found.append((temperature, np.square(frame.get_velocities()).mean()))
+            yield frame
+
+    dynamics = lennard_jones._dynamics
+    monkeypatch.setattr(lennard_jones, "_dynamics", watched)
+    list(itertools.islice(boxes(0, SHORT, repeat=2), 4 * 24))
+    asked, kinetic = np.array(found).reshape(4, 12, 2).mean(axis=(0, 1))
+    assert kinetic == pytest.approx(asked, abs=0.1) and len(set(np.array(found)[:, 0])) == 4

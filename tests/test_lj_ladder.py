@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import CalculatorError
-from lj_dynamics import EXACT_CUTOFF, blocked, state_points
+from lj_dynamics import EXACT_CUTOFF, blocked, caloric, state_points
 from lj_ladder import run
 from lj_minima import TOLERANCE, built, find, hop, lennard_jones, quench, random_start, read_table
 from lj_report import write_report
 from lj_rungs import RUNGS, four_atoms
-from lj_systems import exact
+from lj_systems import cluster, exact
+from systems import icosahedron
 
 from mdgnn import LennardJones, MDGNNCalculator
 
@@ -85,6 +86,18 @@ def test_the_pressure_of_a_liquid_has_its_sign(tmp_path, monkeypatch):
     assert temperature == pytest.approx(0.85, abs=0.05)
 
 
+def test_heat_capacities(tmp_path, monkeypatch):
+    """Of 13 true atoms: far below melting those of 33 harmonic vibrations; far above, a container keeps all."""
+    _, minimum = quench(lennard_jones, icosahedron(2).positions, 1e-6)
+    monkeypatch.setattr("lj_dynamics.CALORIC", ((13, 15_000),))
+    monkeypatch.setattr("lj_dynamics.TEMPERATURES", (0.02, 0.8))
+    monkeypatch.setattr("lj_dynamics.minima", lambda *_: {13: cluster(minimum)})
+    cold, hot = caloric(exact(), DATA, tmp_path)["13"]
+    assert cold[1] == pytest.approx(-44.326801 / 13 + 0.5 * 0.02 * 33 / 13, abs=0.005)
+    assert cold[3] == pytest.approx(1.5 + 0.5 * 33 / 13, abs=0.25)
+    assert -2.2 < hot[1] < -0.2
+
+
 def test_figures_of_another_model_do_not_stay(tmp_path):
     """A column is one model; what failed is said."""
 
@@ -114,7 +127,7 @@ def test_the_report_shows_what_failed_and_what_is_no_number(tmp_path):
         "hopped": {**ran, "excess": {"3": 1e-5, "4": 1e45}},
         "states": {**ran, "0.9, 0.85": None, "0.8, 0.85": [-5.0, 1.0, 0.01, 0.1, -5.0, 1.0, 0.85]},
         "drift": {**ran, "failed": "not finite"},
-        "caloric": {**ran, "13": [], "55": [[0.1, -5.0, 3.0], [0.2, -4.0, 9.0]]},
+        "caloric": {**ran, "13": [], "55": [[0.1, -5.0, 0.01, 3.0], [0.2, -4.0, 0.1, 9.0]]},
     }
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "one.json").write_text(json.dumps(column))

@@ -26,9 +26,10 @@ from mdgnn.neighbors import primitive_neighbor_list
 SPACING = 1.09 * 2**0.5  # of fcc clusters, with nearest neighbours as in small Lennard-Jones clusters
 FMAX = 0.01  # largest force in a minimum, epsilon/sigma
 TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
+COOLING = 3.0  # friction for liquids, 1/tau, which come from a temperature of 3
 CLOSEST = 0.8  # of random clusters and displacements; dynamics at a temperature of 1.5 comes to 0.87
-DIMERS = ((0.6, 1.1), (1.1, 6.0))  # in turns; nearer than atoms of other frames: without a wall a model has holes there
-CROWDED = (0.65, 0.95)  # least distances of crowded clusters, where searches for minima begin
+DIMERS = ((0.5, 1.1), (1.1, 6.0))  # in turns; nearer than atoms of other frames: without a wall a model has holes there
+CROWDED = (0.55, 0.95)  # least distances of crowded clusters, where searches for minima begin
 STRONG = 150.0  # epsilon/sigma: frames with a larger force weigh less
 HOP, HOP_TEMPERATURE = 0.35, 0.8  # Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), section 2
 DECIMALS = 8
@@ -84,8 +85,8 @@ def boxes(seed: int, calculator: Any, repeat: int = 3) -> Iterator[Atoms]:
     """Periodic boxes without end and without labels; their config_type is "solid", "strained" or "liquid".
 
     A round has one density for eight frames of an fcc crystal, others for four crystals that are strained and displaced
-    at random, and one for twelve frames of a liquid: the crystal melted at a temperature of 3, on its way to one of 0.7
-    to 1.4, and about 0.3 above it on average. It gives fewer where some are unfit.
+    at random, and one for twelve frames of a liquid at a temperature of 0.7 to 1.4: the crystal, melted at 3 and
+    cooled. It gives fewer where some are unfit.
 
     Parameters
     ----------
@@ -112,7 +113,8 @@ def boxes(seed: int, calculator: Any, repeat: int = 3) -> Iterator[Atoms]:
         atoms.calc = calculator
         melted = next(_dynamics(atoms, 3.0, rng, rest=300, frames=1, interval=1))
         melted.calc = calculator
-        for frame in _dynamics(melted, rng.uniform(0.7, 1.4), rng, rest=300, frames=12, interval=40):
+        drawn = _dynamics(melted, rng.uniform(0.7, 1.4), rng, rest=600, frames=12, interval=40, friction=COOLING)
+        for frame in drawn:
             yield _named(frame, "liquid")
 
 
@@ -148,13 +150,14 @@ def label(frames: Sequence[Atoms], calculator: Any, cutoff: float | None = None)
 
 
 def weigh(atoms: Atoms) -> None:
-    """Give a labelled frame the weight min(1, (150 / largest force)^1.5), as info["weight"].
+    """Give a labelled frame the weight min(1, (150 / largest force)^2), as info["weight"].
 
     A dimer at 0.6 sigma has an energy of 1,750 epsilon: unless it weighs less, it rules the loss, and errors of a
-    thousandth of it are more than all that matters at a minimum. With the square, walls were half as high at 0.65.
+    thousandth of it are more than all that matters at a minimum. Models without repulsion of their own had higher walls
+    with the power of 1.5, and larger errors elsewhere.
     """
     largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max(initial=0.0))
-    atoms.info["weight"] = min(1.0, (STRONG / max(largest, STRONG)) ** 1.5)
+    atoms.info["weight"] = min(1.0, (STRONG / max(largest, STRONG)) ** 2)
 
 
 def tail(n_atoms: int, volume: float, cutoff: float) -> tuple[float, float]:
@@ -244,11 +247,18 @@ def _crowded(atoms: Atoms, minimum: NDArray[np.float64], rng: np.random.Generato
 
 
 def _dynamics(
-    atoms: Atoms, temperature: float, rng: np.random.Generator, *, rest: int, frames: int, interval: int
+    atoms: Atoms,
+    temperature: float,
+    rng: np.random.Generator,
+    *,
+    rest: int,
+    frames: int,
+    interval: int,
+    friction: float = FRICTION,
 ) -> Iterator[Atoms]:
     """Frames of Langevin dynamics, after steps to come to rest; begins with what equipartition makes of a minimum."""
     atoms.set_velocities(rng.normal(0, math.sqrt(2 * temperature), atoms.positions.shape))
-    options: dict[str, Any] = {"temperature_K": temperature / units.kB, "friction": FRICTION, "fixcm": False}
+    options: dict[str, Any] = {"temperature_K": temperature / units.kB, "friction": friction, "fixcm": False}
     dynamics = Langevin(atoms, TIMESTEP, rng=rng, **options)
     dynamics.run(rest)
     for _ in range(frames):

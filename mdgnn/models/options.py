@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mdgnn.nn import BASES, ENVELOPES
+from mdgnn.nn import BASES, ENVELOPES, Repulsion
 from mdgnn.nn.filters import FILTER_MODES
 
 COMMON: dict[str, Any] = {
@@ -12,7 +12,8 @@ COMMON: dict[str, Any] = {
     "units": "metal",
     "least_distance": 0.0,
 }
-RADIAL = {**COMMON, "basis_start": 0.0, "filters": "table", "n_knots": 1024}
+AGGREGATIONS = ("sum", "mean", "max")
+RADIAL = {**COMMON, "basis_start": 0.0, "filters": "table", "n_knots": 1024, "repulsion": False}
 
 
 def complete(model: str, given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +64,34 @@ def three_numbers(basis: Any) -> list[float]:
     return list(basis)
 
 
+def repulsion_of(config: dict[str, Any], n_elements: int) -> Repulsion | None:
+    """What the option `repulsion` asks for.
+
+    Raises
+    ------
+    ValueError
+        If the cutoff is infinite.
+    """
+    if not config["repulsion"]:
+        return None
+    return Repulsion(n_elements, cutoff=config["cutoff"], mode=config["filters"], n_knots=config["n_knots"])
+
+
+def check_simple_gnn(config: dict[str, Any]) -> None:
+    """Raise ValueError unless the configuration of a SimpleGNN, options included, makes one."""
+    require("envelope", config["envelope"], (None, *ENVELOPES))
+    require("aggregation", config["aggregation"], AGGREGATIONS)
+    require_positive("cutoff", config["cutoff"])
+    require_basis_start(config["basis_start"], config["cutoff"] if config["basis"] == "exponential" else 0.0)
+    _check_filters(config)
+
+
+def _check_filters(config: dict[str, Any]) -> None:
+    require("filters", config["filters"], FILTER_MODES)
+    if config["n_knots"] < 2:
+        raise ValueError(f"expected two knots or more, got {config['n_knots']}")
+
+
 def check_radial(config: dict[str, Any]) -> None:
     """Raise ValueError unless the configuration of a network of filters, options included, makes one."""
     for name in ("n_features", "n_interactions"):
@@ -71,8 +100,6 @@ def check_radial(config: dict[str, Any]) -> None:
     require("basis", config["basis"], tuple(BASES))
     require_basis_start(config["basis_start"], 0.0 if config["basis"] == "bessel" else config["cutoff"])
     require("envelope", config["envelope"], tuple(ENVELOPES))
-    require("filters", config["filters"], FILTER_MODES)
+    _check_filters(config)
     if config["elements"] != "any" and not isinstance(config["elements"], list):
         raise ValueError(f"expected elements as 'any' or a list of atomic numbers, got {config['elements']!r}")
-    if config["n_knots"] < 2:
-        raise ValueError(f"expected two knots or more, got {config['n_knots']}")

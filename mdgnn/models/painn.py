@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph
-from mdgnn.models.options import RADIAL, check_radial, complete
+from mdgnn.models.options import RADIAL, check_radial, complete, repulsion_of
 from mdgnn.nn import BASES, Elements, Filters, Heads, apply_mlp, atomic_numbers_of, by_chunks, mlp, xavier
 from mdgnn.ops import RadialTable, direct_painn_message, painn_message, polar
 
@@ -76,7 +76,8 @@ class PaiNN(nn.Module):
         are interpolated between ``n_knots`` = 1024 distances) or "direct" (evaluated at every edge); ``readout`` =
         "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements`
         (one number each for "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
-        ``least_distance`` = shortest distance in the training data.
+        ``least_distance`` = shortest distance in the training data; ``repulsion`` = whether pairs repel each other
+        beside what the network says, see `mdgnn.nn.Repulsion` (default False).
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class PaiNN(nn.Module):
         self.output_mlp = mlp(n_features, max(1, n_features // 2), 1)
         self.apply(xavier)
         self.species = Elements(self.elements, n_elements, self.config["shift"], self.config["scale"])
+        self.repulsion = repulsion_of(self.config, n_elements)
         self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
     @property
@@ -129,8 +131,8 @@ class PaiNN(nn.Module):
         """Precision of the network."""
         return self.embedding.weight.dtype
 
-    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F).
+    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F), repulsion (N, 1).
 
         Raises
         ------
@@ -142,11 +144,11 @@ class PaiNN(nn.Module):
         r, unit = polar(vectors)
         for layer, filters in zip(self.layers, self.filters(r), strict=True):
             s, v = layer(s, v, filters, r, unit, graph)
-        return rows, s
+        return rows, s, None if self.repulsion is None else self.repulsion(rows, r, graph)
 
-    def read_out(self, rows: Tensor, features: Tensor) -> Tensor:
+    def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:
         """What `atomic_features` returns -> (N,) atomic energies in float64."""
-        return self.species.energies(rows, apply_mlp(self.output_mlp, features).squeeze(1))
+        return self.species.energies(rows, apply_mlp(self.output_mlp, features), pairs)
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""

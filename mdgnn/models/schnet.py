@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph
-from mdgnn.models.options import RADIAL, check_radial, complete
+from mdgnn.models.options import RADIAL, check_radial, complete, repulsion_of
 from mdgnn.nn import BASES, Elements, Filters, Heads, ShiftedSoftplus, atomic_numbers_of, mlp, xavier
 from mdgnn.ops import RadialTable, cfconv, direct_cfconv, polar
 
@@ -56,7 +56,8 @@ class SchNet(nn.Module):
         are interpolated between ``n_knots`` = 1024 distances) or "direct" (evaluated at every edge); ``readout`` =
         "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements`
         (one number each for "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
-        ``least_distance`` = shortest distance in the training data.
+        ``least_distance`` = shortest distance in the training data; ``repulsion`` = whether pairs repel each other
+        beside what the network says, see `mdgnn.nn.Repulsion` (default False).
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class SchNet(nn.Module):
         self.output_mlp = mlp(n_features, max(1, n_features // 2), 1, ShiftedSoftplus)
         self.apply(xavier)
         self.species = Elements(self.elements, n_elements, self.config["shift"], self.config["scale"])
+        self.repulsion = repulsion_of(self.config, n_elements)
         self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
     @property
@@ -109,8 +111,8 @@ class SchNet(nn.Module):
         """Precision of the network."""
         return self.embedding.weight.dtype
 
-    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F).
+    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F), repulsion (N, 1).
 
         Raises
         ------
@@ -121,11 +123,11 @@ class SchNet(nn.Module):
         r, _ = polar(vectors, directions=False)
         for interaction, filters in zip(self.interactions, self.filters(r), strict=True):
             h = interaction(h, filters, r, graph)
-        return rows, h
+        return rows, h, None if self.repulsion is None else self.repulsion(rows, r, graph)
 
-    def read_out(self, rows: Tensor, features: Tensor) -> Tensor:
+    def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:
         """What `atomic_features` returns -> (N,) atomic energies in float64."""
-        return self.species.energies(rows, self.output_mlp(features).squeeze(1))
+        return self.species.energies(rows, self.output_mlp(features), pairs)
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mdgnn.graph import Graph, sum_over_neighbours
-from mdgnn.models.options import RADIAL, complete, require, require_basis_start, require_positive, three_numbers
+from mdgnn.models.options import RADIAL, check_simple_gnn, complete, repulsion_of, three_numbers
 from mdgnn.nn import (
     ENVELOPES,
-    FILTER_MODES,
     Elements,
     ExponentialBasis,
     Heads,
@@ -32,8 +31,6 @@ from mdgnn.nn import (
 )
 from mdgnn.ops import RadialTable, add_ends, concat_message, concat_message_table, edge_basis, polar, silu, tabulate
 from mdgnn.potential import total_energy
-
-AGGREGATIONS = ("sum", "mean", "max")
 
 
 class MessagePassingLayer(nn.Module):
@@ -134,7 +131,8 @@ class SimpleGNN(nn.Module):
         `elements` (one number each for None and "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
         ``least_distance`` = shortest distance in the training data; ``filters`` = "table" or "direct": whether what
         depends on the distance alone is interpolated between ``n_knots`` distances up to the cutoff, or evaluated at
-        every edge, which costs more and differs by less than the rounding of float32. max is always direct.
+        every edge, which costs more and differs by less than the rounding of float32. max is always direct;
+        ``repulsion`` = whether pairs repel each other beside what the network says, see `mdgnn.nn.Repulsion`.
     """
 
     def __init__(
@@ -158,13 +156,6 @@ class SimpleGNN(nn.Module):
         elements = atomic_numbers_of(elements)
         if isinstance(elements, list):
             n_elements = len(elements)
-        require("envelope", envelope, (None, *ENVELOPES))
-        require("aggregation", aggregation, AGGREGATIONS)
-        require_positive("cutoff", cutoff)
-        require_basis_start(options["basis_start"], cutoff if exponential else 0.0)
-        require("filters", options["filters"], FILTER_MODES)
-        if options["n_knots"] < 2:
-            raise ValueError(f"expected two knots or more, got {options['n_knots']}")
         self.config: dict[str, Any] = {
             "n_elements": n_elements,
             "node_dim": node_dim,
@@ -176,6 +167,7 @@ class SimpleGNN(nn.Module):
             "elements": elements,
             **options,
         }
+        check_simple_gnn(self.config)
         self.cutoff, self.elements = float(cutoff), elements
         self.readout: str = options["readout"]
         self.units: str = options["units"]
@@ -194,6 +186,7 @@ class SimpleGNN(nn.Module):
         self.output_mlp = mlp(node_dim, node_dim, 1)
         self.tables = TableCache()
         self.species = Elements(elements, n_elements, options["shift"], options["scale"])
+        self.repulsion = repulsion_of(self.config, n_elements)
         self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
     @property
@@ -201,8 +194,8 @@ class SimpleGNN(nn.Module):
         """Precision of the network."""
         return self.atom_embedding.weight.dtype
 
-    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F).
+    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F), repulsion (N, 1).
 
         Edges beyond the cutoff count for nothing.
 
@@ -212,18 +205,22 @@ class SimpleGNN(nn.Module):
             For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
         """
         rows, h = self.species.embed(graph.atomic_numbers, self.atom_embedding)
+        pairs = self._pairs(rows, vectors, graph)
         tabulated = self.config["filters"] == "table" and self.config["aggregation"] != "max"
         if tabulated and self.cutoff < float("inf"):
-            return rows, self._from_tables(h, graph, vectors)
-        return rows, self._directly(h, graph, vectors, self.cutoff)
+            return rows, self._from_tables(h, graph, vectors), pairs
+        return rows, self._directly(h, graph, vectors, self.cutoff), pairs
 
-    def read_out(self, rows: Tensor, features: Tensor) -> Tensor:
+    def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:
         """What `atomic_features` returns -> (N,) atomic energies in float64."""
-        return self.species.energies(rows, apply_mlp(self.output_mlp, features).squeeze(1))
+        return self.species.energies(rows, apply_mlp(self.output_mlp, features), pairs)
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""
         return self.read_out(*self.atomic_features(graph, vectors))
+
+    def _pairs(self, rows: Tensor, vectors: Tensor, graph: Graph) -> Tensor | None:
+        return None if self.repulsion is None else self.repulsion(rows, polar(vectors, directions=False)[0], graph)
 
     def _from_tables(self, h: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
@@ -291,6 +288,7 @@ class SimpleGNN(nn.Module):
         """
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
         rows, h = self.species.embed(graph.padded.atomic_numbers, self.atom_embedding)
-        h = self._directly(h, graph.padded, graph.vectors.to(self.dtype), float("inf"))
-        energy = total_energy(self, self.read_out(rows, h)[: graph.n_atoms], graph).to(self.dtype)
+        vectors = graph.vectors.to(self.dtype)
+        h, pairs = self._directly(h, graph.padded, vectors, float("inf")), self._pairs(rows, vectors, graph.padded)
+        energy = total_energy(self, self.read_out(rows, h, pairs)[: graph.n_atoms], graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy

@@ -9,6 +9,7 @@ from mdgnn.nn.filters import FILTER_MODES, Filters
 from mdgnn.nn.heads import KINDS, Heads, Property, attach_heads, heads_from_header
 from mdgnn.nn.mlp import apply_mlp, linears, mlp, xavier
 from mdgnn.nn.radial import BASES, BesselBasis, ExponentialBasis, GaussianBasis
+from mdgnn.nn.repulsion import Repulsion
 from mdgnn.nn.table_cache import TableCache
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "GaussianBasis",
     "Heads",
     "Property",
+    "Repulsion",
     "ShiftedSoftplus",
     "TableCache",
     "apply_mlp",
