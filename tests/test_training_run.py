@@ -37,6 +37,21 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_precision_of_products_is_that_of_the_run_alone(data, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(self, *args, **kwargs):
+        seen.append(torch.get_float32_matmul_precision())
+        raise RunError("seen")
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", watched)
+    for name in ("high", "highest"):
+        with pytest.raises(RunError, match="seen"):
+            train(small(data, f"run.matmul={name}"), tmp_path / name)
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert seen == ["high", "highest"]
+
+
 def test_what_a_run_leaves(finished, data):
     folder, summary = finished
     names = {"config.json", "start.safetensors", "log.csv", "last.ckpt", "best.ckpt", "model.safetensors",

@@ -173,7 +173,7 @@ def _go(config: Config, folder: Path, sets: Sets, start: Start, last: Path | Non
     if last is not None:
         files.read_checkpoint(last)  # refuses what Lightning would only trip over
     try:
-        with quiet(), watch.signals:
+        with quiet(), _multiplying(config.run.matmul), watch.signals:
             trainer = make_trainer(config, folder, watch)
             trainer.fit(module, stream, ckpt_path=last, weights_only=True)
     except RunError:
@@ -248,7 +248,7 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
         devices=here,
         num_nodes=n_processes // here,
         strategy=strategy,
-        precision="32-true",  # the model has its own, and the kernels take none that is mixed
+        precision="32-true",  # the model has its own; kernels take no arrays that are mixed, see `_multiplying`
         max_epochs=1,
         gradient_clip_val=config.optimizer.clip or None,
         callbacks=callbacks,
@@ -261,6 +261,17 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
         use_distributed_sampler=False,
         plugins=[LightningEnvironment()] if n_processes == 1 else None,  # whatever job scheduler it is in
     )
+
+
+@contextmanager
+def _multiplying(precision: str) -> Iterator[None]:
+    """Products of float32 matrices in another precision: everything between them stays as it is."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

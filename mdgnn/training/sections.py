@@ -127,14 +127,17 @@ class OptimizerSection(Section):
 class RunSection(Section):
     """How long, on what, and how often it is looked at.
 
-    `checkpoint_steps` are steps between checkpoints within an epoch (each epoch ends with one anyway); `stop_after`
-    ends a run after so many validations without a better one; 0 for either: never.
+    `matmul` is torch's `set_float32_matmul_precision` while the run trains: "high" multiplies matrices in TF32,
+    "medium" in bfloat16, on devices that can; all else stays in the model's precision. `checkpoint_steps` are steps
+    between checkpoints within an epoch (each epoch ends with one anyway); `stop_after` ends a run after so many
+    validations without a better one; 0 for either: never.
     """
 
     epochs: Count = 100
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Steps = 0
+    matmul: Literal["highest", "high", "medium"] = "highest"
     validate_epochs: Count = 1
     checkpoint_steps: Steps = 1000
     stop_after: Steps = 0
