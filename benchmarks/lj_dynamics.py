@@ -77,7 +77,7 @@ def blocked(samples: NDArray[np.float64], n_blocks: int = 10) -> tuple[list[floa
 
 # --- rung 5: dynamics ------------------------------------------------------------------------------------------------
 
-CONTAINER, SPRING = 4.0, 100.0  # sigma, epsilon/sigma^2; the radius of 55 atoms is 2.1
+ROOM, SPRING = 1.5, 100.0  # sigma between the outermost atom of the minimum and the container, epsilon/sigma^2
 CALORIC = ((13, 100_000), (55, 40_000))  # atoms, steps at each temperature
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.225, 0.25, 0.275, 0.3, 0.325, 0.35, 0.375, 0.4)
 
@@ -107,14 +107,14 @@ def drift(calculator: MDGNNCalculator, data: Path, work: Path, steps: int = 100_
 
 
 def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
-    """Temperature, mean potential energy per atom, its standard error and heat capacity per atom, of 13 and 55 atoms in
-    a spherical container, heated from the minimum."""
+    """Temperature, mean potential energy per atom and heat capacity per atom, with their standard errors, of 13 and 55
+    atoms in a spherical container, heated from the minimum."""
     result: Figures = {}
     for n, steps in CALORIC:
         atoms = minima(data, work)[n]
         atoms.positions -= atoms.positions.mean(axis=0)
         atoms.calc = calculator
-        atoms.set_constraint(Container())
+        atoms.set_constraint(Container(np.linalg.norm(atoms.positions, axis=1).max() + ROOM))
         curve = []
         for k, temperature in enumerate(TEMPERATURES):
             dynamics, energies = langevin(atoms, temperature, np.random.default_rng([10, n, k]), 0.01), []
@@ -123,21 +123,44 @@ def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
                 dynamics.run(10)
                 energies.append(atoms.get_potential_energy() / n)
             (mean,), (error,) = blocked(np.array(energies)[:, None])
-            heat = n * np.var(energies) / temperature**2 + 1.5
-            curve.append([temperature, mean, error, float(heat)])
+            heat, heat_error = _variance(np.array(energies))
+            factor = n / temperature**2
+            curve.append([temperature, mean, error, factor * heat + 1.5, factor * heat_error])
         result[str(n)] = curve
     return result
 
 
+def _variance(samples: NDArray[np.float64], n_blocks: int = 10) -> tuple[float, float]:
+    """With its standard error, by leaving out one block at a time (jackknife)."""
+    blocks = np.array_split(samples, n_blocks)
+    without = [np.concatenate([*blocks[:k], *blocks[k + 1 :]]).var() for k in range(n_blocks)]
+    return float(samples.var()), float(np.std(without) * math.sqrt(n_blocks - 1))
+
+
 class Container(FixConstraint):  # type: ignore[misc]
-    """A sphere about the origin that brings atoms back: clusters at melting would lose some otherwise."""
+    """A sphere about the origin with springs that bring atoms back: at melting, clusters would lose some otherwise.
+
+    The energy of its springs is part of the potential energy, as heat capacities want it.
+    """
+
+    def __init__(self, radius: float):
+        self.radius = radius
+
+    def _beyond(self, atoms: Atoms) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        away = np.linalg.norm(atoms.positions, axis=1, keepdims=True)
+        return away, np.maximum(away - self.radius, 0)
+
+    def adjust_potential_energy(self, atoms: Atoms) -> float:
+        return float(0.5 * SPRING * np.square(self._beyond(atoms)[1]).sum())
 
     def adjust_forces(self, atoms: Atoms, forces: NDArray[np.float64]) -> None:
-        away = np.linalg.norm(atoms.positions, axis=1, keepdims=True)
-        forces -= SPRING * np.maximum(away - CONTAINER, 0) * atoms.positions / np.maximum(away, CONTAINER)
+        away, beyond = self._beyond(atoms)
+        forces -= SPRING * beyond * atoms.positions / np.maximum(away, self.radius)
 
     def adjust_positions(self, atoms: Atoms, new: NDArray[np.float64]) -> None:
         """Nothing is fixed."""
+
+    adjust_momenta = adjust_positions
 
     def get_removed_dof(self, atoms: Atoms) -> int:
         return 0

@@ -153,8 +153,8 @@ def _largest(excess: dict[str, float]) -> float:
 def _peak(curve: list[list[float]]) -> str:
     if not curve:
         return "**none**"
-    temperature, _, _, heat = max(curve, key=lambda row: row[3])
-    return f"{heat:.1f} at {temperature}" + (" (the last)" if temperature == curve[-1][0] else "")
+    temperature, _, _, heat, error = max(curve, key=lambda row: row[3])
+    return f"{heat:.1f} +- {error:.1f} at {temperature}" + (" (the last)" if temperature == curve[-1][0] else "")
 
 
 def _energy(found: list[float] | None) -> str:
@@ -236,9 +236,9 @@ def _dynamics(columns: dict[str, Figures], results: Path) -> Path:
             energy.plot(np.arange(len(values)) * 0.2, (values - values.mean()) * 1e6, lw=0.6, color=colour, label=name)
         for n, style in (("13", "o-"), ("55", "s--")):
             if c.get("caloric", {}).get(n):
-                t, e, wide, cv = np.array(c["caloric"][n]).T
+                t, e, wide, cv, cv_wide = np.array(c["caloric"][n]).T
                 curve.errorbar(t, e, wide, fmt=style, ms=4, color=colour, label=f"{name}, {n} atoms")
-                heat.plot(t, cv, style, ms=4, color=colour, label=f"{name}, {n} atoms")
+                heat.errorbar(t, cv, cv_wide, fmt=style, ms=4, color=colour, label=f"{name}, {n} atoms")
     for n, shade in (("13", 0.1), ("55", 0.2)):
         region = _melting([c["caloric"][n] for c in columns.values() if c.get("caloric", {}).get(n)])
         if region:
@@ -253,7 +253,7 @@ def _melting(curves: list[list[list[float]]]) -> tuple[float, float] | None:
     """Temperatures between which the heat capacity, as the mean of all columns, is above half of its rise; half of the
     way to the next temperatures is added."""
     heats: dict[float, list[float]] = {}
-    for temperature, _, _, heat in itertools.chain(*curves):
+    for temperature, _, _, heat, _ in itertools.chain(*curves):
         heats.setdefault(temperature, []).append(heat)
     if len(heats) < 3:
         return None

@@ -21,9 +21,9 @@ MODELS = {
     "SimpleGNN, exponential": lambda dtype: gnn(dtype, basis="exponential", basis_start=0.4),
     "SchNet": lambda dtype: radial("SchNet", dtype),
     "PaiNN": lambda dtype: radial("PaiNN", dtype),
-    "SimpleGNN, repulsion": lambda dtype: gnn(dtype, repulsion=True),
-    "SchNet, repulsion": lambda dtype: radial("SchNet", dtype, repulsion=True),
-    "PaiNN, repulsion": lambda dtype: radial("PaiNN", dtype, repulsion=True),
+    "SimpleGNN, repulsion": lambda dtype: gnn(dtype, repulsion=0.8),
+    "SchNet, repulsion": lambda dtype: radial("SchNet", dtype, repulsion=0.8),
+    "PaiNN, repulsion": lambda dtype: radial("PaiNN", dtype, repulsion=0.8),
     "lj": lambda dtype: load("lj").to(dtype),
 }
 models = pytest.mark.parametrize("name", list(MODELS))

@@ -22,7 +22,7 @@ MODELS = {
     "SimpleGNN, mean": lambda dtype: gnn(dtype, aggregation="mean", readout="mean", envelope=None),
     "SimpleGNN, elements": lambda dtype: gnn(dtype, elements=[10, 18], shift=[-1 / 3, 1e-17], scale=[0.1, 5e-9]),
     "SchNet": lambda dtype: radial("SchNet", dtype),
-    "SchNet, repulsion": lambda dtype: radial("SchNet", dtype, repulsion=True),
+    "SchNet, repulsion": lambda dtype: radial("SchNet", dtype, repulsion=0.8),
     "PaiNN": lambda dtype: radial("PaiNN", dtype, readout="mean"),
     **{name: lambda dtype, name=name: mdgnn.load(name).to(dtype) for name in pretrained_names()},
 }

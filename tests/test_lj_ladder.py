@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import CalculatorError
-from lj_dynamics import EXACT_CUTOFF, blocked, caloric, state_points
+from ase.calculators.calculator import Calculator, CalculatorError, all_changes
+from ase.md.verlet import VelocityVerlet
+from lj_dynamics import EXACT_CUTOFF, Container, blocked, caloric, state_points
 from lj_ladder import run
 from lj_minima import TOLERANCE, built, find, hop, lennard_jones, quench, random_start, read_table
 from lj_report import write_report
@@ -86,6 +87,32 @@ def test_the_pressure_of_a_liquid_has_its_sign(tmp_path, monkeypatch):
     assert temperature == pytest.approx(0.85, abs=0.05)
 
 
+def test_the_container_keeps_energy_and_atoms():
+    """Of 50 atoms that do not see each other, in NVE; its forces are the slope of its energy."""
+    rng = np.random.default_rng(0)
+    atoms = Atoms("Ar50", rng.normal(0, 0.5, (50, 3)), masses=np.ones(50), calculator=Nothing())
+    atoms.set_constraint(Container(2.0))
+    atoms.set_velocities(rng.normal(0, 1.0, (50, 3)))
+    energies, radii, touched = [], [], []
+    for _ in VelocityVerlet(atoms, 0.005).irun(2000):
+        energies.append(atoms.get_total_energy())
+        radii.append(np.linalg.norm(atoms.positions, axis=1).max())
+        touched.append(atoms.get_potential_energy() > 0.1)
+    assert np.ptp(energies) < 2e-3 * np.mean(energies) and max(radii) < 2.0 + 4.5 / math.sqrt(100.0)
+    assert np.mean(touched) > 0.1
+    before, forces = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.positions += 1e-6 * forces
+    assert before - atoms.get_potential_energy() == pytest.approx(1e-6 * np.square(forces).sum(), rel=1e-3)
+
+
+class Nothing(Calculator):
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}
+
+
 def test_heat_capacities(tmp_path, monkeypatch):
     """Of 13 true atoms: far below melting those of 33 harmonic vibrations; far above, a container keeps all."""
     _, minimum = quench(lennard_jones, icosahedron(2).positions, 1e-6)
@@ -127,7 +154,7 @@ def test_the_report_shows_what_failed_and_what_is_no_number(tmp_path):
         "hopped": {**ran, "excess": {"3": 1e-5, "4": 1e45}},
         "states": {**ran, "0.9, 0.85": None, "0.8, 0.85": [-5.0, 1.0, 0.01, 0.1, -5.0, 1.0, 0.85]},
         "drift": {**ran, "failed": "not finite"},
-        "caloric": {**ran, "13": [], "55": [[0.1, -5.0, 0.01, 3.0], [0.2, -4.0, 0.1, 9.0]]},
+        "caloric": {**ran, "13": [], "55": [[0.1, -5.0, 0.01, 3.0, 0.1], [0.2, -4.0, 0.1, 9.0, 0.5]]},
     }
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "one.json").write_text(json.dumps(column))

@@ -157,7 +157,9 @@ def test_any_atoms_alike(property_data, tmp_path):
 def first(tmp_path):
     """A file of molecules with energies, and a model that has learnt those and the number of hydrogens."""
     data = file_of(tmp_path / "data.xyz", molecules(8, energies=True))
-    train(settings(data, SECTIONS[:1], {}, run={"epochs": 1}), tmp_path / "first")
+    train(
+        settings(data, SECTIONS[:1], {}, run={"epochs": 1}, model={"repulsion": 0.9, "n_knots": 96}), tmp_path / "first"
+    )
     return data, tmp_path / "first" / files.MODEL
 
 
@@ -197,7 +199,7 @@ def test_frozen_parts_stay_and_with_the_features_energies(freeze, first, propert
     decaying = {"lr": 0.1, "weight_decay": 0.5, "ema": 0.0}
     new = tuned(first[1], data, tmp_path / "new", freeze=freeze, valid=[property_data], **decaying)
     assert new.heads.energy == (freeze != ["heads.*"])
-    frozen = ("output_mlp.", "rbf_centers", *(pattern.removesuffix("*") for pattern in freeze))
+    frozen = ("output_mlp.", "repulsion.", "rbf_centers", *(pattern.removesuffix("*") for pattern in freeze))
     for name, parameter in old.named_parameters():
         assert torch.equal(parameter, new.get_parameter(name)) == name.startswith(frozen), name
     if new.heads.energy:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mdgnn.nn import BASES, ENVELOPES, Repulsion
+from mdgnn.nn import BASES, ENVELOPES
 from mdgnn.nn.filters import FILTER_MODES
 
 COMMON: dict[str, Any] = {
@@ -13,7 +13,7 @@ COMMON: dict[str, Any] = {
     "least_distance": 0.0,
 }
 AGGREGATIONS = ("sum", "mean", "max")
-RADIAL = {**COMMON, "basis_start": 0.0, "filters": "table", "n_knots": 1024, "repulsion": False}
+RADIAL = {**COMMON, "basis_start": 0.0, "filters": "table", "n_knots": 1024, "repulsion": 0.0}
 
 
 def complete(model: str, given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -64,19 +64,6 @@ def three_numbers(basis: Any) -> list[float]:
     return list(basis)
 
 
-def repulsion_of(config: dict[str, Any], n_elements: int) -> Repulsion | None:
-    """What the option `repulsion` asks for.
-
-    Raises
-    ------
-    ValueError
-        If the cutoff is infinite.
-    """
-    if not config["repulsion"]:
-        return None
-    return Repulsion(n_elements, cutoff=config["cutoff"], mode=config["filters"], n_knots=config["n_knots"])
-
-
 def check_simple_gnn(config: dict[str, Any]) -> None:
     """Raise ValueError unless the configuration of a SimpleGNN, options included, makes one."""
     require("envelope", config["envelope"], (None, *ENVELOPES))
@@ -90,6 +77,8 @@ def _check_filters(config: dict[str, Any]) -> None:
     require("filters", config["filters"], FILTER_MODES)
     if config["n_knots"] < 2:
         raise ValueError(f"expected two knots or more, got {config['n_knots']}")
+    if isinstance(config["repulsion"], bool) or not isinstance(config["repulsion"], (int, float)):
+        raise ValueError(f"expected a repulsion as the distance it begins at, or 0, got {config['repulsion']!r}")
 
 
 def check_radial(config: dict[str, Any]) -> None:

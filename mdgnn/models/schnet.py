@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph
-from mdgnn.models.options import RADIAL, check_radial, complete, repulsion_of
-from mdgnn.nn import BASES, Elements, Filters, Heads, ShiftedSoftplus, atomic_numbers_of, mlp, xavier
+from mdgnn.models.options import RADIAL, check_radial, complete
+from mdgnn.nn import BASES, Elements, Filters, Heads, Repulsion, ShiftedSoftplus, atomic_numbers_of, mlp, xavier
 from mdgnn.ops import RadialTable, cfconv, direct_cfconv, polar
 
 
@@ -56,8 +56,8 @@ class SchNet(nn.Module):
         are interpolated between ``n_knots`` = 1024 distances) or "direct" (evaluated at every edge); ``readout`` =
         "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements`
         (one number each for "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
-        ``least_distance`` = shortest distance in the training data; ``repulsion`` = whether pairs repel each other
-        beside what the network says, see `mdgnn.nn.Repulsion` (default False).
+        ``least_distance`` = shortest distance in the training data; ``repulsion`` = distance, about the shortest in
+        the data, from which pairs repel each other beside what the network says: `mdgnn.nn.Repulsion` (0: nowhere).
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class SchNet(nn.Module):
         self.output_mlp = mlp(n_features, max(1, n_features // 2), 1, ShiftedSoftplus)
         self.apply(xavier)
         self.species = Elements(self.elements, n_elements, self.config["shift"], self.config["scale"])
-        self.repulsion = repulsion_of(self.config, n_elements)
+        self.repulsion = Repulsion.of(self.config, n_elements)
         self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
     @property

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mdgnn.graph import Graph, sum_over_neighbours
-from mdgnn.models.options import RADIAL, check_simple_gnn, complete, repulsion_of, three_numbers
+from mdgnn.models.options import RADIAL, check_simple_gnn, complete, three_numbers
 from mdgnn.nn import (
     ENVELOPES,
     Elements,
     ExponentialBasis,
     Heads,
+    Repulsion,
     TableCache,
     apply_mlp,
     atomic_numbers_of,
@@ -132,7 +133,8 @@ class SimpleGNN(nn.Module):
         ``least_distance`` = shortest distance in the training data; ``filters`` = "table" or "direct": whether what
         depends on the distance alone is interpolated between ``n_knots`` distances up to the cutoff, or evaluated at
         every edge, which costs more and differs by less than the rounding of float32. max is always direct;
-        ``repulsion`` = whether pairs repel each other beside what the network says, see `mdgnn.nn.Repulsion`.
+        ``repulsion`` = distance, about the shortest in the data, from which pairs repel each other beside what the
+        network says: `mdgnn.nn.Repulsion` (0: nowhere); where it is steep, tables are less exact.
     """
 
     def __init__(
@@ -186,7 +188,7 @@ class SimpleGNN(nn.Module):
         self.output_mlp = mlp(node_dim, node_dim, 1)
         self.tables = TableCache()
         self.species = Elements(elements, n_elements, options["shift"], options["scale"])
-        self.repulsion = repulsion_of(self.config, n_elements)
+        self.repulsion = Repulsion.of(self.config, n_elements)
         self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
     @property
@@ -205,11 +207,12 @@ class SimpleGNN(nn.Module):
             For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
         """
         rows, h = self.species.embed(graph.atomic_numbers, self.atom_embedding)
-        pairs = self._pairs(rows, vectors, graph)
         tabulated = self.config["filters"] == "table" and self.config["aggregation"] != "max"
         if tabulated and self.cutoff < float("inf"):
-            return rows, self._from_tables(h, graph, vectors), pairs
-        return rows, self._directly(h, graph, vectors, self.cutoff), pairs
+            r, _ = polar(vectors, directions=False)
+            pairs = None if self.repulsion is None else self.repulsion(rows, r, graph)
+            return rows, self._from_tables(h, graph, r), pairs
+        return rows, self._directly(h, graph, vectors, self.cutoff), self._pairs(rows, vectors, graph)
 
     def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:
         """What `atomic_features` returns -> (N,) atomic energies in float64."""
@@ -222,9 +225,8 @@ class SimpleGNN(nn.Module):
     def _pairs(self, rows: Tensor, vectors: Tensor, graph: Graph) -> Tensor | None:
         return None if self.repulsion is None else self.repulsion(rows, polar(vectors, directions=False)[0], graph)
 
-    def _from_tables(self, h: Tensor, graph: Graph, vectors: Tensor) -> Tensor:
+    def _from_tables(self, h: Tensor, graph: Graph, distances: Tensor) -> Tensor:
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
-        distances, _ = polar(vectors, directions=False)
         smooth = self.config["envelope"] is not None
         for layer in self.layers:
             h = layer.forward(h, radial, distances, smooth, graph)

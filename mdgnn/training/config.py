@@ -17,6 +17,7 @@ kind = "intensive"
 """
 
 import difflib
+import fnmatch
 import inspect
 import json
 import math
@@ -46,6 +47,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+OF_ENERGIES = ("output_mlp.*", "repulsion.*")  # parameters that nothing else depends on
 SET_BY_TRAINING = ("shift", "scale", "least_distance")  # options of models
 
 
@@ -56,7 +58,7 @@ class ModelSection(BaseModel):
     data), "least_squares", "none", a file of lone atoms, or numbers by symbol. `scale` multiplies what the network
     says: "rms_force", or a number. `start` is a model file whose weights, references and scale are the first ones (of
     its properties, those that a [[property]] names again); `freeze` are patterns (as of file names) of parameters that
-    stay as they are, as the readout of energies does where none are learnt. `dtype` is by default that of `start`, of a
+    stay as they are, as those of energies alone do where none are learnt. `dtype` is by default that of `start`, of a
     new model "float32".
     """
 
@@ -132,9 +134,11 @@ class Config(Section):
         """Whether energies are learnt, or forces or stress."""
         return any(last_weight(getattr(self.loss, name)) for name in ("energy", "forces", "stress"))
 
-    def frozen(self) -> list[str]:
-        """Patterns of the parameters that stay: those of the readout of energies too, where none are learnt."""
-        return [*self.model.freeze, *([] if self.learns_energy() else ["output_mlp.*"])]
+    def frozen(self, names: Iterable[str]) -> list[str]:
+        """Patterns of the parameters that stay, out of these: of all that energies alone depend on, where none are
+        learnt."""
+        own = [] if self.learns_energy() else [p for p in OF_ENERGIES if fnmatch.filter(names, p)]
+        return [*self.model.freeze, *own]
 
     @model_validator(mode="after")
     def _tells_properties_apart(self) -> "Config":

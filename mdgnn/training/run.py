@@ -197,7 +197,7 @@ def _new(config: Config, sets: Sets) -> Start:
     """The model that training begins with."""
     seed_everything(config.run.seed)
     model, found = build(config, sets.train, keys_of(config))
-    freeze(model, config.frozen())
+    freeze(model, config.frozen([name for name, _ in model.named_parameters()]))
     for dataset, name in ((sets.valid, "validation"), (sets.test, "test")):
         elements = [] if dataset is None else dataset.elements
         missing = [z for z in elements if isinstance(model.elements, list) and z not in model.elements]
@@ -210,7 +210,7 @@ def _begun(config: Config, folder: Path) -> Start:
     """The model that a run has begun with."""
     path = folder / files.START
     model = load(path)
-    freeze(model, config.frozen())
+    freeze(model, config.frozen([name for name, _ in model.named_parameters()]))
     return model, read_header(path)["training"]
 
 
