@@ -1,6 +1,6 @@
 """Relax Lennard-Jones clusters and run molecular dynamics with the shipped model: python examples/demo.py OUTPUT
 
-The clusters start from their best known shapes, every coordinate displaced by 0.05 sigma. What the learned potential
+The clusters start from their best known shapes, every coordinate displaced by 0.1 sigma. What the learned potential
 makes of them is judged by the true Lennard-Jones energy of the geometry it arrives at.
 """
 
@@ -28,7 +28,7 @@ def relax_clusters(folder: Path) -> Table:
         table.add_column(column, justify="right")
     for n in SIZES:
         start = lj_cluster(str(n), rng)
-        start.positions += rng.normal(0, 0.05, start.positions.shape)
+        start.positions += rng.normal(0, 0.1, start.positions.shape)
         found = relax(RelaxSettings(f"lj:{n}", fmax=0.01), folder / f"relax-lj{n}", force=True, atoms=start)
         true, lowest = found["true_lj_energy"], LJ_MINIMA[n]
         energies = found["final_energy"], true, lowest, true - lowest

@@ -255,7 +255,7 @@ def test_periodic_structures_and_fixed_atoms(model, tmp_path):
 
 
 def test_demo_runs_twice_and_meets_the_lowest_energies():
-    """The shipped model, from starts displaced by 0.05 sigma: its geometries are those of the true potential."""
+    """The shipped model: relaxed from starts displaced by 0.1 sigma, its geometries are those of the true potential."""
     demo = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "demo.py"))
     for _ in range(2):
         demo["main"](Path("out"), steps=20)
