@@ -76,8 +76,8 @@ class PaiNN(nn.Module):
         are interpolated between ``n_knots`` = 1024 distances) or "direct" (evaluated at every edge); ``readout`` =
         "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements`
         (one number each for "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
-        ``least_distance`` = shortest distance in the training data; ``repulsion`` = distance, about the shortest in
-        the data, from which pairs repel each other beside what the network says: `mdgnn.nn.Repulsion` (0: nowhere).
+        ``least_distance`` = shortest distance in the training data; ``repulsion`` = distance at which atoms
+        begin to repel each other, beside what the network says: see `mdgnn.nn.Repulsion` (0: none of it).
     """
 
     def __init__(

@@ -133,8 +133,8 @@ class SimpleGNN(nn.Module):
         ``least_distance`` = shortest distance in the training data; ``filters`` = "table" or "direct": whether what
         depends on the distance alone is interpolated between ``n_knots`` distances up to the cutoff, or evaluated at
         every edge, which costs more and differs by less than the rounding of float32. max is always direct;
-        ``repulsion`` = distance, about the shortest in the data, from which pairs repel each other beside what the
-        network says: `mdgnn.nn.Repulsion` (0: nowhere); where it is steep, tables are less exact.
+        ``repulsion`` = distance at which atoms begin to repel each other, beside what the network says: see
+        `mdgnn.nn.Repulsion` (0: none of it); where it is steep, tables are less exact.
     """
 
     def __init__(

@@ -28,7 +28,8 @@ class Repulsion(nn.Module):
     n_elements : int
         Rows 0 .. n_elements, as of the embedding.
     start : float
-        Where terms are ``exp(-2)`` at first (Angstrom): about the shortest distance in the data.
+        Where terms are ``exp(-2)`` at first (Angstrom): about where atoms begin to repel each other, sigma of
+        Lennard-Jones atoms.
     cutoff : float
         Where it vanishes, by the polynomial envelope.
     mode : "table" or "direct"
