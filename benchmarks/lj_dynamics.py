@@ -22,7 +22,7 @@ STATES = tuple((density, temperature) for temperature in (0.85, 0.90) for densit
 # pressure was correlated with the next ones for 0.6 tau (g = 24 samples), with 3 for 0.2 tau. Steps of 0.01 in BAOAB
 # and of 0.005 in ASE's Langevin gave the same energy and pressure, and the published ones, within their errors.
 TIMESTEP, FRICTION = 0.01, 3.0
-SETTLE, REST, STEPS, INTERVAL = 1000, 500, 4000, 5
+SETTLE, REST, STEPS, INTERVAL = 1000, 500, 10_000, 5
 EXACT_CUTOFF = 4.0
 
 

@@ -13,8 +13,9 @@ from mdgnn.engine import UnsupportedError
 
 def test_atoms_closer_than_in_training_are_told():
     pair = Atoms("Ar2", [[0, 0, 0], [0.5, 0, 0]])
-    sentence = "atoms 0 and 1 are 0.5 apart, closer than any in the model's training data .0.618."
     calc = MDGNNCalculator("lj")
+    least = f"{calc.model.least_distance:.3g}"
+    sentence = f"atoms 0 and 1 are 0.5 apart, closer than any in the model's training data .{least}."
     with pytest.warns(UserWarning, match=sentence):
         calc.get_forces(pair)
     pair.positions[1, 1] = 0.1
