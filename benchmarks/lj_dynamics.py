@@ -78,7 +78,7 @@ def blocked(samples: NDArray[np.float64], n_blocks: int = 10) -> tuple[list[floa
 # --- rung 5: dynamics ------------------------------------------------------------------------------------------------
 
 ROOM, SPRING = 1.5, 100.0  # sigma between the outermost atom of the minimum and the container, epsilon/sigma^2
-CALORIC = ((13, 100_000), (55, 40_000))  # atoms, steps at each temperature
+CALORIC = ((13, 50_000), (55, 20_000))  # atoms, steps at each temperature
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.225, 0.25, 0.275, 0.3, 0.325, 0.35, 0.375, 0.4)
 
 
