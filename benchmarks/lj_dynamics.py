@@ -117,7 +117,8 @@ def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
         atoms.set_constraint(Container(np.linalg.norm(atoms.positions, axis=1).max() + ROOM))
         curve = []
         for k, temperature in enumerate(TEMPERATURES):
-            dynamics, energies = langevin(atoms, temperature, np.random.default_rng([10, n, k]), 0.01), []
+            rng = np.random.default_rng([10, n, k])
+            dynamics, energies = langevin(atoms, temperature, rng, 0.01, start=1.0 if k else 2.0), []
             dynamics.run(steps // 4)
             for _ in range(steps // 10):
                 dynamics.run(10)

@@ -99,6 +99,12 @@ def _sections(columns: dict[str, Figures]) -> list[tuple[str, list[Row]]]:
             "above 0",
             lambda f: _within(f["gap"], 1e-9, ".4f", at_least=True) + f" (true: {f['true gap']:.4f})",
         ),
+        (
+            "shaken",
+            "came back from 40 starts displaced by 0.1 sigma; fell",
+            "",
+            lambda f: f"{f['returned']}; {f['fell']}",
+        ),
         ("hopped", "found by basin hopping, of N = 3 to 20", "18", lambda f: _count(f["excess"])),
         ("hopped", "largest excess, epsilon", "1e-3", lambda f: _within(_largest(f["excess"]), 1e-3, ".1e")),
     ]
@@ -151,8 +157,6 @@ def _largest(excess: dict[str, float]) -> float:
 
 
 def _peak(curve: list[list[float]]) -> str:
-    if not curve:
-        return "**none**"
     temperature, _, _, heat, error = max(curve, key=lambda row: row[3])
     return f"{heat:.1f} +- {error:.1f} at {temperature}" + (" (the last)" if temperature == curve[-1][0] else "")
 

@@ -3,6 +3,7 @@
 A rung takes a calculator and the folders of data and of work, and returns figures by name, numbers alone.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import CalculatorError
 from ase.calculators.lj import LennardJones as AseLennardJones
 from ase.io import read, write
 from ase.optimize import BFGS
@@ -134,6 +136,25 @@ def relaxed(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
     return {"excess": excess, "gap": gap[1] - gap[0], "true gap": true_gap}
 
 
+def shaken(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
+    """Of 40 starts displaced by 0.1 sigma, of 38 and 55 atoms: how many BFGS brings back, to 0.05 epsilon, and how many
+    end with atoms nearer than 0.8 sigma, in a hole of the potential."""
+    table, known, counts = read_table(data / "lj_ccd.tsv"), minima(data, work), {"returned": 0, "fell": 0}
+    for n, seed in itertools.product((38, 55), range(20)):
+        atoms = known[n].copy()
+        atoms.positions += np.random.default_rng([12, n, seed]).normal(0, 0.1, atoms.positions.shape)
+        atoms.calc = calculator
+        try:
+            BFGS(atoms, logfile=None).run(fmax=0.01, steps=600)
+        except CalculatorError:  # atoms at one place
+            counts["fell"] += 1
+            continue
+        i, j = np.triu_indices(n, 1)
+        counts["fell"] += bool(np.linalg.norm(atoms.positions[i] - atoms.positions[j], axis=1).min() < 0.8)
+        counts["returned"] += bool(abs(lennard_jones(atoms.positions)[0] - table[n]) < 0.05)
+    return counts
+
+
 def icosahedral_38(data: Path, work: Path) -> Atoms:
     """The lowest minimum that is left when an atom is taken from the icosahedral one of 39."""
     path = work / "icosahedral_38.xyz"
@@ -215,6 +236,7 @@ RUNGS: dict[str, Callable[[MDGNNCalculator, Path, Path], Figures]] = {
     "lecture": lecture_test,
     "forces": force_errors,
     "relaxed": relaxed,
+    "shaken": shaken,
     "hopped": hopped,
     "states": state_points,
     "drift": drift,

@@ -103,7 +103,7 @@ def test_the_kinds_of_frames():
     assert all(np.array_equal(a.positions, a.positions.round(8)) and "momenta" not in a.arrays for a in frames)
     others = [f for f, kind in zip(frames, kinds, strict=True) if kind not in ("dimer", "crowded")]
     crowded = [f for f, kind in zip(frames, kinds, strict=True) if kind == "crowded"]
-    assert Dataset(others, 3.0).shortest > 0.8 > Dataset(crowded, 3.0).shortest > 0.6
+    assert Dataset(others, 3.0).shortest > 0.8 > Dataset(crowded, 3.0).shortest > 0.55
 
 
 def test_frames_with_strong_forces_weigh_less():
@@ -180,5 +180,6 @@ def test_liquids_are_as_hot_as_asked(monkeypatch):
     dynamics = lennard_jones._dynamics
     monkeypatch.setattr(lennard_jones, "_dynamics", watched)
     list(itertools.islice(boxes(0, SHORT, repeat=2), 4 * 24))
-    asked, kinetic = np.array(found).reshape(4, 12, 2).mean(axis=(0, 1))
-    assert kinetic == pytest.approx(asked, abs=0.1) and len(set(np.array(found)[:, 0])) == 4
+    asked, kinetic = np.array(found).reshape(4, 12, 2).mean(axis=1).T
+    assert len(set(asked)) == 4 and np.abs(kinetic - asked).max() < 0.25
+    assert kinetic.mean() == pytest.approx(asked.mean(), abs=0.1)

@@ -10,11 +10,11 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorError, all_changes
 from ase.md.verlet import VelocityVerlet
-from lj_dynamics import EXACT_CUTOFF, Container, blocked, caloric, state_points
+from lj_dynamics import EXACT_CUTOFF, Container, _variance, blocked, caloric, state_points
 from lj_ladder import run
 from lj_minima import TOLERANCE, built, find, hop, lennard_jones, quench, random_start, read_table
 from lj_report import write_report
-from lj_rungs import RUNGS, four_atoms
+from lj_rungs import RUNGS, descent, four_atoms
 from lj_systems import cluster, exact
 from systems import icosahedron
 
@@ -60,6 +60,27 @@ def test_basin_hopping_finds_minima_and_refuses_others():
 def test_the_lectures_clusters_have_the_energies_that_it_prints():
     energies = [lennard_jones(atoms.positions)[0] for atoms in four_atoms(np.random.RandomState(42), 3)]
     assert [round(e, 4) for e in energies] == [56.1277, -0.7629, -1.3259]
+
+
+def test_a_model_descends_where_the_true_potential_does():
+    start = random_start(8, np.random.default_rng(2))
+    energy, where = descent(exact(), 8)(start, 1e-5)
+    expected, there = quench(lennard_jones, start, 1e-5)
+    assert energy == pytest.approx(expected, abs=1e-6) == lennard_jones(where)[0]
+    np.testing.assert_allclose(where, there, atol=1e-3)
+
+
+def test_errors_of_variances_are_those_of_the_variance():
+    """Of a correlated series, x_k = a x_(k-1) + noise, whose variance is 1 / (1 - a^2)."""
+    rng, a, n, z = np.random.default_rng(1), 0.9, 20_000, []
+    for _ in range(30):
+        x = np.zeros(n)
+        noise = rng.normal(size=n)
+        for k in range(1, n):
+            x[k] = a * x[k - 1] + noise[k]
+        found, error = _variance(x)
+        z.append((found - 1 / (1 - a * a)) / error)
+    assert 0.6 < np.std(z) < 1.7 and abs(np.mean(z)) < 0.8
 
 
 def test_errors_of_blocks_are_those_of_the_mean():
@@ -121,7 +142,7 @@ def test_heat_capacities(tmp_path, monkeypatch):
     monkeypatch.setattr("lj_dynamics.minima", lambda *_: {13: cluster(minimum)})
     cold, hot = caloric(exact(), DATA, tmp_path)["13"]
     assert cold[1] == pytest.approx(-44.326801 / 13 + 0.5 * 0.02 * 33 / 13, abs=0.005)
-    assert cold[3] == pytest.approx(1.5 + 0.5 * 33 / 13, abs=0.25)
+    assert cold[3] == pytest.approx(1.5 + 0.5 * 33 / 13, abs=0.25) and 0 < cold[4] < 0.3 and 0 < cold[2] < 0.002
     assert -2.2 < hot[1] < -0.2
 
 
@@ -154,7 +175,11 @@ def test_the_report_shows_what_failed_and_what_is_no_number(tmp_path):
         "hopped": {**ran, "excess": {"3": 1e-5, "4": 1e45}},
         "states": {**ran, "0.9, 0.85": None, "0.8, 0.85": [-5.0, 1.0, 0.01, 0.1, -5.0, 1.0, 0.85]},
         "drift": {**ran, "failed": "not finite"},
-        "caloric": {**ran, "13": [], "55": [[0.1, -5.0, 0.01, 3.0, 0.1], [0.2, -4.0, 0.1, 9.0, 0.5]]},
+        "caloric": {
+            **ran,
+            "13": [[0.1, -3.0, 0.01, 3.0, 0.1]],
+            "55": [[0.1, -5.0, 0.01, 3.0, 0.1], [0.2, -4.0, 0.1, 9.0, 0.5]],
+        },
     }
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "one.json").write_text(json.dumps(column))
@@ -169,7 +194,7 @@ def test_the_report_shows_what_failed_and_what_is_no_number(tmp_path):
     assert "**nan**" in rows["largest excess, epsilon"] or "**1.0e+45**" in rows["largest excess, epsilon"]
     assert "**0.0000**" in rows["icosahedron above octahedron, N = 38"], "two in one basin have no order"
     assert "**failed**" in rows["rho, T = 0.9, 0.85: pressure"] and "undecided" in rows["rho, T = 0.8, 0.85: pressure"]
-    assert "**none**" in rows["largest heat capacity of 13 atoms, at T"] and "(the last)" in text
+    assert "9.0 +- 0.5 at 0.2 (the last)" in rows["largest heat capacity of 55 atoms, at T"]
     assert {path.name for path in tmp_path.glob("*.png")} == {
         f"lj_ladder_{name}.png" for name in ("accuracy", "dynamics", "liquid")
     }

@@ -26,7 +26,7 @@ from mdgnn.neighbors import primitive_neighbor_list
 SPACING = 1.09 * 2**0.5  # of fcc clusters, with nearest neighbours as in small Lennard-Jones clusters
 FMAX = 0.01  # largest force in a minimum, epsilon/sigma
 TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
-COOLING = 3.0  # friction for liquids, 1/tau, which come from a temperature of 3
+LIQUID_FRICTION = 3.0  # 1/tau; liquids come from a temperature of 3, and are to be cool after 3 tau
 CLOSEST = 0.8  # of random clusters and displacements; dynamics at a temperature of 1.5 comes to 0.87
 DIMERS = ((0.5, 1.1), (1.1, 6.0))  # in turns; nearer than atoms of other frames: without a wall a model has holes there
 CROWDED = (0.55, 0.95)  # least distances of crowded clusters, where searches for minima begin
@@ -113,7 +113,9 @@ def boxes(seed: int, calculator: Any, repeat: int = 3) -> Iterator[Atoms]:
         atoms.calc = calculator
         melted = next(_dynamics(atoms, 3.0, rng, rest=300, frames=1, interval=1))
         melted.calc = calculator
-        drawn = _dynamics(melted, rng.uniform(0.7, 1.4), rng, rest=600, frames=12, interval=40, friction=COOLING)
+        drawn = _dynamics(
+            melted, rng.uniform(0.7, 1.4), rng, rest=600, frames=12, interval=40, friction=LIQUID_FRICTION
+        )
         for frame in drawn:
             yield _named(frame, "liquid")
 
@@ -152,9 +154,9 @@ def label(frames: Sequence[Atoms], calculator: Any, cutoff: float | None = None)
 def weigh(atoms: Atoms) -> None:
     """Give a labelled frame the weight min(1, (150 / largest force)^2), as info["weight"].
 
-    A dimer at 0.6 sigma has an energy of 1,750 epsilon: unless it weighs less, it rules the loss, and errors of a
-    thousandth of it are more than all that matters at a minimum. Models without repulsion of their own had higher walls
-    with the power of 1.5, and larger errors elsewhere.
+    A dimer at 0.5 sigma has an energy of 16,000 epsilon: unless it weighs less, it rules the loss, and errors of a
+    thousandth of it are more than all that matters at a minimum. With the power of 1.5, errors of other frames were
+    larger.
     """
     largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max(initial=0.0))
     atoms.info["weight"] = min(1.0, (STRONG / max(largest, STRONG)) ** 2)

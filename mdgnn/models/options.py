@@ -1,4 +1,4 @@
-"""Options that the networks have in common: what they are called, and what is refused."""
+"""Options of the networks: those that they have in common, and what is refused."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ COMMON: dict[str, Any] = {
     "units": "metal",
     "least_distance": 0.0,
 }
-AGGREGATIONS = ("sum", "mean", "max")
 RADIAL = {**COMMON, "basis_start": 0.0, "filters": "table", "n_knots": 1024, "repulsion": 0.0}
+AGGREGATIONS = ("sum", "mean", "max")  # of SimpleGNN
 
 
 def complete(model: str, given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -70,10 +70,10 @@ def check_simple_gnn(config: dict[str, Any]) -> None:
     require("aggregation", config["aggregation"], AGGREGATIONS)
     require_positive("cutoff", config["cutoff"])
     require_basis_start(config["basis_start"], config["cutoff"] if config["basis"] == "exponential" else 0.0)
-    _check_filters(config)
+    _check_distances(config)
 
 
-def _check_filters(config: dict[str, Any]) -> None:
+def _check_distances(config: dict[str, Any]) -> None:
     require("filters", config["filters"], FILTER_MODES)
     if config["n_knots"] < 2:
         raise ValueError(f"expected two knots or more, got {config['n_knots']}")
@@ -89,6 +89,6 @@ def check_radial(config: dict[str, Any]) -> None:
     require("basis", config["basis"], tuple(BASES))
     require_basis_start(config["basis_start"], 0.0 if config["basis"] == "bessel" else config["cutoff"])
     require("envelope", config["envelope"], tuple(ENVELOPES))
-    _check_filters(config)
+    _check_distances(config)
     if config["elements"] != "any" and not isinstance(config["elements"], list):
         raise ValueError(f"expected elements as 'any' or a list of atomic numbers, got {config['elements']!r}")

@@ -127,7 +127,8 @@ class SchNet(nn.Module):
 
     def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:
         """What `atomic_features` returns -> (N,) atomic energies in float64."""
-        return self.species.energies(rows, self.output_mlp(features), pairs)
+        network = self.output_mlp(features)
+        return self.species.energies(rows, (network if pairs is None else network + pairs).squeeze(1))
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""

@@ -132,9 +132,9 @@ class SimpleGNN(nn.Module):
         `elements` (one number each for None and "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
         ``least_distance`` = shortest distance in the training data; ``filters`` = "table" or "direct": whether what
         depends on the distance alone is interpolated between ``n_knots`` distances up to the cutoff, or evaluated at
-        every edge, which costs more and differs by less than the rounding of float32. max is always direct;
+        every edge, which costs more and differs by less than the rounding of float32 (max is always evaluated);
         ``repulsion`` = distance at which atoms begin to repel each other, beside what the network says: see
-        `mdgnn.nn.Repulsion` (0: none of it); where it is steep, tables are less exact.
+        `mdgnn.nn.Repulsion` (0: none of it).
     """
 
     def __init__(
@@ -207,23 +207,21 @@ class SimpleGNN(nn.Module):
             For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
         """
         rows, h = self.species.embed(graph.atomic_numbers, self.atom_embedding)
+        r, _ = polar(vectors, directions=False)
+        pairs = None if self.repulsion is None else self.repulsion(rows, r, graph)
         tabulated = self.config["filters"] == "table" and self.config["aggregation"] != "max"
         if tabulated and self.cutoff < float("inf"):
-            r, _ = polar(vectors, directions=False)
-            pairs = None if self.repulsion is None else self.repulsion(rows, r, graph)
             return rows, self._from_tables(h, graph, r), pairs
-        return rows, self._directly(h, graph, vectors, self.cutoff), self._pairs(rows, vectors, graph)
+        return rows, self._directly(h, graph, vectors, self.cutoff), pairs
 
     def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:
         """What `atomic_features` returns -> (N,) atomic energies in float64."""
-        return self.species.energies(rows, apply_mlp(self.output_mlp, features), pairs)
+        network = apply_mlp(self.output_mlp, features)
+        return self.species.energies(rows, (network if pairs is None else network + pairs).squeeze(1))
 
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""
         return self.read_out(*self.atomic_features(graph, vectors))
-
-    def _pairs(self, rows: Tensor, vectors: Tensor, graph: Graph) -> Tensor | None:
-        return None if self.repulsion is None else self.repulsion(rows, polar(vectors, directions=False)[0], graph)
 
     def _from_tables(self, h: Tensor, graph: Graph, distances: Tensor) -> Tensor:
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
@@ -291,6 +289,8 @@ class SimpleGNN(nn.Module):
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
         rows, h = self.species.embed(graph.padded.atomic_numbers, self.atom_embedding)
         vectors = graph.vectors.to(self.dtype)
-        h, pairs = self._directly(h, graph.padded, vectors, float("inf")), self._pairs(rows, vectors, graph.padded)
+        h, pairs = self._directly(h, graph.padded, vectors, float("inf")), None
+        if self.repulsion is not None:
+            pairs = self.repulsion(rows, polar(vectors, directions=False)[0], graph.padded)
         energy = total_energy(self, self.read_out(rows, h, pairs)[: graph.n_atoms], graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy

@@ -63,9 +63,8 @@ class Elements(nn.Module):
         except IndexError as error:
             raise self._unknown(atomic_numbers) from error
 
-    def energies(self, rows: Tensor, network: Tensor, pairs: Tensor | None = None) -> Tensor:
-        """(N,) rows of the embedding, (N, 1) values of the network and of pairs -> (N,) energies in float64."""
-        network = (network if pairs is None else network + pairs).squeeze(1)
+    def energies(self, rows: Tensor, network: Tensor) -> Tensor:
+        """(N,) rows of the embedding and the network's values -> (N,) energies in float64."""
         return torch.addcmul(self.shift.index_select(0, rows), network, self.scale.index_select(0, rows))
 
     def _unknown(self, atomic_numbers: Tensor) -> ValueError:

@@ -111,7 +111,7 @@ class Heads(nn.Module):
         found = {}
         heads: Any = zip(self.properties, self.networks, self.species, strict=True)
         for p, network, species in heads:
-            values = species.energies(rows, apply_mlp(network, features))[: graph.n_atoms]
+            values = species.energies(rows, apply_mlp(network, features).squeeze(1))[: graph.n_atoms]
             if p.kind != "atomic":
                 values = (sum_per_structure if p.kind == "extensive" else mean_per_structure)(values, graph)
             found[p.name] = values.to(torch.float64)

@@ -12,7 +12,7 @@ from mdgnn.nn.filters import Filters
 from mdgnn.ops import cfconv, direct_cfconv
 
 RATES = (3.0, 6.0, 12.0, 24.0)  # at first, per `start`
-FASTEST = 60.0  # per `start`; so that a table, which begins at r = 0, holds numbers of float32
+FASTEST = 60.0  # per `start`; exp(60), at r = 0 where tables begin, is far from the end of float32
 STEEPEST = 2.0  # between two knots; up to 2.5, where the cubic of an exponential is sure to fall
 
 
@@ -33,13 +33,14 @@ class Repulsion(nn.Module):
     cutoff : float
         Where it vanishes, by the polynomial envelope.
     mode : "table" or "direct"
+        As of `Filters`. With 1,024 knots up to a cutoff of 5, terms of rates of 19, 30 and 59 were 2e-7, 1e-6 and 2e-5
+        of themselves off; with 512, 16 times as much.
     n_knots : int
-        As of `Filters`.
 
     Raises
     ------
     ValueError
-        If the cutoff is infinite or not beyond the start, or there are too few knots for terms to fall between them.
+        If the start is not between 0 and a finite cutoff, or there are too few knots for terms to fall between them.
     """
 
     def __init__(self, n_elements: int, start: float, *, cutoff: float, mode: str, n_knots: int):
@@ -50,8 +51,8 @@ class Repulsion(nn.Module):
         if mode == "table" and n_knots < least:
             raise ValueError(f"expected {least} knots or more for a repulsion from {start}, got {n_knots}")
         self.strengths = nn.Parameter(torch.full((n_elements + 1, len(RATES)), -1.0))
-        functions = [nn.Identity()], Exponentials(start), "polynomial"
-        self.functions = Filters(*functions, cutoff=cutoff, mode=mode, n_knots=n_knots)
+        basis = Exponentials(start)
+        self.functions = Filters([nn.Identity()], basis, "polynomial", cutoff=cutoff, mode=mode, n_knots=n_knots)
 
     @staticmethod
     def of(config: dict[str, Any], n_elements: int) -> "Repulsion | None":

@@ -123,7 +123,7 @@ def _give_heads(model: Model, config: Config, dataset: Dataset) -> None:
             raise ConfigError(f"[model] start = {start!r} has learnt no energies: set loss.energy and loss.forces to 0")
     elif start is not None:
         own = [name for name, p in model.named_parameters() if p.requires_grad and not name.startswith("heads.")]
-        energy |= all(any(fnmatchcase(name, pattern) for pattern in config.frozen(own)) for name in own)
+        energy |= all(any(fnmatchcase(name, pattern) for pattern in config.frozen(model)) for name in own)
     if not config.property:
         model.heads = None
         return

@@ -17,7 +17,6 @@ kind = "intensive"
 """
 
 import difflib
-import fnmatch
 import inspect
 import json
 import math
@@ -28,7 +27,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from mdgnn.models import MODELS
+from mdgnn.models import MODELS, Model
 from mdgnn.models.options import RADIAL
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import (
@@ -47,7 +46,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-OF_ENERGIES = ("output_mlp.*", "repulsion.*")  # parameters that nothing else depends on
+OF_ENERGIES = ("output_mlp", "repulsion")  # parts of a model that nothing else depends on
 SET_BY_TRAINING = ("shift", "scale", "least_distance")  # options of models
 
 
@@ -134,10 +133,9 @@ class Config(Section):
         """Whether energies are learnt, or forces or stress."""
         return any(last_weight(getattr(self.loss, name)) for name in ("energy", "forces", "stress"))
 
-    def frozen(self, names: Iterable[str]) -> list[str]:
-        """Patterns of the parameters that stay, out of these: of all that energies alone depend on, where none are
-        learnt."""
-        own = [] if self.learns_energy() else [p for p in OF_ENERGIES if fnmatch.filter(names, p)]
+    def frozen(self, model: Model) -> list[str]:
+        """Patterns of the parameters of a model that stay: those of energies alone too, where none are learnt."""
+        own = [] if self.learns_energy() else [f"{name}.*" for name in OF_ENERGIES if getattr(model, name, None)]
         return [*self.model.freeze, *own]
 
     @model_validator(mode="after")

@@ -197,7 +197,7 @@ def _new(config: Config, sets: Sets) -> Start:
     """The model that training begins with."""
     seed_everything(config.run.seed)
     model, found = build(config, sets.train, keys_of(config))
-    freeze(model, config.frozen([name for name, _ in model.named_parameters()]))
+    freeze(model, config.frozen(model))
     for dataset, name in ((sets.valid, "validation"), (sets.test, "test")):
         elements = [] if dataset is None else dataset.elements
         missing = [z for z in elements if isinstance(model.elements, list) and z not in model.elements]
@@ -210,7 +210,7 @@ def _begun(config: Config, folder: Path) -> Start:
     """The model that a run has begun with."""
     path = folder / files.START
     model = load(path)
-    freeze(model, config.frozen([name for name, _ in model.named_parameters()]))
+    freeze(model, config.frozen(model))
     return model, read_header(path)["training"]
 
 
@@ -248,7 +248,7 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
         devices=here,
         num_nodes=n_processes // here,
         strategy=strategy,
-        precision="32-true",  # the model has its own; kernels take no arrays that are mixed, see `_multiplying`
+        precision="32-true",  # the model has its own, and the kernels take no half precision
         max_epochs=1,
         gradient_clip_val=config.optimizer.clip or None,
         callbacks=callbacks,

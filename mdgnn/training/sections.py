@@ -105,9 +105,9 @@ class PropertySection(Section):
 class OptimizerSection(Section):
     """Adam or AdamW, the course of its learning rate, and what happens to gradients and weights.
 
-    `betas` are the decays of the means of the gradient and of its square; `warmup` are steps in which the rate rises
-    from nothing; `patience`, `factor` and `min_lr` are those of "plateau", in validations; `clip` bounds the gradient's
-    norm, and `ema` is the decay of the mean of the weights (0: none of either).
+    `betas` are the decays of the means of the gradient and of its square; `weight_decay` is of all parameters; `warmup`
+    are steps in which the rate rises from nothing; `patience`, `factor` and `min_lr` are those of "plateau", in
+    validations; `clip` bounds the gradient's norm (0: not); `ema` is the decay of the mean of the weights (0: none).
     """
 
     name: Literal["adam", "adamw"] = "adam"
@@ -127,10 +127,10 @@ class OptimizerSection(Section):
 class RunSection(Section):
     """How long, on what, and how often it is looked at.
 
-    `matmul` is torch's `set_float32_matmul_precision` while the run trains: "high" multiplies matrices in TF32,
-    "medium" in bfloat16, on devices that can; all else stays in the model's precision. `checkpoint_steps` are steps
-    between checkpoints within an epoch (each epoch ends with one anyway); `stop_after` ends a run after so many
-    validations without a better one; 0 for either: never.
+    `matmul` is torch's `set_float32_matmul_precision` while the run trains and validates, not for the errors at its
+    end, and whatever it was before: "high" multiplies matrices in TF32, "medium" in bfloat16, on devices that can; all
+    else stays in the model's precision. `checkpoint_steps` are steps between checkpoints within an epoch (each epoch
+    ends with one anyway); `stop_after` ends a run after so many validations without a better one; 0 for either: never.
     """
 
     epochs: Count = 100
