@@ -245,8 +245,8 @@ def _dynamics(columns: dict[str, Figures], results: Path) -> Path:
                 heat.errorbar(t, cv, cv_wide, fmt=style, ms=4, color=colour, label=f"{name}, {n} atoms")
     for n, shade in (("13", 0.1), ("55", 0.2)):
         region = _melting([c["caloric"][n] for c in columns.values() if c.get("caloric", {}).get(n)])
-        if region:
-            heat.axvspan(*region, color="grey", alpha=shade, label=f"melting, {n} atoms")
+        for axis in (curve, heat) if region else ():
+            axis.axvspan(*region, color="grey", alpha=shade, label=f"melting, {n} atoms")
     energy.set(title="NVE, 55 atoms", xlabel="time (tau)", ylabel="energy - mean (1e-6 epsilon/atom)")
     curve.set(title="Caloric curve", xlabel="temperature (epsilon/kB)", ylabel="potential energy per atom (epsilon)")
     heat.set(title="Heat capacity", xlabel="temperature (epsilon/kB)", ylabel="per atom (kB)")
@@ -254,17 +254,17 @@ def _dynamics(columns: dict[str, Figures], results: Path) -> Path:
 
 
 def _melting(curves: list[list[list[float]]]) -> tuple[float, float] | None:
-    """Temperatures between which the heat capacity, as the mean of all columns, is above half of its rise; half of the
-    way to the next temperatures is added."""
-    heats: dict[float, list[float]] = {}
-    for temperature, _, _, heat, _ in itertools.chain(*curves):
-        heats.setdefault(temperature, []).append(heat)
-    if len(heats) < 3:
+    """Temperatures between which the energy, as the mean of all columns, rises fastest: above half of the way from the
+    first slope to the largest. One run crosses a transition once, and fluctuations alone would not show it."""
+    energies: dict[float, list[float]] = {}
+    for temperature, energy, *_ in itertools.chain(*curves):
+        energies.setdefault(temperature, []).append(energy)
+    if len(energies) < 3:
         return None
-    t, mean = np.array(sorted((t, np.mean(values)) for t, values in heats.items())).T
-    high = np.flatnonzero(mean > (mean[0] + mean.max()) / 2)
-    middle = np.concatenate([t[:1], (t[1:] + t[:-1]) / 2, t[-1:]])
-    return float(middle[high[0]]), float(middle[high[-1] + 1])
+    t, mean = np.array(sorted((t, np.mean(values)) for t, values in energies.items())).T
+    slope = np.diff(mean) / np.diff(t)
+    high = np.flatnonzero(slope > (slope[0] + slope.max()) / 2)
+    return float(t[high[0]]), float(t[high[-1] + 1])
 
 
 def _save(figure: Any, axes: Any, path: Path) -> Path:

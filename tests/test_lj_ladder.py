@@ -13,7 +13,7 @@ from ase.md.verlet import VelocityVerlet
 from lj_dynamics import EXACT_CUTOFF, Container, _variance, blocked, caloric, state_points
 from lj_ladder import run
 from lj_minima import TOLERANCE, built, find, hop, lennard_jones, quench, random_start, read_table
-from lj_report import write_report
+from lj_report import _melting, write_report
 from lj_rungs import RUNGS, descent, four_atoms
 from lj_systems import cluster, exact
 from systems import icosahedron
@@ -162,6 +162,11 @@ def test_figures_of_another_model_do_not_stay(tmp_path):
         patch.setattr("lj_ladder.RUNGS", monkey)
         third = climb("exact", "forces")
     assert third["forces"]["failed"] == "no number" and third["lecture"] == second["lecture"]
+
+
+def test_melting_is_where_the_energy_jumps():
+    curve = [[t, 3 * t + (2.0 if t > 0.3 else 0.0), 0.0, 3.0, 0.0] for t in (0.1, 0.2, 0.28, 0.32, 0.4)]
+    assert _melting([curve, curve]) == (0.28, 0.32) and _melting([curve[:2]]) is None
 
 
 def test_the_report_shows_what_failed_and_what_is_no_number(tmp_path):
