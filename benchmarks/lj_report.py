@@ -241,14 +241,18 @@ def _dynamics(columns: dict[str, Figures], results: Path) -> Path:
         for n, style in (("13", "o-"), ("55", "s--")):
             if c.get("caloric", {}).get(n):
                 t, e, wide, cv, cv_wide = np.array(c["caloric"][n]).T
-                curve.errorbar(t, e, wide, fmt=style, ms=4, color=colour, label=f"{name}, {n} atoms")
+                curve.errorbar(t, e, wide, fmt=style, ms=4, color=colour)
                 heat.errorbar(t, cv, cv_wide, fmt=style, ms=4, color=colour, label=f"{name}, {n} atoms")
     for n, shade in (("13", 0.1), ("55", 0.2)):
         region = _melting([c["caloric"][n] for c in columns.values() if c.get("caloric", {}).get(n)])
         for axis in (curve, heat) if region else ():
             axis.axvspan(*region, color="grey", alpha=shade, label=f"melting, {n} atoms")
     energy.set(title="NVE, 55 atoms", xlabel="time (tau)", ylabel="energy - mean (1e-6 epsilon/atom)")
-    curve.set(title="Caloric curve", xlabel="temperature (epsilon/kB)", ylabel="potential energy per atom (epsilon)")
+    curve.set(
+        title="Caloric curves of 13 (solid) and 55 atoms",
+        xlabel="temperature (epsilon/kB)",
+        ylabel="potential energy (epsilon/atom)",
+    )
     heat.set(title="Heat capacity", xlabel="temperature (epsilon/kB)", ylabel="per atom (kB)")
     return _save(figure, (energy, curve, heat), results / "lj_ladder_dynamics.png")
 
