@@ -1,5 +1,6 @@
 """The Lennard-Jones ladder's own instruments: its potential, its minima, its statistics."""
 
+import itertools
 import json
 import math
 from functools import partial
@@ -16,6 +17,7 @@ from lj_minima import TOLERANCE, built, find, hop, lennard_jones, quench, random
 from lj_report import _melting, write_report
 from lj_rungs import RUNGS, descent, four_atoms
 from lj_systems import cluster, exact
+from scipy.signal import lfilter
 from systems import icosahedron
 
 from mdgnn import LennardJones, MDGNNCalculator
@@ -70,27 +72,26 @@ def test_a_model_descends_where_the_true_potential_does():
     np.testing.assert_allclose(where, there, atol=1e-3)
 
 
+def correlated(seed, a, n):
+    """Series of x_k = a x_(k-1) + noise without end."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield lfilter([1.0], [1.0, -a], rng.normal(size=n))
+
+
 def test_errors_of_variances_are_those_of_the_variance():
-    """Of a correlated series, x_k = a x_(k-1) + noise, whose variance is 1 / (1 - a^2)."""
-    rng, a, n, z = np.random.default_rng(1), 0.9, 20_000, []
-    for _ in range(30):
-        x = np.zeros(n)
-        noise = rng.normal(size=n)
-        for k in range(1, n):
-            x[k] = a * x[k - 1] + noise[k]
+    """Which is 1 / (1 - a^2)."""
+    a, z = 0.9, []
+    for x in itertools.islice(correlated(1, a, 20_000), 30):
         found, error = _variance(x)
         z.append((found - 1 / (1 - a * a)) / error)
     assert 0.6 < np.std(z) < 1.7 and abs(np.mean(z)) < 0.8
 
 
 def test_errors_of_blocks_are_those_of_the_mean():
-    """A correlated series: x_k = a x_(k-1) + noise has a mean with the variance 1 / (n (1 - a)^2)."""
-    rng, a, n, z = np.random.default_rng(0), 0.9, 20_000, []
-    for _ in range(20):
-        x = np.zeros(n)
-        noise = rng.normal(size=n)
-        for k in range(1, n):
-            x[k] = a * x[k - 1] + noise[k]
+    """The mean has the variance 1 / (n (1 - a)^2)."""
+    a, n, z = 0.9, 20_000, []
+    for x in itertools.islice(correlated(0, a, n), 20):
         mean, error = blocked(x[:, None])
         z.append(mean[0] / error[0])
         assert error[0] == pytest.approx(1 / (math.sqrt(n) * (1 - a)), rel=0.8)

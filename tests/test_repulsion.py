@@ -37,7 +37,7 @@ def structure():
 
 
 def formula(model, atoms):
-    """The energies of pairs, from arrays and ASE's distances."""
+    """The energies of pairs, from arrays and images of the cell."""
     a = model.repulsion.strengths.detach().numpy()[[{6: 1, 8: 2}[z] for z in atoms.numbers]]
     b = 60 / START / (1 + np.exp(-model.repulsion.functions.basis.rates.detach().numpy()))
     energies = np.zeros(len(atoms))
@@ -63,7 +63,7 @@ def test_equals_its_formula(architecture, filters):
 
 
 @dtypes
-@pytest.mark.parametrize("filters", ["table", "direct"])
+@modes
 @pytest.mark.parametrize("rates", [-9.0, -2.0, 0.0, 9.0])
 def test_falls_with_the_distance_whatever_is_learnt(rates, filters, dtype):
     """From two atoms at one place on, with the fewest knots that are allowed; next to the cutoff up to rounding."""

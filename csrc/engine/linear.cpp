@@ -6,7 +6,8 @@
 //   13 x 64 x 192       94 and  56                               6,525 x 64 x 64      104 and  94
 //   561 x 64 x 64      104 and  94                               97,556 x 128 x 128    81 and  70
 // So no library: with so few columns there is one level of blocking. It would also give a row other bits in other
-// company.
+// company. A single output, such as an energy, is summed in double: in float32 the sum of terms that cancel was the
+// larger part of the error of energies, and its tile has one lane in use anyway.
 #include "engine/linear.hpp"
 
 #include <algorithm>
@@ -82,6 +83,16 @@ MDGNN_INLINE void all_rows(const Product<T>& p, std::int64_t begin, std::int64_t
     for (; i < end; ++i) rows_of_tiles<T, V, 1, kVectors>(p, i);
 }
 
+template <class T>
+void one_column(const Product<T>& p, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+        const T *const x = p.x.row(i), *w = p.weights;
+        double sum = p.add ? p.out.row(i)[0] : p.bias ? p.bias[0] : T(0);
+        for (std::int64_t k = 0; k < p.inputs; ++k, w += p.stride) sum += double(x[k]) * double(*w);
+        p.out.row(i)[0] = T(sum);
+    }
+}
+
 // With 32 registers of 64 bytes a tile may have 24 of them; else 12 of 32.
 #define MDGNN_LOOPS(T)                                                                        \
     MDGNN_SIMD_CLONES void narrow_loop(const Product<T>& p, std::int64_t a, std::int64_t b) { \
@@ -119,6 +130,11 @@ void multiply(std::int64_t n_rows, Columns<const T> x, const Packed<T>& weights,
               Columns<T> out, const Context& context) {
     const Product<T> p{
         x, weights.data(), add ? nullptr : bias, weights.inputs(), weights.outputs(), weights.stride(), add, out};
+    if (p.outputs == 1) {
+        const std::int64_t grain = 1 + 8000 / (p.inputs + 1);  // 8 us of work
+        parallel_for(n_rows, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) { one_column(p, a, b); });
+        return;
+    }
     const std::int64_t grain = 6 * (1 + 60000 / (weights.inputs() * weights.stride() + 1));  // 8 us of work
     parallel_for(n_rows, grain, context.n_threads,
                  [&](std::int64_t a, std::int64_t b) { wide() ? wide_loop(p, a, b) : narrow_loop(p, a, b); });
