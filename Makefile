@@ -43,10 +43,12 @@ lj: build
 	for name in $(LJ); do \
 	    $(MDGNN) train mdgnn/pretrained/lj_$$name.toml --output build/lj/$$name --force || exit 1; \
 	done
+	$(MDGNN) train mdgnn/pretrained/lj.toml --output build/lj/lj --force
 	$(PY) benchmarks/lj_ladder.py run SimpleGNN=build/lj/simple_gnn/model.safetensors
 	$(PY) benchmarks/lj_ladder.py run SchNet=build/lj/schnet/model.safetensors
-	$(PY) benchmarks/lj_ladder.py run PaiNN=build/lj/painn/model.safetensors
+	$(PY) benchmarks/lj_ladder.py run PaiNN=build/lj/lj/model.safetensors
 	$(PY) benchmarks/lj_ladder.py run lecture=build/lj/lecture/model.safetensors lecture
+	$(PY) benchmarks/lj_ladder.py run exact=exact lecture relaxed shaken hopped states drift caloric
 	$(PY) benchmarks/lj_ladder.py report
 
 acac: build

@@ -34,9 +34,6 @@ def run(name: str, model: str, rungs: list[str], data: Path, work: Path) -> None
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{name}.json"
     made = _about(model)
-    figures = json.loads(path.read_text()) if path.exists() else {}
-    if figures.get("made") != made:
-        figures = {"made": made}
     for rung in rungs or RUNGS:
         start = time.perf_counter()
         if model == "exact":
@@ -44,17 +41,20 @@ def run(name: str, model: str, rungs: list[str], data: Path, work: Path) -> None
         else:
             calculator = MDGNNCalculator(model, too_close="ignore")
         try:
-            figures[rung] = RUNGS[rung](calculator, data, work)
+            found = RUNGS[rung](calculator, data, work)
         except (CalculatorError, ValueError) as error:
-            figures[rung] = {"failed": str(error)}
-        figures[rung]["seconds"] = time.perf_counter() - start
-        figures[rung]["made"] = {
+            found = {"failed": str(error)}
+        found["seconds"] = time.perf_counter() - start
+        found["made"] = {
             "date": f"{datetime.date.today()}",
             "versions": f"mdgnn {version('mdgnn')}, torch {torch.__version__}, ase {version('ase')}",
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         }
-        path.write_text(json.dumps(figures, indent=1))
-        print(f"{name} {rung}: {figures[rung].get('failed', '')} {figures[rung]['seconds']:.0f} s", flush=True)
+        figures = json.loads(path.read_text()) if path.exists() else {}  # now: other rungs may run beside this one
+        if figures.get("made") != made:
+            figures = {"made": made}
+        path.write_text(json.dumps({**figures, rung: found}, indent=1))
+        print(f"{name} {rung}: {found.get('failed', '')} {found['seconds']:.0f} s", flush=True)
 
 
 def _about(model: str) -> dict[str, str]:

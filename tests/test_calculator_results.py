@@ -90,7 +90,7 @@ def test_backends_agree_and_are_named():
     silent = MDGNNCalculator(LennardJones())  # warnings are errors here
     assert silent.engine is None and silent.backend == "torch"
     assert repr(silent) == "<MDGNNCalculator: LennardJones on cpu, float32, backend torch>"
-    assert repr(auto) == "<MDGNNCalculator: SchNet on cpu, float64, backend engine>"
+    assert repr(auto) == "<MDGNNCalculator: PaiNN on cpu, float64, backend engine>"
     with pytest.raises(ValueError, match="backend 'auto', 'engine' or 'torch', got 'fast'"):
         MDGNNCalculator("lj", backend="fast")
     with pytest.raises(UnsupportedError, match="cannot run this LennardJones"):
