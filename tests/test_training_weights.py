@@ -32,7 +32,7 @@ def untrained(architecture="SchNet"):
 
 
 @pytest.mark.parametrize("kind", ["mse", "mae", "huber"])
-def test_structures_weigh_in_the_losses_of_properties(kind):
+def test_structures_weigh_in_losses_and_validation_of_properties(kind):
     """By arithmetic, one structure at a time; only energies' losses were tested."""
     frames, weights = molecules(4), [0.0, 3.0, 1.0, 0.5]
     for atoms, w in zip(frames, weights, strict=True):
@@ -54,6 +54,10 @@ def test_structures_weigh_in_the_losses_of_properties(kind):
         sums = Sums(kind, 0.1, [name])
         sums.add(together)
         assert sums.loss({name: 2.0}) == expected
+        e = [one[name].errors.detach().numpy() for one in alone]
+        w = np.repeat(weights, [len(x) for x in e])
+        mae, square = np.average(np.abs(np.hstack(e)), weights=w), np.average(np.square(np.hstack(e)), weights=w)
+        assert sums.figures() == pytest.approx({f"{name}_mae": mae, f"{name}_rmse": np.sqrt(square)}, rel=1e-12)
 
 
 def test_a_structure_of_weight_three_is_three_structures():

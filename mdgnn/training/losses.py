@@ -70,7 +70,7 @@ def penalty(errors: Tensor, kind: str, delta: float) -> Tensor:
 
 
 class Sums:
-    """Count, sum of |e|, of e^2 and of weighted penalties, by quantity; what several processes add up.
+    """Count, sums of weights w, of w |e|, w e^2 and w times the penalty, by quantity; what several processes add up.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Sums:
 
     def __init__(self, kind: str = "mse", delta: float = 1.0, names: Sequence[str] = QUANTITIES):
         self.kind, self.delta, self.names = kind, delta, tuple(names)
-        self.table = torch.zeros(len(self.names), 4, dtype=torch.float64)
+        self.table = torch.zeros(len(self.names), 5, dtype=torch.float64)
 
     def add(self, errors: Mapping[str, Errors]) -> None:
         """Errors of a batch."""
@@ -92,20 +92,21 @@ class Sums:
                 e, w = errors[name].errors.detach(), errors[name].weight
                 loss = (w * penalty(e / errors[name].unit, self.kind, self.delta)).sum()
                 n = torch.tensor(float(e.numel()), dtype=torch.float64, device=e.device)
-                self.table[row] += torch.stack([n, e.abs().sum(), e.square().sum(), loss]).cpu()
+                sums = [n, w.sum(), (w * e.abs()).sum(), (w * e.square()).sum(), loss]
+                self.table[row] += torch.stack(sums).cpu()
 
     def figures(self) -> dict[str, float]:
-        """energy_mae, energy_rmse ... of the quantities that had targets, in their own units."""
+        """energy_mae, energy_rmse ... (weighted means) of the quantities that had targets, in their own units."""
         result = {}
-        for name, (n, absolute, square, _) in zip(self.names, self.table.tolist(), strict=True):
-            if n:
-                result[f"{name}_mae"], result[f"{name}_rmse"] = absolute / n, math.sqrt(square / n)
+        for name, (_, weight, absolute, square, _) in zip(self.names, self.table.tolist(), strict=True):
+            if weight:
+                result[f"{name}_mae"], result[f"{name}_rmse"] = absolute / weight, math.sqrt(square / weight)
         return result
 
     def loss(self, weights: Mapping[str, float]) -> float:
         """The weighted sum of mean penalties."""
         rows = dict(zip(self.names, self.table.tolist(), strict=True))
-        return float(sum(w * rows[name][3] / rows[name][0] for name, w in weights.items() if w and rows[name][0]))
+        return float(sum(w * rows[name][4] / rows[name][0] for name, w in weights.items() if w and rows[name][0]))
 
 
 def loss_of(
