@@ -53,7 +53,8 @@ lj: build
 
 acac: build
 	$(PY) mdgnn/pretrained/get_acac.py build/acac
-	$(MDGNN) train mdgnn/pretrained/acac.toml --output build/acac/trained --force
+	$(MDGNN) train mdgnn/pretrained/acac_painn.toml --output build/acac/painn --force
+	$(MDGNN) train mdgnn/pretrained/acac.toml --output build/acac/acac --force
 
 COUNT ?= 100000
 SEED ?= 0

@@ -1,11 +1,14 @@
 """Configurations of training: files, settings over them, and sentences about what is wrong."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("pydantic")
 
+import mdgnn
+from mdgnn.model_file import read_header
 from mdgnn.training.config import Config, ConfigError, options_of, override, parse, read
 
 TOML = """
@@ -94,3 +97,19 @@ def test_every_option_of_a_model_may_be_set():
         known = options_of(architecture)
         assert {"cutoff", "envelope", "elements", "basis", "readout", "filters", "units"} <= set(known)
         assert not {"shift", "scale", "least_distance", "options"} & set(known)
+
+
+RECIPES = sorted((Path(mdgnn.__file__).parent / "pretrained").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_short_and_those_of_the_shipped_models(path):
+    """A shipped model's file tells what it was trained by: the recipe of its name."""
+    assert len(path.read_text().splitlines()) <= 20
+    config, shipped = read(path), path.with_suffix(".safetensors")
+    if shipped.exists():
+        assert parse(read_header(shipped)["training"]["config"]) == config
+
+
+def test_there_are_recipes_of_the_shipped_models():
+    assert {"acac", "lj"} <= {path.stem for path in RECIPES}
