@@ -34,7 +34,10 @@ bench: build
 # Models of Lennard-Jones systems by the recipes in mdgnn/pretrained, and the ladder that they climb: hours.
 LJ := simple_gnn schnet painn lecture
 MDGNN := $(VENV)/bin/mdgnn
+DATA ?= ../shared/data
+LADDER = $(PY) benchmarks/lj_ladder.py run --data $(DATA)
 lj: build
+	@test -f $(DATA)/lj_ccd.tsv || { echo "no tables for the ladder in $(DATA): DATA=FOLDER names their folder"; exit 1; }
 	mkdir -p build/lj
 	$(MDGNN) dataset lj build/lj/train.xyz --frames 4000 --seed 0 --largest 147 --force
 	$(MDGNN) dataset lj build/lj/valid.xyz --frames 200 --seed 1 --largest 147 --force
@@ -44,11 +47,11 @@ lj: build
 	    $(MDGNN) train mdgnn/pretrained/lj_$$name.toml --output build/lj/$$name --force || exit 1; \
 	done
 	$(MDGNN) train mdgnn/pretrained/lj.toml --output build/lj/lj --force
-	$(PY) benchmarks/lj_ladder.py run SimpleGNN=build/lj/simple_gnn/model.safetensors
-	$(PY) benchmarks/lj_ladder.py run SchNet=build/lj/schnet/model.safetensors
-	$(PY) benchmarks/lj_ladder.py run PaiNN=build/lj/lj/model.safetensors
-	$(PY) benchmarks/lj_ladder.py run lecture=build/lj/lecture/model.safetensors lecture
-	$(PY) benchmarks/lj_ladder.py run exact=exact lecture relaxed shaken hopped states drift caloric
+	$(LADDER) SimpleGNN=build/lj/simple_gnn/model.safetensors
+	$(LADDER) SchNet=build/lj/schnet/model.safetensors
+	$(LADDER) PaiNN=build/lj/lj/model.safetensors
+	$(LADDER) lecture=build/lj/lecture/model.safetensors lecture
+	$(LADDER) exact=exact lecture relaxed shaken hopped states drift caloric
 	$(PY) benchmarks/lj_ladder.py report
 
 acac: build

@@ -53,7 +53,9 @@ def run(name: str, model: str, rungs: list[str], data: Path, work: Path) -> None
         figures = json.loads(path.read_text()) if path.exists() else {}  # now: other rungs may run beside this one
         if figures.get("made") != made:
             figures = {"made": made}
-        path.write_text(json.dumps({**figures, rung: found}, indent=1))
+        part = path.with_suffix(".part")  # a reader, or a full disk, meets whole files alone
+        part.write_text(json.dumps({**figures, rung: found}, indent=1))
+        part.replace(path)
         print(f"{name} {rung}: {found.get('failed', '')} {found['seconds']:.0f} s", flush=True)
 
 

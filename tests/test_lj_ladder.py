@@ -165,6 +165,19 @@ def test_figures_of_another_model_do_not_stay(tmp_path):
     assert third["forces"]["failed"] == "no number" and third["lecture"] == second["lecture"]
 
 
+def test_a_column_may_be_climbed_by_two_at_once(tmp_path, monkeypatch):
+    """What one has measured stays when the other, which began before, ends."""
+
+    def forces(*_):
+        run("one", "exact", ["lecture"], tmp_path, tmp_path)
+        return {}
+
+    monkeypatch.setitem(RUNGS, "forces", forces)
+    run("one", "exact", ["forces"], tmp_path, tmp_path)
+    assert set(json.loads((tmp_path / "one.json").read_text())) == {"made", "lecture", "forces"}
+    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
+
+
 def test_melting_is_where_the_energy_jumps():
     curve = [[t, 3 * t + (2.0 if t > 0.3 else 0.0), 0.0, 3.0, 0.0] for t in (0.1, 0.2, 0.28, 0.32, 0.4)]
     assert _melting([curve, curve]) == (0.28, 0.32) and _melting([curve[:2]]) is None

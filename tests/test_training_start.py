@@ -42,13 +42,14 @@ def test_fine_tuning_starts_from_the_model(data, tmp_path):
 def test_fine_tuning_goes_on_without_the_file_it_started_from(data, tmp_path):
     """A resolved configuration holds every key, which `start` took for its own references; the file was read again."""
     path = tmp_path / "first.safetensors"
-    mdgnn.save(gnn(), path)
+    mdgnn.save(gnn(), path, {"by": "hand"})
     config = small(data).model_dump()
     config["model"] = {"start": str(path)}
     assert parse(parse(config).content()) == parse(config)
     whole = train(parse({**config, "run": {**config["run"], "epochs": 3}}), tmp_path / "whole")
     assert mdgnn.load(tmp_path / "whole" / "model.safetensors").dtype == torch.float64, "that of the file"
     assert whole["found"]["files"] == fingerprint([str(path)])
+    assert whole["found"]["training_of_start"] == {"by": "hand"}, "its record, in that of this run"
     train(parse({**config, "run": {**config["run"], "epochs": 2}}), tmp_path / "part")
     path.unlink()
     resume(tmp_path / "part", ["run.epochs=3"])

@@ -58,6 +58,9 @@ def test_structures_weigh_in_losses_and_validation_of_properties(kind):
         w = np.repeat(weights, [len(x) for x in e])
         mae, square = np.average(np.abs(np.hstack(e)), weights=w), np.average(np.square(np.hstack(e)), weights=w)
         assert sums.figures() == pytest.approx({f"{name}_mae": mae, f"{name}_rmse": np.sqrt(square)}, rel=1e-12)
+        weightless = Sums(kind, 0.1, [name])
+        weightless.add(alone[0])
+        assert weightless.figures() == {} and weightless.loss({name: 2.0}) == 0
 
 
 def test_a_structure_of_weight_three_is_three_structures():

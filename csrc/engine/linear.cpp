@@ -7,7 +7,7 @@
 //   561 x 64 x 64      104 and  94                               97,556 x 128 x 128    81 and  70
 // So no library: with so few columns there is one level of blocking. It would also give a row other bits in other
 // company. A single output, such as an energy, is summed in double: in float32 the sum of terms that cancel was the
-// larger part of the error of energies, and its tile has one lane in use anyway.
+// larger part of the error of a SchNet's energies, and its tile has one lane in use anyway.
 #include "engine/linear.hpp"
 
 #include <algorithm>

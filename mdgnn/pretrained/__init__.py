@@ -1,1 +1,1 @@
-"""Small models that ship with the package, each with the script that made it."""
+"""Small models that ship with the package, each with the script or the recipe that made it."""

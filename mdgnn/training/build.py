@@ -70,7 +70,9 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
             raise ConfigError(f"[model] start = {section.start!r} knows {known}, and the data have {missing} too")
         least = min(model.least_distance, _shortest(dataset)) or _shortest(dataset)
         model.config["least_distance"] = model.least_distance = least
-        return model, {"start": section.start, "files": fingerprint([str(locate(section.start))])}
+        before = read_header(section.start)["training"]  # a record of its own, perhaps with one before that
+        files = fingerprint([str(locate(section.start))])
+        return model, {"start": section.start, "files": files, "training_of_start": before}
     assert section.architecture is not None
     options = {"elements": list(dataset.elements), **section.options}
     elements = options["elements"] if isinstance(options["elements"], list) else list(dataset.elements)

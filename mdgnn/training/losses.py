@@ -96,7 +96,7 @@ class Sums:
                 self.table[row] += torch.stack(sums).cpu()
 
     def figures(self) -> dict[str, float]:
-        """energy_mae, energy_rmse ... (weighted means) of the quantities that had targets, in their own units."""
+        """energy_mae, energy_rmse ... (weighted means) of quantities with targets that weigh, in their own units."""
         result = {}
         for name, (_, weight, absolute, square, _) in zip(self.names, self.table.tolist(), strict=True):
             if weight:
@@ -104,7 +104,7 @@ class Sums:
         return result
 
     def loss(self, weights: Mapping[str, float]) -> float:
-        """The weighted sum of mean penalties."""
+        """The weighted sum of mean penalties: over counts, as in `loss_of`: a structure's weight is absolute."""
         rows = dict(zip(self.names, self.table.tolist(), strict=True))
         return float(sum(w * rows[name][4] / rows[name][0] for name, w in weights.items() if w and rows[name][0]))
 
