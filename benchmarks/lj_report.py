@@ -202,32 +202,31 @@ def _drawn(excess: float) -> float:
 
 
 def _thermodynamics(columns: dict[str, Figures], results: Path) -> Path:
-    """Rung 4: energy and pressure along the isotherms; lines are the published values."""
+    """Rung 4: how far energy and pressure are from the published ones, the bars, and standard errors."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for k, (axis, what) in enumerate(
-        zip(axes, ("energy per particle (epsilon)", "pressure (epsilon/sigma^3)"), strict=True)
+    for k, (axis, what, bar) in enumerate(
+        zip(axes, ("energy - NIST's (%)", "pressure - NIST's (epsilon/sigma^3)"), (0.5, 0.05), strict=True)
     ):
-        for colour, (name, c) in zip(COLOURS, columns.items(), strict=False):
+        for i, (colour, (name, c)) in enumerate(zip(COLOURS, columns.items(), strict=False)):
             states = {
                 tuple(map(float, s.split(", "))): v for s, v in c.get("states", {}).items() if isinstance(v, list)
             }
             for temperature, marker in ((0.85, "o"), (0.9, "s")):
                 rows = sorted((rho, v) for (rho, t), v in states.items() if t == temperature)
                 if rows:
-                    rho = [r for r, _ in rows]
-                    axis.plot(rho, [v[4 + k] for _, v in rows], color="grey", lw=0.8)
-                    axis.errorbar(
-                        rho,
-                        [v[k] for _, v in rows],
-                        [v[2 + k] for _, v in rows],
-                        fmt=marker,
-                        ms=5,
-                        mfc="none",
-                        color=colour,
-                        label=f"{name}, T = {temperature}",
-                    )
+                    rho, values = np.array([r for r, _ in rows]), np.array([v for _, v in rows])
+                    unit = np.abs(values[:, 4]) / 100 if k == 0 else 1.0
+                    beside = rho + 0.0006 * (i - 1.5) + 0.0002 * (temperature > 0.85)  # points of a state side by side
+                    found, published, error = values[:, k], values[:, 4 + k], values[:, 2 + k]
+                    label = f"{name}, T = {temperature}"
+                    drawn = {"fmt": marker, "ms": 5, "mfc": "none", "color": colour, "label": label}
+                    axis.errorbar(beside, (found - published) / unit, error / unit, **drawn)
+        axis.axhline(0, color="grey", lw=0.8)
+        for edge in (-bar, bar):
+            axis.axhline(edge, color="grey", lw=0.8, ls="--")
         axis.set(xlabel="density (1/sigma^3)", ylabel=what)
-    axes[0].set_title("Liquid; lines: NIST's Monte Carlo")
+        axis.set_ylim(-1.5 * bar, 2.8 * bar)  # with room for the legend
+    axes[0].set_title("Liquid; dashed: the bars")
     return _save(figure, axes, results / "lj_ladder_liquid.png")
 
 
