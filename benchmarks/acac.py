@@ -26,11 +26,11 @@ HERE = Path(__file__).parent
 # Of the shipped model, and found out by other runs than this one.
 LIMITS = """What limits it: the force error of the test set is twice that of the training set (5.2 meV/A), so that
 500 frames and what the network makes of them set it, not the length of training. Fewer radial functions
-helped most: 8 instead of 6 left 12.5 meV/A after as many steps, 24 left 17.3 (and at epoch 640 of 900 8 left
-16.8 meV/A on the validation set, where 6 left 14.1); fewer than 6 were not tried.
-Vectors are all the directions that PaiNN knows; the models above have tensors of higher order, and half
-of its error. The first training (acac_painn.toml) ends with 2.46 meV and 11.2 meV/A; energies that weigh
-20 times as much for 60 epochs more (acac.toml) cost the forces nothing."""
+helped most: 8 instead of 6 left 12.5 meV/A after as many steps, 24 left 17.3 (and at epoch 640 of 900 8
+left 16.8 meV/A on the validation set, where 6 left 14.1); fewer than 6 were not tried. Vectors are all the
+directions that PaiNN knows; the models above have tensors of higher order, and half of its error. The
+first training (acac_painn.toml) ends with 2.46 meV and 11.2 meV/A; energies that weigh 20 times as much
+for 60 epochs more (acac.toml) cost the forces nothing."""
 FMAX = 1e-5  # eV/Angstrom; methyl groups turn so easily that more is left on top of their barrier
 ANCHORS = (("BOTNet", 0.89, 6.3), ("NequIP", 0.81, 5.90), ("MACE", 0.9, 5.1))  # Batatia et al., arXiv:2206.07697
 

@@ -225,7 +225,8 @@ def _thermodynamics(columns: dict[str, Figures], results: Path) -> Path:
         for edge in (-bar, bar):
             axis.axhline(edge, color="grey", lw=0.8, ls="--")
         axis.set(xlabel="density (1/sigma^3)", ylabel=what)
-        axis.set_ylim(-1.5 * bar, 2.8 * bar)  # with room for the legend
+        low, high = axis.get_ylim()
+        axis.set_ylim(min(low, -1.5 * bar), max(high, 2.8 * bar))  # with room for the legend
     axes[0].set_title("Liquid; dashed: the bars")
     return _save(figure, axes, results / "lj_ladder_liquid.png")
 

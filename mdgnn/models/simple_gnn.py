@@ -207,12 +207,14 @@ class SimpleGNN(nn.Module):
             For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
         """
         rows, h = self.species.embed(graph.atomic_numbers, self.atom_embedding)
+        tabulated = self.config["filters"] == "table" and self.config["aggregation"] != "max"
+        tabulated = tabulated and self.cutoff < float("inf")
+        if not tabulated and self.repulsion is None:  # `_directly` has distances of its own
+            return rows, self._directly(h, graph, vectors, self.cutoff), None
         r, _ = polar(vectors, directions=False)
         pairs = None if self.repulsion is None else self.repulsion(rows, r, graph)
-        tabulated = self.config["filters"] == "table" and self.config["aggregation"] != "max"
-        if tabulated and self.cutoff < float("inf"):
-            return rows, self._from_tables(h, graph, r), pairs
-        return rows, self._directly(h, graph, vectors, self.cutoff), pairs
+        features = self._from_tables(h, graph, r) if tabulated else self._directly(h, graph, vectors, self.cutoff)
+        return rows, features, pairs
 
     def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:
         """What `atomic_features` returns -> (N,) atomic energies in float64."""

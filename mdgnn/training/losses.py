@@ -104,7 +104,7 @@ class Sums:
         return result
 
     def loss(self, weights: Mapping[str, float]) -> float:
-        """The weighted sum of mean penalties: over counts, as in `loss_of`: a structure's weight is absolute."""
+        """The weighted sum of mean penalties, over counts as in `loss_of`, since a structure's weight is absolute."""
         rows = dict(zip(self.names, self.table.tolist(), strict=True))
         return float(sum(w * rows[name][4] / rows[name][0] for name, w in weights.items() if w and rows[name][0]))
 
