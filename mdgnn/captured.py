@@ -14,12 +14,12 @@ from mdgnn.warn_user import warn_user
 
 
 class StepResult(NamedTuple):
-    """Energies (N,), forces (N, 3) and virial (3, 3) or None in numpy; the least distance is inf without edges."""
+    """Energies (N,), forces (N, 3) and virials (N, 3, 3) or None in numpy; the least distance is inf without edges."""
 
     energy: float
     energies: NDArray[Any]
     forces: NDArray[Any]
-    virial: NDArray[Any] | None
+    virials: NDArray[Any] | None
     least_distance: float
 
 
@@ -38,33 +38,33 @@ class CapturedStep:
     pbc : (3,) bool
     device, dtype
         Of the model.
-    virial : bool
-        Whether it is wanted.
+    virials : bool
+        Whether they are wanted.
     """
 
     def __init__(
-        self, model: Model, numbers: Any, pbc: Any, device: torch.device, dtype: torch.dtype, virial: bool = False
+        self, model: Model, numbers: Any, pbc: Any, device: torch.device, dtype: torch.dtype, virials: bool = False
     ):
         n = len(numbers)
-        self._arguments = model, np.array(numbers), np.array(pbc, dtype=bool), device, dtype, virial
-        self.model, self.dtype, self.virial = model, dtype, virial
+        self._arguments = model, np.array(numbers), np.array(pbc, dtype=bool), device, dtype, virials
+        self.model, self.dtype, self.virials = model, dtype, virials
         self.capacity, self.n_captures = 0, 0
         self._numbers = torch.as_tensor(np.asarray(numbers), dtype=torch.int64, device=device)
         self._pbc = torch.as_tensor(np.asarray(pbc, dtype=bool), device=device)
         self._positions = torch.zeros(n, 3, dtype=torch.float64, device=device)
         self._cell = torch.zeros(3, 3, dtype=torch.float64, device=device)
         self._by_structure = Rows(torch.tensor([0, n], device=device))
-        self._out = torch.zeros(4 + 4 * n + 9 * virial, dtype=torch.float64, device=device)
+        self._out = torch.zeros(4 + (4 + 9 * virials) * n, dtype=torch.float64, device=device)
         self._replay: Any = None
         self._make_room(0)
 
     def __reduce__(self) -> Any:
         return CapturedStep, self._arguments
 
-    def fits(self, numbers: Any, pbc: Any, virial: bool) -> bool:
+    def fits(self, numbers: Any, pbc: Any, virials: bool) -> bool:
         """Whether these are the atoms that the step was made for, and it gives what is wanted."""
         _, of_numbers, of_pbc, *_ = self._arguments
-        return np.array_equal(of_numbers, numbers) and np.array_equal(of_pbc, pbc) and self.virial >= virial
+        return np.array_equal(of_numbers, numbers) and np.array_equal(of_pbc, pbc) and self.virials >= virials
 
     def __call__(self, positions: Any, cell: Any) -> StepResult:
         """The result for positions (N, 3) and cell (3, 3), float64.
@@ -86,8 +86,8 @@ class CapturedStep:
             self._make_room(int(found[0] * 1.2) + 64)
         n = len(self._numbers)
         energies, forces, rest = np.split(found[4:], [n, 4 * n])
-        virial = rest.reshape(3, 3) if self.virial else None
-        return StepResult(float(found[3]), energies, forces.reshape(n, 3), virial, float(found[2]))
+        virials = rest.reshape(n, 3, 3) if self.virials else None
+        return StepResult(float(found[3]), energies, forces.reshape(n, 3), virials, float(found[2]))
 
     def _make_room(self, capacity: int) -> None:
         self.capacity, self._replay = capacity, None
@@ -128,7 +128,7 @@ class CapturedStep:
         return graph.replay
 
     def _compute(self) -> None:
-        """Fill `_out`: number of edges, error, least distance, energy, energies, forces, virial."""
+        """Fill `_out`: number of edges, error, least distance, energy, energies, forces, virials."""
         edges = self._buffers
         edges.update(self._positions, self._cell, self._pbc, self.model.cutoff)
         assert edges.distances is not None
@@ -136,7 +136,7 @@ class CapturedStep:
         distances = torch.where(number < edges.n_edges, edges.distances, torch.inf)
         least = torch.cat((distances, distances.new_full((1,), torch.inf))).min()
         graph = self._graph()
-        found = evaluate(self.model, graph, virial=self.virial, dtype=self.dtype)
+        found = evaluate(self.model, graph, virial=self.virials, dtype=self.dtype)
         graph.__dict__.clear()  # it refers to itself, and would hold memory of the GPU until the collector comes
         assert found.forces is not None
         parts = [
@@ -146,8 +146,8 @@ class CapturedStep:
             found.energies,
             found.forces.reshape(-1),
         ]
-        if found.virial is not None:
-            parts.append(found.virial.reshape(-1))
+        if found.virials is not None:
+            parts.append(found.virials.reshape(-1))
         torch.cat(parts, out=self._out)
 
     def _graph(self) -> Graph:

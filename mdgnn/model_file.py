@@ -20,12 +20,14 @@ from torch import Tensor
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.locate import ModelFileError, locate
 from mdgnn.models import MODELS, Model, heads_from_header
+from mdgnn.torch_context import torch_context
 
 FORMAT_VERSION = 2
 PROGRAM_VERSION = 1
 OF_PROGRAM = "program."  # names of tensors that are the program's alone begin so
 
 
+@torch_context()
 def save(model: Model, path: str | Path, training: dict[str, Any] | None = None) -> None:
     """Write a model to a safetensors file, replacing an existing file only once the new one is complete.
 
@@ -148,6 +150,7 @@ def read_header(name_or_path: str | Path) -> dict[str, Any]:
     return header  # type: ignore[no-any-return]
 
 
+@torch_context()
 def load(name_or_path: str | Path) -> Model:
     """Load a model that ships with the package (by name, such as ``"lj"``) or from a file.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mdgnn.graph import Graph, mean_per_structure, sum_per_structure
 from mdgnn.ops import force_virial, scatter_add
+from mdgnn.torch_context import torch_context
 
 
 class Potential(Protocol):
@@ -57,6 +58,7 @@ def total_energy(model: Potential, energies: Tensor, graph: Graph) -> Tensor:
     return sum_per_structure(energies, graph) if model.readout == "sum" else mean_per_structure(energies, graph)
 
 
+@torch_context()
 def evaluate(
     model: Potential,
     graph: Graph,
@@ -79,6 +81,11 @@ def evaluate(
         Keep what is needed to differentiate the results: training. Otherwise they are detached.
     properties : bool
         Whether those are wanted that the model has `heads` for; there may be none.
+
+    Notes
+    -----
+    ``torch.inference_mode`` and ``torch.autocast`` around the call make no difference: forces need derivatives, and the
+    model has a precision of its own.
     """
     dtype = dtype or model.dtype
     if not (forces or virial):

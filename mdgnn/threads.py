@@ -1,9 +1,25 @@
-"""The number of CPU threads that the compiled kernels use."""
+"""The number of CPU threads that the compiled kernels use, and that torch's operators use."""
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _chosen: int | None = None
+_forked = False
+_lock = threading.Lock()
+_n_within, _before = 0, 1  # callers within `one_torch_thread`; torch's number before the first
+
+
+def _in_child() -> None:
+    """Torch's threads have not survived the fork, and it would wait for them for ever; the lock may have been held."""
+    global _forked, _lock
+    _forked, _lock = True, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def get_num_threads() -> int:
@@ -23,3 +39,31 @@ def set_num_threads(n_threads: int | None) -> None:
     if n_threads is not None and n_threads < 1:
         raise ValueError(f"expected at least one thread, got {n_threads}")
     _chosen = n_threads
+
+
+def is_forked() -> bool:
+    """Whether this process is a child by fork of one that had loaded this package."""
+    return _forked
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Torch's operators, and kernels that follow it, on one thread; several callers may be within at once.
+
+    Torch keeps one number for threads to come and one for each that there is: whoever leaves gives back that of before
+    the first one came.
+    """
+    import torch
+
+    global _n_within, _before
+    with _lock:
+        if _n_within == 0:
+            _before = torch.get_num_threads()
+        _n_within += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_within -= 1
+            torch.set_num_threads(_before)

@@ -41,7 +41,7 @@ def expected_of(model, numbers, positions, cell, pbc, dtype, device):
 @pytest.mark.parametrize("pbc", [NONE, ALL, np.array([True, False, True])], ids=["open", "periodic", "slab"])
 def test_a_step_is_an_evaluation(name, pbc, dtype, device):
     model, numbers, cell = model_of(name, dtype, device).requires_grad_(False), np.full(20, 18), np.eye(3) * 3
-    step = CapturedStep(model, numbers, pbc, torch.device(device), dtype, virial=True)
+    step = CapturedStep(model, numbers, pbc, torch.device(device), dtype, virials=True)
     for seed in range(3):
         positions = positions_of(seed=seed)
         found = step(positions, cell)
@@ -50,7 +50,7 @@ def test_a_step_is_an_evaluation(name, pbc, dtype, device):
         scale = float(expected.forces.abs().max())
         np.testing.assert_allclose(found.forces, expected.forces.cpu(), rtol=0, atol=tight * scale)
         np.testing.assert_allclose(found.energies, expected.energies.cpu(), rtol=tight, atol=tight)
-        np.testing.assert_allclose(found.virial, expected.virial[0].cpu(), rtol=0, atol=10 * tight * scale)
+        np.testing.assert_allclose(found.virials, expected.virials.cpu(), rtol=0, atol=10 * tight * scale)
         assert found.energy == pytest.approx(found.energies.sum(), rel=1e-12, abs=1e-12)
         assert found.least_distance == edges.distances.min()
 
@@ -66,7 +66,7 @@ def test_more_edges_than_there_is_room_for(device):
         found = step(positions, cell)
         expected, edges = expected_of(model, numbers, positions, cell, ALL, torch.float64, device)
         np.testing.assert_allclose(found.forces, expected.forces.cpu(), rtol=0, atol=1e-12)
-        assert step.capacity >= len(edges.senders) and found.virial is None
+        assert step.capacity >= len(edges.senders) and found.virials is None
         rooms.append(step.capacity)
     assert rooms[0] < rooms[1] == rooms[2] < rooms[3] == rooms[4]
 

@@ -114,7 +114,10 @@ def test_what_a_program_cannot_say_is_refused(change, message):
     """Torch may run it; a program that does something else would be worse than none."""
     with pytest.raises(UnsupportedError, match=message):
         Engine(variant(change))
-    assert MDGNNCalculator(variant(change)).engine is None
+    with pytest.warns(UserWarning, match=f"computed by torch.*({message})"):
+        calculator = MDGNNCalculator(variant(change))
+    assert calculator.backend == "torch"
+    assert MDGNNCalculator(variant(change), backend="torch").backend == "torch", "without a warning"
 
 
 def test_one_numbering_of_elements():

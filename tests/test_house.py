@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {  # layer: layers below it
     "threads": set(),
+    "torch_context": {"threads"},
     "ops": {"_C", "_C_cuda", "threads", "ops"},
     "pair_cutoffs": set(),
     "locate": set(),
@@ -17,14 +18,17 @@ MAY_IMPORT = {  # layer: layers below it
     "adapters": {"adapters", "neighbors", "ops", "pair_cutoffs"},
     "graph": {"ops", "neighbors"},
     "nn": {"graph", "ops", "nn"},
-    "potential": {"graph", "ops"},
+    "potential": {"graph", "ops", "torch_context"},
     "models": {"graph", "ops", "nn", "potential", "models"},
-    "engine": {"_C", "threads", "ops", "graph", "locate", "neighbors", "nn", "potential", "engine"},
-    "model_file": {"engine", "locate", "models"},
+    "engine": {
+        *("_C", "threads", "torch_context", "ops", "graph", "locate", "neighbors", "nn", "potential", "engine"),
+    },
+    "model_file": {"engine", "locate", "models", "torch_context"},
     "warn_user": set(),
     "captured": {"graph", "models", "ops", "potential", "warn_user"},
     "calculator": {
-        *("calculator", "captured", "engine", "graph", "model_file", "models", "neighbors", "potential", "warn_user"),
+        *("calculator", "captured", "engine", "graph", "model_file", "models", "neighbors", "potential"),
+        *("torch_context", "warn_user"),
     },
     "data": {"data", "graph", "neighbors", "ops"},
     "plots": {"neighbors"},

@@ -9,30 +9,32 @@ from typing import Any
 import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from mdgnn.calculator.caching import OF_ENERGY, CachingCalculator, same
 from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
-from mdgnn.calculator.results import results_of
+from mdgnn.calculator.results import results_of, stress_of
 from mdgnn.captured import CapturedStep
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.model_file import load
-from mdgnn.models import Model
+from mdgnn.models import LennardJones, Model
 from mdgnn.neighbors import Edges, NeighborList
 from mdgnn.potential import Prediction, evaluate
+from mdgnn.torch_context import torch_context
 from mdgnn.warn_user import warn_user
 
 BATCH = 20_000  # atoms that are treated together, at most, but for one structure
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+PARAMETERS = ("model", "device", "dtype", "skin", "backend", "too_close")
 
 
 class MDGNNCalculator(CachingCalculator):
-    """Energy, forces and stress of a model for ASE, and the other properties that it has learnt.
+    """Energy, forces, stress and stresses of atoms of a model for ASE, and the other properties that it has learnt.
 
-    The result depends on the atoms alone: not on earlier calls, on when the neighbour list was rebuilt, or on the
-    number of threads. The Atoms are never changed, and no global setting is.
+    The result depends on the atoms alone: not on earlier calls, on when the neighbour list was rebuilt, on the number
+    of threads, or on what torch has been set to around it. The Atoms are never changed, and no global setting is. One
+    calculator serves one thread at a time; any number of them may be made and used in any number of threads.
 
     Parameters
     ----------
@@ -47,9 +49,10 @@ class MDGNNCalculator(CachingCalculator):
         every step. To search costs less than to keep such a list up to date, so there is none unless asked for, and
         never where steps are captured.
     backend : "auto", "engine" or "torch"
-        What computes: `mdgnn.Engine`, or the model itself with torch's autograd. "auto": the engine on the CPU for
-        models that it can run, else torch; the calculator's `backend` and its repr say which it is. On CUDA, "auto"
-        captures whole steps, neighbour list included, in a CUDA graph; "torch" does not, and lists on the CPU.
+        What computes: `mdgnn.Engine`, or the model itself with torch's autograd. "auto": the engine on the CPU, or with
+        a warning torch where the engine cannot run a network; the calculator's `backend` and its repr say which it is.
+        On CUDA, "auto" captures whole steps, neighbour list included, in a CUDA graph; "torch" does not, and lists on
+        the CPU.
     too_close : "warn", "raise" or "ignore"
         What to do when two atoms are closer than any were in the model's training data (its `least_distance`).
 
@@ -57,11 +60,16 @@ class MDGNNCalculator(CachingCalculator):
     ------
     UnsupportedError
         If the backend is "engine" and the engine cannot run the model, as where it has learnt no energies.
+    TypeError
+        For a parameter that is none of these.
 
     Notes
     -----
+    `set` changes parameters: ``calc.set(dtype="float64")``.
+
     Units are eV, Angstrom and eV/Angstrom^3. For a model in reduced Lennard-Jones units, epsilon is 1 eV and sigma is
-    1 Angstrom numerically, and the mass is 1, so that ASE's internal unit of time is tau.
+    1 Angstrom numerically, and the mass is 1, so that ASE's internal unit of time is tau. The stresses (N, 6) of atoms
+    are their shares of the stress, which is their sum: half of what a pair contributes belongs to either atom.
 
     Other properties are results under their names, `others`: ``calc.get_property("gap", atoms)``, which is a number, or
     (N,) of an atomic property; once one has been asked for, all are in ``calc.results`` from then on, at the cost of
@@ -78,58 +86,117 @@ class MDGNNCalculator(CachingCalculator):
         skin: float = 0.0,
         backend: str = "auto",
         too_close: str = "warn",
+        **unknown: Any,
     ):
+        _check_names(unknown)
         self._numbers: NDArray[Any] | None = None  # that the model is known to know
         super().__init__()  # type: ignore[no-untyped-call]
         if dtype not in DTYPES:
             raise ValueError(f"expected dtype 'float32' or 'float64', got {dtype!r}")
-        loaded = load(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
-        if loaded.readout != "sum":
-            raise ValueError("expected a model with readout 'sum': a mean over atoms is not an energy")
-        self._has_energy = loaded.heads is None or loaded.heads.energy
-        self._properties = [] if loaded.heads is None else loaded.heads.properties
-        self.others = tuple(p.name for p in self._properties)
-        self.implemented_properties = [*(OF_ENERGY if self._has_energy else ()), *self.others]
-        self.device = torch.device(device or "cpu")
-        self.dtype = DTYPES[dtype]
-        self.model = loaded.to(self.device, self.dtype).eval().requires_grad_(False)
-        self.neighbors = NeighborList(self.model.cutoff, skin)
-        self.engine = self._make_engine(backend)
+        self._device, self._dtype = torch.device(device or "cpu"), DTYPES[dtype]
+        name = str(model) if isinstance(model, (str, Path)) else type(model).__name__  # ASE writes them to files
+        self.parameters.update(zip(PARAMETERS, (name, device, dtype, skin, backend, too_close), strict=True))
+        with torch_context():
+            self._given = load(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
+            self._check(self._given)
+            same_kind = self._given.dtype == self.dtype and self.device.type == "cpu"
+            own = self._given if same_kind else copy.deepcopy(self._given).to(self.device, self.dtype)
+            self.model = own.eval().requires_grad_(False)
+            self.neighbors = NeighborList(self.model.cutoff, skin)
+            self.engine = self._make_engine(backend)
         self._captures = backend == "auto" and self.device.type == "cuda" and self._has_energy
         self._step: CapturedStep | None = None
-        if too_close not in ("warn", "raise", "ignore"):
-            raise ValueError(f"expected too_close 'warn', 'raise' or 'ignore', got {too_close!r}")
         self.too_close = too_close
         self._were_close = False
+
+    def _check(self, model: Model) -> None:
+        """Learn what it predicts; raise a ValueError for one without energies of atoms."""
+        if model.readout != "sum":
+            raise ValueError("expected a model with readout 'sum': a mean over atoms is not an energy")
+        self._has_energy = model.heads is None or model.heads.energy
+        self._properties = [] if model.heads is None else model.heads.properties
+        self.others = tuple(p.name for p in self._properties)
+        self.implemented_properties = [*(OF_ENERGY if self._has_energy else ()), *self.others]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return self._dtype
 
     @property
     def backend(self) -> str:
         """What computes: "engine" or "torch"."""
         return "torch" if self.engine is None else "engine"
 
+    @property
+    def too_close(self) -> str:
+        """What to do when two atoms are closer than any were in the training data: "warn", "raise" or "ignore"."""
+        return self._too_close
+
+    @too_close.setter
+    def too_close(self, what: str) -> None:
+        if what not in ("warn", "raise", "ignore"):
+            raise ValueError(f"expected too_close 'warn', 'raise' or 'ignore', got {what!r}")
+        self._too_close = self.parameters["too_close"] = what
+
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
         return f"<MDGNNCalculator: {type(self.model).__name__} on {self.device}, {dtype}, backend {self.backend}>"
 
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Change parameters of the calculator, which forgets its results.
+
+        Returns
+        -------
+        dict
+            Those that are not what they were.
+
+        Raises
+        ------
+        TypeError
+            For a name that is no parameter; there are model, device, dtype, skin, backend and too_close.
+        ValueError, UnsupportedError
+            As the class; the calculator is then what it was.
+        """
+        _check_names(changes)
+        before = self.parameters
+        changed = {name: value for name, value in changes.items() if name == "model" or value != before[name]}
+        if changed:
+            # The model is not read once more: its file may be another by now.
+            other = MDGNNCalculator(**{**before, "model": self._given, **changed})
+            if "model" not in changed:
+                other.parameters["model"] = before["model"]
+            self.__dict__.update(other.__dict__)
+        return changed
+
     def _make_engine(self, backend: str) -> Engine | None:
         if backend not in ("auto", "engine", "torch"):
             raise ValueError(f"expected backend 'auto', 'engine' or 'torch', got {backend!r}")
-        if backend == "engine" and self.device.type != "cpu":
-            raise ValueError(f"expected device 'cpu' for the engine, got {str(self.device)!r}")
-        if backend == "torch" or self.device.type != "cpu":
+        if backend == "engine":
+            if self.device.type != "cpu":
+                raise ValueError(f"expected device 'cpu' for the engine, got {str(self.device)!r}")
+            return Engine(self.model)
+        network = self._has_energy and not isinstance(self.model, LennardJones)
+        if backend == "torch" or self.device.type != "cpu" or not network:
             return None
         try:
             return Engine(self.model)
-        except UnsupportedError:
-            if backend == "engine":
-                raise
+        except UnsupportedError as error:
+            warn_user(
+                f"computed by torch, which takes several times as long: {error}; backend='torch' is silent about it"
+            )
             return None
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
     ) -> None:
-        """Fill `results`; called by ASE. Stress and other properties are among them where they are asked for, and from
-        then on.
+        """Fill `results`; called by ASE. Stress, stresses and other properties are among them where they are asked for,
+        and from then on.
 
         Raises
         ------
@@ -156,19 +223,22 @@ class MDGNNCalculator(CachingCalculator):
             check_atoms(atoms, self.model)
             self._numbers = numbers.copy()
         try:
-            if self.engine is None and not self._captures:
-                return self._by_torch(atoms, self._has_energy, stress, others)
-            results = self._of_energy(atoms, stress)
-            return results | self._by_torch(atoms, False, False, True) if others else results
+            if self.engine is not None and not others:
+                return self._of_energy(atoms, stress)
+            with torch_context():
+                if self.engine is None and not self._captures:
+                    return self._by_torch(atoms, self._has_energy, stress, others)
+                results = self._of_energy(atoms, stress)
+                return results | self._by_torch(atoms, False, False, True) if others else results
         except ValueError:
             check_atoms(atoms, self.model)  # which may say more
             raise
 
     def _of_energy(self, atoms: Atoms, stress: bool) -> dict[str, Any]:
-        energy, energies, forces, virial = (self._step_of if self._captures else self._by_engine)(atoms, stress)
+        energy, energies, forces, virials = (self._step_of if self._captures else self._by_engine)(atoms, stress)
         results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
-        if virial is not None:
-            results["stress"] = full_3x3_to_voigt_6_stress(-virial / volume_of(atoms))
+        if virials is not None:
+            results |= stress_of(virials, atoms)
         if not math.isfinite(energy) or not math.isfinite(forces.sum()):
             raise_for_results(results)
         return results
@@ -186,8 +256,8 @@ class MDGNNCalculator(CachingCalculator):
         Returns
         -------
         list of dict
-            energy, free_energy, energies (N,), forces (N, 3), on request stress (6,), and the model's other properties,
-            of each.
+            energy, free_energy, energies (N,), forces (N, 3), on request stress (6,) and stresses (N, 6), and the
+            model's other properties, of each.
 
         Raises
         ------
@@ -213,6 +283,7 @@ class MDGNNCalculator(CachingCalculator):
             n_atoms += len(atoms)
         return found + self._evaluate_batch(batch, len(found), stress) if batch else found
 
+    @torch_context()
     def _evaluate_batch(self, batch: list[Atoms], first: int, stress: bool) -> list[dict[str, Any]]:
         graph = Graph.from_atoms(batch, self.model.cutoff).to(self.device)
         close = (graph.vectors.square().sum(1) < COINCIDENT**2).nonzero()
@@ -258,22 +329,31 @@ class MDGNNCalculator(CachingCalculator):
             warn_user(sentence)
         self._were_close = bool(sentence)
 
-    def _by_engine(self, atoms: Atoms, with_virial: bool) -> tuple[float, Any, Any, Any]:
-        """The energy, energies and forces of atoms, and the virial."""
+    def _by_engine(self, atoms: Atoms, with_virials: bool) -> tuple[float, Any, Any, Any]:
+        """The energy, and energies, forces and, on request, virials of atoms."""
         assert self.engine is not None
         edges = self._edges(atoms, brief=True)
         self._tell(check_distances(edges, self.model.least_distance))
-        energies, forces, virials = self.engine.run(atoms.numbers, edges, virials=with_virial)
-        return float(energies.sum()), energies, forces, virials.sum(axis=0) if with_virial else None
+        energies, forces, virials = self.engine.run(atoms.numbers, edges, virials=with_virials)
+        return float(energies.sum()), energies, forces, virials
 
     def _edges(self, atoms: Atoms, brief: bool = False) -> Edges:
         return self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, brief=brief)
 
-    def _step_of(self, atoms: Atoms, with_virial: bool) -> tuple[float, Any, Any, Any]:
+    def _step_of(self, atoms: Atoms, with_virials: bool) -> tuple[float, Any, Any, Any]:
         """As `_by_engine`, on a GPU from the list on: what is captured stays while the atoms do."""
-        if self._step is None or not self._step.fits(atoms.numbers, atoms.pbc, with_virial):
-            self._step = CapturedStep(self.model, atoms.numbers, atoms.pbc, self.device, self.dtype, virial=with_virial)
-        energy, energies, forces, virial, least = self._step(atoms.positions, atoms.cell.array)
+        if self._step is None or not self._step.fits(atoms.numbers, atoms.pbc, with_virials):
+            self._step = CapturedStep(
+                self.model, atoms.numbers, atoms.pbc, self.device, self.dtype, virials=with_virials
+            )
+        energy, energies, forces, virials, least = self._step(atoms.positions, atoms.cell.array)
         close = least < (COINCIDENT if self.too_close == "ignore" else max(self.model.least_distance, COINCIDENT))
         self._tell(check_distances(self._edges(atoms), self.model.least_distance) if close else "")
-        return energy, energies, forces, virial if with_virial else None
+        return energy, energies, forces, virials if with_virials else None
+
+
+def _check_names(parameters: Any) -> None:
+    """Raise a TypeError for the first of these that MDGNNCalculator does not have."""
+    for name in parameters:
+        if name not in PARAMETERS:
+            raise TypeError(f"MDGNNCalculator has no parameter {name!r}; there are {', '.join(PARAMETERS)}")

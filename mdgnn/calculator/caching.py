@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mdgnn.calculator.checks import has_volume, volume_of
 
 STATE = ("positions", "numbers", "cell", "pbc")
-OF_ENERGY = ("energy", "free_energy", "energies", "forces", "stress")
+STRESSES = ("stress", "stresses")
+OF_ENERGY = ("energy", "free_energy", "energies", "forces", *STRESSES)
 
 
 class CachingCalculator(Calculator):
@@ -45,14 +46,15 @@ class CachingCalculator(Calculator):
         return [name for name, before, now in both if not same(before, now)]
 
     def wants_stress(self, atoms: Atoms, properties: Any) -> bool:
-        """Whether stress is to be among the results: once asked for, from then on, where the cell has a volume.
+        """Whether stress and stresses are to be among the results: once one of them has been asked for, from then on,
+        where the cell has a volume.
 
         Raises
         ------
         PropertyNotImplementedError
             Where it is asked for and the cell has none.
         """
-        if "stress" in properties:
+        if not set(STRESSES).isdisjoint(properties):
             self._stress_asked = volume_of(atoms) > 0
         return self._stress_asked and has_volume(atoms)
 
@@ -67,6 +69,12 @@ class CachingCalculator(Calculator):
             if name not in self.implemented_properties:
                 why = ": the model has learnt no energies" if name in OF_ENERGY else ""
                 raise PropertyNotImplementedError(f"expected one of {self.implemented_properties}, got {name!r}{why}")
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Raise a TypeError: there is nothing to change. What derives from this and has parameters overrides it."""
+        for name in changes:
+            raise TypeError(f"expected no parameters of {type(self).__name__} to be set, got {name!r}")
+        return {}
 
     def export_properties(self) -> Properties:
         """Those that ASE knows."""

@@ -6,17 +6,25 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
 
 from mdgnn.calculator.checks import volume_of
 from mdgnn.models import Property
 from mdgnn.potential import Prediction
 
 
+def stress_of(virials: NDArray[np.float64], atoms: Atoms) -> dict[str, NDArray[np.float64]]:
+    """From the virials (N, 3, 3) of atoms: their stresses (N, 6) in the whole volume, as ASE has them, and the stress
+    (6,), which is their sum. Raises as `results_of`."""
+    stresses: NDArray[np.float64] = full_3x3_to_voigt_6_stress(-virials / volume_of(atoms))
+    return {"stress": stresses.sum(axis=0), "stresses": stresses}
+
+
 def results_of(
     found: Prediction, structures: Sequence[Atoms], properties: Sequence[Property] = ()
 ) -> list[dict[str, Any]]:
-    """Of each structure: energies where there are forces, stress where there is a virial, and properties, each a number
-    or (N,) of an atomic one.
+    """Of each structure: energies where there are forces, stress and stresses where there are virials, and properties,
+    each a number or (N,) of an atomic one.
 
     Raises
     ------
@@ -30,9 +38,9 @@ def results_of(
         energies, forces = (np.split(x.cpu().numpy(), ends) for x in (found.energies, found.forces))
         for k, one in enumerate(results):
             one |= {"energy": energy[k], "free_energy": energy[k], "energies": energies[k], "forces": forces[k]}
-    if found.virial is not None:
-        for one, atoms, virial in zip(results, structures, found.virial.cpu().numpy(), strict=True):
-            one["stress"] = full_3x3_to_voigt_6_stress(-virial / volume_of(atoms))
+    if found.virials is not None:
+        for one, atoms, virials in zip(results, structures, np.split(found.virials.cpu().numpy(), ends), strict=True):
+            one |= stress_of(virials, atoms)
     kinds = {p.name: p.kind for p in properties}
     for name, of_all in (found.properties or {}).items():
         values = of_all.cpu().numpy()

@@ -16,6 +16,7 @@ from mdgnn.neighbors import Edges
 from mdgnn.ops.csr import address
 from mdgnn.potential import Potential, Prediction, total_energy, total_virial
 from mdgnn.threads import get_num_threads
+from mdgnn.torch_context import torch_context
 
 __all__ = ["Engine", "UnsupportedError", "trace"]
 
@@ -37,6 +38,7 @@ class Engine:
         If it is not.
     """
 
+    @torch_context()
     def __init__(self, model: Potential):
         program = trace(model)
         self._set(program, model.readout, _compile(program))
@@ -90,6 +92,7 @@ class Engine:
         )
         return found
 
+    @torch_context()
     def evaluate(self, graph: Graph, *, forces: bool = True, virial: bool = False) -> Prediction:
         """Energies, and on request forces and virial, of all structures of a graph on the CPU.
 

@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from mdgnn.graph import Graph, sum_over_neighbours
 from mdgnn.models.options import RADIAL, check_simple_gnn, complete, three_numbers
@@ -27,6 +26,7 @@ from mdgnn.nn import (
     TableCache,
     apply_mlp,
     atomic_numbers_of,
+    call_in_float64,
     linears,
     mlp,
 )
@@ -240,7 +240,7 @@ class SimpleGNN(nn.Module):
             if self.exponential is None:
                 basis = torch.exp((r[:, None] - centers).square() * (-0.5 / self.rbf_width**2))
             else:
-                basis = functional_call(self.exponential, {"centers": centers}, (r,))
+                basis = call_in_float64(self.exponential, r)
             return torch.cat([basis, self._envelope(r)[:, None]], dim=1)
 
         return tabulate(functions, self.cutoff, self.config["n_knots"], centers)

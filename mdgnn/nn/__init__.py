@@ -5,7 +5,7 @@ from mdgnn.nn.activation import ShiftedSoftplus, shifted_softplus
 from mdgnn.nn.chunks import by_chunks
 from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
 from mdgnn.nn.elements import Elements, atomic_numbers_of
-from mdgnn.nn.filters import FILTER_MODES, Filters
+from mdgnn.nn.filters import FILTER_MODES, Filters, call_in_float64
 from mdgnn.nn.heads import KINDS, Heads, Property, attach_heads, heads_from_header
 from mdgnn.nn.mlp import apply_mlp, linears, mlp, xavier
 from mdgnn.nn.radial import BASES, BesselBasis, ExponentialBasis, GaussianBasis
@@ -31,6 +31,7 @@ __all__ = [
     "atomic_numbers_of",
     "attach_heads",
     "by_chunks",
+    "call_in_float64",
     "cosine_cutoff",
     "heads_from_header",
     "linears",

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from mdgnn.ops.dual import SLOPES, sigmoid
+
 
 def shifted_softplus(x: Tensor) -> Tensor:
     """``log(1 + exp(x)) - log(2)``, elementwise (Schuett et al., J. Chem. Phys. 148, 241722, 2018).
@@ -16,6 +18,9 @@ def shifted_softplus(x: Tensor) -> Tensor:
     if has_torch_function_unary(x):
         return handle_torch_function(shifted_softplus, (x,), x)
     return -F.logsigmoid(-x) - math.log(2)
+
+
+SLOPES[shifted_softplus] = lambda x, y: sigmoid(x)
 
 
 class ShiftedSoftplus(nn.Module):

@@ -1,7 +1,9 @@
 """Filters: what the messages of a layer are multiplied with, functions of distance made by small networks."""
 
+import copy
 from collections.abc import Iterable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -66,16 +68,31 @@ class Filters(nn.Module):
 
         def of(network: nn.Module) -> RadialTable:
             def function(r: Tensor) -> Tensor:
-                basis = functional_call(self.basis, _doubled(self.basis), (r,))
-                filters: Tensor = functional_call(network, weights, (basis,))
+                filters: Tensor = call_in_float64(network, call_in_float64(self.basis, r))
                 return filters * self.envelope(r, self.cutoff)[:, None]
 
-            weights = _doubled(network)
             return tabulate(function, self.cutoff, self.n_knots, like)
 
         return [of(network) for network in self.networks]
 
 
-def _doubled(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of a module in float64."""
-    return {name: t.double() for name, t in (*module.named_parameters(), *module.named_buffers())}
+def call_in_float64(module: nn.Module, x: Tensor) -> Tensor:
+    """`module(x)` with its parameters and buffers in float64, which derivatives reach.
+
+    Another thread may call the module meanwhile: it stays as it is. Torch's `functional_call` would change it for as
+    long as the call takes, except where torch.compile traces it, which for its part cannot trace twins.
+    """
+    if torch.compiler.is_compiling():
+        own = (*module.named_parameters(), *module.named_buffers())
+        found: Tensor = functional_call(module, {name: t.double() for name, t in own}, (x,))
+    else:
+        found = _twin(module)(x)
+    return found
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    twin, own = copy.copy(module), module.__dict__
+    for kind in ("_parameters", "_buffers"):
+        twin.__dict__[kind] = {name: None if t is None else t.double() for name, t in own[kind].items()}
+    twin.__dict__["_modules"] = {name: None if m is None else _twin(m) for name, m in own["_modules"].items()}
+    return twin

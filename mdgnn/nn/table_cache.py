@@ -1,16 +1,31 @@
 """Tables that follow from a network's parameters, kept between calls."""
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+_making = threading.RLock()  # tables are made by one thread, for all that want them
+
+
+def _in_child() -> None:
+    """Another thread of the parent may have held it, which the child does not have."""
+    global _making
+    _making = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
 
 class TableCache:
     """Tables by name, made again when a tensor that one follows from has changed; in training they are made every time.
 
-    A change is another tensor, other memory, or a write that torch has counted. Copies and pickles start empty.
+    A change is another tensor, other memory, or a write that torch has counted. Copies and pickles start empty. Several
+    threads may ask at once.
     """
 
     def __init__(self) -> None:
@@ -20,6 +35,10 @@ class TableCache:
         """What `make` returns, or what it returned for the same tensors."""
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(t.requires_grad for t in follows_from)):
             return make()
+        with _making:
+            return self._made(name, follows_from, make)
+
+    def _made(self, name: str, follows_from: Sequence[Tensor], make: Callable[[], Any]) -> Any:
         state = [(t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in follows_from]
         tensors, before, table = self._kept.get(name, ((), None, None))
         if state != before or any(a is not b for a, b in zip(tensors, follows_from, strict=True)):

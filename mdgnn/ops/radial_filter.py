@@ -13,13 +13,14 @@ would make d, and with it the slope, wrong by G times the rounding.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mdgnn.ops.checks import check_arrays
 from mdgnn.ops.csr import address
+from mdgnn.ops.dual import Dual
 from mdgnn.ops.kernels import kernels_for
 
 
@@ -44,7 +45,7 @@ def tabulate(function: Callable[[Tensor], Tensor], cutoff: float, n_knots: int, 
     Parameters
     ----------
     function : callable
-        (G,) distances -> (G, C), both float64, of operations with a forward-mode derivative, from which the slopes
+        (G,) distances -> (G, C), both float64, of operations that `mdgnn.ops.dual` has rules for, from which the slopes
         are. It should vanish at the cutoff with its slope; a table is zero beyond in any case.
     cutoff : float
     n_knots : int
@@ -56,13 +57,15 @@ def tabulate(function: Callable[[Tensor], Tensor], cutoff: float, n_knots: int, 
     ------
     ValueError
         If the cutoff is not positive, or there are fewer than two knots.
+    NotImplementedError
+        For an operation whose slope is not known; the message names it.
     """
     if n_knots < 2 or not cutoff > 0:
         raise ValueError(f"expected two knots or more and a positive cutoff, got {n_knots} knots and {cutoff}")
     r = torch.linspace(0, cutoff, n_knots, dtype=torch.float64, device=like.device)
     spacing = torch.full_like(r, cutoff / (n_knots - 1))
-    values, slopes = torch.func.jvp(function, (r,), (spacing,))  # type: ignore[misc]
-    return RadialTable(hermite(values, slopes).to(like.dtype), cutoff)
+    found: Any = function(Dual(r, spacing))  # type: ignore[arg-type]
+    return RadialTable(hermite(found.value, found.slope).to(like.dtype), cutoff)
 
 
 def hermite(values: Tensor, slopes: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn import _C
+from mdgnn.ops.dual import SLOPES, silu_slope
 from mdgnn.threads import get_num_threads
 
 _TORCH_SPLITS = 32768  # elements: torch's at::internal::GRAIN_SIZE, below which one thread does all
@@ -33,6 +34,9 @@ def silu(x: Tensor) -> Tensor:
     if torch.is_grad_enabled() and x.requires_grad:
         return _Silu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
     return forward(x)
+
+
+SLOPES[silu] = silu_slope
 
 
 def forward(x: Tensor) -> Tensor:

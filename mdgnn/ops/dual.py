@@ -1,0 +1,209 @@
+"""Dual numbers: a function of distance and its slope together, by the function's own code.
+
+Torch's forward mode keeps its levels in one place for the whole process: two threads that tabulated at once got errors,
+or each other's slopes. Its reverse mode would take two passes. Here are plain operations on tensors: any number of
+threads may run them, and autograd and torch.compile see through them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Dual:
+    """A tensor and its derivative with respect to one number, of the same shape.
+
+    Torch's functions of it go by the rules at the end of this file; one without a rule is refused.
+    """
+
+    def __init__(self, value: Tensor, slope: Tensor):
+        self.value, self.slope = value, slope
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.value.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.value.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.value.device
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: Any) -> "Dual":
+        return Dual(self.value[index], self.slope[index])
+
+    def __neg__(self) -> "Dual":
+        return Dual(-self.value, -self.slope)
+
+    def __add__(self, other: Any) -> "Dual":
+        return _add(self, other)
+
+    def __radd__(self, other: Any) -> "Dual":
+        return _add(other, self)
+
+    def __sub__(self, other: Any) -> "Dual":
+        return _add(self, -other)
+
+    def __rsub__(self, other: Any) -> "Dual":
+        return _add(other, -self)
+
+    def __mul__(self, other: Any) -> "Dual":
+        return _multiply(self, other)
+
+    def __rmul__(self, other: Any) -> "Dual":
+        return _multiply(other, self)
+
+    def __truediv__(self, other: Any) -> "Dual":
+        return _divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> "Dual":
+        return _divide(other, self)
+
+    def __pow__(self, exponent: float) -> "Dual":
+        return _power(self, exponent)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """A method of tensors, such as `square`."""
+        method = getattr(Tensor, name, None)
+        if method is None or name.startswith("__"):
+            raise AttributeError(f"'Dual' object has no attribute {name!r}")
+        return lambda *args, **kwargs: _apply(method, (self, *args), kwargs)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _apply(function, args, kwargs or {})
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """``1 / (1 + exp(-x))``; the bits of torch's depend on the number of threads."""
+    return torch.exp(F.logsigmoid(x))
+
+
+def _value(x: Any) -> Any:
+    return x.value if isinstance(x, Dual) else x
+
+
+def _slope(x: Any) -> Any:
+    """None of what is constant."""
+    return x.slope if isinstance(x, Dual) else None
+
+
+def _add(a: Any, b: Any) -> Dual:
+    value, slopes = _value(a) + _value(b), [s for s in (_slope(a), _slope(b)) if s is not None]
+    return Dual(value, (slopes[0] if len(slopes) == 1 else slopes[0] + slopes[1]).expand_as(value))
+
+
+def _multiply(a: Any, b: Any) -> Dual:
+    x, y, dx, dy = _value(a), _value(b), _slope(a), _slope(b)
+    if dx is None:
+        return Dual(x * y, x * dy)
+    return Dual(x * y, dx * y if dy is None else dx * y + x * dy)
+
+
+def _divide(a: Any, b: Any) -> Dual:
+    x, y, dx, dy = _value(a), _value(b), _slope(a), _slope(b)
+    value = x / y
+    if dx is None:
+        return Dual(value, -value * dy / y)
+    return Dual(value, (dx if dy is None else dx - value * dy) / y)
+
+
+def _power(x: Dual, exponent: float) -> Dual:
+    return Dual(x.value**exponent, exponent * x.value ** (exponent - 1) * x.slope)
+
+
+def _clamp(x: Dual, min: float | None = None, max: float | None = None) -> Dual:
+    value = x.value.clamp(min, max)
+    return Dual(value, x.slope * (value == x.value).to(value.dtype))
+
+
+def _linear(x: Dual, weight: Tensor, bias: Tensor | None = None) -> Dual:
+    return Dual(F.linear(x.value, weight, bias), F.linear(x.slope, weight))
+
+
+def _softplus(x: Dual, beta: float = 1.0, threshold: float = 20.0) -> Dual:
+    value, scaled = F.softplus(x.value, beta, threshold), beta * x.value
+    return Dual(value, torch.where(scaled > threshold, 1.0, sigmoid(scaled)) * x.slope)
+
+
+def _where(condition: Tensor, a: Any, b: Any) -> Dual:
+    da, db = (0.0 if s is None else s for s in (_slope(a), _slope(b)))
+    slope: Tensor = torch.where(condition, da, db)
+    return Dual(torch.where(condition, _value(a), _value(b)), slope)
+
+
+def _join(join: Callable[..., Tensor]) -> Callable[..., Dual]:
+    def joined(parts: Any, dim: int = 0) -> Dual:
+        slopes = [torch.zeros_like(x) if s is None else s for x, s in ((_value(p), _slope(p)) for p in parts)]
+        return Dual(join([_value(p) for p in parts], dim), join(slopes, dim))
+
+    return joined
+
+
+def silu_slope(x: Tensor, y: Tensor) -> Tensor:
+    s = sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
+# Elementwise functions: the derivative from argument and value.
+SLOPES: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {F.logsigmoid: lambda x, y: sigmoid(-x), F.silu: silu_slope}
+_RULES: dict[Any, Callable[..., Any]] = {F.linear: _linear, F.softplus: _softplus}
+
+
+def _as_function_and_method(table: dict[Any, Any], **rules: Any) -> None:
+    table.update(
+        {getattr(home, name): r for name, r in rules.items() for home in (torch, Tensor) if hasattr(home, name)}
+    )
+
+
+_as_function_and_method(
+    SLOPES,
+    cos=lambda x, y: -torch.sin(x),
+    exp=lambda x, y: y,
+    log=lambda x, y: 1 / x,
+    reciprocal=lambda x, y: -y * y,
+    sigmoid=lambda x, y: y * (1 - y),
+    sin=lambda x, y: torch.cos(x),
+    sqrt=lambda x, y: 0.5 / y,
+    square=lambda x, y: 2 * x,
+    tanh=lambda x, y: 1 - y * y,
+)
+_as_function_and_method(
+    _RULES,
+    add=_add,
+    cat=_join(torch.cat),
+    clamp=_clamp,
+    div=_divide,
+    mul=_multiply,
+    ones_like=lambda x: torch.ones_like(x.value),
+    pow=_power,
+    stack=_join(torch.stack),
+    sub=lambda a, b: _add(a, -b),
+    where=_where,
+    zeros_like=lambda x: torch.zeros_like(x.value),
+)
+
+
+def _apply(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    kwargs.pop("inplace", None)  # where the value goes, not what it is
+    if function in SLOPES and len(args) == 1 and not kwargs:
+        (x,) = args
+        value = function(x.value)
+        return Dual(value, SLOPES[function](x.value, value) * x.slope)
+    if function in _RULES:
+        return _RULES[function](*args, **kwargs)
+    if function is Tensor.__rsub__:  # what torch.compile makes of dual - tensor and, below, dual / tensor
+        return _add(args[1], -args[0])
+    if function is Tensor.__rdiv__:
+        return _divide(args[1], args[0])
+    raise NotImplementedError(
+        f"a table needs the slope of {getattr(function, '__name__', function)}, for which mdgnn.ops.dual has no rule"
+    )
