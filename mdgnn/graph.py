@@ -225,6 +225,10 @@ class Graph:
             offset, structures, edges = offset + g.n_atoms, structures + g.n_structures, edges + g.n_edges
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
+    def clone(self) -> "Graph":
+        """The same in memory of its own; of tensors of inference mode, outside of it, ones that autograd may keep."""
+        return self.__class__(*(getattr(self, f.name).clone() for f in fields(self)))
+
     def to(self, device: torch.device | str) -> "Graph":
         return self.__class__(*(getattr(self, f.name).to(device) for f in fields(self)))
 

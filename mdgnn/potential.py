@@ -88,6 +88,8 @@ def evaluate(
     model has a precision of its own.
     """
     dtype = dtype or model.dtype
+    if graph.vectors.is_inference():
+        graph = graph.clone()
     if not (forces or virial):
         with torch.set_grad_enabled(create_graph):
             energies, others = _outputs(model, graph, graph.vectors.to(dtype), properties)

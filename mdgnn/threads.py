@@ -6,10 +6,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+
+def _has_come_late() -> bool:
+    """Whether this is a child of a process that had torch, perhaps with threads, and not this package."""
+    process = sys.modules.get("multiprocessing.process")
+    return "torch" in sys.modules and process is not None and type(process.current_process()).__name__ == "ForkProcess"
+
+
 _chosen: int | None = None
-_forked = False
+_forked = _has_come_late()
 _lock = threading.Lock()
-_n_within, _before = 0, 1  # callers within `one_torch_thread`; torch's number before the first
+_n_within, _before = 0, 1  # threads within `one_torch_thread`; torch's number before the first
+_here = threading.local()
 
 
 def _in_child() -> None:
@@ -42,7 +50,7 @@ def set_num_threads(n_threads: int | None) -> None:
 
 
 def is_forked() -> bool:
-    """Whether this process is a child by fork of one that had loaded this package."""
+    """Whether this process is a child, by fork, of one that may have used torch."""
     return _forked
 
 
@@ -50,20 +58,25 @@ def is_forked() -> bool:
 def one_torch_thread() -> Iterator[None]:
     """Torch's operators, and kernels that follow it, on one thread; several callers may be within at once.
 
-    Torch keeps one number for threads to come and one for each that there is: whoever leaves gives back that of before
-    the first one came.
+    Torch keeps one number for threads to come and one for each that there is: whichever thread leaves gives back that
+    of before the first one came.
     """
     import torch
 
     global _n_within, _before
+    if getattr(_here, "within", False):
+        yield
+        return
     with _lock:
         if _n_within == 0:
             _before = torch.get_num_threads()
         _n_within += 1
         torch.set_num_threads(1)
+    _here.within = True
     try:
         yield
     finally:
+        _here.within = False
         with _lock:
             _n_within -= 1
             torch.set_num_threads(_before)

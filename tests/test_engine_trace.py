@@ -104,7 +104,7 @@ def limited(model, h, table, r, graph):
         (lambda m, h, table, r, g: cfconv(h, table, h, g.neighbours, g.sent), "along the edges of the graph"),
         (lambda m, h, table, r, g: cfconv(h.chunk(2, 1)[0], table, r, g.neighbours, g.sent), "split"),
         (lambda m, h, table, r, g: torch.cat([h, h], dim=0), "instruction for cat"),
-        (lambda m, h, table, r, g: h.sum(0), "has no attribute 'sum'"),
+        (lambda m, h, table, r, g: h.sum(0), "instruction for 'sum'"),
         (lambda m, h, table, r, g: torch.tanh(h), "instruction for tanh"),
         (lambda m, h, table, r, g: h.new_zeros(3, 8), "makes zeros"),
         (limited, "instruction for embedding"),

@@ -12,7 +12,14 @@ from ase.calculators.calculator import CalculatorError, PropertyNotImplementedEr
 from numpy.typing import NDArray
 
 from mdgnn.calculator.caching import OF_ENERGY, CachingCalculator, same
-from mdgnn.calculator.checks import COINCIDENT, check_atoms, check_distances, raise_for_results, volume_of
+from mdgnn.calculator.checks import (
+    COINCIDENT,
+    check_atoms,
+    check_distances,
+    device_of,
+    raise_for_results,
+    volume_of,
+)
 from mdgnn.calculator.results import results_of, stress_of
 from mdgnn.captured import CapturedStep
 from mdgnn.engine import Engine, UnsupportedError
@@ -93,7 +100,11 @@ class MDGNNCalculator(CachingCalculator):
         super().__init__()  # type: ignore[no-untyped-call]
         if dtype not in DTYPES:
             raise ValueError(f"expected dtype 'float32' or 'float64', got {dtype!r}")
-        self._device, self._dtype = torch.device(device or "cpu"), DTYPES[dtype]
+        if backend not in ("auto", "engine", "torch"):
+            raise ValueError(f"expected backend 'auto', 'engine' or 'torch', got {backend!r}")
+        self._device, self._dtype = device_of(device), DTYPES[dtype]
+        if backend == "engine" and self.device.type != "cpu":
+            raise ValueError(f"expected device 'cpu' for the engine, got {str(self.device)!r}")
         name = str(model) if isinstance(model, (str, Path)) else type(model).__name__  # ASE writes them to files
         self.parameters.update(zip(PARAMETERS, (name, device, dtype, skin, backend, too_close), strict=True))
         with torch_context():
@@ -175,11 +186,7 @@ class MDGNNCalculator(CachingCalculator):
         return changed
 
     def _make_engine(self, backend: str) -> Engine | None:
-        if backend not in ("auto", "engine", "torch"):
-            raise ValueError(f"expected backend 'auto', 'engine' or 'torch', got {backend!r}")
         if backend == "engine":
-            if self.device.type != "cpu":
-                raise ValueError(f"expected device 'cpu' for the engine, got {str(self.device)!r}")
             return Engine(self.model)
         network = self._has_energy and not isinstance(self.model, LennardJones)
         if backend == "torch" or self.device.type != "cpu" or not network:

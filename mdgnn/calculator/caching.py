@@ -70,12 +70,6 @@ class CachingCalculator(Calculator):
                 why = ": the model has learnt no energies" if name in OF_ENERGY else ""
                 raise PropertyNotImplementedError(f"expected one of {self.implemented_properties}, got {name!r}{why}")
 
-    def set(self, **changes: Any) -> dict[str, Any]:
-        """Raise a TypeError: there is nothing to change. What derives from this and has parameters overrides it."""
-        for name in changes:
-            raise TypeError(f"expected no parameters of {type(self).__name__} to be set, got {name!r}")
-        return {}
-
     def export_properties(self) -> Properties:
         """Those that ASE knows."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
 
@@ -10,6 +11,17 @@ from mdgnn.models import Model
 from mdgnn.neighbors import Edges
 
 COINCIDENT = 1e-8  # closer atoms are at one place: images differ by rounding
+
+
+def device_of(name: str | None) -> torch.device:
+    """Of this name, by default the CPU; raise a ValueError for a device that torch does not know or does not have."""
+    try:
+        device = torch.device(name or "cpu")
+    except RuntimeError:
+        raise ValueError(f"expected a device such as cpu, cuda or cuda:1, got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA device")
+    return device
 
 
 def check_atoms(atoms: Atoms, model: Model) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import all_changes
 
-from mdgnn.calculator import MDGNNCalculator
+from mdgnn.calculator import PARAMETERS, MDGNNCalculator
 from mdgnn.calculator.caching import CachingCalculator
 from mdgnn.models import Model
 from mdgnn.warn_user import warn_user
@@ -49,6 +49,33 @@ class Ensemble(CachingCalculator):
         self.implemented_properties, self.others = predict[0], self.members[0].others
         self.warn_above = warn_above
         self._above = False
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Change `warn_above`, and parameters of all members but their models; results are forgotten.
+
+        Returns
+        -------
+        dict
+            Those that are not what they were.
+
+        Raises
+        ------
+        TypeError, ValueError, UnsupportedError
+            As `MDGNNCalculator.set`; the members are then what they were.
+        """
+        known = ("warn_above", *(name for name in PARAMETERS if name != "model"))
+        for name in changes:
+            if name not in known:
+                raise TypeError(f"Ensemble has no parameter {name!r}; there are {', '.join(known)}")
+        of_members = {name: value for name, value in changes.items() if name != "warn_above"}
+        changed: dict[str, Any] = {}
+        for member in getattr(self, "members", []):  # the first one refuses what they all would
+            changed |= member.set(**of_members)
+        if "warn_above" in changes and changes["warn_above"] != self.warn_above:
+            changed["warn_above"] = self.warn_above = changes["warn_above"]
+        if changed:
+            self.reset()  # type: ignore[no-untyped-call]
+        return changed
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes

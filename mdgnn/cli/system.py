@@ -1,17 +1,16 @@
 """The system of a run: atoms with a calculator, and the units their model works in."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from ase import Atoms, units
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli.errors import CommandError
 from mdgnn.locate import locate
+from mdgnn.threads import one_torch_thread
 
 ATOMS_WORTH_THREADS = 200
 GRAM_PER_CM3 = 1e-3 * units.kg / (1e-2 * units.m) ** 3
@@ -98,7 +97,6 @@ def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
     CommandError, ValueError, FileNotFoundError
         For a device, model or structure that cannot be used; found before anything is written.
     """
-    check_device(device)
     calculator = MDGNNCalculator(model, device, dtype)
     atoms.calc = calculator
     unit_system = LJ if calculator.model.units == "lj" else METAL
@@ -108,26 +106,9 @@ def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
     return System(atoms, unit_system, hashlib.sha256(locate(model).read_bytes()).hexdigest())
 
 
-@contextmanager
-def suitable_threads(n_atoms: int) -> Iterator[None]:
+def suitable_threads(n_atoms: int) -> AbstractContextManager[None]:
     """One CPU thread for few atoms: waiting for a second costs more than it brings, on a busy machine tenfold.
 
     Results do not depend on the number of threads.
     """
-    before = torch.get_num_threads()
-    if n_atoms < ATOMS_WORTH_THREADS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def check_device(device: str) -> None:
-    """Raise a CommandError for a device that torch does not know or does not have."""
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise CommandError(f"expected a device such as cpu, cuda or cuda:1, got {device!r}") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise CommandError(f"device {device!r} was asked for, but torch sees no CUDA device")
+    return one_torch_thread() if n_atoms < ATOMS_WORTH_THREADS else nullcontext()

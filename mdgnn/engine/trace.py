@@ -48,13 +48,10 @@ def trace(model: Potential) -> Program:
     try:
         with torch.no_grad():
             energies = model.atomic_energies(_Graph(program), Vectors())  # type: ignore[arg-type]
-    except (
-        TypeError,
-        AttributeError,
-        ValueError,
-        IndexError,
-        RuntimeError,
-    ) as error:  # UnsupportedError is a TypeError
+    except AttributeError as error:  # of a stand-in
+        reason = f"it has no instruction for {error.name!r} of a model's arrays"
+        raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {reason}") from error
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:  # UnsupportedError is a TypeError
         raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {error}") from error
     if not isinstance(energies, Energies):
         raise UnsupportedError(
