@@ -72,7 +72,8 @@ def test_parameters_that_are_none(name):
 @pytest.mark.parametrize(
     ("changes", "error"),
     [({"dtype": "float16"}, "'float32' or 'float64'"), ({"backend": "gpu"}, "backend"), ({"skin": -1.0}, "skin"),
-     ({"too_close": "no"}, "too_close"), ({"device": "meta", "backend": "engine"}, "cpu"), ({"device": "gpu"}, "such as cpu, cuda")],
+     ({"too_close": "no"}, "too_close"), ({"device": "meta", "backend": "engine"}, "cpu"),
+     ({"device": "gpu"}, "such as cpu, cuda")],
 )  # fmt: skip
 def test_values_that_cannot_be(changes, error):
     """The calculator is then what it was."""

@@ -8,7 +8,6 @@ import numpy as np
 from ase import Atoms, units
 
 from mdgnn.calculator import MDGNNCalculator
-from mdgnn.cli.errors import CommandError
 from mdgnn.locate import locate
 from mdgnn.threads import one_torch_thread
 
