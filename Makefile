@@ -69,17 +69,24 @@ CXX ?= g++
 COMPILE = $(CXX) -std=c++20 -ffp-contract=off -I$(CURDIR)/csrc
 SOURCES := tests/cpp/neighbors.cpp $(filter-out %/bind.cpp %/bind_cuda.cpp,$(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp))
 
-# Under the sanitizers of the compiler; the second without code for AVX.
-sanitize:
+# The C++ of the engine, with what its instructions need.
+OF_ENGINE := $(filter-out %/bind.cpp %/bind_table.cpp %/table_twice.cpp,$(wildcard \
+    $(addprefix csrc/,$(addsuffix /*.cpp,core cfconv concat_message csr engine force_virial painn_message polar))))
+
+# Under the sanitizers of the compiler; the second without code for AVX. Then the engine under that of threads.
+sanitize: build
 	mkdir -p build
 	for flags in -fsanitize=address,undefined "-fsanitize=thread -DMDGNN_GENERIC"; do \
 	    $(COMPILE) -O1 -g $$flags -fno-sanitize-recover=all $(SOURCES) -o build/sanitize -pthread && \
 	        build/sanitize || exit 1; \
 	done
+	$(PY) tests/small_model_files.py build/model_files
+	$(COMPILE) -O1 -g -Wno-psabi -fsanitize=thread -DMDGNN_GENERIC -fno-sanitize-recover=all \
+	    tests/cpp/engine_threads.cpp $(OF_ENGINE) -o build/sanitize-engine -pthread
+	build/sanitize-engine build/model_files/*.safetensors
 
 # The engine's reader of model files, and the engine, on files that were changed at random.
-OF_FILES := tests/cpp/model_file.cpp $(filter-out %/bind.cpp %/bind_table.cpp %/table_twice.cpp,$(wildcard \
-    $(addprefix csrc/,$(addsuffix /*.cpp,core cfconv concat_message csr engine force_virial painn_message polar))))
+OF_FILES := tests/cpp/model_file.cpp $(OF_ENGINE)
 fuzz-files: build
 	mkdir -p build
 	$(PY) tests/small_model_files.py build/model_files
