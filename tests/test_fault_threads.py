@@ -184,7 +184,7 @@ def test_slopes_of_tables_are_exact():
                     return network(basis(r)) * envelope(r, 5.0)[:, None]
 
                 found = function(Dual(r, torch.ones_like(r)))
-                value, slope = torch.func.jvp(function, (r,), (torch.ones_like(r),))
+                value, slope = torch.autograd.functional.jvp(function, (r,), (torch.ones_like(r),))
                 torch.testing.assert_close(found.value, value, rtol=1e-14, atol=1e-14)
                 torch.testing.assert_close(found.slope, slope, rtol=1e-12, atol=1e-13)
 
@@ -209,7 +209,7 @@ def test_dual_numbers(name):
 
     x, t = torch.tensor([0.5, 1.5, 0.9], dtype=torch.float64), torch.tensor([2.0, 3.0, -1.0], dtype=torch.float64)
     found = OPERATIONS[name](Dual(x, torch.ones_like(x)), t)
-    value, slope = torch.func.jvp(lambda x: OPERATIONS[name](x, t), (x,), (torch.ones_like(x),))
+    value, slope = torch.autograd.functional.jvp(lambda x: OPERATIONS[name](x, t), (x,), (torch.ones_like(x),))
     torch.testing.assert_close(found.value, value, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(found.slope, slope, rtol=1e-14, atol=1e-14)
 

@@ -1,6 +1,7 @@
 """Radial bases: distances (E,) -> (E, B).
 
-Bases are made of operations with a forward-mode derivative; value and slope are finite at r = 0, where tables begin.
+Bases are made of operations that `mdgnn.ops.dual` has rules for. Value and slope are finite at r = 0, where tables
+begin.
 """
 
 import math
