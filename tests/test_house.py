@@ -22,6 +22,7 @@ MAY_IMPORT = {  # layer: layers below it
     "engine": {"_C", "threads", "ops", "graph", "locate", "neighbors", "nn", "potential", "engine"},
     "model_file": {"engine", "locate", "models"},
     "warn_user": set(),
+    "folder_lock": {"warn_user"},
     "captured": {"graph", "models", "ops", "potential", "warn_user"},
     "calculator": {
         *("calculator", "captured", "engine", "graph", "model_file", "models", "neighbors", "potential", "warn_user"),
@@ -29,7 +30,17 @@ MAY_IMPORT = {  # layer: layers below it
     "data": {"data", "graph", "neighbors", "ops"},
     "plots": {"neighbors"},
     "stop_signals": set(),
-    "training": {"data", "graph", "locate", "model_file", "models", "potential", "stop_signals", "training"},
+    "training": {
+        "data",
+        "folder_lock",
+        "graph",
+        "locate",
+        "model_file",
+        "models",
+        "potential",
+        "stop_signals",
+        "training",
+    },
 }
 
 

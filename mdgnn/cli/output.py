@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mdgnn.cli.errors import CommandError
+from mdgnn.folder_lock import is_empty, lock_folder
 
 TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT = "trajectory.xyz", "log.csv", "summary.json", "final.xyz", "checkpoint.npz"
 PLOTS = ("energy.png", "temperature.png", "density.png", "radial_distribution.png", "structures.png")
@@ -28,21 +29,30 @@ WIDE = 10_000  # characters
 OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT, CHECKPOINT + ".part", *PLOTS)
 
 
-def check_free(folder: Path, force: bool) -> None:
-    """Raise a CommandError if a run must not write to this folder."""
+@contextmanager
+def hold(folder: Path, force: bool) -> Iterator[None]:
+    """Make the folder, and keep other jobs out of it.
+
+    Raises
+    ------
+    CommandError
+        If it is a file, or without `force` not empty.
+    InUseError, OSError
+        If another job has it, or the system refuses.
+    """
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"the output folder {folder} is a file; choose another with --output")
-    if not force and folder.is_dir() and any(folder.iterdir()):
-        raise CommandError(
-            f"the output folder {folder} is not empty; choose another with --output or replace it by --force"
-        )
+    with lock_folder(folder):
+        if not force and not is_empty(folder):
+            raise CommandError(
+                f"the output folder {folder} is not empty; choose another with --output or replace it by --force"
+            )
+        yield
 
 
-def claim(folder: Path, force: bool) -> None:
-    """Make the folder; with `force`, remove what an earlier run left there, and nothing else."""
-    check_free(folder, force)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in OURS:
+def clear(folder: Path, names: Sequence[str] = OURS) -> None:
+    """Remove what an earlier run left in the folder, and nothing else."""
+    for name in names:
         (folder / name).unlink(missing_ok=True)
 
 
