@@ -62,7 +62,7 @@ def clear(folder: Path) -> None:
     for name in OURS:
         for path in (folder / name, folder / f"{name}.part"):
             path.unlink(missing_ok=True)
-    for path in (*folder.glob("*.png"), *folder.glob("tensorboard/events.*")):
+    for path in (*folder.glob("*.png"), *folder.glob(".*.png.*.part"), *folder.glob("tensorboard/events.*")):
         path.unlink()
 
 
