@@ -27,8 +27,9 @@ MAY_IMPORT = {  # layer: layers below it
     "calculator": {
         *("calculator", "captured", "engine", "graph", "model_file", "models", "neighbors", "potential", "warn_user"),
     },
-    "data": {"data", "graph", "neighbors", "ops"},
+    "data": {"data", "graph", "neighbors", "ops", "reasons"},
     "plots": {"neighbors"},
+    "reasons": set(),
     "stop_signals": set(),
     "training": {
         "data",

@@ -18,6 +18,7 @@ from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.system import suitable_threads
 from mdgnn.data import DataError, Keys, read_frames, split
+from mdgnn.data.checks import image_distance
 from mdgnn.data.frames import digest_of
 from mdgnn.data.labels import targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters, weigh
@@ -104,7 +105,8 @@ def _figures(atoms: Atoms, keys: Keys) -> tuple[Any, ...]:
 
 def _shortest(atoms: Atoms) -> float:
     """The least distance of two atoms or images; infinite of a single atom."""
-    reach, whole = 2.0, float(np.ptp(atoms.positions, axis=0).sum() + np.abs(atoms.cell.array).sum()) + 1
+    reach = min(2.0, 1.001 * image_distance(atoms))
+    whole = float(np.ptp(atoms.positions, axis=0).sum() + np.abs(atoms.cell.array).sum()) + 1
     while True:
         found = primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, reach)
         if len(found) or reach > whole:

@@ -133,6 +133,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
+    except MemoryError:
+        raise
     except Exception:  # a damaged pickle raises anything at all
         raise RunError(f"{path} is damaged, or holds more than tensors, numbers and text, and is refused") from None
     missing = [key for key in IN_CHECKPOINTS if not isinstance(content, dict) or key not in content]
