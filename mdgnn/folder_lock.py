@@ -33,7 +33,8 @@ from mdgnn.warn_user import warn_user
 NAME = ".mdgnn-lock"
 BEAT, SILENCE, SETTLE = 10.0, 60.0, 1.0  # s: between renewals, of watching, before a place that was taken is looked at
 FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+# ESTALE: of a file that another node has removed, which is found out next.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ESTALE}
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # FAT, say
 LONGEST = 4096  # bytes of a job's text
 ATTEMPTS = 1000  # others may come and go, but not for ever

@@ -29,7 +29,8 @@ def out_of_memory(error: BaseException) -> str:
     found = re.search(r"allocate ([\d.]+ \w+)(?:.* shape (\([\d, ]*\)))?", text)
     asked = f": {found[1]} more were asked for" if found else ""
     array = f", by an array of shape {found[2]}" if found and found[2] else ""
-    return f"there is not enough memory{asked}{array}; fewer atoms or a shorter cutoff need less, and is the cell in the right unit?"
+    advice = "fewer atoms or a shorter cutoff need less, and is the cell in the right unit?"
+    return f"there is not enough memory{asked}{array}; {advice}"
 
 
 def first_line(error: BaseException) -> str:
