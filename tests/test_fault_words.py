@@ -46,7 +46,7 @@ def test_a_warning_of_a_command_is_its_sentence():
     """It had typer's file, the number of a line there, and the line."""
     ase.io.write("close.xyz", Atoms("H2", [[0, 0, 0], [0.6, 0, 0]]))
     command = [*MAIN, "relax", "close.xyz", "--model", "acac", "--steps", "0", "--output", "run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     lines = done.stderr.splitlines()
     assert len(lines) == 2 and lines[1].startswith("mdgnn: not converged"), done.stderr
     assert lines[0].startswith("mdgnn: warning: atoms 0 and 1 ") and ".py" not in lines[0]
@@ -126,7 +126,7 @@ def test_a_tiny_cell():
             assert result.exit_code == 0 and f"{edge:.4f}" in result.output
     ase.io.write("tiny.xyz", Atoms("Ar", cell=[0.014] * 3, pbc=True))
     command = [sys.executable, "-c", LITTLE, "relax", "tiny.xyz", "--model", "cut.safetensors"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and done.stderr.startswith("mdgnn: there is not enough memory"), done.stderr
     assert done.stderr.count("\n") == 1 and not Path("mdgnn-relax-tiny").exists()
 
