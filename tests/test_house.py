@@ -25,15 +25,27 @@ MAY_IMPORT = {  # layer: layers below it
     },
     "model_file": {"engine", "locate", "models", "torch_context"},
     "warn_user": set(),
+    "folder_lock": {"warn_user"},
     "captured": {"graph", "models", "ops", "potential", "warn_user"},
     "calculator": {
         *("calculator", "captured", "engine", "graph", "model_file", "models", "neighbors", "potential"),
         *("torch_context", "warn_user"),
     },
-    "data": {"data", "graph", "neighbors", "ops"},
+    "data": {"data", "graph", "neighbors", "ops", "reasons"},
     "plots": {"neighbors"},
+    "reasons": set(),
     "stop_signals": set(),
-    "training": {"data", "graph", "locate", "model_file", "models", "potential", "stop_signals", "training"},
+    "training": {
+        "data",
+        "folder_lock",
+        "graph",
+        "locate",
+        "model_file",
+        "models",
+        "potential",
+        "stop_signals",
+        "training",
+    },
 }
 
 

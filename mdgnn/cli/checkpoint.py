@@ -64,6 +64,11 @@ def save(path: Path, state: Checkpoint) -> None:
         partial.unlink(missing_ok=True)
 
 
+def missing(path: Path) -> CommandError:
+    """What is said where there is none."""
+    return CommandError(f"there is no checkpoint {path} to restart from")
+
+
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; never unpickles.
 
@@ -73,7 +78,7 @@ def load(path: Path) -> Checkpoint:
         If it is missing, damaged or of another format version.
     """
     if not path.is_file():
-        raise CommandError(f"there is no checkpoint {path} to restart from")
+        raise missing(path)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             record = json.loads(str(content["record"]))

@@ -4,7 +4,7 @@ import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.system import suitable_threads
 from mdgnn.data import DataError, Keys, read_frames, split
+from mdgnn.data.checks import image_distance
 from mdgnn.data.frames import digest_of
 from mdgnn.data.labels import targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters, weigh
 from mdgnn.data.sources import open_source
+from mdgnn.folder_lock import check_idle, lock_file
 from mdgnn.models import LennardJones
 from mdgnn.neighbors import primitive_neighbor_list
 
@@ -54,7 +56,6 @@ def lj_frames(n_frames: int, seed: int, kind: str = "all", largest: int = 55) ->
 
 def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int, force: bool) -> dict[str, str]:
     """Write labelled Lennard-Jones frames; rows of a table about them."""
-    check_free([path], force)
     if not 3 <= largest <= LARGEST:
         raise CommandError(f"expected a largest cluster of 3 to {LARGEST} atoms, got {largest}")
     kinds: dict[str, int] = {}
@@ -65,8 +66,8 @@ def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int, force
             show(k + 1, "")
             yield _text(atoms)
 
-    with suitable_threads(1), output.progress("frames", n_frames) as show:
-        _write([path], [counted(show)], force)
+    with _hold([path], force), suitable_threads(1), output.progress("frames", n_frames) as show:
+        _write([path], [counted(show)])
     return {name: f"{count} frames" for name, count in sorted(kinds.items())}
 
 
@@ -104,7 +105,8 @@ def _figures(atoms: Atoms, keys: Keys) -> tuple[Any, ...]:
 
 def _shortest(atoms: Atoms) -> float:
     """The least distance of two atoms or images; infinite of a single atom."""
-    reach, whole = 2.0, float(np.ptp(atoms.positions, axis=0).sum() + np.abs(atoms.cell.array).sum()) + 1
+    reach = min(2.0, 1.001 * image_distance(atoms))
+    whole = float(np.ptp(atoms.positions, axis=0).sum() + np.abs(atoms.cell.array).sum()) + 1
     while True:
         found = primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, reach)
         if len(found) or reach > whole:
@@ -136,6 +138,12 @@ def split_file(file: str, fractions: Sequence[float], seed: int, prefix: str, fo
     Frames keep their order, and those of a file in this format keep every digit; bad ones are split like others. Those
     of one structure go together, lest a part hold what another one tests.
     """
+    paths = {name: Path(f"{prefix}-{name}.xyz") for name, fraction in zip(PARTS, fractions, strict=True) if fraction}
+    with _hold(list(paths.values()), force):
+        return _split_file(file, fractions, seed, paths)
+
+
+def _split_file(file: str, fractions: Sequence[float], seed: int, path_of: dict[str, Path]) -> dict[str, str]:
     source = open_source(file)
     numbers = source.numbers()
     places: dict[bytes, int] = {}  # of structures
@@ -144,23 +152,27 @@ def split_file(file: str, fractions: Sequence[float], seed: int, prefix: str, fo
     parts = [(name, part) for name, part in zip(PARTS, shares, strict=True) if len(part)]
     if not parts:
         raise CommandError(f"expected a fraction above 0 of the {len(numbers)} frames in {file}")
-    paths = [Path(f"{prefix}-{name}.xyz") for name, _ in parts]
-    check_free(paths, force)
+    paths = [path_of[name] for name, _ in parts]
     texts = _verbatim(source.path) if source.path.suffix in (".xyz", ".extxyz") else None
     contents = [
         (_text(source[numbers[k]]) if texts is None else texts[numbers[k]] for k in part.tolist()) for _, part in parts
     ]
-    _write(paths, contents, force)
+    _write(paths, contents)
     return {str(path): f"{len(part)} frames" for path, (_, part) in zip(paths, parts, strict=True)}
 
 
-def check_free(paths: Sequence[Path], force: bool) -> None:
-    """Raise a CommandError if a file must not be written."""
-    for path in paths:
-        if path.is_dir():
-            raise CommandError(f"the output {path} is a folder")
-        if path.exists() and not force:
-            raise CommandError(f"the output {path} exists; choose another or replace it by --force")
+@contextmanager
+def _hold(paths: Sequence[Path], force: bool) -> Iterator[None]:
+    """Keep other jobs from files that are written; raise a CommandError or InUseError if one must not be."""
+    with ExitStack() as stack:
+        for path in paths:
+            if path.is_dir():
+                raise CommandError(f"the output {path} is a folder")
+            stack.enter_context(lock_file(path))
+            if path.exists() and not force:
+                raise CommandError(f"the output {path} exists; choose another or replace it by --force")
+            check_idle(path.parent)  # it may be that of a run
+        yield
 
 
 def _text(atoms: Atoms) -> bytes:
@@ -183,18 +195,17 @@ def _verbatim(path: Path) -> list[bytes]:
     return frames
 
 
-def _write(paths: Sequence[Path], contents: Sequence[Iterable[bytes]], force: bool) -> None:
+def _write(paths: Sequence[Path], contents: Sequence[Iterable[bytes]]) -> None:
     """Write frames; files are replaced when all are complete."""
-    check_free(paths, force)
     partial = [path.with_name(path.name + ".part") for path in paths]
     with ExitStack() as stack:
         for path in partial:
             stack.callback(path.unlink, missing_ok=True)
         for path, frames in zip(partial, contents, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 file.writelines(frames)
                 file.flush()
                 os.fsync(file.fileno())
         for path, target in zip(partial, paths, strict=True):
+            check_idle(target.parent)
             path.replace(target)

@@ -1,10 +1,19 @@
-"""Errors of the command line: one sentence on stderr and an exit status, never a traceback for a user's mistake."""
+"""What the command line tells on stderr: errors in one sentence with an exit status, never a traceback for a user's
+mistake, and warnings in one sentence."""
 
 import signal
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import typer
+
+from mdgnn.reasons import first_line, out_of_memory
+
+# About code that the user has not written: told only if warnings were asked for, by -W or PYTHONWARNINGS.
+FOR_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning)
 
 
 class CommandError(Exception):
@@ -23,10 +32,12 @@ class InterruptedRunError(CommandError):
 
 @contextmanager
 def errors_as_sentences() -> Iterator[None]:
-    """Turn the errors raised at the package's boundaries into a sentence and an exit status.
+    """Turn the errors raised at the package's boundaries into a sentence and an exit status; warnings into sentences.
 
     Other exceptions pass: those are bugs, and their traceback is wanted.
     """
+    before = warnings.showwarning
+    warnings.showwarning = _show_warning
     try:
         yield
     except CommandError as error:
@@ -36,8 +47,27 @@ def errors_as_sentences() -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         _tell(f"{error.filename}: {reason}" if error.filename else reason, 1)
-    except (ValueError, RuntimeError) as error:
-        _tell(next(iter(str(error).splitlines()), type(error).__name__), 1)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        _tell(out_of_memory(error) or first_line(error) or type(error).__name__, 1)
+    finally:
+        warnings.showwarning = before
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A sentence: the line that the warning points at is none of the user's."""
+    place = ""
+    if issubclass(category, FOR_PROGRAMMERS):
+        if not sys.warnoptions:
+            return
+        place = f" ({filename}:{lineno})"
+    print(f"mdgnn: warning: {' '.join(str(message).split())}{place}", file=file or sys.stderr)
 
 
 def _tell(sentence: str, status: int) -> None:

@@ -21,6 +21,7 @@ from mdgnn.cli.errors import CommandError, InterruptedRunError
 from mdgnn.cli.settings import MDSettings
 from mdgnn.cli.structures import read_structure
 from mdgnn.cli.system import LJ, System, UnitSystem, make_system, suitable_threads
+from mdgnn.folder_lock import lock_folder
 from mdgnn.stop_signals import StopSignals
 
 
@@ -29,11 +30,15 @@ def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms 
 
     Raises
     ------
-    CommandError, ValueError, RuntimeError, OSError
+    CommandError, InUseError, ValueError, RuntimeError, OSError
         Whatever was written until then stays.
     """
     settings.check()
-    output.check_free(folder, force)
+    with output.hold(folder, force):
+        return _start(settings, folder, atoms)
+
+
+def _start(settings: MDSettings, folder: Path, atoms: Atoms | None) -> dict[str, Any]:
     rng = np.random.Generator(np.random.PCG64(settings.seed))
     atoms = read_structure(settings.structure, rng) if atoms is None else atoms.copy()
     at_pressure = settings.ensemble == "npt"
@@ -58,7 +63,7 @@ def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms 
         draw_velocities(atoms, temperature * units.kelvin, rng)
     if at_pressure:
         npt.rest(atoms)
-    output.claim(folder, force)
+    output.clear(folder)
     records = output.Records(folder, _header(settings, units))
     return Simulation(system, settings, rng, records, folder).run()
 
@@ -72,7 +77,18 @@ def restart(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     given : dict
         Settings that the user repeats; they must agree with the checkpoint's. Only "steps" may differ, and "model" may
         name another place of the same file.
+
+    Raises
+    ------
+    CommandError, InUseError, ValueError, RuntimeError, OSError
     """
+    if not folder.is_dir():
+        raise checkpoint.missing(folder / output.CHECKPOINT)
+    with lock_folder(folder):
+        return _go_on(folder, given)
+
+
+def _go_on(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     state = checkpoint.load(folder / output.CHECKPOINT)
     settings = MDSettings(**state.settings)
     for name, value in given.items():

@@ -21,28 +21,39 @@ from rich.table import Table
 from rich.text import Text
 
 from mdgnn.cli.errors import CommandError
+from mdgnn.folder_lock import is_empty, lock_folder
 
 TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT = "trajectory.xyz", "log.csv", "summary.json", "final.xyz", "checkpoint.npz"
 PLOTS = ("energy.png", "temperature.png", "density.png", "radial_distribution.png", "structures.png")
-WIDE = 10_000  # characters
+WIDE, PAGE, BORDERS = 10_000, 100, 7  # characters: where there is no terminal, of two columns, of what frames them
+LONGEST_CELL = 60  # of any column, where a table does not say more
 OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT, CHECKPOINT + ".part", *PLOTS)
 
 
-def check_free(folder: Path, force: bool) -> None:
-    """Raise a CommandError if a run must not write to this folder."""
+@contextmanager
+def hold(folder: Path, force: bool) -> Iterator[None]:
+    """Make the folder, and keep other jobs out of it.
+
+    Raises
+    ------
+    CommandError
+        If it is a file, or without `force` not empty.
+    InUseError, OSError
+        If another job has it, or the system refuses.
+    """
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"the output folder {folder} is a file; choose another with --output")
-    if not force and folder.is_dir() and any(folder.iterdir()):
-        raise CommandError(
-            f"the output folder {folder} is not empty; choose another with --output or replace it by --force"
-        )
+    with lock_folder(folder):
+        if not force and not is_empty(folder):
+            raise CommandError(
+                f"the output folder {folder} is not empty; choose another with --output or replace it by --force"
+            )
+        yield
 
 
-def claim(folder: Path, force: bool) -> None:
-    """Make the folder; with `force`, remove what an earlier run left there, and nothing else."""
-    check_free(folder, force)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in OURS:
+def clear(folder: Path, names: Sequence[str] = OURS) -> None:
+    """Remove what an earlier run left in the folder, and nothing else."""
+    for name in names:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -119,17 +130,20 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 
 def print_table(title: str, rows: dict[str, str]) -> None:
-    """Two columns on stdout."""
+    """Two columns on stdout, which together are about as wide as a page; longer values fold."""
     table = Table(title=Text(title), show_header=False)
+    table.add_column()
+    table.add_column(max_width=max(PAGE - BORDERS - max(map(len, rows)), PAGE // 3))
     for name, value in rows.items():
         table.add_row(Text(name), Text(value))
     show(table)
 
 
 def show(table: Table) -> None:
-    """A table on stdout, in which nothing is cut off: folded on a terminal, elsewhere as wide as it is."""
+    """A table on stdout, in which nothing is cut off: folded on a terminal, elsewhere long cells alone."""
     for column in table.columns:
         column.overflow = "fold"
+        column.max_width = column.max_width or LONGEST_CELL
     Console(width=None if Console().is_terminal else WIDE).print(table)
 
 

@@ -46,15 +46,19 @@ def relax(settings: RelaxSettings, folder: Path, force: bool = False, atoms: Ato
 
     Raises
     ------
-    CommandError, ValueError, RuntimeError, OSError
+    CommandError, InUseError, ValueError, RuntimeError, OSError
     """
     if not (np.isfinite(settings.fmax) and settings.fmax > 0):
         raise CommandError(f"expected a positive fmax, got {settings.fmax}")
-    output.check_free(folder, force)
+    with output.hold(folder, force):
+        return _relax(settings, folder, atoms)
+
+
+def _relax(settings: RelaxSettings, folder: Path, atoms: Atoms | None) -> dict[str, Any]:
     if atoms is None:
         atoms = read_structure(settings.structure, np.random.default_rng(settings.seed))
     system = make_system(atoms.copy(), settings.model, settings.device, settings.dtype)
-    output.claim(folder, force)
+    output.clear(folder)
     begin = time.perf_counter()
     converged = _optimize(system, settings, folder)
     log = output.read_log(folder)

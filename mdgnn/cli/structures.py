@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree  # ASE brings scipy
 
 from mdgnn.cli.errors import CommandError
+from mdgnn.reasons import reason_of
 
 NEAREST = 1.09  # distance of nearest neighbours in small Lennard-Jones clusters, in sigma
 CLOSEST = 0.95  # random clusters keep atoms at least this far apart
@@ -33,7 +34,7 @@ def read_structure(name: str, rng: np.random.Generator) -> Atoms:
     try:
         atoms: Any = ase.io.read(name)
     except Exception as error:  # ASE's readers raise anything at all
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = reason_of(error)
         raise CommandError(f"cannot read a structure from {name}: {reason}") from None
     if len(atoms) == 0:
         raise CommandError(f"expected at least one atom in {name}, found none")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mdgnn.cli.errors import CommandError, InterruptedRunError
-from mdgnn.cli.output import check_free, print_table, show
+from mdgnn.cli.output import clear, hold, print_table, show
 from mdgnn.data import Dataset, Keys, PropertyKey, read_frames
 from mdgnn.data.frames import left_out
 from mdgnn.data.labels import names_in
@@ -94,8 +94,11 @@ def _with_properties(keys: Keys, model: Model, settings: Sequence[str]) -> Keys:
 
 def evaluate(task: Task, folder: Path, force: bool) -> None:
     """Print the table of errors, and write it with parity plots."""
-    ours = (evaluation.ERRORS, evaluation.TABLE, evaluation.STRUCTURES, PARITY)
-    check_free(folder, force)
+    with hold(folder, force):
+        _evaluate(task, folder)
+
+
+def _evaluate(task: Task, folder: Path) -> None:
     model = load(task.model)
     keys = _with_properties(task.keys, model, task.properties)
     frames = read_frames(task.data, keys, bad=task.bad, need=(), units=model.units if task.units == "model" else "any")
@@ -112,9 +115,7 @@ def evaluate(task: Task, folder: Path, force: bool) -> None:
         )
     if frames.skipped:
         typer.echo(f"mdgnn: {left_out(frames.skipped)}", err=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ours:
-        (folder / name).unlink(missing_ok=True)
+    clear(folder, (evaluation.ERRORS, evaluation.TABLE, evaluation.STRUCTURES, PARITY))
     about = {"model": task.model, "data": task.data, "units": model.units, "skipped": [str(b) for b in frames.skipped]}
     _sentences(lambda: evaluation.write(comparison, folder, about))
     names = plots.names_of(properties_of(model))

@@ -56,6 +56,13 @@ def check_structure(atoms: Atoms) -> None:
         raise LabelError(f"atoms {i[0]} and {j[0]} are at one place ({d[0]:.2g} apart)")
 
 
+def image_distance(atoms: Atoms) -> float:
+    """Of an atom and its image by the shortest vector of the cell: the search within a longer one meets a flood of
+    them in a tiny cell, as of a file in the wrong unit. Infinite without periodic boundaries."""
+    lengths = np.linalg.norm(atoms.cell.array[atoms.pbc], axis=1)
+    return float(lengths.min(initial=np.inf))
+
+
 def check_labels(atoms: Atoms, targets: Targets, keys: Keys, need: Sequence[str]) -> None:
     """Raise a LabelError for a label that is needed and missing, or one that is not finite."""
     own = {"energy": keys.energy, "forces": keys.forces, "stress": keys.stress}
@@ -123,7 +130,9 @@ class Magnitudes:
         energy = np.nan if targets.energy is None else float(targets.energy[0])
         force = np.nan if targets.forces is None else float(targets.forces.square().mean().sqrt())
         stress = np.nan if targets.stress is None else float(targets.stress.square().mean().sqrt())
-        near = len(primitive_neighbor_list("i", atoms.pbc, atoms.cell.array, atoms.positions, NEAR)) > 0
+        near = image_distance(atoms) <= NEAR or bool(
+            len(primitive_neighbor_list("i", atoms.pbc, atoms.cell.array, atoms.positions, NEAR))
+        )
         bound = binding_energy(atoms.numbers)
         self._seen.append(_Seen(number, formula, len(atoms), energy, force, stress, near, bound))
 

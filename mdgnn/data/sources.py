@@ -12,6 +12,8 @@ from ase import Atoms
 from ase.utils import string2index
 from numpy.typing import NDArray
 
+from mdgnn.reasons import reason_of
+
 
 class DataError(ValueError):
     """Frames that cannot be read or should not be trained on."""
@@ -45,8 +47,11 @@ class Database:
     def __init__(self, path: Path, index: slice):
         self.path = path
         self._state = self._stamp()
-        rows = self._connection().select(columns=["id"], include_data=False)
-        ids = np.array(sorted(row.id for row in rows), dtype=np.int64)
+        try:
+            rows = self._connection().select(columns=["id"], include_data=False)
+            ids = np.array(sorted(row.id for row in rows), dtype=np.int64)
+        except Exception as error:  # ASE's and SQLite's
+            raise DataError(f"cannot read the database {path}: {reason_of(error)}") from None
         self._numbers = np.arange(len(ids))[index]
         self._ids: NDArray[np.int64] = ids
 
@@ -113,5 +118,5 @@ def _read(path: Path, index: slice) -> Iterator[tuple[int, Atoms]]:
             yield number, atoms
             number += step  # which an error would be about
     except Exception as error:  # ASE's readers raise anything at all
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = reason_of(error)
         raise DataError(f"cannot read frame {number} of {path}: {reason}") from None

@@ -7,11 +7,14 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from mdgnn.folder_lock import InUseError, is_empty, lock_folder
 
 CONFIG, START, LOG, LAST, BEST = "config.json", "start.safetensors", "log.csv", "last.ckpt", "best.ckpt"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
@@ -23,34 +26,43 @@ class RunError(Exception):
     """A problem of a run that one sentence explains."""
 
 
-def check_free(folder: Path, force: bool) -> None:
-    """Raise a RunError if a run must not write to this folder: a file, or not empty without `force`."""
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other jobs out of it.
+
+    Raises
+    ------
+    RunError
+        If it is a file, another job has it, or the system refuses.
+    """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"the output folder {folder} is a file; choose another with --output")
-    if not force and folder.is_dir() and any(folder.iterdir()):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_folder(folder))
+        except InUseError as error:
+            raise RunError(str(error)) from None
+        except OSError as error:
+            what = "write to" if folder.exists() else "make"
+            raise RunError(f"cannot {what} the folder {folder}: {error.strerror}") from None
+        yield
+
+
+def check_free(folder: Path, force: bool) -> None:
+    """Raise a RunError if a run must not write to this folder: not empty without `force`."""
+    if not force and not is_empty(folder):
         raise RunError(
             f"the output folder {folder} is not empty; choose another with --output, replace it by --force, "
             f"or continue its run by --resume {folder}"
         )
 
 
-def claim(folder: Path, force: bool) -> None:
-    """Make the folder; with `force`, remove what an earlier run left there, and nothing else.
-
-    Raises
-    ------
-    RunError
-        As `check_free`, or if the system refuses.
-    """
-    check_free(folder, force)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from None
+def clear(folder: Path) -> None:
+    """Remove what an earlier run left there, and nothing else."""
     for name in OURS:
         for path in (folder / name, folder / f"{name}.part"):
             path.unlink(missing_ok=True)
-    for path in (*folder.glob("*.png"), *folder.glob("tensorboard/events.*")):
+    for path in (*folder.glob("*.png"), *folder.glob(".*.png.*.part"), *folder.glob("tensorboard/events.*")):
         path.unlink()
 
 
@@ -121,6 +133,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
+    except MemoryError:
+        raise
     except Exception:  # a damaged pickle raises anything at all
         raise RunError(f"{path} is damaged, or holds more than tensors, numbers and text, and is refused") from None
     missing = [key for key in IN_CHECKPOINTS if not isinstance(content, dict) or key not in content]

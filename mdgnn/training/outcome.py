@@ -107,14 +107,32 @@ def best_model(folder: Path) -> tuple[Model, int]:
 def redraw(folder: str | Path) -> list[str]:
     """Draw the pictures of a run, which may be under way; the names of what was drawn.
 
+    That takes no lock, since a run has it that is under way, and so it writes nothing but pictures, of this run alone,
+    and those of its end last.
+
     Raises
     ------
     RunError
-        If the folder holds no run, or one that has not been validated yet.
+        If the folder holds no run, or one that has not been validated yet, or another one by the time of drawing.
     """
     target = Path(folder)
     config = parse(files.read_json(target / files.CONFIG))
     if not (target / files.BEST).exists():
         raise RunError(f"{target} has no validated model yet: nothing can be drawn")
+    over, run = (target / files.SUMMARY).exists(), _stamp(target / files.START)
     model, _ = best_model(target)
-    return draw(target, model, comparisons(config, sets_of(config, target), model))
+    compared = comparisons(config, sets_of(config, target), model)
+    if _stamp(target / files.START) != run:
+        raise RunError(f"another run has begun in {target} meanwhile; nothing was drawn")
+    names = draw(target, model, compared)
+    ended = not over and (target / files.SUMMARY).exists()  # with another model, and has drawn that
+    return redraw(folder) if ended else names
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes when another file comes to this place."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns

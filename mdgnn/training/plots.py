@@ -1,6 +1,8 @@
 """Pictures of a run of training: how it went, how wrong the model is, and what it makes of two atoms."""
 
+import io
 import itertools
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,4 +134,12 @@ def plot_dimers(path: Path, model: Model) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=120, format="png")
+    """Pictures are whole at any moment: `mdgnn plot` may draw a run that draws itself, or that another one draws."""
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.write_bytes(picture.getvalue())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,14 +64,18 @@ def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, 
     RunError, ConfigError, ValueError, OSError
         With a sentence that says what to change.
     """
-    target = Path(folder)
+    with _alone(Path(folder)):
+        return _train(config, Path(folder), force)
+
+
+def _train(config: Config, target: Path, force: bool) -> dict[str, Any]:
     if this_process().rank == 0:
         files.check_free(target, force)
     _set_threads(config)
     sets = _read(config, None)
     start = _new(config, sets)
     if this_process().rank == 0:  # only now may anything of an earlier run go
-        files.claim(target, force)
+        files.clear(target)
         files.write_json(target / files.CONFIG, config.content())
         save_model(start[0], target / files.START, start[1])
     return _go(config, target, sets, start, None)
@@ -89,9 +93,29 @@ def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     Raises
     ------
     RunError
-        If the folder holds no run, or its checkpoint is damaged, hostile, or of other data.
+        If the folder holds no run, or another job has it, or its checkpoint is damaged, hostile, or of other data.
     """
     target = Path(folder)
+    if (summary := _finished(target, settings)) is not None:
+        return summary
+    with _alone(target):
+        return _finished(target, settings) or _resume(target, settings)
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Keeps other jobs out of the folder; the first process does so for those that torchrun started beside it."""
+    return files.hold(folder) if this_process().rank == 0 else nullcontext()
+
+
+def _finished(target: Path, settings: Sequence[str]) -> dict[str, Any] | None:
+    """The summary of a run that has nothing left to do; nothing is written."""
+    before = files.read_json(target / files.CONFIG)
+    if parse(override(before, settings)) == parse(before) and (target / files.SUMMARY).exists():
+        return files.read_json(target / files.SUMMARY)
+    return None
+
+
+def _resume(target: Path, settings: Sequence[str]) -> dict[str, Any]:
     before = files.read_json(target / files.CONFIG)
     config = parse(override(before, settings))
     if config != parse(before):
@@ -99,8 +123,6 @@ def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
         if this_process().rank == 0:
             (target / files.SUMMARY).unlink(missing_ok=True)
             files.write_json(target / files.CONFIG, config.content())
-    elif (target / files.SUMMARY).exists():
-        return files.read_json(target / files.SUMMARY)
     _set_threads(config)
     sets, last = _read(config, target), target / files.LAST
     if (target / files.START).exists():
