@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io.extxyz import write_extxyz
+from ase.io.formats import open_with_compression
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli import output
@@ -70,15 +71,19 @@ def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int, force
     return {name: f"{count} frames" for name, count in sorted(kinds.items())}
 
 
-def summarize(files: Sequence[str], keys: Keys, units: str) -> tuple[list[dict[str, str]], list[str]]:
+def summarize(
+    files: Sequence[str], keys: Keys, units: str, format: str | None = None
+) -> tuple[list[dict[str, str]], list[str]]:
     """Rows of a table, one for each config_type and one for all, and sentences about bad frames."""
     notes: list[str] = []
     try:
-        frames = read_frames(files, keys, bad="skip", need=(), units=units)
+        frames = read_frames(files, keys, bad="skip", need=(), units=units, format=format)
     except DataError as error:
         if units != "metal":
             raise
-        frames = read_frames(files, keys, bad="skip", need=(), units="any")  # where all are suspicious, say of what
+        frames = read_frames(
+            files, keys, bad="skip", need=(), units="any", format=format
+        )  # where all are suspicious, say of what
         notes = [f"All frames are bad or suspicious, those above too: {error}"]
     groups: dict[str, list[tuple[Any, ...]]] = {}
     for atoms in frames:
@@ -130,13 +135,15 @@ def _row(name: str, group: Sequence[tuple[Any, ...]]) -> dict[str, str]:
     }
 
 
-def split_file(file: str, fractions: Sequence[float], seed: int, prefix: str, force: bool) -> dict[str, str]:
+def split_file(
+    file: str, fractions: Sequence[float], seed: int, prefix: str, force: bool, format: str | None = None
+) -> dict[str, str]:
     """Write PREFIX-train.xyz, PREFIX-valid.xyz and PREFIX-test.xyz, those with a fraction; rows of a table about them.
 
     Frames keep their order, and those of a file in this format keep every digit; bad ones are split like others. Those
     of one structure go together, lest a part hold what another one tests.
     """
-    source = open_source(file)
+    source = open_source(file, format)
     numbers = source.numbers()
     places: dict[bytes, int] = {}  # of structures
     place = [places.setdefault(digest_of(source[number]), len(places)) for number in numbers]
@@ -146,7 +153,7 @@ def split_file(file: str, fractions: Sequence[float], seed: int, prefix: str, fo
         raise CommandError(f"expected a fraction above 0 of the {len(numbers)} frames in {file}")
     paths = [Path(f"{prefix}-{name}.xyz") for name, _ in parts]
     check_free(paths, force)
-    texts = _verbatim(source.path) if source.path.suffix in (".xyz", ".extxyz") else None
+    texts = _verbatim(source.path) if source.format in ("xyz", "extxyz") else None
     contents = [
         (_text(source[numbers[k]]) if texts is None else texts[numbers[k]] for k in part.tolist()) for _, part in parts
     ]
@@ -172,7 +179,8 @@ def _text(atoms: Atoms) -> bytes:
 
 def _verbatim(path: Path) -> list[bytes]:
     """The text of each frame of a file that ASE has read as XYZ."""
-    lines = path.read_bytes().splitlines(keepends=True)
+    with open_with_compression(str(path.absolute()), "rb") as file:
+        lines = file.read().splitlines(keepends=True)
     frames, begin = [], 0
     while begin < len(lines) and lines[begin].strip():
         end = begin + 2 + int(lines[begin])

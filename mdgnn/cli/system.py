@@ -11,6 +11,8 @@ from ase import Atoms, units
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli.errors import CommandError
+from mdgnn.cli.kept import leave_out
+from mdgnn.cli.output import note
 from mdgnn.locate import locate
 
 ATOMS_WORTH_THREADS = 200
@@ -93,6 +95,8 @@ class System:
 def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
     """Give atoms a calculator, and the mass of reduced units where the model wants it.
 
+    They lose the results of other calculations, and what no output can hold; a note says of what.
+
     Raises
     ------
     CommandError, ValueError, FileNotFoundError
@@ -100,6 +104,8 @@ def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
     """
     check_device(device)
     calculator = MDGNNCalculator(model, device, dtype)
+    for sentence in leave_out(atoms):
+        note(sentence)
     atoms.calc = calculator
     unit_system = LJ if calculator.model.units == "lj" else METAL
     if unit_system is LJ:

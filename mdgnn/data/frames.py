@@ -68,6 +68,7 @@ def read_frames(
     need: Sequence[str] = ("energy", "forces"),
     units: str = "metal",
     seen: dict[bytes, str] | None = None,
+    format: str | None = None,
 ) -> FrameList:
     """Read frames of anything ASE reads, and check them.
 
@@ -78,7 +79,8 @@ def read_frames(
     Parameters
     ----------
     paths : sequence of str or Path
-        ``file.xyz@0:100`` reads a part. Files are kept in memory; of an ASE database (``.db``) only row numbers.
+        ``file.xyz@0:100`` reads a part, if there is no file of that whole name. Files are kept in memory; of an ASE
+        database (``.db``) only row numbers.
     keys : Keys
         Names of the labels in the files.
     bad : "raise" or "skip"
@@ -90,6 +92,8 @@ def read_frames(
         have no magnitudes to expect.
     seen : dict, optional
         Digests of earlier frames, which count as such, and their names; those that are read come to them.
+    format : str, optional
+        ASE's name of the files' format, such as "lammps-data", where ASE cannot guess it.
 
     Raises
     ------
@@ -106,7 +110,7 @@ def read_frames(
     if unknown:
         raise ValueError(f"expected need to name 'energy', 'forces', 'stress' or extra keys, got {unknown[0]!r}")
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    sources = [open_source(path) for path in files]
+    sources = [open_source(path, format, units) for path in files]
     where: list[tuple[int, int]] = []
     problems: list[BadFrame] = []
     seen = {} if seen is None else seen
