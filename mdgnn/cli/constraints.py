@@ -72,8 +72,7 @@ def in_extended_xyz(constraints: Sequence[Any]) -> bool:
 
 
 def check_dynamics(atoms: Atoms) -> None:
-    """Raise a CommandError for a constraint that dynamics cannot have, or that a restart could not take up again."""
-    to_records(atoms.constraints)
+    """Raise a CommandError for a constraint that dynamics cannot have."""
     for constraint in atoms.constraints:
         name = type(constraint).__name__
         try:

@@ -55,24 +55,21 @@ def _plain(value: Any) -> Any:
         if value.dtype.kind == "u":
             value = value.astype(np.int64)
         return np.char.strip(value) if value.dtype.kind == "U" else value
-    if isinstance(value, Spacegroup):
-        return value.symbol
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {name: _listed(entry) for name, entry in value.items()}
     return _listed(value)
 
 
 def _listed(value: Any) -> Any:
-    value = value.tolist() if isinstance(value, np.ndarray) else value
-    if isinstance(value, (list, tuple)):
-        return [_listed(entry) for entry in value]
-    return value if isinstance(value, (str, int, float, bool)) or value is None else _plain(value)
+    if isinstance(value, Spacegroup):
+        return value.symbol
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {name: _listed(entry) for name, entry in value.items()}
+    return [_listed(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _reads_back(name: Any, value: Any, n_atoms: int | None) -> bool:
-    """Whether extended XYZ holds an array of so many atoms, or (None) an entry of `info`; there are many ways not to."""
+    """Whether extended XYZ holds an array of so many atoms, or (None) an entry of `info`: by trial."""
     probe = Atoms(numbers=np.ones(n_atoms or 1, dtype=int))
     place = probe.info if n_atoms is None else probe.arrays
     place[name] = value

@@ -10,6 +10,7 @@ import torch
 from ase import Atoms, units
 
 from mdgnn.calculator import MDGNNCalculator
+from mdgnn.cli.constraints import to_records
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.kept import leave_out
 from mdgnn.cli.output import note
@@ -104,6 +105,7 @@ def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
     """
     check_device(device)
     calculator = MDGNNCalculator(model, device, dtype)
+    to_records(atoms.constraints)  # raises for what no file can hold
     for sentence in leave_out(atoms):
         note(sentence)
     atoms.calc = calculator
