@@ -10,11 +10,14 @@ import torch
 from ase import Atoms, units
 
 from mdgnn.calculator import MDGNNCalculator
+from mdgnn.calculator.checks import check_atoms
 from mdgnn.cli.constraints import to_records
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.kept import leave_out
 from mdgnn.cli.output import note
+from mdgnn.data.density import check_density
 from mdgnn.locate import locate
+from mdgnn.neighbors import primitive_neighbor_list
 
 ATOMS_WORTH_THREADS = 200
 GRAM_PER_CM3 = 1e-3 * units.kg / (1e-2 * units.m) ** 3
@@ -112,8 +115,35 @@ def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
     unit_system = LJ if calculator.model.units == "lj" else METAL
     if unit_system is LJ:
         atoms.set_masses(np.ones(len(atoms)))
+    check_atoms(atoms, calculator.model)
+    _check_numbers(atoms)
+    doubt = check_density(atoms) if unit_system is METAL else ""  # known of no other units
     atoms.get_potential_energy()
+    if unit_system is METAL and len(atoms) > 1 and not atoms.get_forces(apply_constraint=False).any():
+        doubt = doubt or _far_apart(atoms, calculator.model.cutoff)
+    if doubt:
+        note(doubt)
     return System(atoms, unit_system, hashlib.sha256(locate(model).read_bytes()).hexdigest())
+
+
+def _check_numbers(atoms: Atoms) -> None:
+    """Raise a CommandError for masses and momenta that a file cannot mean."""
+    masses, momenta = atoms.get_masses(), atoms.get_momenta()
+    for atom in np.flatnonzero(~(np.isfinite(masses) & (masses > 0))):
+        raise CommandError(f"expected positive masses, got {masses[atom]} for atom {atom}")
+    for atom in np.flatnonzero(~np.isfinite(momenta).all(axis=1)):
+        raise CommandError(f"expected finite momenta, got {momenta[atom].tolist()} for atom {atom}")
+
+
+def _far_apart(atoms: Atoms, cutoff: float) -> str:
+    if not np.isfinite(cutoff) or len(
+        primitive_neighbor_list("i", atoms.pbc, atoms.cell.array, atoms.positions, cutoff)
+    ):
+        return ""
+    return (
+        f"no two atoms are within the model's cutoff of {cutoff:g} Angstrom, so that no force acts: "
+        "are the positions in Angstrom?"
+    )
 
 
 @contextmanager

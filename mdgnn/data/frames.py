@@ -10,6 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mdgnn.data.checks import UNITS, Magnitudes, check_labels, check_magnitudes, check_structure
+from mdgnn.data.density import NOBLE_GASES, check_density
 from mdgnn.data.labels import DEFAULT, Keys, LabelError, targets_of
 from mdgnn.data.sources import Database, DataError, File, open_source
 from mdgnn.data.targets import Targets
@@ -74,7 +75,8 @@ def read_frames(
 
     A frame is bad with no atoms, numbers that are not finite, a singular cell, atoms at one place, labels of wrong
     shapes or missing ones, as an exact duplicate (numbers, positions, cell, boundaries, energy or else other labels) of
-    an earlier one, and with suspicious units (`mdgnn.data.checks` says what that means). Nothing is ever changed.
+    an earlier one, with labels that contradict each other, and with suspicious units, density or placeholders for
+    numbers (`mdgnn.data.checks` and `mdgnn.data.density` say what that means). Nothing is ever changed.
 
     Parameters
     ----------
@@ -141,11 +143,21 @@ def _reasons(
                 raise LabelError(f"a duplicate of {seen[digest]}")
             seen[digest] = f"{source.path}, frame {number}"
             if units == "metal":
+                _check_density(atoms)
                 magnitudes.observe(number, atoms, targets)
                 check_magnitudes(atoms, targets)
         except LabelError as error:
             reasons[number] = str(error)
     return {**magnitudes.verdicts(), **reasons}
+
+
+def _check_density(atoms: Atoms) -> None:
+    """Raise a LabelError, as of a suspicion; but frames of particles alone may be in reduced units, unsaid."""
+    if not np.isin(atoms.numbers, NOBLE_GASES).all():
+        try:
+            check_density(atoms)
+        except LabelError as error:
+            raise LabelError(f"suspicious: {error}") from None
 
 
 def digest_of(atoms: Atoms, targets: Targets | None = None) -> bytes:

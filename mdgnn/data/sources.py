@@ -178,8 +178,8 @@ def frames_of(path: Path, index: slice, format: str, units: str = "any") -> Iter
     for atoms in ase.io.iread(str(path.absolute()), index=index, format=format, do_not_split_by_at_sign=True):
         if units == "metal" and format.startswith("lammps-") and not _has_elements(path, format, atoms):
             raise DataError(
-                "it has types of atoms, and not of which elements they are, which ASE would take for H, He, Li ...; "
-                + ("add a section Masses" if format == "lammps-data" else "dump the column element too")
+                "it does not say of which elements its atoms are, and ASE would take their types for H, He, Li ...;"
+                + (" add a section Masses" if format == "lammps-data" else " dump the column element too")
             )
         yield atoms
 
