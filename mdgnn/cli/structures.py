@@ -11,7 +11,7 @@ from scipy.spatial import KDTree  # ASE brings scipy
 from mdgnn.cli.constraints import from_records
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.kept import CONSTRAINTS
-from mdgnn.data.sources import check_file, format_of, frames_of, why_unreadable
+from mdgnn.data.sources import check_file, format_of, frames_of, taken_for, why_unreadable
 
 NEAREST = 1.09  # distance of nearest neighbours in small Lennard-Jones clusters, in sigma
 CLOSEST = 0.95  # random clusters keep atoms at least this far apart
@@ -84,7 +84,7 @@ def _frame_of(path: Path, index: int, format: str, guessed: bool, units: str) ->
         reason = why_unreadable(error, format, guessed)
         raise CommandError(f"cannot read a structure from {path}: {reason}") from None
     if not frames and index == -1:
-        raise CommandError(f"cannot read a structure from {path}: there is none in it")
+        raise CommandError(f"cannot read a structure from {path}: there is none in it{taken_for(format) * guessed}")
     if len(frames) < (1 if index >= 0 else -index):  # of fewer than two, ASE gives the first for the second last
         raise CommandError(f"there is no frame {index} in {path}")
     return frames[0]

@@ -100,7 +100,8 @@ def open_source(path: str | Path, format: str | None = None, units: str = "any")
     kind = "db" if name.suffix == ".db" and format is None else format_of(name, format)
     source = Database(name, index) if kind == "db" else File(name, index, kind, format is None, units)
     if not source.numbers():
-        raise DataError(f"expected at least one frame in {path}, found none")
+        hint = "" if format is not None or kind == "db" else taken_for(kind)
+        raise DataError(f"expected at least one frame in {path}, found none{hint}")
     return source
 
 
@@ -160,7 +161,10 @@ def format_of(path: Path, format: str | None) -> str:
     if path.stat().st_size == 0:
         raise DataError(f"the file {path} is empty")
     try:
-        return str(get_ioformat(filetype(str(path.absolute()))).name)
+        try:
+            return str(get_ioformat(filetype(str(path.absolute()))).name)
+        except UnknownFileTypeError:  # the suffix is none of a format, which the content may tell
+            return str(get_ioformat(filetype(str(path.absolute()), guess=False)).name)
     except UnknownFileTypeError:
         raise DataError(f"cannot tell the format of {path}: {NAME_FORMAT}") from None
     except Exception as error:  # as of a damaged archive
@@ -203,7 +207,12 @@ def why_unreadable(error: Exception, format: str, guessed: bool) -> str:
     """What ASE says about a file, and what to do if it took it for something else."""
     if isinstance(error, DataError) or not guessed:
         return _reason(error)
-    return f"{_reason(error)} (taken for {format}; if it is not, {NAME_FORMAT})"
+    return _reason(error) + taken_for(format)
+
+
+def taken_for(format: str) -> str:
+    """What to do if ASE has not guessed a format right."""
+    return f" (taken for {format}; if it is not, {NAME_FORMAT})"
 
 
 def _read(path: Path, index: slice, format: str, guessed: bool, units: str) -> Iterator[tuple[int, Atoms]]:
