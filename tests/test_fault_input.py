@@ -136,6 +136,7 @@ def test_what_exists_is_taken_without_a_word(name, atoms):
         (bulk("H", "bcc", a=1), 0.62),
         (bulk("H", "bcc", a=1), 0.32),
         (bulk("Fe"), 3.5),
+        (bulk("Au"), 9.0),
     ],
     ids=["diamond at 5 TPa, measured", "hydrogen, r_s = 1", "hydrogen, r_s = 0.8", "iron at 5 TPa", "gold at 1 TPa"],
 )

@@ -398,3 +398,17 @@ def test_a_checkpoint_of_a_later_format_is_refused(model):
     np.savez("run/checkpoint.npz", **arrays, record=np.array(json.dumps(record)))
     done = run("md", "--restart", "run")
     assert done.exit_code == 1 and "format 3, this mdgnn reads formats 1 to 2" in done.stderr
+
+
+def test_a_frame_that_cannot_be_split_whole_is_said():
+    """Labels that stand twice, in what a file of ASE's has beside its results, and what extended XYZ cannot hold."""
+    atoms = cluster()
+    atoms.calc = SinglePointCalculator(atoms, energy=1.5, forces=np.zeros((N, 3)))
+    atoms.info["energy"] = 1.5
+    ase.io.write("x.traj", [atoms, atoms * (1, 1, 2)])
+    assert run("dataset", "split", "x.traj", "--fractions", 1, 0, 0, "--output", "s").exit_code == 0
+    assert ase.io.read("s-train.xyz", index=0).get_potential_energy() == 1.5
+    atoms.info["energy"] = 2.5
+    ase.io.write("y.traj", [atoms])
+    done = run("dataset", "split", "y.traj", "--fractions", 1, 0, 0, "--output", "t")
+    assert done.exit_code == 1 and "energy stands there twice" in done.stderr and not Path("t-train.xyz").exists()

@@ -60,7 +60,11 @@ def relax_command(
     output: Annotated[Path | None, typer.Option(help="Folder.", show_default="mdgnn-relax-NAME")] = None,
     force: ForceOption = False,
 ) -> None:
-    """Move the atoms until the forces vanish. Exit status 1 if they do not within --steps."""
+    """Move the atoms until the forces vanish. Exit status 1 if they do not within --steps.
+
+    Output: trajectory.xyz, log.csv, final.xyz, summary.json and plots. Tags, arrays and information of the file are in
+    each frame, and so are constraints; those that ASE cannot read there are in final.traj too.
+    """
     with errors_as_sentences():
         from mdgnn.cli.output import print_table
         from mdgnn.cli.relax import RelaxSettings, relax
@@ -137,7 +141,8 @@ def md_command(
 ) -> None:
     """Molecular dynamics. Ctrl-C ends a run in good order, and --restart goes on from there.
 
-    Output: trajectory.xyz, log.csv, final.xyz, summary.json, checkpoint.npz and plots.
+    Output: trajectory.xyz, log.csv, final.xyz, summary.json, checkpoint.npz and plots. Tags, arrays and information
+    of the file are in each frame, and so are constraints; those that ASE cannot read there are in final.traj too.
     """
     given = _given(
         structure=structure,

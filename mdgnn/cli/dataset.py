@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,7 @@ from mdgnn.cli.errors import CommandError
 from mdgnn.cli.system import suitable_threads
 from mdgnn.data import DataError, Keys, read_frames, split
 from mdgnn.data.frames import digest_of
-from mdgnn.data.labels import targets_of
+from mdgnn.data.labels import find, targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters, weigh
 from mdgnn.data.sources import open_source
 from mdgnn.models import LennardJones
@@ -171,9 +172,23 @@ def check_free(paths: Sequence[Path], force: bool) -> None:
 
 
 def _text(atoms: Atoms) -> bytes:
-    """A frame of extended XYZ."""
+    """A frame of extended XYZ, with all that it has, or a CommandError.
+
+    A label that stands there twice, by the same value, is written once.
+    """
+    once: Atoms = atoms.copy()
+    once.calc = atoms.calc
     text = io.StringIO()
-    write_extxyz(text, [atoms])
+    try:
+        for place in (once.info, once.arrays):
+            for name in [name for name in getattr(atoms.calc, "results", {}) if name in place]:
+                find(atoms, name)  # raises if the values differ
+                del place[name]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # ASE warns about what it leaves out
+            write_extxyz(text, [once])
+    except Exception as error:  # as of an array that is no table
+        raise CommandError(f"extended XYZ cannot hold a frame: {error or type(error).__name__}") from None
     return text.getvalue().encode()
 
 
