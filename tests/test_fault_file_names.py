@@ -245,6 +245,8 @@ def test_types_of_lammps_are_not_taken_for_elements(model, format):
     assert words in sentence(run("relax", "w", "--format", format, "--model", "water"))
     with pytest.raises(DataError, match=words):
         read_frames(["w"], need=(), format=format)
+    split = run("dataset", "split", "w", "--format", format, "--fractions", 1, 0, 0, "--output", "s")
+    assert words in sentence(split)
     assert len(read_structure("w", rng(), format=format, units="lj")) == 3
     if format == "lammps-dump-text":
         Path("w").write_text(Path("w").read_text().replace("id type", "id element").replace(" 1 4", " H 4"))

@@ -321,6 +321,29 @@ def test_what_is_left_out_is_said(model):
     assert_rich(ase.io.read("out/final.xyz"))
 
 
+def test_results_that_the_run_has_none_of_are_said(model):
+    """Charges in a column are results to ASE's reader, of the atoms where they were."""
+    atoms = cluster()
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=np.zeros((N, 3)), charges=np.ones(N))
+    ase.io.write("in.xyz", atoms)
+    done = run("relax", "in.xyz", "--model", model, "--output", "out")
+    assert (
+        done.exit_code == 0 and done.stderr == "mdgnn: not in the output, as it is of another calculation: charges\n"
+    ), done.output
+    assert set(ase.io.read("out/final.xyz").calc.results) == {"energy", "forces"}
+
+
+def test_constraints_of_a_file_that_was_read_by_ase_alone_are_not_claimed(model):
+    """Only `read_structure` knows the entry; who gives atoms gives their constraints with them."""
+    atoms = cluster()
+    atoms.set_constraint(FixCom())
+    relax(RelaxSettings("x", model, steps=1), Path("first"), atoms=atoms)
+    again = ase.io.read("first/final.xyz")
+    assert again.info["ase_constraints"] and not again.constraints
+    relax(RelaxSettings("x", model, steps=1), Path("second"), atoms=again)
+    assert "ase_constraints" not in ase.io.read("second/final.xyz").info
+
+
 def test_a_cif_with_a_space_group_and_occupancies_runs(tmp_path):
     mdgnn.save(mdgnn.LennardJones(cutoff=2.5), tmp_path / "periodic")
     ase.io.write("x.cif", bulk("Ar", "fcc", a=1.6, cubic=True))

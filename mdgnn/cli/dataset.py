@@ -144,7 +144,7 @@ def split_file(
     Frames keep their order, and those of a file in this format keep every digit; bad ones are split like others. Those
     of one structure go together, lest a part hold what another one tests.
     """
-    source = open_source(file, format)
+    source = open_source(file, format, "metal")  # lest types of LAMMPS become elements
     numbers = source.numbers()
     places: dict[bytes, int] = {}  # of structures
     place = [places.setdefault(digest_of(source[number]), len(places)) for number in numbers]

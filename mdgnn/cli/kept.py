@@ -12,6 +12,7 @@ from ase.calculators.calculator import all_properties
 from ase.spacegroup import Spacegroup
 
 CONSTRAINTS = "ase_constraints"  # in extended XYZ, where ASE's column move_mask cannot hold them
+RESULTS = ("energy", "free_energy", "energies", "forces", "stress", "stresses")  # instead of which a model has its own
 OF_THE_RUN = ("numbers", "positions", "momenta", "masses")
 # Labels of another calculation, under whatever prefix; a frame of a run has the model's energy and forces.
 LABEL = re.compile(r"(^|[^a-z])(energy|energies|forces?|stress|stresses|virials?)$", re.IGNORECASE)
@@ -31,7 +32,8 @@ def leave_out(atoms: Atoms) -> list[str]:
     for place in places:
         for name in [name for name in place if not (place is atoms.arrays and name in OF_THE_RUN)]:
             value = _plain(place[name])
-            if name in all_properties or (isinstance(name, str) and LABEL.search(name)) or name in VELOCITIES:
+            label = name in (*all_properties, CONSTRAINTS) or (isinstance(name, str) and LABEL.search(name))
+            if label or (place is atoms.arrays and name in VELOCITIES):
                 stale.append(str(name))
                 del place[name]
             elif _reads_back(name, value, len(atoms) if place is atoms.arrays else None):
@@ -41,10 +43,15 @@ def leave_out(atoms: Atoms) -> list[str]:
                 del place[name]
     notes = []
     if stale:
-        notes.append(f"not in the output, as the run has its own: {', '.join(stale)}")
+        notes.append(of_another(stale))
     if unwritable:
         notes.append(f"not in the output, as extended XYZ cannot hold it: {', '.join(unwritable)}")
     return notes
+
+
+def of_another(names: list[str]) -> str:
+    """What is said of labels and results that are not those of the atoms that the run moves."""
+    return f"not in the output, as it is of another calculation: {', '.join(names)}"
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,8 @@ from scipy.spatial import KDTree  # ASE brings scipy
 
 from mdgnn.cli.constraints import from_records
 from mdgnn.cli.errors import CommandError
-from mdgnn.cli.kept import CONSTRAINTS
+from mdgnn.cli.kept import CONSTRAINTS, RESULTS, of_another
+from mdgnn.cli.output import note
 from mdgnn.data.sources import check_file, format_of, frames_of, taken_for, why_unreadable
 
 NEAREST = 1.09  # distance of nearest neighbours in small Lennard-Jones clusters, in sigma
@@ -65,7 +66,8 @@ def read_structure(
     atoms = _frame_of(path, -1 if index is None else index, kind, format is None, units)
     if len(atoms) == 0:
         raise CommandError(f"expected at least one atom in {name}, found none")
-    atoms.calc = None  # its results are not the model's
+    if others := [name for name in getattr(atoms.calc, "results", {}) if name not in RESULTS]:
+        note(of_another(others))
     if atoms.has("momenta") and not np.any(atoms.get_momenta()):
         del atoms.arrays["momenta"]
     if CONSTRAINTS in atoms.info:
