@@ -35,7 +35,9 @@ def check_atoms(atoms: Atoms, model: Model) -> None:
         raise ValueError(f"expected a finite cell, got {atoms.cell.array.tolist()}")
     for axis in np.flatnonzero(atoms.pbc):
         if not atoms.cell.array[axis].any():
-            raise ValueError(f"expected a cell vector on periodic axis {axis}, got a zero vector")
+            raise ValueError(
+                f"expected a cell vector on periodic axis {axis}, got a zero vector; set pbc to False if it has none"
+            )
     periodic = atoms.cell.array[atoms.pbc]
     if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
         raise ValueError(

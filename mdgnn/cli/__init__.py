@@ -10,6 +10,7 @@ import typer
 
 from mdgnn.cli.dataset_commands import dataset
 from mdgnn.cli.errors import CommandError, errors_as_sentences
+from mdgnn.cli.names import short_name
 from mdgnn.cli.train_commands import evaluate_command, plot_command, train_command
 
 app = typer.Typer(
@@ -29,7 +30,14 @@ Optimizer = Literal["BFGS", "LBFGS", "FIRE", "FIRE2", "BFGSLineSearch", "LBFGSLi
 Ensemble = Literal["nve", "langevin", "npt"]
 Dtype = Literal["float32", "float64"]
 
-StructureHelp = "A file in any format ASE reads, or lj:N for a Lennard-Jones cluster of N atoms."
+StructureHelp = "A file in any format ASE reads; or, if there is no file of that name, lj:N for N atoms."
+IndexOption = Annotated[
+    int | None, typer.Option(help="Which frame of the file: 0 is the first, -1 the last.", show_default="-1")
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="ASE's name of the file's format, such as lammps-data.", show_default="guessed"),
+]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu")]
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the network.", show_default="float32")]
 ModelOption = Annotated[str | None, typer.Option(help="A shipped model's name or a model file.", show_default="lj")]
@@ -47,16 +55,22 @@ def relax_command(
     seed: SeedOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    index: IndexOption = None,
+    format: FormatOption = None,
     output: Annotated[Path | None, typer.Option(help="Folder.", show_default="mdgnn-relax-NAME")] = None,
     force: ForceOption = False,
 ) -> None:
-    """Move the atoms until the forces vanish. Exit status 1 if they do not within --steps."""
+    """Move the atoms until the forces vanish. Exit status 1 if they do not within --steps.
+
+    Output: trajectory.xyz, log.csv, final.xyz, summary.json and plots. Tags, arrays and information of the file are in
+    each frame, and so are constraints; those that ASE cannot read there are in final.traj too.
+    """
     with errors_as_sentences():
         from mdgnn.cli.output import print_table
         from mdgnn.cli.relax import RelaxSettings, relax
 
-        chosen = _given(model=model, seed=seed, device=device, dtype=dtype)
-        folder = output or Path(f"mdgnn-relax-{_short_name(structure)}")
+        chosen = _given(model=model, seed=seed, device=device, dtype=dtype, index=index, format=format)
+        folder = output or Path(f"mdgnn-relax-{short_name(structure)}")
         settings = RelaxSettings(structure, fmax=fmax, optimizer=optimizer, steps=steps, **chosen)
         summary = relax(settings, folder, force)
         energy, length = summary["units"]["energy"], summary["units"]["length"]
@@ -107,6 +121,8 @@ def md_command(
     seed: SeedOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    index: IndexOption = None,
+    format: FormatOption = None,
     output: Annotated[Path | None, typer.Option(help="Folder.", show_default="mdgnn-md-NAME")] = None,
     interval: Annotated[
         int | None, typer.Option(min=1, help="Steps between records of trajectory and log.", show_default="10")
@@ -125,7 +141,8 @@ def md_command(
 ) -> None:
     """Molecular dynamics. Ctrl-C ends a run in good order, and --restart goes on from there.
 
-    Output: trajectory.xyz, log.csv, final.xyz, summary.json, checkpoint.npz and plots.
+    Output: trajectory.xyz, log.csv, final.xyz, summary.json, checkpoint.npz and plots. Tags, arrays and information
+    of the file are in each frame, and so are constraints; those that ASE cannot read there are in final.traj too.
     """
     given = _given(
         structure=structure,
@@ -139,6 +156,8 @@ def md_command(
         seed=seed,
         device=device,
         dtype=dtype,
+        index=index,
+        format=format,
         interval=interval,
         checkpoint_interval=checkpoint_interval,
     )
@@ -153,7 +172,7 @@ def md_command(
         if restart is not None:
             folder, summary = restart, md.restart(restart, given)
         else:
-            folder = output or Path(f"mdgnn-md-{_short_name(given['structure'])}")
+            folder = output or Path(f"mdgnn-md-{short_name(given['structure'])}")
             summary = md.start(MDSettings(**given), folder, force)
         _print_md(summary, folder)
 
@@ -198,10 +217,6 @@ def _print_md(summary: dict[str, Any], folder: Path) -> None:
 def _given(**options: Any) -> dict[str, Any]:
     """The options that were given; the settings have defaults for the others."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _short_name(structure: str) -> str:
-    return structure.replace(":", "") if structure.startswith("lj:") else Path(structure).stem
 
 
 def main() -> None:

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import dict2constraint
-from ase.io.jsonio import decode, encode
+from ase.io.jsonio import encode, mydecode
 from numpy.typing import NDArray
 
+from mdgnn.cli.constraints import forgotten, from_records, to_records
 from mdgnn.cli.errors import CommandError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had only these arrays, no information, and of constraints what ASE's todict has
 ARRAYS = ("numbers", "positions", "momenta", "masses", "cell", "pbc")
 INTEGRATOR = "integrator_"  # begins the names of arrays that an integrator has of its own
+CARRIED = "carried_"  # and of those that the atoms carry along, which are numbered, as their names may be anything
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Checkpoint:
     """All that the rest of a run depends on.
 
     `atoms` has no calculator; `rng` is the state of a PCG64; `lengths` are the bytes of trajectory and log by then;
-    `integrator` has the variables of a thermostat and barostat.
+    `integrator` has the variables of a thermostat and barostat; `forgotten` names constraints of which an old
+    checkpoint has not all, so that they are taken anew from its structure.
     """
 
     atoms: Atoms
@@ -35,6 +37,7 @@ class Checkpoint:
     model_sha256: str
     lengths: tuple[int, int]
     integrator: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    forgotten: tuple[str, ...] = ()
 
 
 def save(path: Path, state: Checkpoint) -> None:
@@ -43,7 +46,9 @@ def save(path: Path, state: Checkpoint) -> None:
     arrays = [atoms.numbers, atoms.positions, atoms.get_momenta(), atoms.get_masses(), atoms.cell.array, atoms.pbc]
     record = {
         "format_version": FORMAT_VERSION,
-        "constraints": encode([constraint.todict() for constraint in atoms.constraints]),
+        "constraints": to_records(atoms.constraints),
+        "arrays": list(atoms.arrays),  # in the order of the trajectory's columns
+        "info": encode(atoms.info),
         "step": state.step,
         "rng": state.rng,
         "settings": state.settings,
@@ -54,6 +59,7 @@ def save(path: Path, state: Checkpoint) -> None:
     try:
         with partial.open("wb") as file:
             named = dict(zip(ARRAYS, arrays, strict=True)) | {INTEGRATOR + k: v for k, v in state.integrator.items()}
+            named |= {f"{CARRIED}{k}": v for k, (n, v) in enumerate(atoms.arrays.items()) if n not in ARRAYS}
             np.savez(file, **named, record=np.array(json.dumps(record)))
             file.flush()
             os.fsync(file.fileno())
@@ -84,16 +90,23 @@ def load(path: Path) -> Checkpoint:
             record = json.loads(str(content["record"]))
             arrays = {name: content[name] for name in ARRAYS}
             own = {k.removeprefix(INTEGRATOR): content[k] for k in content if k.startswith(INTEGRATOR)}
-        if record["format_version"] != FORMAT_VERSION:
+            carried = {int(k.removeprefix(CARRIED)): content[k] for k in content if k.startswith(CARRIED)}
+        version = record["format_version"]
+        if version not in range(1, FORMAT_VERSION + 1):
             raise CommandError(
-                f"{path} has checkpoint format {record['format_version']}, this mdgnn reads format {FORMAT_VERSION}"
+                f"{path} has checkpoint format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}"
             )
         momenta = arrays.pop("momenta")
         atoms = Atoms(**arrays)
         atoms.set_momenta(momenta)  # before the constraints, which would change the last bit
-        atoms.set_constraint([dict2constraint(entry) for entry in decode(record["constraints"])])
+        records = json.loads(record["constraints"]) if version == 1 else record["constraints"]
+        atoms.set_constraint(from_records(records))
+        if version > 1:
+            atoms.info = mydecode(record["info"])
+            names = record["arrays"]
+            atoms.arrays = {name: carried[k] if k in carried else atoms.arrays[name] for k, name in enumerate(names)}
         lengths = tuple(record["lengths"])
         step, rng, settings, sha256 = (record[name] for name in ("step", "rng", "settings", "model_sha256"))
-        return Checkpoint(atoms, step, rng, settings, sha256, lengths, own)
+        return Checkpoint(atoms, step, rng, settings, sha256, lengths, own, tuple(forgotten(records)))
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
         raise CommandError(f"{path} is not a complete checkpoint ({error})") from None

@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io.extxyz import write_extxyz
+from ase.io.formats import open_with_compression
 
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli import output
@@ -20,9 +22,9 @@ from mdgnn.cli.system import suitable_threads
 from mdgnn.data import DataError, Keys, read_frames, split
 from mdgnn.data.checks import image_distance
 from mdgnn.data.frames import digest_of
-from mdgnn.data.labels import targets_of
+from mdgnn.data.labels import find, targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters, weigh
-from mdgnn.data.sources import open_source
+from mdgnn.data.sources import Database, File, open_source
 from mdgnn.folder_lock import check_idle, lock_file
 from mdgnn.models import LennardJones
 from mdgnn.neighbors import primitive_neighbor_list
@@ -71,15 +73,19 @@ def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int, force
     return {name: f"{count} frames" for name, count in sorted(kinds.items())}
 
 
-def summarize(files: Sequence[str], keys: Keys, units: str) -> tuple[list[dict[str, str]], list[str]]:
+def summarize(
+    files: Sequence[str], keys: Keys, units: str, format: str | None = None
+) -> tuple[list[dict[str, str]], list[str]]:
     """Rows of a table, one for each config_type and one for all, and sentences about bad frames."""
     notes: list[str] = []
     try:
-        frames = read_frames(files, keys, bad="skip", need=(), units=units)
+        frames = read_frames(files, keys, bad="skip", need=(), units=units, format=format)
     except DataError as error:
         if units != "metal":
             raise
-        frames = read_frames(files, keys, bad="skip", need=(), units="any")  # where all are suspicious, say of what
+        frames = read_frames(
+            files, keys, bad="skip", need=(), units="any", format=format
+        )  # where all are suspicious, say of what
         notes = [f"All frames are bad or suspicious, those above too: {error}"]
     groups: dict[str, list[tuple[Any, ...]]] = {}
     for atoms in frames:
@@ -132,7 +138,9 @@ def _row(name: str, group: Sequence[tuple[Any, ...]]) -> dict[str, str]:
     }
 
 
-def split_file(file: str, fractions: Sequence[float], seed: int, prefix: str, force: bool) -> dict[str, str]:
+def split_file(
+    file: str, fractions: Sequence[float], seed: int, prefix: str, force: bool, format: str | None = None
+) -> dict[str, str]:
     """Write PREFIX-train.xyz, PREFIX-valid.xyz and PREFIX-test.xyz, those with a fraction; rows of a table about them.
 
     Frames keep their order, and those of a file in this format keep every digit; bad ones are split like others. Those
@@ -140,11 +148,13 @@ def split_file(file: str, fractions: Sequence[float], seed: int, prefix: str, fo
     """
     paths = {name: Path(f"{prefix}-{name}.xyz") for name, fraction in zip(PARTS, fractions, strict=True) if fraction}
     with _hold(list(paths.values()), force):
-        return _split_file(file, fractions, seed, paths)
+        # The units are metal's, lest types of LAMMPS become elements.
+        return _split_file(open_source(file, format, "metal"), file, fractions, seed, paths)
 
 
-def _split_file(file: str, fractions: Sequence[float], seed: int, path_of: dict[str, Path]) -> dict[str, str]:
-    source = open_source(file)
+def _split_file(
+    source: File | Database, file: str, fractions: Sequence[float], seed: int, path_of: dict[str, Path]
+) -> dict[str, str]:
     numbers = source.numbers()
     places: dict[bytes, int] = {}  # of structures
     place = [places.setdefault(digest_of(source[number]), len(places)) for number in numbers]
@@ -153,7 +163,7 @@ def _split_file(file: str, fractions: Sequence[float], seed: int, path_of: dict[
     if not parts:
         raise CommandError(f"expected a fraction above 0 of the {len(numbers)} frames in {file}")
     paths = [path_of[name] for name, _ in parts]
-    texts = _verbatim(source.path) if source.path.suffix in (".xyz", ".extxyz") else None
+    texts = _verbatim(source.path) if source.format in ("xyz", "extxyz") else None
     contents = [
         (_text(source[numbers[k]]) if texts is None else texts[numbers[k]] for k in part.tolist()) for _, part in parts
     ]
@@ -176,15 +186,30 @@ def _hold(paths: Sequence[Path], force: bool) -> Iterator[None]:
 
 
 def _text(atoms: Atoms) -> bytes:
-    """A frame of extended XYZ."""
+    """A frame of extended XYZ, with all that it has, or a CommandError.
+
+    A label that stands there twice, by the same value, is written once.
+    """
+    once: Atoms = atoms.copy()
+    once.calc = atoms.calc
     text = io.StringIO()
-    write_extxyz(text, [atoms])
+    try:
+        for place in (once.info, once.arrays):
+            for name in [name for name in getattr(atoms.calc, "results", {}) if name in place]:
+                find(atoms, name)  # raises if the values differ
+                del place[name]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # ASE warns about what it leaves out
+            write_extxyz(text, [once])
+    except Exception as error:  # as of an array that is no table
+        raise CommandError(f"extended XYZ cannot hold a frame: {error or type(error).__name__}") from None
     return text.getvalue().encode()
 
 
 def _verbatim(path: Path) -> list[bytes]:
     """The text of each frame of a file that ASE has read as XYZ."""
-    lines = path.read_bytes().splitlines(keepends=True)
+    with open_with_compression(str(path.absolute()), "rb") as file:
+        lines = file.read().splitlines(keepends=True)
     frames, begin = [], 0
     while begin < len(lines) and lines[begin].strip():
         end = begin + 2 + int(lines[begin])

@@ -12,6 +12,10 @@ dataset = typer.Typer(help="Make, describe and split files of labelled frames.",
 Kind = Literal["clusters", "boxes", "all", "lecture"]
 Units = Literal["metal", "lj", "any"]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="ASE's name of the files' format, such as extxyz.", show_default="guessed"),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 
 
@@ -38,11 +42,17 @@ def lj_command(
 
 @dataset.command("summary")
 def summary_command(
-    files: Annotated[list[str], typer.Argument(metavar="FILES", help="Anything ASE reads; file.xyz@0:100 for a part.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES", help="Anything ASE reads; file.xyz@0:100 for a part, unless a file is called so."
+        ),
+    ],
     energy_key: Annotated[str, typer.Option(help="Name of the energy in the files.")] = "energy",
     forces_key: Annotated[str, typer.Option(help="Name of the forces.")] = "forces",
     stress_key: Annotated[str, typer.Option(help="Name of the stress, or of a virial.")] = "stress",
     units: Annotated[Units, typer.Option(help="Only of metal (eV, Angstrom) is known what is suspicious.")] = "metal",
+    format: FormatOption = None,
 ) -> None:
     """Counts, elements, energies, forces and shortest distances by config_type; and which frames are suspicious."""
     with errors_as_sentences():
@@ -53,7 +63,7 @@ def summary_command(
         from mdgnn.cli.output import show
         from mdgnn.data import Keys
 
-        rows, notes = summarize(files, Keys(energy_key, forces_key, stress_key), units)
+        rows, notes = summarize(files, Keys(energy_key, forces_key, stress_key), units, format)
         table = Table(*rows[0], title=Text(" ".join(files)))
         for row in rows:
             table.add_row(*map(Text, row.values()))
@@ -70,6 +80,7 @@ def split_command(
         tuple[float, float, float], typer.Option(help="For training, validation and test; 0 for no such file.")
     ] = (0.8, 0.1, 0.1),
     seed: SeedOption = 0,
+    format: FormatOption = None,
     force: ForceOption = False,
 ) -> None:
     """Share the frames of a file out at random into files of extended XYZ."""
@@ -77,4 +88,4 @@ def split_command(
         from mdgnn.cli.dataset import split_file
         from mdgnn.cli.output import print_table
 
-        print_table(file, split_file(file, fractions, seed, output, force))
+        print_table(file, split_file(file, fractions, seed, output, force, format))

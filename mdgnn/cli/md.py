@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from mdgnn import plots
 from mdgnn.cli import checkpoint, npt, output
 from mdgnn.cli.checkpoint import Checkpoint
+from mdgnn.cli.constraints import check_dynamics
 from mdgnn.cli.errors import CommandError, InterruptedRunError
 from mdgnn.cli.settings import MDSettings
 from mdgnn.cli.structures import read_structure
 from mdgnn.cli.system import LJ, System, UnitSystem, make_system, suitable_threads
 from mdgnn.folder_lock import lock_folder
+from mdgnn.locate import pretrained_names
+from mdgnn.model_file import read_header
 from mdgnn.stop_signals import StopSignals
 
 
@@ -40,7 +43,11 @@ def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms 
 
 def _start(settings: MDSettings, folder: Path, atoms: Atoms | None) -> dict[str, Any]:
     rng = np.random.Generator(np.random.PCG64(settings.seed))
-    atoms = read_structure(settings.structure, rng) if atoms is None else atoms.copy()
+    if atoms is None:
+        of_model = read_header(settings.model)["units"]
+        atoms = read_structure(settings.structure, rng, settings.index, settings.format, of_model)
+    else:
+        atoms = atoms.copy()
     at_pressure = settings.ensemble == "npt"
     if at_pressure:
         npt.check_structure(atoms, settings.structure)
@@ -59,6 +66,7 @@ def _start(settings: MDSettings, folder: Path, atoms: Atoms | None) -> dict[str,
     # One atom alone may drift; of more, a thermostat would let the centre of mass wander off.
     if settings.ensemble == "langevin" and len(atoms) > 1 and not atoms.pbc.any() and not atoms.constraints:
         atoms.set_constraint(FixCom())
+    check_dynamics(atoms)
     if not keep:
         draw_velocities(atoms, temperature * units.kelvin, rng)
     if at_pressure:
@@ -70,6 +78,8 @@ def _start(settings: MDSettings, folder: Path, atoms: Atoms | None) -> dict[str,
 
 def restart(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     """Continue the run in `folder` from its checkpoint, bit for bit as if it had never stopped.
+
+    Where a checkpoint of format 1 has constraints of which it does not know all, that is said, and not so.
 
     Parameters
     ----------
@@ -106,6 +116,11 @@ def _go_on(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
         raise CommandError(f"the run has done {state.step} steps already, more than the {settings.steps} asked for")
     if settings.ensemble == "npt":
         npt.check_state(state.integrator)
+    if state.forgotten:
+        output.note(
+            f"this checkpoint of an older version has not all of {', '.join(state.forgotten)}, which is taken from its "
+            "structure: the run goes on, but not bit for bit"
+        )
     system = make_system(state.atoms, settings.model, settings.device, settings.dtype)
     if system.sha256 != state.model_sha256:
         raise CommandError(f"the content of model {settings.model} is not that of the run to continue")
@@ -131,8 +146,8 @@ def draw_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator
 
 
 def _absolute(model: str) -> str:
-    """A model file's path as it holds in any working directory; names stay."""
-    return str(Path(model).resolve()) if Path(model).is_file() else model
+    """A model file's path as it holds in any working directory; names of shipped models stay."""
+    return model if model in pretrained_names() else str(Path(model).resolve())
 
 
 def _header(settings: MDSettings, units: UnitSystem) -> list[str]:
@@ -186,7 +201,7 @@ class Simulation:
         if stop.received and self.step < settings.steps:
             message = f"stopped after step {self.step} of {settings.steps}; go on: mdgnn md --restart {self.folder}"
             raise InterruptedRunError(stop.received, message)
-        (self.folder / output.FINAL).write_bytes(output.frame(self.atoms))
+        output.write_final(self.folder, self.atoms)
         log = output.read_log(self.folder)
         summary = self._summary(log)
         summary |= {"steps_in_this_session": self.step - first, "wall_time_s": time.perf_counter() - begin}

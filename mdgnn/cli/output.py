@@ -20,14 +20,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mdgnn.cli.constraints import in_extended_xyz, to_records
 from mdgnn.cli.errors import CommandError
+from mdgnn.cli.kept import CONSTRAINTS
 from mdgnn.folder_lock import is_empty, lock_folder
 
 TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT = "trajectory.xyz", "log.csv", "summary.json", "final.xyz", "checkpoint.npz"
+FINAL_TRAJ = "final.traj"
 PLOTS = ("energy.png", "temperature.png", "density.png", "radial_distribution.png", "structures.png")
 WIDE, PAGE, BORDERS = 10_000, 100, 7  # characters: where there is no terminal, of two columns, of what frames them
 LONGEST_CELL = 60  # of any column, where a table does not say more
-OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT, CHECKPOINT + ".part", *PLOTS)
+OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, FINAL_TRAJ, CHECKPOINT, CHECKPOINT + ".part", *PLOTS)
 
 
 @contextmanager
@@ -108,13 +111,32 @@ class Records:
 
 
 def frame(atoms: Atoms) -> bytes:
-    """One frame of extended XYZ, with energy, forces and, where there are any, momenta."""
-    bare = atoms.copy()
-    results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(apply_constraint=False)}
-    bare.calc = SinglePointCalculator(bare, **results)
+    """One frame of extended XYZ: the atoms with all that they have, the model's energy and forces.
+
+    These are without what constraints add to them, so that they belong together. Constraints that ASE's column
+    move_mask cannot hold are in the entry `ase_constraints`.
+    """
     text = io.StringIO()
+    bare = _labelled(atoms)
+    if not in_extended_xyz(atoms.constraints):
+        bare.info[CONSTRAINTS] = to_records(atoms.constraints, whole=False)
     ase.io.write(text, bare, format="extxyz")
     return text.getvalue().encode()
+
+
+def write_final(folder: Path, atoms: Atoms) -> None:
+    """The last structure; with constraints that ASE does not read from extended XYZ, as its .traj too."""
+    (folder / FINAL).write_bytes(frame(atoms))
+    if not in_extended_xyz(atoms.constraints):
+        ase.io.write(folder / FINAL_TRAJ, _labelled(atoms), format="traj")
+
+
+def _labelled(atoms: Atoms) -> Atoms:
+    """A copy with the results alone instead of a calculator."""
+    bare: Atoms = atoms.copy()
+    energy, forces = atoms.get_potential_energy(apply_constraint=False), atoms.get_forces(apply_constraint=False)
+    bare.calc = SinglePointCalculator(bare, energy=energy, forces=forces)
+    return bare
 
 
 def read_log(folder: Path) -> NDArray[np.float64]:
@@ -127,6 +149,11 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     names = ("mdgnn", "torch", "ase", "numpy")
     versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
     (folder / SUMMARY).write_text(json.dumps({**summary, "versions": versions}, indent=2) + "\n")
+
+
+def note(sentence: str) -> None:
+    """What the user should know of a run that goes on."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(f"mdgnn: {sentence}"))
 
 
 def print_table(title: str, rows: dict[str, str]) -> None:

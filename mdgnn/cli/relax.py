@@ -15,6 +15,7 @@ from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError, InterruptedRunError
 from mdgnn.cli.structures import LJ_MINIMA, read_structure
 from mdgnn.cli.system import LJ, System, make_system, suitable_threads
+from mdgnn.model_file import read_header
 from mdgnn.models import LennardJones
 from mdgnn.stop_signals import StopSignals
 
@@ -25,7 +26,7 @@ LJ_CURVATURE = 300.0
 
 @dataclass(frozen=True)
 class RelaxSettings:
-    """What to relax and how; `fmax` in the model's units."""
+    """What to relax and how; `fmax` in the model's units, `index` and `format` as of `read_structure`."""
 
     structure: str
     model: str = "lj"
@@ -35,6 +36,8 @@ class RelaxSettings:
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
+    index: int | None = None
+    format: str | None = None
 
 
 def relax(settings: RelaxSettings, folder: Path, force: bool = False, atoms: Atoms | None = None) -> dict[str, Any]:
@@ -56,13 +59,14 @@ def relax(settings: RelaxSettings, folder: Path, force: bool = False, atoms: Ato
 
 def _relax(settings: RelaxSettings, folder: Path, atoms: Atoms | None) -> dict[str, Any]:
     if atoms is None:
-        atoms = read_structure(settings.structure, np.random.default_rng(settings.seed))
+        rng, units = np.random.default_rng(settings.seed), read_header(settings.model)["units"]
+        atoms = read_structure(settings.structure, rng, settings.index, settings.format, units)
     system = make_system(atoms.copy(), settings.model, settings.device, settings.dtype)
     output.clear(folder)
     begin = time.perf_counter()
     converged = _optimize(system, settings, folder)
     log = output.read_log(folder)
-    (folder / output.FINAL).write_bytes(output.frame(system.atoms))
+    output.write_final(folder, system.atoms)
     summary = {
         "command": "relax",
         "settings": asdict(settings),

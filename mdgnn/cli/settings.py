@@ -12,7 +12,7 @@ from mdgnn.cli.errors import CommandError
 class MDSettings:
     """What to simulate and how; quantities in the model's units, None for its default.
 
-    `friction` is langevin's, `pressure` npt's.
+    `friction` is langevin's, `pressure` npt's; `index` and `format` are as of `read_structure`.
     """
 
     structure: str
@@ -28,6 +28,8 @@ class MDSettings:
     interval: int = 10
     checkpoint_interval: int = 500
     pressure: float | None = None
+    index: int | None = None
+    format: str | None = None
 
     def used(self) -> dict[str, Any]:
         """Those that the run depends on."""

@@ -1,17 +1,18 @@
 """Structures by name: a file in any format ASE reads, or `lj:N`, a Lennard-Jones cluster of N atoms."""
 
 from pathlib import Path
-from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.cluster import Icosahedron, Octahedron
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # ASE brings scipy
 
+from mdgnn.cli.constraints import from_records
 from mdgnn.cli.errors import CommandError
-from mdgnn.reasons import reason_of
+from mdgnn.cli.kept import CONSTRAINTS, RESULTS, of_another
+from mdgnn.cli.output import note
+from mdgnn.data.sources import check_file, format_of, frames_of, taken_for, why_unreadable
 
 NEAREST = 1.09  # distance of nearest neighbours in small Lennard-Jones clusters, in sigma
 CLOSEST = 0.95  # random clusters keep atoms at least this far apart
@@ -22,29 +23,73 @@ ICOSAHEDRA = {(10 * k**3 - 15 * k**2 + 11 * k - 3) // 3: k for k in range(1, 15)
 LJ_MINIMA = {13: -44.326801, 38: -173.928427, 55: -279.248470}
 
 
-def read_structure(name: str, rng: np.random.Generator) -> Atoms:
-    """The atoms of `lj:N` or of a file; of a file with several frames the last.
+def read_structure(
+    name: str,
+    rng: np.random.Generator,
+    index: int | None = None,
+    format: str | None = None,
+    units: str = "metal",
+) -> Atoms:
+    """The atoms of a file, or of `lj:N` if there is no file of that name; with constraints, arrays and information.
 
-    Only what dynamics needs is kept: elements, positions, cell, masses, momenta and constraints.
+    Parameters
+    ----------
+    name : str
+        A path that exists is that file, whatever is in its name.
+    rng : numpy.random.Generator
+        Of clusters whose shape is drawn.
+    index : int, optional
+        Which of several frames, from 0, or from the last as -1, which it is by default.
+    format : str, optional
+        ASE's name of the file's format, where ASE cannot guess it.
+    units : "metal" or "lj"
+        For "metal", atoms must be of elements, not of types with numbers.
+
+    Raises
+    ------
+    CommandError, FileNotFoundError, DataError
     """
-    if name.startswith("lj:"):
+    path = Path(name)
+    if name.startswith("lj:") and not path.exists():
+        if index is not None or format is not None:
+            option = "--format" if index is None else "--index"
+            raise CommandError(f"{option} goes with a file, and there is no file {name!r}: it is a cluster made here")
         return lj_cluster(name[3:], rng)
-    if not Path(name).is_file():
-        raise CommandError(f"there is no structure file {name!r}; lj:N, such as lj:13, makes a Lennard-Jones cluster")
-    try:
-        atoms: Any = ase.io.read(name)
-    except Exception as error:  # ASE's readers raise anything at all
-        reason = reason_of(error)
-        raise CommandError(f"cannot read a structure from {name}: {reason}") from None
+    if not path.exists():
+        before = name.rpartition("@")[0]
+        hint = "lj:N, such as lj:13, makes a Lennard-Jones cluster"
+        if before and Path(before).is_file():
+            hint = f"there is {before!r}, of whose frames --index chooses one"
+        raise CommandError(f"there is no structure file {name!r}; {hint}")
+    check_file(path, "structure file")
+    kind = format_of(path, format)
+    atoms = _frame_of(path, -1 if index is None else index, kind, format is None, units)
     if len(atoms) == 0:
         raise CommandError(f"expected at least one atom in {name}, found none")
-    clean = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    if atoms.has("masses"):
-        clean.set_masses(atoms.get_masses())
-    clean.set_constraint(atoms.constraints)
-    if np.any(atoms.get_momenta()):
-        clean.set_momenta(atoms.get_momenta())
-    return clean
+    if others := [name for name in getattr(atoms.calc, "results", {}) if name not in RESULTS]:
+        note(of_another(others))
+    if atoms.has("momenta") and not np.any(atoms.get_momenta()):
+        del atoms.arrays["momenta"]
+    if CONSTRAINTS in atoms.info:
+        try:
+            atoms.set_constraint(from_records(atoms.info.pop(CONSTRAINTS)))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CommandError(f"the {CONSTRAINTS} in {name} are none that ASE knows ({error})") from None
+    return atoms
+
+
+def _frame_of(path: Path, index: int, format: str, guessed: bool, units: str) -> Atoms:
+    part = slice(index, index + 1 if index >= 0 else None)
+    try:
+        frames = list(frames_of(path, part, format, units))
+    except Exception as error:  # ASE's readers raise anything at all
+        reason = why_unreadable(error, format, guessed)
+        raise CommandError(f"cannot read a structure from {path}: {reason}") from None
+    if not frames and index == -1:
+        raise CommandError(f"cannot read a structure from {path}: there is none in it{taken_for(format) * guessed}")
+    if len(frames) < (1 if index >= 0 else -index):  # of fewer than two, ASE gives the first for the second last
+        raise CommandError(f"there is no frame {index} in {path}")
+    return frames[0]
 
 
 def lj_cluster(size: str, rng: np.random.Generator) -> Atoms:

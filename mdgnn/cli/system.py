@@ -8,7 +8,14 @@ import numpy as np
 from ase import Atoms, units
 
 from mdgnn.calculator import MDGNNCalculator
+from mdgnn.calculator.checks import check_atoms
+from mdgnn.cli.constraints import to_records
+from mdgnn.cli.errors import CommandError
+from mdgnn.cli.kept import leave_out
+from mdgnn.cli.output import note
+from mdgnn.data.density import check_density
 from mdgnn.locate import locate
+from mdgnn.neighbors import primitive_neighbor_list
 from mdgnn.threads import one_torch_thread
 
 ATOMS_WORTH_THREADS = 200
@@ -91,18 +98,50 @@ class System:
 def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
     """Give atoms a calculator, and the mass of reduced units where the model wants it.
 
+    They lose the results of other calculations, and what no output can hold; a note says of what.
+
     Raises
     ------
     CommandError, ValueError, FileNotFoundError
         For a device, model or structure that cannot be used; found before anything is written.
     """
     calculator = MDGNNCalculator(model, device, dtype)
+    to_records(atoms.constraints)  # raises for what no file can hold
+    for sentence in leave_out(atoms):
+        note(sentence)
     atoms.calc = calculator
     unit_system = LJ if calculator.model.units == "lj" else METAL
     if unit_system is LJ:
         atoms.set_masses(np.ones(len(atoms)))
+    check_atoms(atoms, calculator.model)
+    _check_numbers(atoms)
+    doubt = check_density(atoms) if unit_system is METAL else ""  # known of no other units
     atoms.get_potential_energy()
+    if unit_system is METAL and len(atoms) > 1 and not atoms.get_forces(apply_constraint=False).any():
+        doubt = doubt or _far_apart(atoms, calculator.model.cutoff)
+    if doubt:
+        note(doubt)
     return System(atoms, unit_system, hashlib.sha256(locate(model).read_bytes()).hexdigest())
+
+
+def _check_numbers(atoms: Atoms) -> None:
+    """Raise a CommandError for masses and momenta that a file cannot mean."""
+    masses, momenta = atoms.get_masses(), atoms.get_momenta()
+    for atom in np.flatnonzero(~(np.isfinite(masses) & (masses > 0))):
+        raise CommandError(f"expected positive masses, got {masses[atom]} for atom {atom}")
+    for atom in np.flatnonzero(~np.isfinite(momenta).all(axis=1)):
+        raise CommandError(f"expected finite momenta, got {momenta[atom].tolist()} for atom {atom}")
+
+
+def _far_apart(atoms: Atoms, cutoff: float) -> str:
+    if not np.isfinite(cutoff) or len(
+        primitive_neighbor_list("i", atoms.pbc, atoms.cell.array, atoms.positions, cutoff)
+    ):
+        return ""
+    return (
+        f"no two atoms are within the model's cutoff of {cutoff:g} Angstrom, so that no force acts: "
+        "are the positions in Angstrom?"
+    )
 
 
 def suitable_threads(n_atoms: int) -> AbstractContextManager[None]:

@@ -76,6 +76,7 @@ class Task(NamedTuple):
     units: str
     device: str
     properties: Sequence[str] = ()
+    format: str | None = None  # ASE's name of that of the files, where it is not guessed
 
 
 def _with_properties(keys: Keys, model: Model, settings: Sequence[str]) -> Keys:
@@ -101,7 +102,8 @@ def evaluate(task: Task, folder: Path, force: bool) -> None:
 def _evaluate(task: Task, folder: Path) -> None:
     model = load(task.model)
     keys = _with_properties(task.keys, model, task.properties)
-    frames = read_frames(task.data, keys, bad=task.bad, need=(), units=model.units if task.units == "model" else "any")
+    units = model.units if task.units == "model" else "any"
+    frames = read_frames(task.data, keys, bad=task.bad, need=(), units=units, format=task.format)
     dataset = Dataset(frames, model.cutoff, keys=keys)
     comparison = evaluation.compare(model.to(task.device).requires_grad_(False), dataset, device=task.device)
     for p in keys.properties:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from mdgnn.cli.errors import CommandError, errors_as_sentences
+from mdgnn.cli.names import short_name
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an earlier run's files in the output folder.")]
 SetOption = Annotated[
@@ -50,7 +51,7 @@ def train_command(
         if resume is not None:
             train.go_on(resume, settings or [])
         elif config is not None:
-            train.start(config, settings or [], output or Path(f"mdgnn-train-{config.stem}"), force)
+            train.start(config, settings or [], output or Path(f"mdgnn-train-{short_name(str(config))}"), force)
 
 
 def evaluate_command(
@@ -69,6 +70,10 @@ def evaluate_command(
         Literal["model", "any"], typer.Option(help="any: numbers of implausible size are right.")
     ] = "model",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="ASE's name of the files' format, such as extxyz.", show_default="guessed"),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Errors of a model on labelled structures: overall, by config_type, forces and atomic properties by element.
@@ -81,8 +86,8 @@ def evaluate_command(
         from mdgnn.data import Keys
 
         keys = Keys(energy=energy, forces=forces, stress=stress)
-        folder = output or Path(f"mdgnn-evaluate-{Path(model).stem}")
-        train.evaluate(train.Task(model, data, keys, bad, units, device, properties or []), folder, force)
+        folder = output or Path(f"mdgnn-evaluate-{short_name(model)}")
+        train.evaluate(train.Task(model, data, keys, bad, units, device, properties or [], format), folder, force)
 
 
 def plot_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of mdgnn train.")]) -> None:

@@ -143,6 +143,8 @@ class Magnitudes:
         found |= _large(stresses, TYPICAL_STRESS, "stresses", "eV/Angstrom^3; GPa or kbar?")
         forces = {seen.number: seen.force for seen in self._seen}
         found |= _large(forces, TYPICAL_FORCE, "forces", "eV/Angstrom; kcal/mol or kJ/mol?")
+        found |= _placeholders({seen.number: (seen.energy, seen.force) for seen in self._seen}, "energy")
+        found |= _placeholders({seen.number: (seen.stress, seen.force) for seen in self._seen}, "stress")
         several = [seen for seen in self._seen if seen.n_atoms > 1]
         near = [seen.number for seen in several if seen.near]
         if 2 * len(near) > len(several):
@@ -180,6 +182,15 @@ class Magnitudes:
                 )
                 found |= {seen.number: reason for frames in sizes.values() for seen in frames}
         return found
+
+
+def _placeholders(sizes: dict[int, tuple[float, float]], name: str) -> dict[int, str]:
+    """The reason against frames with a label that is exactly 0 in all of them, although forces are not."""
+    known = {number: of for number, of in sizes.items() if np.isfinite(of[0])}
+    if len(known) < 2 or any(size != 0 for size, _ in known.values()) or not any(f > 0 for _, f in known.values()):
+        return {}
+    reason = f"suspicious: the {name} is 0 in every frame of this file, which has forces: does it stand for none?"
+    return dict.fromkeys(known, reason + f' (with "" as the key of the {name}, it is not read)')
 
 
 def _large(sizes: dict[int, float], typical: float, name: str, unit: str) -> dict[int, str]:

@@ -10,6 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mdgnn.data.checks import UNITS, Magnitudes, check_labels, check_magnitudes, check_structure
+from mdgnn.data.density import NOBLE_GASES, check_density
 from mdgnn.data.labels import DEFAULT, Keys, LabelError, targets_of
 from mdgnn.data.sources import Database, DataError, File, open_source
 from mdgnn.data.targets import Targets
@@ -68,17 +69,20 @@ def read_frames(
     need: Sequence[str] = ("energy", "forces"),
     units: str = "metal",
     seen: dict[bytes, str] | None = None,
+    format: str | None = None,
 ) -> FrameList:
     """Read frames of anything ASE reads, and check them.
 
     A frame is bad with no atoms, numbers that are not finite, a singular cell, atoms at one place, labels of wrong
     shapes or missing ones, as an exact duplicate (numbers, positions, cell, boundaries, energy or else other labels) of
-    an earlier one, and with suspicious units (`mdgnn.data.checks` says what that means). Nothing is ever changed.
+    an earlier one, with labels that contradict each other, and with suspicious units, density or placeholders for
+    numbers (`mdgnn.data.checks` and `mdgnn.data.density` say what that means). Nothing is ever changed.
 
     Parameters
     ----------
     paths : sequence of str or Path
-        ``file.xyz@0:100`` reads a part. Files are kept in memory; of an ASE database (``.db``) only row numbers.
+        ``file.xyz@0:100`` reads a part, if there is no file of that whole name. Files are kept in memory; of an ASE
+        database (``.db``) only row numbers.
     keys : Keys
         Names of the labels in the files.
     bad : "raise" or "skip"
@@ -90,6 +94,8 @@ def read_frames(
         have no magnitudes to expect.
     seen : dict, optional
         Digests of earlier frames, which count as such, and their names; those that are read come to them.
+    format : str, optional
+        ASE's name of the files' format, such as "lammps-data", where ASE cannot guess it.
 
     Raises
     ------
@@ -106,7 +112,7 @@ def read_frames(
     if unknown:
         raise ValueError(f"expected need to name 'energy', 'forces', 'stress' or extra keys, got {unknown[0]!r}")
     files = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    sources = [open_source(path) for path in files]
+    sources = [open_source(path, format, units) for path in files]
     where: list[tuple[int, int]] = []
     problems: list[BadFrame] = []
     seen = {} if seen is None else seen
@@ -137,11 +143,21 @@ def _reasons(
                 raise LabelError(f"a duplicate of {seen[digest]}")
             seen[digest] = f"{source.path}, frame {number}"
             if units == "metal":
+                _check_density(atoms)
                 magnitudes.observe(number, atoms, targets)
                 check_magnitudes(atoms, targets)
         except LabelError as error:
             reasons[number] = str(error)
     return {**magnitudes.verdicts(), **reasons}
+
+
+def _check_density(atoms: Atoms) -> None:
+    """Raise a LabelError, as of a suspicion; but frames of particles alone may be in reduced units, unsaid."""
+    if not np.isin(atoms.numbers, NOBLE_GASES).all():
+        try:
+            check_density(atoms)
+        except LabelError as error:
+            raise LabelError(f"suspicious: {error}") from None
 
 
 def digest_of(atoms: Atoms, targets: Targets | None = None) -> bytes:

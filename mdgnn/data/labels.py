@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from mdgnn.data.targets import Targets
 
 VIRIALS = ("virial", "virials")  # where the stress stands if there is none under its own name
+# Two of a frame are the same within digits that files leave out, and factors such as 160.2 for 160.2177 GPa: of the
+# largest component, and in eV/Angstrom^3.
+ROUNDED, ROUNDING = 1e-3, 1e-5
 
 
 class LabelError(ValueError):
@@ -34,7 +37,8 @@ class Keys:
     energy, forces : str
     stress : str
         3 x 3, six numbers in ASE's Voigt order (xx, yy, zz, yz, xz, xy), or, under a name with "virial" in it, a
-        virial, of which -virial/volume is taken. A frame without the default "stress" may have a "virial" or "virials".
+        virial, of which -virial/volume is taken. Under the default "stress" a frame may have a "virial" or "virials"
+        instead, or beside it, which must then agree: to choose one of two, name "virial", or take the other out.
     extra : tuple of str
         Other scalars of structures or labels of atoms that are wanted.
     properties : tuple of PropertyKey
@@ -93,7 +97,8 @@ def find(atoms: Atoms, name: str) -> Any:
         if place.get(name) is not None
     ]
     for other in found[1:]:
-        if np.shape(other) == np.shape(found[0]) and not _equal(np.asarray(other), np.asarray(found[0])):
+        a, b = np.ravel(other), np.ravel(found[0])
+        if a.shape == b.shape and not _equal(a, b):
             raise LabelError(f"{name} stands there twice, with different values")
     return found[0] if found else None
 
@@ -149,24 +154,37 @@ def _property(property_: PropertyKey, value: Any, n: int) -> NDArray[np.float64]
 
 
 def _stress(atoms: Atoms, keys: Keys) -> NDArray[np.float64] | None:
+    """(1, 3, 3), of the first of the names under which there is one; the others must agree."""
+    found: dict[str, NDArray[np.float64]] = {}
     for name in (keys.stress, *(VIRIALS if keys.stress == Keys.stress else ())):
         value = find(atoms, name)
-        if value is None:
-            continue
-        array = _numbers(name, value)
-        if array.shape == (6,):
-            xx, yy, zz, yz, xz, xy = array
-            array = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-        if array.shape not in ((3, 3), (9,)):
-            raise LabelError(f"expected {name} of shape (3, 3), (9,) or (6,), got {array.shape}")
-        volume = float(abs(np.linalg.det(atoms.cell.array)))
-        if not volume > 0:
-            raise LabelError(f"a {name} needs a cell with a volume")
-        if "virial" not in name.lower():
-            return array.reshape(1, 3, 3)
-        stress: NDArray[np.float64] = -array.reshape(1, 3, 3) / volume
-        return stress
-    return None
+        if value is not None:
+            found[name] = _stress_of(atoms, name, value)
+    for name, other in found.items():
+        first, stress = next(iter(found.items()))
+        close = np.isclose(other, stress, rtol=0, atol=ROUNDING + ROUNDED * np.abs(stress).max(), equal_nan=True)
+        if not close.all():
+            k, m = np.argwhere(~close)[0][1:]
+            raise LabelError(
+                f"{first} and {name} contradict each other: {'xyz'[k]}{'xyz'[m]} of stress is {stress[0, k, m]:.6g} "
+                f"by the one and {other[0, k, m]:.6g} by the other (-virial/volume); name the virial as the key of the "
+                "stress, or take out the one that is wrong"
+            )
+    return next(iter(found.values()), None)
+
+
+def _stress_of(atoms: Atoms, name: str, value: Any) -> NDArray[np.float64]:
+    array = _numbers(name, value)
+    if array.shape == (6,):
+        xx, yy, zz, yz, xz, xy = array
+        array = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    if array.shape not in ((3, 3), (9,)):
+        raise LabelError(f"expected {name} of shape (3, 3), (9,) or (6,), got {array.shape}")
+    volume = float(abs(np.linalg.det(atoms.cell.array)))
+    if not volume > 0:
+        raise LabelError(f"a {name} needs a cell with a volume")
+    stress: NDArray[np.float64] = array.reshape(1, 3, 3)
+    return -stress / volume if "virial" in name.lower() else stress
 
 
 def _tensor(array: NDArray[np.float64] | None) -> torch.Tensor | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from mdgnn.data.sources import part_of
 from mdgnn.folder_lock import InUseError, is_empty, lock_folder
 
 CONFIG, START, LOG, LAST, BEST = "config.json", "start.safetensors", "log.csv", "last.ckpt", "best.ckpt"
@@ -146,13 +147,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(paths: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of files, by name."""
+    """SHA-256 of files, by name; of a part of a file, such as ``file.xyz@0:100``, that of the whole."""
     found = {}
     for path in paths:
-        digest, name = hashlib.sha256(), str(path)
-        if not Path(name).exists():
-            name = name.rpartition("@")[0]  # a part of a file
-        with Path(name).open("rb") as file:
+        digest = hashlib.sha256()
+        name, _ = part_of(path)
+        with name.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         found[str(path)] = digest.hexdigest()

@@ -1,0 +1,14 @@
+"""Names of default output folders."""
+
+import re
+from pathlib import Path
+
+
+def short_name(name: str) -> str:
+    """What stands for a structure, a model or a configuration in the name of a folder.
+
+    Of a file, its name without folders and the last suffix, with _ for what needs care in a shell or on other systems.
+    """
+    if name.startswith("lj:") and not Path(name).exists():
+        return name.replace(":", "")
+    return re.sub(r"[^\w.@+=,-]+", "_", Path(name).stem) or "structure"
