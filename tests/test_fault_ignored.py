@@ -7,9 +7,11 @@ import pytest
 import torch
 from ase.io import read, write
 from systems import crystal, radial
+from typer.testing import CliRunner
 
 import mdgnn
 from mdgnn import Ensemble, MDGNNCalculator
+from mdgnn.cli import app
 
 THERE_ARE = "there are model, device, dtype, skin, backend, too_close"
 
@@ -116,3 +118,20 @@ def test_an_ensemble_sets_its_members():
     with pytest.raises(ValueError, match="dtype"):
         ensemble.set(dtype="float16")
     assert {m.dtype for m in ensemble.members} == {torch.float64}
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("md lj:3 --ensemble nve --friction 0.5", "a friction goes with the ensemble langevin, not with nve"),
+        ("md lj:3 --ensemble langevin --pressure 1", "a pressure goes with the ensemble npt, not with langevin"),
+        ("dataset lj x.xyz --kind boxes --largest 20", "goes with the kinds all and clusters, not with boxes"),
+        ("dataset lj x.xyz --kind lecture --largest 20", "goes with the kinds all and clusters, not with lecture"),
+        ("relax lj:3 --index 1", "--index goes with a file"),
+    ],
+)
+def test_options_that_nothing_looks_at(command, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, command.split())
+    assert found.exit_code == 1 and sentence in found.output
+    assert not any(tmp_path.iterdir())

@@ -56,8 +56,11 @@ def lj_frames(n_frames: int, seed: int, kind: str = "all", largest: int = 55) ->
         yield atoms
 
 
-def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int, force: bool) -> dict[str, str]:
-    """Write labelled Lennard-Jones frames; rows of a table about them."""
+def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int | None, force: bool) -> dict[str, str]:
+    """Write labelled Lennard-Jones frames; rows of a table about them. Clusters have 55 atoms at most by default."""
+    if largest is not None and kind not in ("all", "clusters"):
+        raise CommandError(f"a largest cluster goes with the kinds all and clusters, not with {kind}")
+    largest = 55 if largest is None else largest
     if not 3 <= largest <= LARGEST:
         raise CommandError(f"expected a largest cluster of 3 to {LARGEST} atoms, got {largest}")
     kinds: dict[str, int] = {}

@@ -25,7 +25,9 @@ def lj_command(
     frames: Annotated[int, typer.Option(min=1, help="How many.")] = 1000,
     seed: SeedOption = 0,
     kind: Annotated[Kind, typer.Option(help="Of all, every fourth is a box; the lecture's are of four atoms.")] = "all",
-    largest: Annotated[int, typer.Option(help="Atoms of the largest cluster; boxes have 108.")] = 55,
+    largest: Annotated[
+        int | None, typer.Option(help="Atoms of the largest cluster; boxes have 108.", show_default="55")
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Lennard-Jones frames with exact labels, in reduced units (epsilon = sigma = 1).

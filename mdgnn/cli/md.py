@@ -48,7 +48,7 @@ def _start(settings: MDSettings, folder: Path, atoms: Atoms | None) -> dict[str,
         atoms = read_structure(settings.structure, rng, settings.index, settings.format, of_model)
     else:
         atoms = atoms.copy()
-    at_pressure = settings.ensemble == "npt"
+    at_pressure, thermostat = settings.ensemble == "npt", settings.ensemble == "langevin"
     if at_pressure:
         npt.check_structure(atoms, settings.structure)
     system = make_system(atoms, settings.model, settings.device, settings.dtype)
@@ -60,11 +60,11 @@ def _start(settings: MDSettings, folder: Path, atoms: Atoms | None) -> dict[str,
         model=_absolute(settings.model),
         temperature=temperature,
         timestep=units.default_timestep if settings.timestep is None else settings.timestep,
-        friction=units.default_friction if settings.friction is None and not at_pressure else settings.friction,
+        friction=units.default_friction if settings.friction is None and thermostat else settings.friction,
         pressure=0.0 if settings.pressure is None and at_pressure else settings.pressure,
     )
     # One atom alone may drift; of more, a thermostat would let the centre of mass wander off.
-    if settings.ensemble == "langevin" and len(atoms) > 1 and not atoms.pbc.any() and not atoms.constraints:
+    if thermostat and len(atoms) > 1 and not atoms.pbc.any() and not atoms.constraints:
         atoms.set_constraint(FixCom())
     check_dynamics(atoms)
     if not keep:

@@ -47,7 +47,7 @@ class MDSettings:
             raise CommandError(f"a pressure goes with the ensemble npt, not with {self.ensemble}")
         if self.pressure is not None and not np.isfinite(self.pressure):
             raise CommandError(f"expected a finite pressure, got {self.pressure}")
-        if self.ensemble == "npt" and self.friction is not None:
-            raise CommandError("a friction goes with the ensemble langevin, not with npt")
+        if self.friction is not None and self.ensemble != "langevin":
+            raise CommandError(f"a friction goes with the ensemble langevin, not with {self.ensemble}")
         if self.ensemble == "npt" and self.temperature == 0:
             raise CommandError("npt expects a temperature above 0, got 0")
