@@ -225,6 +225,7 @@ def rich():
     atoms.set_initial_magnetic_moments(np.linspace(0, 2, N))
     atoms.set_array("site", np.array([f"site{k}" for k in range(N)]))
     atoms.set_array("layer", np.arange(N).astype(np.uint8))
+    atoms.set_array("cell", np.arange(N) * 0.5)
     atoms.set_array("field", np.random.default_rng(0).standard_normal((N, 3)))
     atoms.info = {"name": "a cluster", "charge": -1, "spin": 0.5, "ids": np.array([1, 2]), "path": {"a": [1, {"b": 2}]}}
     return atoms
@@ -319,6 +320,16 @@ def test_what_is_left_out_is_said(model):
             stderr = streams[1].getvalue().decode()
     assert "REF_energy" in stderr and all(n in stderr for n in ("made by", "3", "tensor", "wave", "residue")), stderr
     assert_rich(ase.io.read("out/final.xyz"))
+
+
+def test_momenta_of_a_file_are_those_that_its_constraints_allow(model):
+    atoms = cluster()
+    atoms.set_momenta(np.ones((N, 3)))
+    atoms.set_constraint(FixAtoms([2]))
+    ase.io.write("in.traj", atoms)
+    assert np.any(ase.io.read("in.traj").get_momenta()[2])
+    found = read_structure("in.traj", np.random.default_rng(0))
+    assert found.get_momenta()[2].tolist() == [0, 0, 0] and found.get_momenta()[3].tolist() == [1, 1, 1]
 
 
 def test_results_that_the_run_has_none_of_are_said(model):

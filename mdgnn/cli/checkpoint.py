@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mdgnn.cli.constraints import forgotten, from_records, to_records
 from mdgnn.cli.errors import CommandError
+from mdgnn.cli.kept import OF_THE_RUN
 
 FORMAT_VERSION = 2  # 1 had only these arrays, no information, and of constraints what ASE's todict has
 ARRAYS = ("numbers", "positions", "momenta", "masses", "cell", "pbc")
@@ -59,7 +60,7 @@ def save(path: Path, state: Checkpoint) -> None:
     try:
         with partial.open("wb") as file:
             named = dict(zip(ARRAYS, arrays, strict=True)) | {INTEGRATOR + k: v for k, v in state.integrator.items()}
-            named |= {f"{CARRIED}{k}": v for k, (n, v) in enumerate(atoms.arrays.items()) if n not in ARRAYS}
+            named |= {f"{CARRIED}{k}": v for k, (n, v) in enumerate(atoms.arrays.items()) if n not in OF_THE_RUN}
             np.savez(file, **named, record=np.array(json.dumps(record)))
             file.flush()
             os.fsync(file.fileno())

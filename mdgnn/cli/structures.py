@@ -68,13 +68,15 @@ def read_structure(
         raise CommandError(f"expected at least one atom in {name}, found none")
     if others := [name for name in getattr(atoms.calc, "results", {}) if name not in RESULTS]:
         note(of_another(others))
-    if atoms.has("momenta") and not np.any(atoms.get_momenta()):
-        del atoms.arrays["momenta"]
     if CONSTRAINTS in atoms.info:
         try:
             atoms.set_constraint(from_records(atoms.info.pop(CONSTRAINTS)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CommandError(f"the {CONSTRAINTS} in {name} are none that ASE knows ({error})") from None
+    if atoms.has("momenta"):
+        momenta = atoms.arrays.pop("momenta")
+        if np.any(momenta):
+            atoms.set_momenta(momenta)  # as the constraints let them be
     return atoms
 
 

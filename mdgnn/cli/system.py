@@ -134,9 +134,9 @@ def _check_numbers(atoms: Atoms) -> None:
 
 
 def _far_apart(atoms: Atoms, cutoff: float) -> str:
-    if not np.isfinite(cutoff) or len(
-        primitive_neighbor_list("i", atoms.pbc, atoms.cell.array, atoms.positions, cutoff)
-    ):
+    """Where the forces are 0: because no atom sees another one?"""
+    geometry = atoms.pbc, atoms.cell.array, atoms.positions
+    if not np.isfinite(cutoff) or len(primitive_neighbor_list("i", *geometry, cutoff)):
         return ""
     return (
         f"no two atoms are within the model's cutoff of {cutoff:g} Angstrom, so that no force acts: "
