@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.locate import ModelFileError, locate
@@ -150,6 +151,13 @@ def read_header(name_or_path: str | Path) -> dict[str, Any]:
     return header  # type: ignore[no-any-return]
 
 
+class _WithoutDraws(TorchFunctionMode):
+    """Weights that are to be replaced are not drawn, which would take random numbers away from the caller."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **(kwargs or {}))
+
+
 @torch_context()
 def load(name_or_path: str | Path) -> Model:
     """Load a model that ships with the package (by name, such as ``"lj"``) or from a file.
@@ -167,9 +175,10 @@ def load(name_or_path: str | Path) -> Model:
         config = dict(header["config"])
         if config.get("cutoff", 0) is None and header["architecture"] != "LennardJones":  # whose own word it is
             config["cutoff"] = math.inf
-        model: Model = MODELS[header["architecture"]](**config)
-        if "heads" in header:
-            heads_from_header(model, header["heads"])
+        with _WithoutDraws():
+            model: Model = MODELS[header["architecture"]](**config)
+            if "heads" in header:
+                heads_from_header(model, header["heads"])
         with safe_open(path, framework="pt") as file:
             names = [n for n in file.keys() if header["format_version"] == 1 or not n.startswith(OF_PROGRAM)]  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in names}

@@ -128,3 +128,13 @@ def test_settings_are_as_they_were():
         torch.get_num_threads(),
         torch.is_grad_enabled(),
     )
+
+
+def test_random_numbers_are_left_to_the_caller():
+    """Loading a model drew weights, only to replace them."""
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    MDGNNCalculator("lj")
+    mdgnn.load("acac")
+    assert torch.equal(torch.rand(3), expected)
