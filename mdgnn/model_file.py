@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mdgnn.engine import Engine, UnsupportedError
@@ -155,7 +155,10 @@ class _WithoutDraws(TorchFunctionMode):
     """Weights that are to be replaced are not drawn, which would take random numbers away from the caller."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if function in (Tensor.normal_, Tensor.uniform_) else function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if function in (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 @torch_context()
