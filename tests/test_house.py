@@ -27,9 +27,11 @@ MAY_IMPORT = {  # layer: layers below it
         *("calculator", "captured", "engine", "graph", "model_file", "models", "neighbors", "potential", "warn_user"),
     },
     "data": {"data", "graph", "neighbors", "ops"},
-    "plots": {"neighbors"},
     "stop_signals": set(),
-    "training": {"data", "graph", "locate", "model_file", "models", "potential", "stop_signals", "training"},
+    "plots": {"neighbors", "plots", "stop_signals"},
+    "training": {
+        *("data", "graph", "locate", "model_file", "models", "plots", "potential", "stop_signals", "training"),
+    },
 }
 
 

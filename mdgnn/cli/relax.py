@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import ase.optimize
 import numpy as np
 from ase import Atoms
 
-from mdgnn import plots
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError, InterruptedRunError
 from mdgnn.cli.structures import LJ_MINIMA, read_structure
 from mdgnn.cli.system import LJ, System, make_system, suitable_threads
 from mdgnn.models import LennardJones
+from mdgnn.plots import draw, radial, runs, structures
 from mdgnn.stop_signals import StopSignals
 
 # The first guess of the curvature, in epsilon/sigma^2. One Lennard-Jones bond has 57, a dozen on each atom far more
@@ -117,7 +118,16 @@ def _optimize(system: System, settings: RelaxSettings, folder: Path) -> bool:
 
 def _plot(system: System, before: Atoms, log: np.ndarray[Any, Any], folder: Path) -> None:
     after, units = system.atoms, system.units
-    plots.plot_relaxation(folder / "energy.png", log, units.energy, units.force)
-    distributions = {"before": [before], "after": [after]}
-    plots.plot_radial_distribution(folder / "radial_distribution.png", distributions, units.length)
-    plots.plot_structures(folder / "structures.png", {"before": before, "after": after}, reduced=units is LJ)
+    sets = {"before": [before], "after": [after]}
+    draw(
+        folder,
+        {
+            "energy.png": lambda: partial(
+                runs.plot_relaxation, log=log, energy_unit=units.energy, force_unit=units.force
+            ),
+            "radial_distribution.png": lambda: radial.distribution(sets, units.length, len(after)),
+            "structures.png": lambda: structures.structures(
+                {"before": before, "after": after}, units is LJ, len(after)
+            ),
+        },
+    )
