@@ -36,6 +36,8 @@ def errors_as_sentences() -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         _tell(f"{error.filename}: {reason}" if error.filename else reason, 1)
+    except MemoryError as error:
+        _tell(f"not enough memory: {next(iter(str(error).splitlines()), 'it is used up')}", 1)
     except (ValueError, RuntimeError) as error:
         _tell(next(iter(str(error).splitlines()), type(error).__name__), 1)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -50,6 +51,9 @@ def draw(folder: Path, pictures: Mapping[str, Callable[[], Drawing]]) -> list[st
         pass
     drawn = [name for name in pictures if name not in failed and (folder / name).exists()]
     failed = {name: failed.get(name, "interrupted") for name in pictures if name not in drawn}
+    for name in failed:
+        with suppress(OSError):  # half a picture
+            (folder / name).unlink(missing_ok=True)
     for reason in dict.fromkeys(failed.values()):
         names = [str(folder / name) for name, why in failed.items() if why == reason]
         what = f"the picture {names[0]} was" if len(names) == 1 else f"the pictures {', '.join(names)} were"
@@ -69,15 +73,18 @@ def _draw_elsewhere(folder: Path, drawings: Mapping[str, Drawing], stop: StopSig
         pickle.dump([str(Path(place).absolute()) for place in sys.path], job)
         pickle.dump(partial(_draw_here, str(folder.absolute()), dict(drawings)), job)
         job.seek(0)
-        process = subprocess.Popen(
-            [sys.executable, "-c", _CODE],
-            stdin=job,
-            stdout=told,
-            stderr=errors,
-            env=environment,
-            cwd=Path(sys.executable).anchor,
-            start_new_session=True,  # out of reach of a terminal's Ctrl-C, which this process gets
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _CODE],
+                stdin=job,
+                stdout=told,
+                stderr=errors,
+                env=environment,
+                cwd=Path(sys.executable).anchor,
+                start_new_session=True,  # out of reach of a terminal's Ctrl-C, which this process gets
+            )
+        except OSError as error:
+            return dict.fromkeys(drawings, f"cannot start {sys.executable!r}: {error.strerror}")
         why = _wait(process, stop)
         told.seek(0)
         results: dict[str, str | None] = dict(json.loads(line) for line in told if line.endswith(b"\n"))
