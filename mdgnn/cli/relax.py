@@ -20,11 +20,12 @@ from mdgnn.models import LennardJones
 from mdgnn.plots import draw, radial, runs, structures
 from mdgnn.stop_signals import StopSignals
 
-# The first guess of the curvature, in epsilon/sigma^2. One Lennard-Jones bond has 57, a dozen on each atom far more
-# than the 70 that ASE assumes: with that a perturbed crystal flies apart, and 55 atoms take 150 steps instead of 40.
-LJ_CURVATURE = 300.0
-# The longest step, in sigma: ASE's 0.2 Angstrom, where sigma is argon's. With 0.2 sigma an atom that two others press
-# jumps into the next ones, and a crystal of 500 atoms displaced by 0.08 sigma ends as a glass.
+# Of BFGS and LBFGS, which search no lines, in reduced units: the first guess of the curvature, in epsilon/sigma^2, and
+# the longest step, in sigma. One bond has a curvature of 57, a dozen on each atom far more, pressed ones many times
+# that. With the 70 that ASE assumes a perturbed crystal flies apart. ASE's 0.2 Angstrom are 0.06 of argon's sigma; with
+# 0.2 sigma 500 atoms of a crystal displaced by 0.08 end as a glass, and with 300 epsilon/sigma^2 a displaced
+# icosahedron of 147 or 561 gets defects.
+LJ_CURVATURE = 1000.0
 LJ_STEP = 0.06
 
 MOST_BYTES = 1e9  # of a matrix; of 3 x 3,700 atoms, it takes BFGS some ten minutes a step
