@@ -23,8 +23,8 @@ from mdgnn.stop_signals import StopSignals
 # Of BFGS and LBFGS, which search no lines, in reduced units: the first guess of the curvature, in epsilon/sigma^2, and
 # the longest step, in sigma. One bond has a curvature of 57, a dozen on each atom far more, pressed ones many times
 # that. With the 70 that ASE assumes a perturbed crystal flies apart. ASE's 0.2 Angstrom are 0.06 of argon's sigma; with
-# 0.2 sigma 500 atoms of a crystal displaced by 0.08 end as a glass, and with 300 epsilon/sigma^2 a displaced
-# icosahedron of 147 or 561 gets defects.
+# 0.2 sigma a crystal of 500 atoms displaced by 0.08 sigma ends as a glass, and with 300 epsilon/sigma^2 an icosahedron
+# of 147 or 561 displaced by 0.1 gets defects.
 LJ_CURVATURE = 1000.0
 LJ_STEP = 0.06
 
