@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.io import write
-from test_cli import PNG, model, run  # noqa: F401
+from test_cli import PNG, model, run, sentence  # noqa: F401
 
 import mdgnn
 from mdgnn.cli import frames, output
@@ -183,6 +184,24 @@ def test_the_data_are_on_the_disk_before_a_picture_is_begun(model, monkeypatch):
     for command in ("md", "relax"):
         assert run(command, "lj:13", "--model", model, "--steps", 60, "--output", command).exit_code == 0
     assert seen == [{output.SUMMARY: True, output.FINAL: True}] * 2
+
+
+def test_training_is_over_before_its_pictures_and_plot_tells_if_one_is_missing(tmp_path, monkeypatch):
+    pytest.importorskip("lightning")
+    from training_runs import clusters, file_of, small
+
+    from mdgnn.training import outcome
+    from mdgnn.training.run import train
+
+    seen, threads = [], torch.get_num_threads()
+    monkeypatch.setattr(outcome, "draw", lambda folder, _: seen.append((folder / "summary.json").exists()) or [])
+    try:
+        train(small(file_of(tmp_path / "data.xyz", clusters(8)), "run.epochs=1"), tmp_path / "run")
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [True]
+    result = run("plot", tmp_path / "run")
+    assert result.exit_code == 1 and "3 of 3 pictures could not be drawn" in sentence(result)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

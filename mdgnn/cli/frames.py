@@ -21,7 +21,7 @@ def some(path: Path, indices: Sequence[int], n_frames: int, n_atoms: int) -> lis
     so that the index says where to look; the atoms' places are exact, their frame's index is not.
     """
     wanted = indices[:: -(-len(indices) * n_atoms // MOST_LINES)]
-    most = MOST_ATOMS // min(len(wanted), 10)
+    most = MOST_ATOMS // len(wanted)
     found: dict[int, Atoms] = {}
     with path.open("rb") as file:
         length = file.seek(0, 2) / n_frames
