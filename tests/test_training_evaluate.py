@@ -18,6 +18,7 @@ from training_runs import clusters, crystals, file_of, small
 import mdgnn
 from mdgnn import LennardJones
 from mdgnn.data import Dataset
+from mdgnn.plots import draw
 from mdgnn.training import plots
 from mdgnn.training.data import Limits
 from mdgnn.training.evaluate import compare
@@ -163,9 +164,11 @@ def test_dimer_curves_are_the_models():
 def test_pictures_of_many_points_and_of_none(tmp_path):
     x = np.random.default_rng(0).normal(0, 1, 5000)
     none = np.zeros(0)
-    plots.plot_parity(
-        tmp_path / "many.png", {"energy": (x[:5], x[:5]), "forces": (x, x + 0.1), "stress": (none, none)}, "metal"
-    )
-    plots.plot_parity(tmp_path / "one.png", {"energy": (x[:1], x[:1])}, "lj")
-    plots.plot_dimers(tmp_path / "dimers.png", LennardJones(cutoff=2.5))
-    assert all((tmp_path / f"{name}.png").read_bytes().startswith(PNG) for name in ("many", "one", "dimers"))
+    several = {"energy": (x[:5], x[:5]), "forces": (x, x + 0.1), "stress": (none, none)}
+    pictures = {
+        "many.png": lambda: plots.parity(several, "metal"),
+        "one.png": lambda: plots.parity({"energy": (x[:1], x[:1])}, "lj"),
+        "dimers.png": lambda: plots.dimers(LennardJones(cutoff=2.5)),
+    }
+    assert draw(tmp_path, pictures) == list(pictures)
+    assert all((tmp_path / name).read_bytes().startswith(PNG) for name in pictures)

@@ -50,7 +50,7 @@ def relax_command(
     structure: Annotated[str, typer.Argument(metavar="FILE|NAME", help=StructureHelp)],
     model: ModelOption = None,
     fmax: Annotated[float, typer.Option(help="Largest force allowed, in epsilon/sigma or eV/Angstrom.")] = 0.01,
-    optimizer: Annotated[Optimizer, typer.Option(help="One of ASE's.", case_sensitive=False)] = "BFGS",
+    optimizer: Annotated[Optimizer, typer.Option(help="One of ASE's.", case_sensitive=False)] = "LBFGS",
     steps: Annotated[int, typer.Option(min=0, help="Give up after so many.")] = 1000,
     seed: SeedOption = None,
     device: DeviceOption = None,

@@ -1,11 +1,12 @@
 """`mdgnn md`: molecular dynamics that can be stopped, killed and continued without a trace."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixCom
@@ -14,8 +15,7 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 
-from mdgnn import plots
-from mdgnn.cli import checkpoint, npt, output
+from mdgnn.cli import checkpoint, frames, npt, output
 from mdgnn.cli.checkpoint import Checkpoint
 from mdgnn.cli.constraints import check_dynamics
 from mdgnn.cli.errors import CommandError, InterruptedRunError
@@ -25,6 +25,7 @@ from mdgnn.cli.system import LJ, System, UnitSystem, make_system, suitable_threa
 from mdgnn.folder_lock import lock_folder
 from mdgnn.locate import pretrained_names
 from mdgnn.model_file import read_header
+from mdgnn.plots import Drawing, draw, radial, runs, structures
 from mdgnn.stop_signals import StopSignals
 
 
@@ -277,20 +278,44 @@ class Simulation:
         return summary
 
     def _plot(self, log: NDArray[np.float64]) -> None:
-        folder, units, trajectory = self.folder, self.units, self.folder / output.TRAJECTORY
-        plots.plot_energies(folder / "energy.png", log, len(self.atoms), units.time, units.energy)
-        target = None if self.settings.ensemble == "nve" else self.temperature
-        plots.plot_temperature(folder / "temperature.png", log, units.time, units.temperature, target)
-        if self.settings.pressure is not None:
-            density = npt.densities(log[:, 6], self.atoms, units)
-            quantities = {f"density ({units.density})": density, f"pressure ({units.pressure})": log[:, 7]}
-            plots.plot_density(folder / "density.png", log[:, 1], quantities, units.time, self.settings.pressure)
-        half, stride = len(log) // 2, max(1, len(log) // 100)
-        frames: Any = ase.io.read(trajectory, index=slice(half, None, stride), format="extxyz")
-        label = f"mean of {len(frames)} frames of the second half"
-        plots.plot_radial_distribution(folder / "radial_distribution.png", {label: frames}, units.length)
-        before: Any = ase.io.read(trajectory, index=0, format="extxyz")
-        plots.plot_structures(folder / "structures.png", {"before": before, "after": self.atoms}, reduced=units is LJ)
+        units, n, settings, trajectory = self.units, len(self.atoms), self.settings, self.folder / output.TRAJECTORY
+
+        def distribution() -> Drawing:
+            half, stride = len(log) // 2, max(1, len(log) // frames.MOST)
+            chosen = frames.some(trajectory, range(half, len(log), stride), len(log), n)
+            return radial.distribution({f"mean of {len(chosen)} frames of the second half": chosen}, units.length, n)
+
+        def before_and_after() -> Drawing:
+            (before,) = frames.some(trajectory, [0], len(log), n)
+            return structures.structures({"before": before, "after": self.atoms}, units is LJ, n)
+
+        def density() -> Drawing:
+            values = npt.densities(log[:, 6], self.atoms, units)
+            quantities = {f"density ({units.density})": values, f"pressure ({units.pressure})": log[:, 7]}
+            return partial(
+                runs.plot_density,
+                time=log[:, 1],
+                quantities=quantities,
+                time_unit=units.time,
+                pressure=settings.pressure or 0.0,
+            )
+
+        pictures: dict[str, Callable[[], Drawing]] = {
+            "energy.png": lambda: partial(
+                runs.plot_energies, log=log, n_atoms=n, time_unit=units.time, energy_unit=units.energy
+            ),
+            "temperature.png": lambda: partial(
+                runs.plot_temperature,
+                log=log,
+                time_unit=units.time,
+                temperature_unit=units.temperature,
+                target=None if settings.ensemble == "nve" else self.temperature,
+            ),
+            **({} if settings.pressure is None else {"density.png": density}),
+            "radial_distribution.png": distribution,
+            "structures.png": before_and_after,
+        }
+        draw(self.folder, pictures)
 
 
 def drift(log: NDArray[np.float64], n_atoms: int) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """`mdgnn relax`: move the atoms until the forces vanish."""
 
+import os
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,6 @@ import ase.optimize
 import numpy as np
 from ase import Atoms
 
-from mdgnn import plots
 from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError, InterruptedRunError
@@ -17,11 +18,18 @@ from mdgnn.cli.structures import LJ_MINIMA, read_structure
 from mdgnn.cli.system import LJ, System, make_system, suitable_threads
 from mdgnn.model_file import read_header
 from mdgnn.models import LennardJones
+from mdgnn.plots import draw, radial, runs, structures
 from mdgnn.stop_signals import StopSignals
 
-# The first guess of the curvature, in epsilon/sigma^2. One Lennard-Jones bond has 57, a dozen on each atom far more
-# than the 70 that ASE assumes: with that a perturbed crystal flies apart, and 55 atoms take 150 steps instead of 40.
-LJ_CURVATURE = 300.0
+# Of BFGS and LBFGS, which search no lines, in reduced units: the first guess of the curvature, in epsilon/sigma^2, and
+# the longest step, in sigma. One bond has a curvature of 57, a dozen on each atom far more, pressed ones many times
+# that. With the 70 that ASE assumes a perturbed crystal flies apart. ASE's 0.2 Angstrom are 0.06 of argon's sigma; with
+# 0.2 sigma a crystal of 500 atoms displaced by 0.08 sigma ends as a glass, and with 300 epsilon/sigma^2 an icosahedron
+# of 147 or 561 displaced by 0.1 gets defects.
+LJ_CURVATURE = 1000.0
+LJ_STEP = 0.06
+
+MOST_BYTES = 1e9  # of a matrix; of 3 x 3,700 atoms, it takes BFGS some ten minutes a step
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class RelaxSettings:
     structure: str
     model: str = "lj"
     fmax: float = 0.01
-    optimizer: str = "BFGS"
+    optimizer: str = "LBFGS"
     steps: int = 1000
     seed: int = 0
     device: str = "cpu"
@@ -61,6 +69,7 @@ def _relax(settings: RelaxSettings, folder: Path, atoms: Atoms | None) -> dict[s
     if atoms is None:
         rng, units = np.random.default_rng(settings.seed), read_header(settings.model)["units"]
         atoms = read_structure(settings.structure, rng, settings.index, settings.format, units)
+    check_size(settings.optimizer, len(atoms))
     system = make_system(atoms.copy(), settings.model, settings.device, settings.dtype)
     output.clear(folder)
     begin = time.perf_counter()
@@ -88,6 +97,21 @@ def _relax(settings: RelaxSettings, folder: Path, atoms: Atoms | None) -> dict[s
     return summary
 
 
+def check_size(optimizer: str, n_atoms: int) -> None:
+    """Raise a CommandError for an optimizer whose matrices do not fit, or whose steps would take too long."""
+    rows, when = {
+        "BFGS": (3 * n_atoms, ""),
+        "BFGSLineSearch": (3 * n_atoms, ""),
+        "GPMin": (10 * (3 * n_atoms + 1), " after ten steps"),  # it grows with every step
+    }.get(optimizer, (0, ""))
+    size, memory = 8.0 * rows**2, float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    if size > min(MOST_BYTES, memory / 8):  # each holds several
+        raise CommandError(
+            f"{optimizer} works on matrices of {rows:,} x {rows:,} numbers for {n_atoms:,} atoms{when}, "
+            f"{size / 1e9:.1f} GB each; take LBFGS, whose memory and time grow only as the number of atoms"
+        )
+
+
 def true_lj_energy(atoms: Atoms) -> float:
     """Untruncated Lennard-Jones energy of a cluster in reduced units, whatever model it came from."""
     copy = atoms.copy()
@@ -97,7 +121,8 @@ def true_lj_energy(atoms: Atoms) -> float:
 
 def _optimize(system: System, settings: RelaxSettings, folder: Path) -> bool:
     atoms, units = system.atoms, system.units
-    options = {"alpha": LJ_CURVATURE} if units is LJ and settings.optimizer in ("BFGS", "LBFGS") else {}
+    guess = {"alpha": LJ_CURVATURE, "maxstep": LJ_STEP}
+    options = guess if units is LJ and settings.optimizer in ("BFGS", "LBFGS") else {}
     optimizer = getattr(ase.optimize, settings.optimizer)(atoms, logfile=None, **options)
     header = ["step", f"energy[{units.energy}]", f"fmax[{units.force}]"]
     converged, step = False, 0
@@ -125,7 +150,16 @@ def _optimize(system: System, settings: RelaxSettings, folder: Path) -> bool:
 
 def _plot(system: System, before: Atoms, log: np.ndarray[Any, Any], folder: Path) -> None:
     after, units = system.atoms, system.units
-    plots.plot_relaxation(folder / "energy.png", log, units.energy, units.force)
-    distributions = {"before": [before], "after": [after]}
-    plots.plot_radial_distribution(folder / "radial_distribution.png", distributions, units.length)
-    plots.plot_structures(folder / "structures.png", {"before": before, "after": after}, reduced=units is LJ)
+    sets = {"before": [before], "after": [after]}
+    draw(
+        folder,
+        {
+            "energy.png": lambda: partial(
+                runs.plot_relaxation, log=log, energy_unit=units.energy, force_unit=units.force
+            ),
+            "radial_distribution.png": lambda: radial.distribution(sets, units.length, len(after)),
+            "structures.png": lambda: structures.structures(
+                {"before": before, "after": after}, units is LJ, len(after)
+            ),
+        },
+    )

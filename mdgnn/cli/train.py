@@ -16,6 +16,7 @@ from mdgnn.data.frames import left_out
 from mdgnn.data.labels import names_in
 from mdgnn.model_file import load
 from mdgnn.models import Model
+from mdgnn.plots import draw
 from mdgnn.training import evaluate as evaluation
 from mdgnn.training import plots, run
 from mdgnn.training.config import read
@@ -121,7 +122,7 @@ def _evaluate(task: Task, folder: Path) -> None:
     about = {"model": task.model, "data": task.data, "units": model.units, "skipped": [str(b) for b in frames.skipped]}
     _sentences(lambda: evaluation.write(comparison, folder, about))
     names = plots.names_of(properties_of(model))
-    plots.plot_parity(folder / PARITY, comparison.all_pairs(), model.units, names)
+    draw(folder, {PARITY: lambda: plots.parity(comparison.all_pairs(), model.units, names)})
     _print_errors(comparison.table(), names, model.units, f"{task.model} on {', '.join(task.data)}")
 
 

@@ -1,11 +1,13 @@
 """What a run of training leaves when it is over: the best model with its record, the summary, the pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mdgnn.model_file import load, save
 from mdgnn.models import Model
+from mdgnn.plots import Drawing, draw
 from mdgnn.training import folder as files
 from mdgnn.training import plots
 from mdgnn.training.build import cutoff_of, units_of
@@ -43,8 +45,8 @@ def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], step
         "skipped": [str(frame) for frame in sets.skipped],
     }
     save_model(model, folder / files.MODEL, {"config": config.content(), **summary})
-    draw(folder, model, compared)
     files.write_json(folder / files.SUMMARY, summary)
+    draw(folder, pictures_of(folder, model, compared))
     return summary
 
 
@@ -69,23 +71,18 @@ def comparisons(config: Config, sets: Sets, model: Model) -> dict[str, Compariso
     return {name: compare(model, data, limits_of(config.data)) for name, data in chosen.items() if data is not None}
 
 
-def draw(folder: Path, model: Model, compared: Mapping[str, Comparison]) -> list[str]:
-    """Draw how a run went and what its model is worth; the names of the pictures."""
+def pictures_of(folder: Path, model: Model, compared: Mapping[str, Comparison]) -> dict[str, Callable[[], Drawing]]:
+    """How a run went and what its model is worth, by file name."""
     rows = files.read_log(folder / files.LOG)
-    made, names = [], plots.names_of(properties_of(model))
-    try:
-        if rows:
-            plots.plot_learning(folder / plots.LEARNING, rows, model.units, names)
-            made.append(plots.LEARNING)
-        if model.heads is None or model.heads.energy:
-            plots.plot_dimers(folder / plots.DIMERS, model)
-            made.append(plots.DIMERS)
-        for name, comparison in compared.items():
-            plots.plot_parity(folder / f"parity_{name}.png", comparison.all_pairs(), model.units, names)
-            made.append(f"parity_{name}.png")
-    except OSError as error:
-        raise RunError(f"cannot write the pictures in {folder}: {error.strerror}") from None
-    return made
+    names = plots.names_of(properties_of(model))
+    pictures: dict[str, Callable[[], Drawing]] = {}
+    if rows:
+        pictures[plots.LEARNING] = partial(plots.learning, rows, model.units, names)
+    if model.heads is None or model.heads.energy:
+        pictures[plots.DIMERS] = partial(plots.dimers, model)
+    for name, comparison in compared.items():
+        pictures[f"parity_{name}.png"] = partial(plots.parity, comparison.all_pairs(), model.units, names)
+    return pictures
 
 
 def best_model(folder: Path) -> tuple[Model, int]:
@@ -105,7 +102,7 @@ def best_model(folder: Path) -> tuple[Model, int]:
 
 
 def redraw(folder: str | Path) -> list[str]:
-    """Draw the pictures of a run, which may be under way; the names of what was drawn.
+    """Draw the pictures of a run, which may be under way; the names of what was drawn. `draw` tells what was not.
 
     That takes no lock, since a run has it that is under way, and so it writes nothing but pictures, of this run alone,
     and those of its end last.
@@ -113,7 +110,8 @@ def redraw(folder: str | Path) -> list[str]:
     Raises
     ------
     RunError
-        If the folder holds no run, or one that has not been validated yet, or another one by the time of drawing.
+        If the folder holds no run, or one that has not been validated yet, or another one by the time of drawing; or
+        if a picture could not be drawn.
     """
     target = Path(folder)
     config = parse(files.read_json(target / files.CONFIG))
@@ -124,9 +122,13 @@ def redraw(folder: str | Path) -> list[str]:
     compared = comparisons(config, sets_of(config, target), model)
     if _stamp(target / files.START) != run:
         raise RunError(f"another run has begun in {target} meanwhile; nothing was drawn")
-    names = draw(target, model, compared)
-    ended = not over and (target / files.SUMMARY).exists()  # with another model, and has drawn that
-    return redraw(folder) if ended else names
+    pictures = pictures_of(target, model, compared)
+    drawn = draw(target, pictures)
+    if not over and (target / files.SUMMARY).exists():  # it has ended, with another model, and has drawn that
+        return redraw(folder)
+    if missing := len(pictures) - len(drawn):
+        raise RunError(f"{missing} of {len(pictures)} pictures could not be drawn")
+    return drawn
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -1,0 +1,129 @@
+"""The process that draws."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from mdgnn.stop_signals import StopSignals
+
+# A call of a module's function that lacks its first argument, the path; what it has, another process can be sent.
+Drawing = partial[None]
+LONGEST_S = 60.0  # of all pictures together; they take a second, and longer where Matplotlib has to look for its fonts
+_CODE = "import pickle, sys; sys.path = pickle.load(sys.stdin.buffer); pickle.load(sys.stdin.buffer)()"
+
+
+def draw(folder: Path, pictures: Mapping[str, Callable[[], Drawing]]) -> list[str]:
+    """Draw pictures into a folder; the names of those that are there now.
+
+    A picture that fails, in its preparation or its drawing, is a sentence on stderr and no exception; nor are signals:
+    SIGINT and SIGTERM only end the drawing. None is left there of an earlier time.
+
+    Parameters
+    ----------
+    folder : Path
+    pictures : dict
+        By file name, a function that prepares the picture.
+    """
+    failed: dict[str, str] = {}
+    try:
+        with StopSignals() as stop:
+            ready = {}
+            for name, prepare in pictures.items():
+                try:
+                    (folder / name).unlink(missing_ok=True)
+                    if not stop.received:
+                        ready[name] = prepare()
+                except Exception as error:
+                    failed[name] = _reason(error)
+            try:
+                failed |= _draw_elsewhere(folder, ready, stop)
+            except Exception as error:
+                failed |= dict.fromkeys(ready, _reason(error))
+    except KeyboardInterrupt:  # the second one, or one that came in another thread's stead
+        pass
+    drawn = [name for name in pictures if name not in failed and (folder / name).exists()]
+    failed = {name: failed.get(name, "interrupted") for name in pictures if name not in drawn}
+    for name in failed:
+        with suppress(OSError):  # half a picture
+            (folder / name).unlink(missing_ok=True)
+    for reason in dict.fromkeys(failed.values()):
+        names = [str(folder / name) for name, why in failed.items() if why == reason]
+        what = f"the picture {names[0]} was" if len(names) == 1 else f"the pictures {', '.join(names)} were"
+        print(f"mdgnn: {what} not drawn: {reason}", file=sys.stderr)
+    return drawn
+
+
+def _draw_elsewhere(folder: Path, drawings: Mapping[str, Drawing], stop: StopSignals) -> dict[str, str]:
+    """Draw in another process; the reasons, by name, of what failed."""
+    if not drawings or stop.received:
+        return {}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    # Agg is the one that writes PNG; an empty file and a folder without a matplotlibrc keep the user's from being read.
+    environment |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+    # Files, not pipes: so neither process ever waits for the other to read, and this one can look at the clock.
+    with TemporaryFile() as job, TemporaryFile() as told, TemporaryFile() as errors:
+        pickle.dump([str(Path(place).absolute()) for place in sys.path], job)
+        pickle.dump(partial(_draw_here, str(folder.absolute()), dict(drawings)), job)
+        job.seek(0)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _CODE],
+                stdin=job,
+                stdout=told,
+                stderr=errors,
+                env=environment,
+                cwd=Path(sys.executable).anchor,
+                start_new_session=True,  # out of reach of a terminal's Ctrl-C, which this process gets
+            )
+        except OSError as error:
+            return dict.fromkeys(drawings, f"cannot start {sys.executable!r}: {error.strerror}")
+        why = _wait(process, stop)
+        told.seek(0)
+        results: dict[str, str | None] = dict(json.loads(line) for line in told if line.endswith(b"\n"))
+        errors.seek(0)
+        last = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+    why = why or last or f"the process that draws ended with status {process.returncode}"
+    return {name: reason for name in drawings if (reason := results.get(name, why)) is not None}
+
+
+def _wait(process: "subprocess.Popen[bytes]", stop: StopSignals) -> str:
+    """Wait for its end, or end it; why, or nothing."""
+    deadline, why = time.monotonic() + LONGEST_S, ""
+    try:
+        while not why and process.poll() is None:
+            time.sleep(0.01)
+            if stop.received:
+                why = "interrupted"
+            elif time.monotonic() > deadline:
+                why = f"drawing took more than {LONGEST_S:g} s"
+    finally:
+        process.kill()  # which is nothing to one that has ended
+        process.wait()
+    return why
+
+
+def _draw_here(folder: str, drawings: Mapping[str, Drawing]) -> None:
+    """Say for each picture, as a line of JSON on stdout, its name and the reason why it failed, or null."""
+    for name, drawing in drawings.items():
+        path, reason = Path(folder, name), None
+        try:
+            drawing(path)
+        except Exception as error:
+            reason = _reason(error)
+            path.unlink(missing_ok=True)
+        print(json.dumps([name, reason]), flush=True)
+
+
+def _reason(error: Exception) -> str:
+    """One line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
