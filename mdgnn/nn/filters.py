@@ -14,7 +14,7 @@ FILTER_MODES = ("direct", "table")
 
 
 class Filters(nn.Module):
-    """The filters of all layers, ``f_l(r) = network_l(basis(r)) * envelope(r)``, as tables or at every edge.
+    """The filters of all layers, ``f_l(r) = network_l(basis(r)) * envelope(r) / divisor``, as tables or at every edge.
 
     Tables are made anew in every call that may train the networks, and otherwise kept (see `TableCache`).
 
@@ -29,6 +29,9 @@ class Filters(nn.Module):
         In Angstrom.
     mode : "table" or "direct"
         "table": each layer's filter is a `RadialTable` of `n_knots`; "direct": it is evaluated at every edge.
+    n_knots : int
+    divisor : float
+        Of the filters, and so of sums of messages.
     """
 
     def __init__(
@@ -40,10 +43,12 @@ class Filters(nn.Module):
         cutoff: float,
         mode: str = "table",
         n_knots: int = 1024,
+        divisor: float = 1.0,
     ):
         super().__init__()
         self.networks, self.basis = nn.ModuleList(networks), basis
         self.envelope, self.cutoff, self.mode, self.n_knots = ENVELOPES[envelope], cutoff, mode, n_knots
+        self.divisor = divisor
         self.kept = TableCache()
 
     def forward(self, r: Tensor) -> list[RadialTable] | list[Tensor]:
@@ -52,7 +57,7 @@ class Filters(nn.Module):
             return self.tables()
         extra = -len(r) % 16 if len(r) < 128 else 0  # as Graph.padded
         padded = F.pad(r, (0, extra), value=self.cutoff) if extra else r
-        basis, envelope = self.basis(padded), self.envelope(padded, self.cutoff)[:, None]
+        basis, envelope = self.basis(padded), self.envelope(padded, self.cutoff)[:, None] / self.divisor
         return [(network(basis) * envelope)[: len(r)] for network in self.networks]
 
     def tables(self) -> list[RadialTable]:
@@ -68,7 +73,7 @@ class Filters(nn.Module):
             def function(r: Tensor) -> Tensor:
                 basis = functional_call(self.basis, _doubled(self.basis), (r,))
                 filters: Tensor = functional_call(network, weights, (basis,))
-                return filters * self.envelope(r, self.cutoff)[:, None]
+                return filters * (self.envelope(r, self.cutoff)[:, None] / self.divisor)
 
             weights = _doubled(network)
             return tabulate(function, self.cutoff, self.n_knots, like)
