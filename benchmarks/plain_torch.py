@@ -15,7 +15,7 @@ def sum_rows(messages: Tensor, receivers: Tensor, n: int) -> Tensor:
 def filters(model: Any, r: Tensor) -> list[Tensor]:
     """(E, C) for each layer."""
     parts = model.filters
-    basis, envelope = parts.basis(r), parts.envelope(r, model.cutoff)[:, None]
+    basis, envelope = parts.basis(r), parts.envelope(r, model.cutoff)[:, None] / parts.divisor
     return [network(basis) * envelope for network in parts.networks]
 
 
@@ -26,7 +26,7 @@ def simple_gnn(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
     rows, h = model.species.embed(graph.atomic_numbers, model.atom_embedding)
     for layer in model.layers:
         messages = layer.message_mlp(torch.cat([h[graph.senders], h[graph.receivers], basis], dim=1))
-        h = h + layer.update_mlp(torch.cat([h, sum_rows(messages, graph.receivers, len(h))], dim=1))
+        h = h + layer.update_mlp(torch.cat([h, sum_rows(messages, graph.receivers, len(h)) / layer.divisor], dim=1))
     return model.species.energies(rows, model.output_mlp(h).squeeze(1))
 
 

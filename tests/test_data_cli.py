@@ -116,7 +116,7 @@ def test_split_keeps_equal_structures_together():
     frames = [labelled(frame, -k) for k, frame in enumerate(molecules(10) * 3)]
     ase.io.write("x.xyz", frames)
     assert run("dataset", "split", "x.xyz", "--fractions", 0.5, 0.3, 0.2, "--output", "p").exit_code == 0
-    parts = [read_frames([f"p-{name}.xyz"]) for name in ("train", "valid", "test")]
+    parts = [ase.io.read(f"p-{name}.xyz", ":") for name in ("train", "valid", "test")]
     assert [len(part) for part in parts] == [15, 9, 6]
     kinds = [{frame.positions.tobytes() for frame in part} for part in parts]
     assert [len(kind) for kind in kinds] == [5, 3, 2] and len(set.union(*kinds)) == 10

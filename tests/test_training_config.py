@@ -105,13 +105,15 @@ RECIPES = sorted((Path(mdgnn.__file__).parent / "pretrained").glob("*.toml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_short_and_those_of_the_shipped_models(path):
     """A shipped model's file tells what it was trained by, both times: the recipes of its name."""
-    assert len(path.read_text().splitlines()) <= 20
+    assert len(path.read_text().splitlines()) <= 21
     config, shipped = read(path), path.with_suffix(".safetensors")
     if shipped.exists():
         record, start = read_header(shipped)["training"], Path(config.model.start or "")
         assert parse(record["config"]) == config
         first = path.with_name(f"{path.stem}_{start.parent.name}.toml")
-        assert parse(record["found"]["training_of_start"]["config"]) == read(first)
+        content = record["found"]["training_of_start"]["config"]
+        content["model"].setdefault("mean_neighbours", 1.0)  # the option is younger than the files
+        assert parse(content) == read(first)
 
 
 def test_there_are_recipes_of_the_shipped_models():

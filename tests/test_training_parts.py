@@ -119,7 +119,9 @@ def test_references_are_found_exactly():
     np.testing.assert_allclose(isolated(summary, "it"), [-13.587, -2041.839], rtol=0)
     np.testing.assert_array_equal(given(energies, [1, 8]), [-13.587, -2041.839])
     assert summary.rms_force == pytest.approx(2) and summary.counts.sum() == dataset.n_atoms.sum()
-    assert summary.mean_neighbours == pytest.approx(dataset.n_edges.sum() / dataset.n_atoms.sum())
+    received = torch.cat([graph.row_ptr.diff() for graph, _ in samples(dataset)]).double()
+    assert summary.mean_neighbours == pytest.approx(float((received**2).sum() / received.sum())), "the mean over edges"
+    assert summary.neighbours @ dataset.n_atoms == pytest.approx(dataset.n_edges.sum())
 
 
 def one_more(summary, counts, energy):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
@@ -36,6 +37,12 @@ MOST_BOUND = 1.25 * HARTREE  # no energy in eV is further down, relativity inclu
 HIGHEST_ENERGY = 100.0  # eV per atom, above separated atoms
 # Of two sizes of one composition, the larger at least half as large again, with equal energies.
 SIZES_APART, ENERGIES_EQUAL, FRAMES_OF_SIZE = 1.5, (0.8, 1.25), 3
+
+# Labels of one structure that was computed twice: energies per atom and components of forces that differ by more
+# contradict each other. Grids, cutoffs and loose convergence move them by less. Of other units nothing is known, and
+# what counts is the share of the larger one.
+SAME_ENERGY, SAME_FORCE = 1e-3, 0.05
+SAME_SHARE = 1e-3
 
 
 def check_structure(atoms: Atoms) -> None:
@@ -77,6 +84,25 @@ def check_labels(atoms: Atoms, targets: Targets, keys: Keys, need: Sequence[str]
             rows = np.flatnonzero(~np.isfinite(label.numpy()).reshape(len(label), -1).all(axis=1))
             where = f" of atom {rows[0]}" if len(label) == len(atoms) > 1 else ""
             raise LabelError(f"the {own.get(name, name)}{where} {'are' if name == 'forces' else 'is'} not finite")
+
+
+def check_agreement(n_atoms: int, targets: Targets, before: Targets, units: str, name: str) -> None:
+    """Raise a LabelError where labels contradict those that a frame of this name has for the same structure."""
+    unit, of_force = {"metal": (" eV", " eV/Angstrom"), "lj": (" epsilon", " epsilon/sigma")}.get(units, ("", ""))
+    if targets.energy is not None and before.energy is not None:
+        here, there = float(targets.energy[0]), float(before.energy[0])
+        noise = SAME_SHARE * max(abs(here), abs(there)) if units == "any" else SAME_ENERGY * n_atoms
+        if abs(here - there) > noise:
+            raise LabelError(
+                f"the same structure as {name}, but the energy is {here:.10g}{unit} here and {there:.10g}{unit} there, "
+                f"{abs(here - there):.4g} apart"
+            )
+    if targets.forces is not None and before.forces is not None:
+        difference = (targets.forces - before.forces).abs()
+        largest = float(torch.maximum(targets.forces.abs(), before.forces.abs()).max())
+        if float(difference.max()) > (SAME_SHARE * largest if units == "any" else SAME_FORCE):
+            atom, apart = int(difference.amax(1).argmax()), f"{difference.max():.4g}{of_force}"
+            raise LabelError(f"the same structure as {name}, but the forces on atom {atom} are {apart} apart")
 
 
 def binding_energy(numbers: NDArray[np.int64]) -> float:

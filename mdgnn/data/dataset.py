@@ -132,6 +132,11 @@ class Dataset:
         copy.calc = atoms.calc
         return copy
 
+    def place(self, k: int) -> tuple[str, int]:
+        """The file of a sample ("" where the frames came from none), and its number there."""
+        row = int(self._rows[k])
+        return self._frames.place(row) if isinstance(self._frames, FrameList) else ("", row)
+
     def subset(self, numbers: Any) -> "Dataset":
         """The samples of these numbers, such as a part of a `split`; frames and lists are shared."""
         chosen: NDArray[np.int64] = np.arange(len(self))[numbers]

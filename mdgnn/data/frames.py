@@ -9,7 +9,14 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from mdgnn.data.checks import UNITS, Magnitudes, check_labels, check_magnitudes, check_structure
+from mdgnn.data.checks import (
+    UNITS,
+    Magnitudes,
+    check_agreement,
+    check_labels,
+    check_magnitudes,
+    check_structure,
+)
 from mdgnn.data.density import NOBLE_GASES, check_density
 from mdgnn.data.labels import DEFAULT, Keys, LabelError, targets_of
 from mdgnn.data.sources import Database, DataError, File, open_source
@@ -18,6 +25,8 @@ from mdgnn.data.targets import Targets
 __all__ = ["BadFrame", "DataError", "FrameList", "Keys", "read_frames"]
 
 NAMED = 10  # bad frames in an error
+
+Found = tuple[File | Database, int]  # where a frame is
 
 
 class BadFrame(NamedTuple):
@@ -57,8 +66,12 @@ class FrameList(Sequence[Atoms]):
 
     def name(self, k: int) -> str:
         """The file of a frame and its number there."""
+        return "{}, frame {}".format(*self.place(k))
+
+    def place(self, k: int) -> tuple[str, int]:
+        """The file of a frame, and its number there."""
         source, number = self._where[k]
-        return f"{self._sources[source].path}, frame {number}"
+        return str(self._sources[source].path), int(number)
 
 
 def read_frames(
@@ -69,14 +82,16 @@ def read_frames(
     need: Sequence[str] = ("energy", "forces"),
     units: str = "metal",
     seen: dict[bytes, str] | None = None,
+    checked: dict[bytes, Found] | None = None,
     format: str | None = None,
 ) -> FrameList:
     """Read frames of anything ASE reads, and check them.
 
     A frame is bad with no atoms, numbers that are not finite, a singular cell, atoms at one place, labels of wrong
     shapes or missing ones, as an exact duplicate (numbers, positions, cell, boundaries, energy or else other labels) of
-    an earlier one, with labels that contradict each other, and with suspicious units, density or placeholders for
-    numbers (`mdgnn.data.checks` and `mdgnn.data.density` say what that means). Nothing is ever changed.
+    an earlier one, where labels contradict each other or those of an earlier frame with the same structure, and with
+    suspicious units, density or placeholders for numbers (`mdgnn.data.checks` and `mdgnn.data.density` say what that
+    means). Nothing is ever changed.
 
     Parameters
     ----------
@@ -94,6 +109,8 @@ def read_frames(
         have no magnitudes to expect.
     seen : dict, optional
         Digests of earlier frames, which count as such, and their names; those that are read come to them.
+    checked : dict, optional
+        The same for structures whose labels must not contradict each other, in files that may share frames.
     format : str, optional
         ASE's name of the files' format, such as "lammps-data", where ASE cannot guess it.
 
@@ -116,10 +133,13 @@ def read_frames(
     where: list[tuple[int, int]] = []
     problems: list[BadFrame] = []
     seen = {} if seen is None else seen
+    checked = {} if checked is None else checked
     for k, source in enumerate(sources):
-        reasons = _reasons(source, keys, need, units, seen)
+        reasons = _reasons(source, keys, need, units, seen, checked)
         numbers = source.numbers()
         source.drop(set(reasons))
+        for digest in [digest for digest, (of, number) in checked.items() if of is source and number in reasons]:
+            del checked[digest]
         where += [(k, number) for number in numbers if number not in reasons]
         problems += [BadFrame(str(source.path), number, reasons[number]) for number in sorted(reasons)]
     if problems and (bad == "raise" or not where):
@@ -128,9 +148,15 @@ def read_frames(
 
 
 def _reasons(
-    source: File | Database, keys: Keys, need: Sequence[str], units: str, seen: dict[bytes, str]
+    source: File | Database,
+    keys: Keys,
+    need: Sequence[str],
+    units: str,
+    seen: dict[bytes, str],
+    checked: dict[bytes, Found],
 ) -> dict[int, str]:
-    """What is wrong with the bad frames of a source, by number; `seen` has the earlier frames' digests."""
+    """What is wrong with the bad frames of a source, by number; `seen` has the digests of earlier frames, `checked` of
+    their structures."""
     reasons: dict[int, str] = {}
     magnitudes = Magnitudes()
     for number in source.numbers():
@@ -142,6 +168,10 @@ def _reasons(
             if (digest := digest_of(atoms, targets)) in seen:
                 raise LabelError(f"a duplicate of {seen[digest]}")
             seen[digest] = f"{source.path}, frame {number}"
+            other, its_number = checked.setdefault(digest_of(atoms), (source, number))
+            if (other, its_number) != (source, number):
+                before = targets_of(other[its_number], keys)
+                check_agreement(len(atoms), targets, before, units, f"{other.path}, frame {its_number}")
             if units == "metal":
                 _check_density(atoms)
                 magnitudes.observe(number, atoms, targets)

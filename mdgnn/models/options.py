@@ -1,5 +1,6 @@
 """Options of the networks: those that they have in common, and what is refused."""
 
+import math
 from typing import Any
 
 from mdgnn.nn import BASES, ENVELOPES
@@ -12,7 +13,14 @@ COMMON: dict[str, Any] = {
     "units": "metal",
     "least_distance": 0.0,
 }
-RADIAL = {**COMMON, "basis_start": 0.0, "filters": "table", "n_knots": 1024, "repulsion": 0.0}
+RADIAL = {
+    **COMMON,
+    "basis_start": 0.0,
+    "filters": "table",
+    "n_knots": 1024,
+    "repulsion": 0.0,
+    "mean_neighbours": 1.0,
+}
 AGGREGATIONS = ("sum", "mean", "max")  # of SimpleGNN
 
 
@@ -71,6 +79,11 @@ def check_simple_gnn(config: dict[str, Any]) -> None:
     require_positive("cutoff", config["cutoff"])
     require_basis_start(config["basis_start"], config["cutoff"] if config["basis"] == "exponential" else 0.0)
     _check_distances(config)
+    if config["mean_neighbours"] != 1 and config["aggregation"] != "sum":
+        raise ValueError(
+            f"expected mean_neighbours, which sums of messages are divided by, with the aggregation 'sum' alone, got "
+            f"{config['mean_neighbours']} with {config['aggregation']!r}"
+        )
 
 
 def _check_distances(config: dict[str, Any]) -> None:
@@ -79,6 +92,9 @@ def _check_distances(config: dict[str, Any]) -> None:
         raise ValueError(f"expected two knots or more, got {config['n_knots']}")
     if isinstance(config["repulsion"], bool) or not isinstance(config["repulsion"], (int, float)):
         raise ValueError(f"expected a repulsion as the distance it begins at, or 0, got {config['repulsion']!r}")
+    n = config["mean_neighbours"]
+    if isinstance(n, bool) or not isinstance(n, (int, float)) or not 0 < n < math.inf:
+        raise ValueError(f"expected mean_neighbours as a positive number, got {n!r}")
 
 
 def check_radial(config: dict[str, Any]) -> None:

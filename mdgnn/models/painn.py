@@ -13,6 +13,7 @@ linear; M_l (`message_mlp`), U_l (`update_mlp`) and O (`output_mlp`) are Linear,
 the envelope; u_ij points from receiver i to sender j; |p| = sqrt(<p, p> + 1e-8), whose gradient at p = 0 is finite.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -77,7 +78,9 @@ class PaiNN(nn.Module):
         "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements`
         (one number each for "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
         ``least_distance`` = shortest distance in the training data; ``repulsion`` = distance at which atoms
-        begin to repel each other, beside what the network says: see `mdgnn.nn.Repulsion` (0: none of it).
+        begin to repel each other, beside what the network says: see `mdgnn.nn.Repulsion` (0: none of it);
+        ``mean_neighbours`` = number of neighbours whose square root the filters are divided by, as the sum of so many
+        messages of either sign is so much larger (1: the published network; `mdgnn train` takes that of the data).
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class PaiNN(nn.Module):
             cutoff=self.cutoff,
             mode=self.config["filters"],
             n_knots=self.config["n_knots"],
+            divisor=math.sqrt(self.config["mean_neighbours"]),
         )
         self.layers = nn.ModuleList(Layer(n_features) for _ in range(n_interactions))
         self.output_mlp = mlp(n_features, max(1, n_features // 2), 1)

@@ -7,6 +7,7 @@ h_i starts as the embedding of the element. A_l is linear without a bias (`proje
 the envelope. The paper's "cfconv" is the sum, its "atom-wise" layers are A, U and O.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -57,7 +58,9 @@ class SchNet(nn.Module):
         "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements`
         (one number each for "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
         ``least_distance`` = shortest distance in the training data; ``repulsion`` = distance at which atoms
-        begin to repel each other, beside what the network says: see `mdgnn.nn.Repulsion` (0: none of it).
+        begin to repel each other, beside what the network says: see `mdgnn.nn.Repulsion` (0: none of it);
+        ``mean_neighbours`` = number of neighbours whose square root the filters are divided by, as the sum of so many
+        messages of either sign is so much larger (1: the published network; `mdgnn train` takes that of the data).
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class SchNet(nn.Module):
             cutoff=self.cutoff,
             mode=self.config["filters"],
             n_knots=self.config["n_knots"],
+            divisor=math.sqrt(self.config["mean_neighbours"]),
         )
         self.interactions = nn.ModuleList(Interaction(n_features) for _ in range(n_interactions))
         self.output_mlp = mlp(n_features, max(1, n_features // 2), 1, ShiftedSoftplus)

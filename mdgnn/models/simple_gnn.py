@@ -8,6 +8,7 @@ where it costs one product per atom too. What is left of M's first Linear depend
 from a table: per edge remain an interpolation, two additions and a SiLU.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -40,11 +41,11 @@ class MessagePassingLayer(nn.Module):
     message_mlp: nn.Sequential
     update_mlp: nn.Sequential
 
-    def __init__(self, node_dim: int, edge_dim: int, hidden_dim: int, aggregation: str):
+    def __init__(self, node_dim: int, edge_dim: int, hidden_dim: int, aggregation: str, divisor: float):
         super().__init__()
         self.message_mlp = mlp(2 * node_dim + edge_dim, hidden_dim, hidden_dim)
         self.update_mlp = mlp(node_dim + hidden_dim, hidden_dim, node_dim)
-        self.aggregation = aggregation
+        self.aggregation, self.divisor = aggregation, divisor
         self.tables = TableCache()
 
     def forward(self, h: Tensor, radial: RadialTable, distances: Tensor, smooth: bool, graph: Graph) -> Tensor:
@@ -52,7 +53,7 @@ class MessagePassingLayer(nn.Module):
 
         radial: the basis, then the envelope, which is one below the cutoff unless `smooth`.
         """
-        first, second = linears(self.message_mlp)
+        first, _ = linears(self.message_mlp)
         for_ends, for_basis = first.weight.split((2 * h.shape[1], radial.coefficients.shape[2] - 1), dim=1)
         table = self.tables.get(
             "edges",
@@ -61,7 +62,7 @@ class MessagePassingLayer(nn.Module):
         )
         ends = F.linear(h, torch.cat(for_ends.chunk(2, dim=1)))
         x, n_neighbours = concat_message_table(ends, table, distances, graph.neighbours, graph.sent)
-        total = torch.addmm(n_neighbours * second.bias, x, second.weight.t())
+        total = self._total(x, n_neighbours)
         if self.aggregation == "mean":
             total = total / (1 + n_neighbours if smooth else n_neighbours.clamp(min=1))
         return self._update(h, total)
@@ -78,10 +79,19 @@ class MessagePassingLayer(nn.Module):
             total = sum_over_neighbours(F.linear(x, second.weight, second.bias), graph, envelope, reduce="max")
         else:
             x = concat_message(edge_part, ends, graph.neighbours, graph.by_sender, envelope)
-            total = torch.addmm(n_neighbours * second.bias, x, second.weight.t())
+            total = self._total(x, n_neighbours)
         if self.aggregation == "mean":
             total = total / (n_neighbours.clamp(min=1) if envelope is None else 1 + n_neighbours)
         return self._update(h, total)
+
+    def _total(self, x: Tensor, n_neighbours: Tensor) -> Tensor:
+        """The second Linear of the message after the sum (N, hidden_dim), which is divided there."""
+        second = linears(self.message_mlp)[1]
+        weight: Tensor = second.weight
+        bias: Tensor = second.bias
+        if self.divisor != 1:
+            weight, bias = weight / self.divisor, bias / self.divisor
+        return torch.addmm(n_neighbours * bias, x, weight.t())
 
     def _update(self, h: Tensor, total: Tensor) -> Tensor:
         return h + apply_mlp(self.update_mlp, torch.cat([h, total], dim=1))
@@ -134,7 +144,8 @@ class SimpleGNN(nn.Module):
         depends on the distance alone is interpolated between ``n_knots`` distances up to the cutoff, or evaluated at
         every edge, which costs more and differs by less than the rounding of float32 (max is always evaluated);
         ``repulsion`` = distance at which atoms begin to repel each other, beside what the network says: see
-        `mdgnn.nn.Repulsion` (0: none of it).
+        `mdgnn.nn.Repulsion` (0: none of it); ``mean_neighbours`` = number of neighbours whose square root sums of
+        messages are divided by (1: the lecture's network; `mdgnn train` takes that of the data).
     """
 
     def __init__(
@@ -183,7 +194,8 @@ class SimpleGNN(nn.Module):
             start, stop, self.rbf_width = options["basis"]
             self.rbf_centers = nn.Parameter(torch.linspace(start, stop, edge_dim), requires_grad=False)
         self.layers = nn.ModuleList(
-            MessagePassingLayer(node_dim, edge_dim, node_dim, aggregation) for _ in range(n_layers)
+            MessagePassingLayer(node_dim, edge_dim, node_dim, aggregation, math.sqrt(options["mean_neighbours"]))
+            for _ in range(n_layers)
         )
         self.output_mlp = mlp(node_dim, node_dim, 1)
         self.tables = TableCache()

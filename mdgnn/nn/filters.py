@@ -16,7 +16,7 @@ FILTER_MODES = ("direct", "table")
 
 
 class Filters(nn.Module):
-    """The filters of all layers, ``f_l(r) = network_l(basis(r)) * envelope(r)``, as tables or at every edge.
+    """The filters of all layers, ``f_l(r) = network_l(basis(r)) * envelope(r) / divisor``, as tables or at every edge.
 
     Tables are made anew in every call that may train the networks, and otherwise kept (see `TableCache`).
 
@@ -31,6 +31,9 @@ class Filters(nn.Module):
         In Angstrom.
     mode : "table" or "direct"
         "table": each layer's filter is a `RadialTable` of `n_knots`; "direct": it is evaluated at every edge.
+    n_knots : int
+    divisor : float
+        Of the filters, and so of sums of messages.
     """
 
     def __init__(
@@ -42,10 +45,12 @@ class Filters(nn.Module):
         cutoff: float,
         mode: str = "table",
         n_knots: int = 1024,
+        divisor: float = 1.0,
     ):
         super().__init__()
         self.networks, self.basis = nn.ModuleList(networks), basis
         self.envelope, self.cutoff, self.mode, self.n_knots = ENVELOPES[envelope], cutoff, mode, n_knots
+        self.divisor = divisor
         self.kept = TableCache()
 
     def forward(self, r: Tensor) -> list[RadialTable] | list[Tensor]:
@@ -54,7 +59,7 @@ class Filters(nn.Module):
             return self.tables()
         extra = -len(r) % 16 if len(r) < 128 else 0  # as Graph.padded
         padded = F.pad(r, (0, extra), value=self.cutoff) if extra else r
-        basis, envelope = self.basis(padded), self.envelope(padded, self.cutoff)[:, None]
+        basis, envelope = self.basis(padded), self.envelope(padded, self.cutoff)[:, None] / self.divisor
         return [(network(basis) * envelope)[: len(r)] for network in self.networks]
 
     def tables(self) -> list[RadialTable]:
@@ -69,7 +74,7 @@ class Filters(nn.Module):
         def of(network: nn.Module) -> RadialTable:
             def function(r: Tensor) -> Tensor:
                 filters: Tensor = call_in_float64(network, call_in_float64(self.basis, r))
-                return filters * self.envelope(r, self.cutoff)[:, None]
+                return filters * (self.envelope(r, self.cutoff)[:, None] / self.divisor)
 
             return tabulate(function, self.cutoff, self.n_knots, like)
 

@@ -15,10 +15,12 @@ from mdgnn.locate import locate
 from mdgnn.model_file import load, read_header
 from mdgnn.models import MODELS, LennardJones, Model, attach_heads
 from mdgnn.training.config import Config, ModelSection
+from mdgnn.training.first import calibrate
 from mdgnn.training.folder import fingerprint
 from mdgnn.training.properties import summarize_properties
 from mdgnn.training.references import Array, Summary, given, isolated, least_squares, summarize
 from mdgnn.training.sections import ConfigError
+from mdgnn.training.suspects import suspects, without
 
 REFERENCES = ("least_squares", "none", "isolated")  # other ones are files
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -74,31 +76,39 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
         files = fingerprint([str(locate(section.start))])
         return model, {"start": section.start, "files": files, "training_of_start": before}
     assert section.architecture is not None
-    options = {"elements": list(dataset.elements), **section.options}
+    options: dict[str, Any] = {"elements": list(dataset.elements), **section.options}
     elements = options["elements"] if isinstance(options["elements"], list) else list(dataset.elements)
     missing = [z for z in dataset.elements if z not in elements]
     if missing:
         raise ConfigError(f"[model] elements = {elements}, and the training set has {missing} too")
+    units = units_of(config, None)
     summary = summarize((dataset[k] for k in range(len(dataset))), elements)
+    summary = without(summary, suspects(summary, units))
     one_kind = not isinstance(options["elements"], list)
     if one_kind:  # "any": all atoms are alike
         summary = summary._replace(counts=summary.counts.sum(1, keepdims=True))
     shift, scale = np.zeros(summary.counts.shape[1]), 1.0
     if config.learns_energy():
-        shift = _references(section, summary, keys, units_of(config, None))
+        shift = _references(section, summary, keys, units)
         scale = _scale(section, summary, shift)
     options |= {"shift": [float(e) for e in shift], "scale": [scale], "least_distance": _shortest(dataset)}
     options["scale"] *= len(shift)
+    fitted = "mean_neighbours" not in options
+    if fitted and options.get("aggregation", "sum") == "sum":
+        options["mean_neighbours"] = max(1.0, summary.mean_neighbours)
     try:
         model = MODELS[section.architecture](**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[model] {error}") from None
     _extensive(model)
     _give_heads(model, config, dataset)
+    model = model.to(DTYPES[section.dtype or "float32"])
+    if fitted and config.learns_energy():
+        calibrate(model, dataset, config)
     found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": shift.tolist()}
     if isinstance(section.references, str) and section.references not in REFERENCES:
         found["files"] = fingerprint([section.references])
-    return model.to(DTYPES[section.dtype or "float32"]), found
+    return model, found
 
 
 def _extensive(model: Model) -> None:

@@ -8,19 +8,22 @@ import numpy as np
 import torch
 
 from mdgnn.data import Dataset, EdgeBatches, Keys, Sample, Targets, collate, read_frames, split
-from mdgnn.data.frames import BadFrame, left_out
+from mdgnn.data.frames import NAMED, BadFrame, Found, left_out
 from mdgnn.data.labels import names_in
 from mdgnn.models import Model, Property
 from mdgnn.potential import Prediction, evaluate
 from mdgnn.training.config import Config
 from mdgnn.training.folder import fingerprint
 from mdgnn.training.losses import QUANTITIES, Sums, errors_of
+from mdgnn.training.references import summarize
 from mdgnn.training.sections import ConfigError, DataSection
+from mdgnn.training.suspects import suspects
 
 
 class Sets(NamedTuple):
     """Training, validation and test set (None: there is none), the SHA-256 of each file, which structures were left out
-    as bad, and how many of a validation set of its own the training set has too."""
+    as bad, how many of a validation set of its own the training set has too, and which have suspicious labels and are
+    there all the same."""
 
     train: Dataset
     valid: Dataset
@@ -28,12 +31,23 @@ class Sets(NamedTuple):
     fingerprints: dict[str, str]
     skipped: list[BadFrame]
     shared: int
+    suspicious: list[BadFrame]
 
     def notes(self) -> list[str]:
         """What should be known before the training."""
         skipped = left_out(self.skipped) if self.skipped else ""
         shared = f"{self.shared} structures of the validation set are in the training set too" if self.shared else ""
-        return [note for note in (skipped, shared) if note]
+        return [note for note in (skipped, shared, _among(self.suspicious)) if note]
+
+
+def _among(suspicious: Sequence[BadFrame]) -> str:
+    if not suspicious:
+        return ""
+    more = f"; and {len(suspicious) - NAMED} more" if len(suspicious) > NAMED else ""
+    return (
+        f"{'; '.join(map(str, suspicious[:NAMED]))}{more}. Reference energies and scale go without, the training does "
+        'not: mend it, or leave it out with data.bad = "skip" (or say data.units = "any", if it is right)'
+    )
 
 
 def keys_of(config: Config) -> Keys:
@@ -70,9 +84,11 @@ def read_sets(section: DataSection, keys: Keys, cutoff: float, seed: int, *, uni
     """
 
     skipped: list[BadFrame] = []
+    suspicious: list[BadFrame] = []
+    checked: dict[bytes, Found] = {}
 
     def read(paths: list[str], seen: dict[bytes, str]) -> Dataset:
-        frames = read_frames(paths, keys, bad=section.bad, need=need, units=units, seen=seen)
+        frames = read_frames(paths, keys, bad=section.bad, need=need, units=units, seen=seen, checked=checked)
         skipped.extend(frames.skipped)
         return Dataset(frames, cutoff, keys=keys)
 
@@ -80,13 +96,31 @@ def read_sets(section: DataSection, keys: Keys, cutoff: float, seed: int, *, uni
     to_validate: dict[bytes, str] = {}
     train = read(section.train, to_train)
     files = [*section.train, *(section.valid if isinstance(section.valid, list) else []), *section.test]
+    there = [train]
     if isinstance(section.valid, list):
-        valid = read(section.valid, to_validate)
-    else:
-        train, valid = _parts(train, section.valid, seed)
+        there.append(read(section.valid, to_validate))
     shared = len(to_train.keys() & to_validate.keys())
-    test = read(section.test, to_train) if section.test else None  # a test on what was trained on is none
-    return Sets(train, valid, test, fingerprint(files), skipped, shared)
+    if section.test:
+        there.append(read(section.test, to_train))  # a test on what was trained on is none
+    there, found = _look_at_labels(there, units, section.bad)
+    (skipped if section.bad == "skip" else suspicious).extend(found)
+    train, test = there[0], there[-1] if section.test else None
+    train, valid = (train, there[1]) if isinstance(section.valid, list) else _parts(train, section.valid, seed)
+    return Sets(train, valid, test, fingerprint(files), skipped, shared, suspicious)
+
+
+def _look_at_labels(datasets: list[Dataset], units: str, bad: str) -> tuple[list[Dataset], list[BadFrame]]:
+    """The data sets, without what is suspicious among all of them if bad is "skip", and what that is."""
+    elements = sorted({z for dataset in datasets for z in dataset.elements})
+    samples = (dataset[k] for dataset in datasets for k in range(len(dataset)))
+    found = suspects(summarize(samples, elements), units) if units != "any" else []
+    problems, result, first = [], [], 0
+    for dataset in datasets:
+        here = {s.number - first: s.reason for s in found if first <= s.number < first + len(dataset)}
+        problems += [BadFrame(*dataset.place(k), reason) for k, reason in here.items()]
+        result.append(dataset.subset(np.delete(np.arange(len(dataset)), list(here))) if bad == "skip" else dataset)
+        first += len(dataset)
+    return result, problems
 
 
 def _parts(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:

@@ -1,12 +1,16 @@
 """What a run of training leaves when it is over: the best model with its record, the summary, the pictures."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from mdgnn.model_file import load, save
-from mdgnn.models import Model
+from mdgnn.models import LennardJones, Model
 from mdgnn.plots import Drawing, draw
 from mdgnn.training import folder as files
 from mdgnn.training import plots
@@ -15,6 +19,7 @@ from mdgnn.training.config import Config, parse
 from mdgnn.training.data import Sets, keys_of, limits_of, properties_of, read_sets
 from mdgnn.training.evaluate import Comparison, compare
 from mdgnn.training.folder import RunError
+from mdgnn.training.schedules import last_weight
 
 
 def sets_of(config: Config, folder: Path | None = None) -> Sets:
@@ -43,11 +48,42 @@ def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], step
         "found": found,
         "data": sets.fingerprints,
         "skipped": [str(frame) for frame in sets.skipped],
+        "warnings": [sentence for sentence in (worse_than_constants(config, model, compared["valid"]),) if sentence],
     }
     save_model(model, folder / files.MODEL, {"config": config.content(), **summary})
     files.write_json(folder / files.SUMMARY, summary)
     draw(folder, pictures_of(folder, model, compared))
     return summary
+
+
+def worse_than_constants(config: Config, model: Model, valid: Comparison) -> str:
+    """A sentence about what a model says worse of the validation set than constants would, or "".
+
+    The constant is 0 for forces and stress, else the mean of all other labels; of energies it may be the references.
+    """
+    worse = []
+    for name, (true, predicted) in valid.all_pairs().items():
+        if not last_weight(config.courses().get(name, 0.0)) or len(true) < 2:
+            continue
+        mae, best = float(np.abs(predicted - true).mean()), float(np.abs(true).mean())
+        if name not in ("forces", "stress"):
+            best = float(np.abs(true - true.mean()).mean()) * len(true) / (len(true) - 1)
+        best = min(best, _of_references(model, valid)) if name == "energy" else best
+        if not mae <= best:
+            worse.append(f"the MAE of {name} is {mae:.4g}, that of a constant {best:.4g}")
+    if not worse:
+        return ""
+    advice = "train it for longer, or with another learning rate or other weights in the loss"
+    return f"the model is worse than a constant on the validation set ({'; '.join(worse)}): {advice}"
+
+
+def _of_references(model: Model, valid: Comparison) -> float:
+    """Mean error per atom of energies that are the sums of references."""
+    if isinstance(model, LennardJones):
+        return math.inf
+    rows = model.species.row_of[torch.from_numpy(valid.numbers)]
+    references = np.bincount(valid.structure, model.species.shift[rows].numpy(), len(valid.n_atoms))
+    return float(np.nanmean(np.abs(valid.energy[0] - references) / valid.n_atoms))
 
 
 def save_best(config: Config, folder: Path, found: dict[str, Any]) -> tuple[Model, int]:

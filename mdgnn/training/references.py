@@ -14,17 +14,49 @@ Array = NDArray[np.float64]
 
 
 class Summary(NamedTuple):
-    """Of a data set: compositions (S, elements), energies (S,) with NaN where there is none, RMS of force components
-    (0 without forces), mean number of edges that an atom receives, which structures are one atom without any, and which
-    have a weight: others do not count in means or fits."""
+    """Of a data set of S structures; those without a weight do not count in means or fits.
+
+    Attributes
+    ----------
+    elements : list of int
+    counts : (S, elements)
+        Compositions.
+    energies : (S,)
+        NaN where there is none.
+    lone : (S,) bool
+        Which are one atom without edges.
+    weights : (S,)
+    squares, n_components : (S,)
+        Sum of the squares of known force components, and their number.
+    strongest : (S,)
+        Size of the largest force, NaN where there are none.
+    shortest : (S,)
+        Least length of an edge, infinite where there are none.
+    neighbours : (S,)
+        Mean number of edges that an atom receives.
+    mean_neighbours : float
+        Number of edges that an atom receives, the mean over edges: dense structures decide it, few as they may be.
+    """
 
     elements: list[int]
     counts: Array
     energies: Array
-    rms_force: float
-    mean_neighbours: float
     lone: NDArray[np.bool_]
     weights: Array
+    squares: Array
+    n_components: Array
+    strongest: Array
+    shortest: Array
+    neighbours: Array
+    mean_neighbours: float
+
+    @property
+    def rms_force(self) -> float:
+        """Root mean square of force components, 0 without forces."""
+        squares, n = 0.0, 0.0
+        for weight, square, count in zip(self.weights, self.squares, self.n_components, strict=True):
+            squares, n = squares + float(weight * square), n + float(weight * count)
+        return math.sqrt(squares / n) if n else 0.0
 
 
 def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
@@ -35,25 +67,32 @@ def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
     ValueError
         If there are no structures.
     """
-    counts, energies, lone, weights, squares, n_components, n_edges = [], [], [], [], 0.0, 0.0, 0
+    counts, rows, met, edges = [], [], 0.0, 0.0
     for graph, targets in samples:
         numbers = graph.atomic_numbers.numpy()
         counts.append([np.count_nonzero(numbers == z) for z in elements])
-        energies.append(math.nan if targets.energy is None else float(targets.energy[0]))
-        lone.append(graph.n_atoms == 1 and not graph.n_edges)
-        weights.append(float(targets.weight))
-        n_edges += graph.n_edges
-        if targets.forces is not None and weights[-1]:
-            known = targets.forces.numpy()
-            known = known[np.isfinite(known)]
-            squares += weights[-1] * float(np.square(known).sum())
-            n_components += weights[-1] * known.size
+        forces = np.zeros((0, 3)) if targets.forces is None else targets.forces.numpy()
+        known = forces[np.isfinite(forces)]
+        received = graph.row_ptr.diff().double()
+        met, edges = met + float(received.square().sum()), edges + float(received.sum())
+        rows.append(
+            (
+                math.nan if targets.energy is None else float(targets.energy[0]),
+                graph.n_atoms == 1 and not graph.n_edges,
+                float(targets.weight),
+                float(np.square(known).sum()),
+                known.size,
+                math.sqrt(float(np.square(forces).sum(1).max())) if len(forces) else math.nan,
+                float(graph.vectors.square().sum(1).min().sqrt()) if graph.n_edges else math.inf,
+                graph.n_edges / graph.n_atoms,
+            )
+        )
     if not counts:
         raise ValueError("expected structures to train on, got none")
+    energies, lone, weights, squares, n, strongest, shortest, neighbours = np.array(rows, dtype=np.float64).T
+    of_forces, of_edges = (squares, n, strongest), (shortest, neighbours, met / edges if edges else 0.0)
     table = np.array(counts, dtype=np.float64)
-    rms = math.sqrt(squares / n_components) if n_components else 0.0
-    mean = n_edges / max(float(table.sum()), 1.0)
-    return Summary(list(elements), table, np.array(energies), rms, mean, np.array(lone), np.array(weights))
+    return Summary(list(elements), table, energies, lone > 0, weights, *of_forces, *of_edges)
 
 
 def least_squares(summary: Summary) -> Array:

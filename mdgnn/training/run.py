@@ -31,6 +31,7 @@ from mdgnn.training.bar import Bar, Lines
 from mdgnn.training.build import build, freeze
 from mdgnn.training.config import Config, override, parse
 from mdgnn.training.data import Sets, Share, check_targets, keys_of, limits_of, sums_over
+from mdgnn.training.first import about, absurd
 from mdgnn.training.folder import RunError
 from mdgnn.training.losses import Sums
 from mdgnn.training.module import Training, world_size
@@ -111,7 +112,7 @@ def _finished(target: Path, settings: Sequence[str]) -> dict[str, Any] | None:
     """The summary of a run that has nothing left to do; nothing is written."""
     before = files.read_json(target / files.CONFIG)
     if parse(override(before, settings)) == parse(before) and (target / files.SUMMARY).exists():
-        return files.read_json(target / files.SUMMARY)
+        return _told(files.read_json(target / files.SUMMARY))
     return None
 
 
@@ -191,7 +192,8 @@ def _go(config: Config, folder: Path, sets: Sets, start: Start, last: Path | Non
     )
     stream = Stream(sets.train, batches, config.run.epochs)
     identity = hashlib.sha256(json.dumps(sets.fingerprints, sort_keys=True).encode()).hexdigest()
-    watch = Watch(config, folder, stream, partial(validate, config=config, sets=sets), identity)
+    explain = partial(_first_batch, config, folder, sets, batches, found)
+    watch = Watch(config, folder, stream, partial(validate, config=config, sets=sets), identity, explain)
     if last is not None:
         files.read_checkpoint(last)  # refuses what Lightning would only trip over
     try:
@@ -205,7 +207,21 @@ def _go(config: Config, folder: Path, sets: Sets, start: Start, last: Path | Non
         raise
     if this_process().rank:
         return {}
-    return finish(config, folder, sets, found, trainer.global_step)
+    return _told(finish(config, folder, sets, found, trainer.global_step))
+
+
+def _told(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary, its warnings on stderr."""
+    for warning in summary.get("warnings", []):
+        print(f"mdgnn: {warning}", file=sys.stderr)
+    return summary
+
+
+def _first_batch(config: Config, folder: Path, sets: Sets, batches: EdgeBatches, found: dict[str, Any]) -> str:
+    """How far the model that training began with is from its first structures."""
+    batches.set_epoch(0)
+    model: Model = load(folder / files.START).requires_grad_(False)
+    return about(model, sets.train, config, found, list(next(iter(batches))))
 
 
 def seed_everything(seed: int) -> None:
@@ -219,6 +235,8 @@ def _new(config: Config, sets: Sets) -> Start:
     """The model that training begins with."""
     seed_everything(config.run.seed)
     model, found = build(config, sets.train, keys_of(config))
+    if config.learns_energy() and this_process().rank == 0 and (note := absurd(model, sets.train, config, found)):
+        print(f"mdgnn: {note}", file=sys.stderr)
     freeze(model, config.frozen(model))
     for dataset, name in ((sets.valid, "validation"), (sets.test, "test")):
         elements = [] if dataset is None else dataset.elements

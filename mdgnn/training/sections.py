@@ -39,8 +39,10 @@ class DataSection(Section):
     `valid` is a share of `train`, drawn by the run's seed, or files. `energy`, `forces`, `stress` are the keys under
     which the files have the targets, and `need` those that every structure must have (by default what the loss weighs,
     of energy and forces). Bad structures are refused or skipped; so are numbers of implausible size, unless `units` is
-    "any". A structure's errors in the loss are multiplied by its "weight" (in `atoms.info`; 1 without one); with 0 it
-    does not count in reference energies, means and scales either; but what `references` calls isolated may have any.
+    "any". Energies or forces that those of the other structures contradict are named; they do not count in reference
+    energies and scales, and are skipped with the bad ones. A structure's errors in the loss are multiplied by its
+    "weight" (in `atoms.info`; 1 without one); with 0 it does not count in reference energies, means and scales either;
+    but what `references` calls isolated may have any.
     """
 
     train: Files

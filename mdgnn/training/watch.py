@@ -45,13 +45,21 @@ class Watch(pl.Callback):
         Of the module: its errors on the validation set, by the mean of the weights.
     identity : str
         Of the data; a checkpoint of other data is refused.
+    explain : callable, optional
+        What may be amiss with the model or the data if the first step fails.
     """
 
     def __init__(
-        self, config: Config, folder: Path, stream: Stream, validate: Callable[[Training], Sums], identity: str
+        self,
+        config: Config,
+        folder: Path,
+        stream: Stream,
+        validate: Callable[[Training], Sums],
+        identity: str,
+        explain: Callable[[], str] = lambda: ADVICE,
     ):
         self.config, self.folder, self.stream, self.validate = config, folder, stream, validate
-        self.identity, self.signals = identity, StopSignals()
+        self.identity, self.explain, self.signals = identity, explain, StopSignals()
         self.progress = Progress()
         self.loss_sum, self.n_losses, self.best_epoch, self.ended = 0.0, 0, -1, False
         self.rows: Log | None = None
@@ -101,7 +109,7 @@ class Watch(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._add_loss(trainer, outputs, batch_idx)
-        _check_gradient(module, batch_idx)
+        self._check_gradient(module, batch_idx)
         module.average()
         place, run = self.stream.place(batch_idx), self.config.run
         best = False
@@ -133,8 +141,19 @@ class Watch(pl.Callback):
         )  # each one's share, times their number
         value = float(loss)
         if not np.isfinite(value):
-            raise RunError(f"the loss is {value} in step {batch_idx + 1}: {ADVICE}")
+            raise RunError(f"the loss is {value} in step {batch_idx + 1}: {self._advice(batch_idx)}")
         self.loss_sum, self.n_losses = self.loss_sum + value, self.n_losses + 1
+
+    def _check_gradient(self, module: pl.LightningModule, batch_idx: int) -> None:
+        """Raise a RunError unless it is finite; the last checkpoint is then from before the step."""
+        sizes = torch._foreach_norm([p.grad for p in module.parameters() if p.grad is not None])
+        if sizes and not bool(torch.stack(sizes).isfinite().all()):
+            advice = self._advice(batch_idx)
+            raise RunError(f"the gradient of the loss is not finite in step {batch_idx + 1}: {advice}")
+
+    def _advice(self, batch_idx: int) -> str:
+        """No learning rate has a share in what the first step meets."""
+        return ADVICE if batch_idx else self.explain()
 
     def _validate(self, trainer: pl.Trainer, module: Any, epoch: int, batch_idx: int) -> bool:
         sums = self.validate(module)
@@ -181,13 +200,6 @@ class Watch(pl.Callback):
         except OSError as error:
             part.unlink(missing_ok=True)
             raise RunError(f"cannot write {self.folder / LAST}: {error.strerror}") from None
-
-
-def _check_gradient(module: pl.LightningModule, batch_idx: int) -> None:
-    """Raise a RunError unless it is finite; the last checkpoint is then from before the step."""
-    sizes = torch._foreach_norm([p.grad for p in module.parameters() if p.grad is not None])
-    if sizes and not bool(torch.stack(sizes).isfinite().all()):
-        raise RunError(f"the gradient of the loss is not finite in step {batch_idx + 1}: {ADVICE}")
 
 
 def random_state() -> dict[str, Any]:
