@@ -167,9 +167,10 @@ def load(name_or_path: str | Path) -> Model:
         config = dict(header["config"])
         if config.get("cutoff", 0) is None and header["architecture"] != "LennardJones":  # whose own word it is
             config["cutoff"] = math.inf
-        model: Model = MODELS[header["architecture"]](**config)
-        if "heads" in header:
-            heads_from_header(model, header["heads"])
+        with torch.random.fork_rng(devices=[]):  # of weights that are drawn and replaced
+            model: Model = MODELS[header["architecture"]](**config)
+            if "heads" in header:
+                heads_from_header(model, header["heads"])
         with safe_open(path, framework="pt") as file:
             names = [n for n in file.keys() if header["format_version"] == 1 or not n.startswith(OF_PROGRAM)]  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in names}

@@ -10,13 +10,10 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NUMBER = r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?"
 
-# Torch says so when its forward mode is loaded, which tables of filters use.
-TORCHS_OWN = "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
-
 
 def run(name, *arguments):
     """Standard output of an example."""
-    command = [sys.executable, "-W", "error", "-W", TORCHS_OWN, EXAMPLES / name, *map(str, arguments)]
+    command = [sys.executable, "-W", "error", EXAMPLES / name, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout

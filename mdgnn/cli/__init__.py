@@ -3,6 +3,7 @@
 This file is the interface alone. What a command needs is imported when it runs, so that `mdgnn --help` is fast.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -206,4 +207,5 @@ def _short_name(structure: str) -> str:
 
 def main() -> None:
     """Entry point of the `mdgnn` command."""
+    os.environ["MPLBACKEND"] = "agg"  # pictures go to files; matplotlib refuses a name that it does not know
     app()
