@@ -1,4 +1,4 @@
-"""What takes the place of a function of ASE's takes its arguments, by position and by name, as ASE itself gives them."""
+"""What replaces a function of ASE takes its arguments, by position and by name, as ASE itself gives them."""
 
 import inspect
 
