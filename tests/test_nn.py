@@ -24,6 +24,7 @@ from mdgnn.nn import (
     shifted_softplus,
 )
 from mdgnn.ops import radial_filter
+from mdgnn.ops.dual import Dual
 
 R = torch.linspace(0.1, 4.9, 23, dtype=torch.float64)
 
@@ -38,9 +39,9 @@ def test_bessel_functions():
     basis = BesselBasis(4, 5.0).double()
     expected = [[math.sin(n * math.pi * r / 5) / r for n in range(1, 5)] for r in R.tolist()]
     torch.testing.assert_close(basis(R), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-5)
-    at_zero, slope = torch.autograd.functional.jvp(basis, (torch.zeros(1).double(),), (torch.ones(1).double(),))
-    torch.testing.assert_close(at_zero[0], basis.frequencies)
-    assert not slope.any(), "the functions are even"
+    at_zero = basis(Dual(torch.zeros(1).double(), torch.ones(1).double()))
+    torch.testing.assert_close(at_zero.value[0], basis.frequencies)
+    assert not at_zero.slope.any(), "the functions are even"
 
 
 def test_exponential_functions_are_those_of_physnet():
@@ -54,9 +55,12 @@ def test_exponential_functions_are_those_of_physnet():
 
 
 @pytest.mark.parametrize("basis", list(BASES))
-def test_bases_are_differentiable_twice(basis):
-    assert gradcheck(BASES[basis](3, 5.0).double(), R.clone().requires_grad_())
-    assert gradgradcheck(BASES[basis](3, 5.0).double(), R.clone().requires_grad_())
+def test_bases_are_differentiable_twice_and_have_slopes_for_tables(basis):
+    functions = BASES[basis](3, 5.0).double()
+    assert gradcheck(functions, R.clone().requires_grad_())
+    assert gradgradcheck(functions, R.clone().requires_grad_())
+    of_r = torch.autograd.functional.jacobian(lambda r: functions(r).sum(0), R).T  # row r depends on r alone
+    torch.testing.assert_close(functions(Dual(R, torch.ones_like(R))).slope, of_r)
 
 
 def test_too_few_basis_functions_get_a_sentence():
@@ -86,7 +90,7 @@ def test_shifted_softplus_and_its_derivatives(dtype):
     (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     torch.testing.assert_close(first, sigmoid)
     torch.testing.assert_close(torch.autograd.grad(first.sum(), x)[0], sigmoid * (1 - sigmoid))
-    torch.testing.assert_close(torch.autograd.functional.jvp(shifted_softplus, (x,), (torch.ones_like(x),))[1], sigmoid)
+    torch.testing.assert_close(shifted_softplus(Dual(x, torch.ones_like(x))).slope, sigmoid)
 
 
 @dtypes
