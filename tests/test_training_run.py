@@ -277,3 +277,15 @@ def test_training_outside_of_the_main_thread(data, tmp_path):
     thread.start()
     thread.join()
     assert (tmp_path / files.SUMMARY).exists()
+
+
+def test_threads_and_random_numbers_are_left_to_the_caller(data, tmp_path):
+    before = torch.get_num_threads(), random_state()
+    train(small(data, "run.threads=1", "run.epochs=1"), tmp_path / "run")
+    after = torch.get_num_threads(), random_state()
+    assert after[0] == before[0] and after[1]["python"] == before[1]["python"]
+    assert torch.equal(after[1]["torch"], before[1]["torch"])
+    assert all(
+        torch.equal(a, b) if i == 1 else a == b
+        for i, (a, b) in enumerate(zip(after[1]["numpy"], before[1]["numpy"], strict=True))
+    )

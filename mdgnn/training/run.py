@@ -39,7 +39,7 @@ from mdgnn.training.outcome import finish, save_best, save_model, sets_of
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import ConfigError
 from mdgnn.training.stream import Stream
-from mdgnn.training.watch import Watch
+from mdgnn.training.watch import Watch, random_state, set_random_state
 
 Start = tuple[Model, dict[str, Any]]  # a model, and what was found out about the data for it
 
@@ -65,7 +65,7 @@ def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, 
     RunError, ConfigError, ValueError, OSError
         With a sentence that says what to change.
     """
-    with _alone(Path(folder)):
+    with _alone(Path(folder)), _settings_kept():
         return _train(config, Path(folder), force)
 
 
@@ -99,7 +99,7 @@ def resume(folder: str | Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     target = Path(folder)
     if (summary := _finished(target, settings)) is not None:
         return summary
-    with _alone(target):
+    with _alone(target), _settings_kept():
         return _finished(target, settings) or _resume(target, settings)
 
 
@@ -301,6 +301,17 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
         use_distributed_sampler=False,
         plugins=[LightningEnvironment()] if n_processes == 1 else None,  # whatever job scheduler it is in
     )
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """The number of threads and the random numbers of the process are afterwards what they were."""
+    n_threads, random_numbers = torch.get_num_threads(), random_state()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+        set_random_state(random_numbers)
 
 
 @contextmanager
