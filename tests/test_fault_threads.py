@@ -195,6 +195,7 @@ OPERATIONS = {
     "times": lambda d, t: (t * d) * (d * 2) * d,
     "over": lambda d, t: d / t + t / d + 2 / d + d / (d + 1),
     "powers": lambda d, t: d**3 + torch.pow(d, 2) - (-d).square() + d.sqrt() + d.reciprocal(),
+    "numpy's numbers": lambda d, t: (np.float64(2) - d) * np.float64(3) / d,
     "functions": lambda d, t: torch.sin(d) * torch.cos(d) + torch.exp(-d) * torch.log(d) + torch.tanh(d),
     "activations": lambda d, t: torch.sigmoid(d) + torch.nn.functional.silu(d) + torch.nn.functional.softplus(d),
     "sharper softplus": lambda d, t: torch.nn.functional.softplus(d, 30.0, 20.0) + torch.nn.functional.logsigmoid(d),

@@ -19,6 +19,8 @@ class Dual:
     Torch's functions of it go by the rules at the end of this file; one without a rule is refused.
     """
 
+    __array_ufunc__ = None  # NumPy's numbers leave operations to the methods below
+
     def __init__(self, value: Tensor, slope: Tensor):
         self.value, self.slope = value, slope
 
