@@ -30,7 +30,7 @@ def one_thread_and_no_pictures(monkeypatch):
 
     from mdgnn.training import outcome
 
-    monkeypatch.setattr(outcome, "draw", lambda *arguments: [])
+    monkeypatch.setattr(outcome, "draw", lambda folder, pictures: list(pictures))
     n = torch.get_num_threads()
     yield
     torch.set_num_threads(n)

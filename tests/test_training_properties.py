@@ -97,7 +97,8 @@ def test_the_command_evaluates_as_numpy_does(learnt, tmp_path, monkeypatch):
         error["bonds"][2] * n[2], rel=1e-5
     )
     assert lines[0]["energy"] == lines[0]["predicted_energy"] == ""
-    assert "learnt no energies" in run("info", folder / files.MODEL).output
+    told = run("info", folder / files.MODEL).output.replace("│", " ")  # lines of a cell that is folded
+    assert "learnt no energies" in " ".join(told.split())
     other = ("evaluate", folder / files.MODEL, test, "--output", "p")
     assert "--property neighbours: no structure has" in sentence(run(*other, "--property", "neighbours=charge"))
     assert "(n_h, bonds, coordination, neighbours), got 'gap=x'" in sentence(run(*other, "--property", "gap=x"))
