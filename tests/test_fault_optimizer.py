@@ -2,16 +2,18 @@
 
 import json
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 from test_cli import model, run, sentence  # noqa: F401
 
 import mdgnn
-from mdgnn.cli.relax import RelaxSettings, check_size, relax
+from mdgnn.cli.relax import RelaxSettings, check_size, relax, true_lj_energy
 from mdgnn.cli.structures import lj_cluster
 
 
@@ -86,6 +88,21 @@ def test_the_best_known_minima(n):
         found = relax(RelaxSettings(f"lj:{n}"), Path("o"), force=True, atoms=start)
         assert found["converged"] and found["steps"] < 100
         assert found["true_lj_energy"] == pytest.approx(lowest, abs=0.05)
+
+
+def test_the_true_energy_is_that_of_all_pairs_in_little_memory():
+    """As one graph, those of 10,000 atoms took 16 GB when the relaxation was over and its summary not yet written."""
+    atoms = lj_cluster("600", np.random.default_rng(0))
+    exact = mdgnn.MDGNNCalculator(mdgnn.LennardJones(), dtype="float64").get_potential_energy(atoms)
+    assert true_lj_energy(atoms) == pytest.approx(exact, rel=1e-12)
+    assert true_lj_energy(atoms[:1]) == 0
+    many = Atoms(numbers=np.full(10_000, 18), positions=1.1 * np.argwhere(np.ones((20, 20, 25))))
+    tracemalloc.start()
+    try:
+        assert -90_000 < true_lj_energy(many) < -50_000
+        assert tracemalloc.get_traced_memory()[1] < 500e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_displaced_icosahedron_of_309_atoms_stays_one():
