@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.cluster import Icosahedron, Octahedron
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # ASE brings scipy
+from scipy.spatial.distance import cdist
 
 from mdgnn.cli.constraints import from_records
 from mdgnn.cli.errors import CommandError
@@ -17,6 +18,7 @@ from mdgnn.data.sources import check_file, format_of, frames_of, taken_for, why_
 NEAREST = 1.09  # distance of nearest neighbours in small Lennard-Jones clusters, in sigma
 CLOSEST = 0.95  # random clusters keep atoms at least this far apart
 LARGEST = 10_000
+SEARCHED_ALONE = 100  # atoms that are not yet in the tree of a growing cluster
 ICOSAHEDRA = {(10 * k**3 - 15 * k**2 + 11 * k - 3) // 3: k for k in range(1, 15)}  # 1, 13, 55, 147 ...
 
 # Lowest known energies in epsilon (Wales and Doye, J. Phys. Chem. A 101, 5111, 1997), of the shapes made here.
@@ -110,13 +112,19 @@ def lj_cluster(size: str, rng: np.random.Generator) -> Atoms:
 
 def _grow(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """(n, 3): every atom touches an earlier one, and sits as near to the middle as a few hundred trials allow."""
-    positions = np.zeros((1, 3))
-    while len(positions) < n:
+    positions = np.zeros((n, 3))
+    count, tree, in_tree = 1, KDTree(positions[:1]), 1
+    while count < n:
+        if count - in_tree == SEARCHED_ALONE:  # a new tree for each atom takes most of the time
+            tree, in_tree = KDTree(positions[:count]), count
+        there = positions[:count]
         direction = rng.standard_normal((300, 3))
         direction *= NEAREST / np.linalg.norm(direction, axis=1, keepdims=True)
-        trials = positions[rng.integers(len(positions), size=300)] + direction
-        trials = trials[KDTree(positions).query(trials)[0] >= CLOSEST]
+        trials = there[rng.integers(count, size=300)] + direction
+        trials = trials[np.isinf(tree.query(trials, distance_upper_bound=CLOSEST)[0])]
+        trials = trials[(cdist(trials, there[in_tree:]) >= CLOSEST).all(axis=1)]
         if len(trials):
-            best = np.linalg.norm(trials - positions.mean(axis=0), axis=1).argmin()
-            positions = np.vstack([positions, trials[best]])
+            best = np.linalg.norm(trials - there.mean(axis=0), axis=1).argmin()
+            positions[count] = trials[best]
+            count += 1
     return positions
