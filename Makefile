@@ -106,7 +106,8 @@ SOURCES := tests/cpp/neighbors.cpp $(filter-out %/bind.cpp %/bind_cuda.cpp,$(wil
 OF_ENGINE := $(filter-out %/bind.cpp %/bind_table.cpp %/table_twice.cpp,$(wildcard \
     $(addprefix csrc/,$(addsuffix /*.cpp,core cfconv concat_message csr engine force_virial painn_message polar))))
 
-# Under the sanitizers of the compiler; the second without code for AVX. Then the engine under that of threads.
+# Under the sanitizers of the compiler; the second without code for AVX. Then the engine under that of threads,
+# and 50 rounds of calculators in threads of new processes.
 sanitize: build
 	mkdir -p build
 	for flags in -fsanitize=address,undefined "-fsanitize=thread -DMDGNN_GENERIC"; do \
@@ -117,6 +118,7 @@ sanitize: build
 	$(COMPILE) -O1 -g -Wno-psabi -fsanitize=thread -DMDGNN_GENERIC -fno-sanitize-recover=all \
 	    tests/cpp/engine_threads.cpp $(OF_ENGINE) -o build/sanitize-engine -pthread
 	build/sanitize-engine build/model_files/*.safetensors
+	MDGNN_ROUNDS=50 $(PY) -m pytest tests/test_fault_threads.py
 
 # The engine's reader of model files, and the engine, on files that were changed at random.
 OF_FILES := tests/cpp/model_file.cpp $(OF_ENGINE)

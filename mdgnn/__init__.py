@@ -6,6 +6,8 @@ Importing the package loads neither torch nor ase; the first use of a name does.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import mdgnn.threads  # noqa: F401  (a child by fork is to know that it is one)
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -119,7 +119,8 @@ class CapturedStep:
             here.wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
             try:
-                with torch.cuda.graph(graph, stream=aside):  # without one torch takes a stream of the first GPU it saw
+                # Without a stream torch takes one of the first GPU it saw; other threads may go on with theirs.
+                with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
                     self._compute()
             except RuntimeError as error:
                 torch.cuda.set_stream(here)  # which a failed capture leaves behind

@@ -229,7 +229,7 @@ def check_idle(folder: Path) -> None:
 
 def is_empty(folder: Path) -> bool:
     """Whether a folder has nothing in it but what locks leave."""
-    return all(path.name.startswith(NAME) for path in folder.iterdir())
+    return all(path.name.startswith(".") and NAME in path.name for path in folder.iterdir())
 
 
 def _lock(descriptor: int) -> bool | None:

@@ -5,25 +5,35 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+FORKED_WITHOUT_EXEC = 0x40  # among the flags of a process of Linux
 
 
 def _has_come_late() -> bool:
     """Whether this is a child of a process that had torch, perhaps with threads, and not this package."""
-    process = sys.modules.get("multiprocessing.process")
-    return "torch" in sys.modules and process is not None and type(process.current_process()).__name__ == "ForkProcess"
+    if "torch" not in sys.modules:
+        return False
+    try:
+        flags = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[6]
+        return bool(int(flags) & FORKED_WITHOUT_EXEC)
+    except (OSError, ValueError, IndexError):  # not Linux
+        process = sys.modules.get("multiprocessing.process")
+        return process is not None and type(process.current_process()).__name__ == "ForkProcess"
 
 
 _chosen: int | None = None
 _forked = _has_come_late()
+_of_parent: int | None = None  # torch's number before a forked child took one
 _lock = threading.Lock()
 _n_within, _before = 0, 1  # threads within `one_torch_thread`; torch's number before the first
 _here = threading.local()
 
 
 def _in_child() -> None:
-    """Torch's threads have not survived the fork, and it would wait for them for ever; the lock may have been held."""
-    global _forked, _lock
-    _forked, _lock = True, threading.Lock()
+    """The lock may have been held by a thread of the parent."""
+    global _forked, _of_parent, _lock
+    _forked, _of_parent, _lock = True, None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -35,10 +45,11 @@ def get_num_threads() -> int:
     if _chosen is not None:
         return _chosen
     try:
-        return sys.modules["torch"].get_num_threads()  # type: ignore[no-any-return]
+        n_threads: int = sys.modules["torch"].get_num_threads()
     except (KeyError, AttributeError):  # not imported, or not yet whole
-        pass
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Kernels that know of the fork start threads of their own in a child.
+    return _of_parent if n_threads == 1 and _of_parent is not None and not hasattr(_here, "within") else n_threads
 
 
 def set_num_threads(n_threads: int | None) -> None:
@@ -47,6 +58,22 @@ def set_num_threads(n_threads: int | None) -> None:
     if n_threads is not None and n_threads < 1:
         raise ValueError(f"expected at least one thread, got {n_threads}")
     _chosen = n_threads
+
+
+def mend_fork() -> None:
+    """In a child by fork, let torch's operators take one thread from now on.
+
+    Torch's threads have not survived the fork, and it would wait for them for ever.
+    """
+    global _of_parent
+    if not _forked or getattr(_here, "mended", None) == os.getpid():
+        return
+    import torch
+
+    with _lock:
+        _of_parent = _of_parent or torch.get_num_threads()
+        torch.set_num_threads(1)  # of this thread, and of those to come
+    _here.mended = os.getpid()
 
 
 def is_forked() -> bool:
@@ -64,9 +91,10 @@ def one_torch_thread() -> Iterator[None]:
     import torch
 
     global _n_within, _before
-    if getattr(_here, "within", False):
+    if hasattr(_here, "within"):
         yield
         return
+    mend_fork()
     with _lock:
         if _n_within == 0:
             _before = torch.get_num_threads()
@@ -76,7 +104,7 @@ def one_torch_thread() -> Iterator[None]:
     try:
         yield
     finally:
-        _here.within = False
+        del _here.within
         with _lock:
             _n_within -= 1
             torch.set_num_threads(_before)

@@ -1,13 +1,16 @@
 """Torch as this package needs it, whatever its caller has set."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 
-from mdgnn.threads import is_forked, one_torch_thread
+from mdgnn.threads import mend_fork
 
 KINDS = ("cpu", "cuda")
+_lock = threading.Lock()
+_n_within, _before = 0, "highest"  # callers within `full_precision`; what was set before the first
 
 
 @contextmanager
@@ -15,9 +18,9 @@ def torch_context() -> Iterator[None]:
     """Tensors that autograd may use, in the precision that they have, on the CPU unless a device is named.
 
     Around the caller may be ``torch.inference_mode``, ``torch.autocast``, another default device; all of that is as it
-    was afterwards. A child process by fork runs torch's operators on one thread, as torch would wait for ever for
-    threads that only the parent has.
+    was afterwards. A child process by fork runs torch's operators on one thread from here on.
     """
+    mend_fork()
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
@@ -26,6 +29,26 @@ def torch_context() -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        if is_forked():
-            stack.enter_context(one_torch_thread())
         yield
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products of float32 matrices in float32, whatever ``torch.set_float32_matmul_precision`` has been told.
+
+    That is one setting for all threads: it comes back when the last of several callers leaves.
+    """
+    global _n_within, _before
+    with _lock:
+        if _n_within == 0:
+            _before = torch.get_float32_matmul_precision()
+        _n_within += 1
+        if _before != "highest":
+            torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_within -= 1
+            if _n_within == 0 and _before != "highest":
+                torch.set_float32_matmul_precision(_before)

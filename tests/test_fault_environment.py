@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +15,16 @@ ENVIRONMENTS = {
     "one thread, no GPU, C": {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "LC_ALL": "C", "PYTHONUTF8": "0"},
     "three threads, no HOME": {"OMP_NUM_THREADS": "3", "HOME": None, "PYTHONHASHSEED": "7"},
     "garbage": {"OMP_NUM_THREADS": "many", "PYTHONHASHSEED": "0"},
-    "optimised, strict": {"PYTHONOPTIMIZE": "1", "PYTHONWARNINGS": "error", "HOME": "read-only"},
+    "optimised, strict": {"PYTHONOPTIMIZE": "1", "PYTHONWARNINGS": "error", "HOME": "unwritable"},
 }
 
 
 def start(folder, changes, *options):
     environment = {**os.environ, **changes}
     if changes.get("HOME"):
-        environment["HOME"] = str(folder.parent / changes["HOME"])
-        Path(environment["HOME"]).mkdir()
-        Path(environment["HOME"]).chmod(stat.S_IRUSR | stat.S_IXUSR)
+        file = folder.parent / "file"
+        file.touch()
+        environment["HOME"] = str(file / "home")  # where not even root can make anything
     environment = {name: value for name, value in environment.items() if value is not None}
     command = [sys.executable, str(PROGRAM), str(folder), *options]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from ase.io import read, write
-from systems import crystal, radial
+from systems import crystal, gnn, radial
 from typer.testing import CliRunner
 
 import mdgnn
 from mdgnn import Ensemble, MDGNNCalculator
 from mdgnn.cli import app
+from mdgnn.engine import UnsupportedError
 
 THERE_ARE = "there are model, device, dtype, skin, backend, too_close"
 
@@ -26,7 +27,7 @@ def test_parameters_that_are_set_apply():
     assert atoms.get_potential_energy() == expected != single, (
         "results of before are forgotten, and no weight is rounded"
     )
-    assert calc.set(dtype="float64") == calc.set() == {}
+    assert calc.set(dtype="float64") == calc.set(device="cpu") == calc.set() == {}
     assert calc.results["energy"] == expected, "nothing has changed"
     calc.set(dtype="float32", backend="auto", skin=0.0)
     assert atoms.get_potential_energy() == single
@@ -74,7 +75,7 @@ def test_parameters_that_are_none(name):
 @pytest.mark.parametrize(
     ("changes", "error"),
     [({"dtype": "float16"}, "'float32' or 'float64'"), ({"backend": "gpu"}, "backend"), ({"skin": -1.0}, "skin"),
-     ({"too_close": "no"}, "too_close"), ({"device": "meta", "backend": "engine"}, "cpu"),
+     ({"too_close": "no"}, "too_close"), ({"device": "meta"}, "no kernels"), ({"device": "cuda:99"}, "CUDA device"),
      ({"device": "gpu"}, "such as cpu, cuda")],
 )  # fmt: skip
 def test_values_that_cannot_be(changes, error):
@@ -88,7 +89,7 @@ def test_values_that_cannot_be(changes, error):
 
 def test_attributes_are_not_written_in_vain():
     calc = MDGNNCalculator("lj")
-    for name in ("device", "dtype", "backend"):
+    for name in ("device", "dtype", "backend", "model", "skin"):
         with pytest.raises(AttributeError):
             setattr(calc, name, "cpu")
     with pytest.raises(ValueError, match="too_close"):
@@ -135,3 +136,10 @@ def test_options_that_nothing_looks_at(command, sentence, tmp_path, monkeypatch)
     found = CliRunner().invoke(app, command.split())
     assert found.exit_code == 1 and sentence in found.output
     assert not any(tmp_path.iterdir())
+
+
+def test_an_ensemble_changes_as_a_whole_or_not():
+    mixed = Ensemble([gnn(), gnn(aggregation="max")], backend="torch")
+    with pytest.raises(UnsupportedError):  # of the second one alone
+        mixed.set(backend="engine", dtype="float64")
+    assert [(m.backend, m.dtype) for m in mixed.members] == [("torch", torch.float32)] * 2

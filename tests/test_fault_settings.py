@@ -99,6 +99,14 @@ def crystal_of_hydrogen():
 def test_a_model_that_was_made_in_inference_mode():
     with torch.inference_mode():
         model = radial("SchNet")
+    graph = Graph.from_atoms(crystal(), 2.5)
+    first = evaluate(model, graph, forces=False).energy
+    with torch.inference_mode():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    assert not torch.equal(evaluate(model, graph, forces=False).energy, first), "tables of the weights of before"
+    with torch.inference_mode():
+        model = radial("SchNet")
     calculator = MDGNNCalculator(model, backend="torch")
     assert_same(results(calculator), results(MDGNNCalculator(radial("SchNet"), backend="torch")))
 
@@ -138,3 +146,22 @@ def test_random_numbers_are_left_to_the_caller():
     MDGNNCalculator("lj")
     mdgnn.load("acac")
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_precision_of_products_is_the_calculators_own(monkeypatch):
+    """On GPUs, and processors with bfloat16, the setting of the process changes results."""
+    seen = []
+    calculator = MDGNNCalculator("lj", backend="torch")
+    evaluated = mdgnn.calculator.evaluate
+
+    def watched(*arguments, **options):
+        seen.append(torch.get_float32_matmul_precision())
+        return evaluated(*arguments, **options)
+
+    monkeypatch.setattr(mdgnn.calculator, "evaluate", watched)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        results(calculator)
+        assert seen == ["highest"] * 2 and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")

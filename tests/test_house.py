@@ -37,7 +37,7 @@ MAY_IMPORT = {  # layer: layers below it
     "plots": {"neighbors", "plots", "stop_signals"},
     "training": {
         *("data", "folder_lock", "graph", "locate", "model_file", "models", "plots", "potential", "stop_signals"),
-        "training",
+        *("threads", "training"),
     },
 }
 

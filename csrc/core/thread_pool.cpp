@@ -8,8 +8,11 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
 #include <exception>
+#include <fstream>
 #include <mutex>
+#include <string>
 #include <thread>
 
 namespace mdgnn {
@@ -130,8 +133,24 @@ class Pool {
     std::atomic<std::uint64_t> generation_ = 0;
 };
 
+// Whether this process is a child by fork that runs the program of its parent: who loads this library after the fork is
+// not told. OpenMP may have had threads before.
+bool is_forked() {
+#ifdef __linux__
+    constexpr unsigned long kForkedWithoutExec = 0x40;  // among the process' flags
+    std::ifstream file("/proc/self/stat");
+    std::string text;
+    std::getline(file, text);
+    unsigned long flags = 0;
+    const std::size_t name = text.rfind(')');
+    if (name != std::string::npos && std::sscanf(&text[name + 1], " %*c %*d %*d %*d %*d %*d %lu", &flags) == 1)
+        return flags & kForkedWithoutExec;
+#endif
+    return false;
+}
+
 std::atomic<Pool*> instance{nullptr};
-std::atomic<bool> forked{false};
+std::atomic<bool> forked{is_forked()};
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { instance = nullptr, forked = true; });
 
 // How OpenMP starts its threads, where a library of this process has brought its runtime. By name, so that nothing

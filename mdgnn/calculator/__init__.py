@@ -28,7 +28,7 @@ from mdgnn.model_file import load
 from mdgnn.models import LennardJones, Model
 from mdgnn.neighbors import Edges, NeighborList
 from mdgnn.potential import Prediction, evaluate
-from mdgnn.torch_context import torch_context
+from mdgnn.torch_context import full_precision, torch_context
 from mdgnn.warn_user import warn_user
 
 BATCH = 20_000  # atoms that are treated together, at most, but for one structure
@@ -105,14 +105,16 @@ class MDGNNCalculator(CachingCalculator):
         self._device, self._dtype = device_of(device), DTYPES[dtype]
         if backend == "engine" and self.device.type != "cpu":
             raise ValueError(f"expected device 'cpu' for the engine, got {str(self.device)!r}")
-        name = str(model) if isinstance(model, (str, Path)) else type(model).__name__  # ASE writes them to files
-        self.parameters.update(zip(PARAMETERS, (name, device, dtype, skin, backend, too_close), strict=True))
+        name = str(model) if isinstance(model, (str, Path)) else type(model).__name__
+        values = (name, str(self.device), dtype, skin, backend, too_close)
+        self._settings: dict[str, Any] = dict(zip(PARAMETERS, values, strict=True))
+        self.parameters.update(self._settings)  # which ASE writes to files
         with torch_context():
             self._given = load(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
             self._check(self._given)
             same_kind = self._given.dtype == self.dtype and self.device.type == "cpu"
             own = self._given if same_kind else copy.deepcopy(self._given).to(self.device, self.dtype)
-            self.model = own.eval().requires_grad_(False)
+            self._model = own.eval().requires_grad_(False)
             self.neighbors = NeighborList(self.model.cutoff, skin)
             self.engine = self._make_engine(backend)
         self._captures = backend == "auto" and self.device.type == "cuda" and self._has_energy
@@ -128,6 +130,16 @@ class MDGNNCalculator(CachingCalculator):
         self._properties = [] if model.heads is None else model.heads.properties
         self.others = tuple(p.name for p in self._properties)
         self.implemented_properties = [*(OF_ENERGY if self._has_energy else ()), *self.others]
+
+    @property
+    def model(self) -> Model:
+        """The calculator's own, which `set` changes."""
+        return self._model
+
+    @property
+    def skin(self) -> float:
+        """Extra reach of the neighbour list."""
+        return self.neighbors.skin
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +165,7 @@ class MDGNNCalculator(CachingCalculator):
     def too_close(self, what: str) -> None:
         if what not in ("warn", "raise", "ignore"):
             raise ValueError(f"expected too_close 'warn', 'raise' or 'ignore', got {what!r}")
-        self._too_close = self.parameters["too_close"] = what
+        self._too_close = self.parameters["too_close"] = self._settings["too_close"] = what
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -175,13 +187,15 @@ class MDGNNCalculator(CachingCalculator):
             As the class; the calculator is then what it was.
         """
         _check_names(changes)
-        before = self.parameters
+        if not changes:  # as ASE calls it before there are any
+            return {}
+        before = self._settings
         changed = {name: value for name, value in changes.items() if name == "model" or value != before[name]}
         if changed:
             # The model is not read once more: its file may be another by now.
             other = MDGNNCalculator(**{**before, "model": self._given, **changed})
             if "model" not in changed:
-                other.parameters["model"] = before["model"]
+                other.parameters["model"] = other._settings["model"] = before["model"]
             self.__dict__.update(other.__dict__)
         return changed
 
@@ -232,7 +246,7 @@ class MDGNNCalculator(CachingCalculator):
         try:
             if self.engine is not None and not others:
                 return self._of_energy(atoms, stress)
-            with torch_context():
+            with torch_context(), full_precision():
                 if self.engine is None and not self._captures:
                     return self._by_torch(atoms, self._has_energy, stress, others)
                 results = self._of_energy(atoms, stress)
@@ -291,6 +305,7 @@ class MDGNNCalculator(CachingCalculator):
         return found + self._evaluate_batch(batch, len(found), stress) if batch else found
 
     @torch_context()
+    @full_precision()
     def _evaluate_batch(self, batch: list[Atoms], first: int, stress: bool) -> list[dict[str, Any]]:
         graph = Graph.from_atoms(batch, self.model.cutoff).to(self.device)
         close = (graph.vectors.square().sum(1) < COINCIDENT**2).nonzero()

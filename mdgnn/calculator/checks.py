@@ -19,8 +19,12 @@ def device_of(name: str | None) -> torch.device:
         device = torch.device(name or "cpu")
     except RuntimeError:
         raise ValueError(f"expected a device such as cpu, cuda or cuda:1, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"expected a device such as cpu, cuda or cuda:1, got {name!r}, for which there are no kernels")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA device")
+    if device.type == "cuda" and (device.index or 0) >= (n := torch.cuda.device_count()):
+        raise ValueError(f"device {name!r} was asked for, but torch sees {n} CUDA devices, which count from 0")
     return device
 
 

@@ -1,5 +1,6 @@
 """Several models at once: their mean, and how far they are apart."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,10 @@ class Ensemble(CachingCalculator):
                 raise TypeError(f"Ensemble has no parameter {name!r}; there are {', '.join(known)}")
         of_members = {name: value for name, value in changes.items() if name != "warn_above"}
         changed: dict[str, Any] = {}
-        for member in getattr(self, "members", []):  # the first one refuses what they all would
+        members = [copy.copy(member) for member in getattr(self, "members", [])]  # ASE asks before there are any
+        for member in members:
             changed |= member.set(**of_members)
+        self.members = members
         if "warn_above" in changes and changes["warn_above"] != self.warn_above:
             changed["warn_above"] = self.warn_above = changes["warn_above"]
         if changed:

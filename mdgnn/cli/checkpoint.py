@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixCom
 from ase.io.jsonio import encode, mydecode
 from numpy.typing import NDArray
 
-from mdgnn.cli.constraints import forgotten, from_records, to_records
+from mdgnn.cli.constraints import forgotten, from_records, rest, to_records
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.kept import OF_THE_RUN
 
@@ -101,7 +102,10 @@ def load(path: Path) -> Checkpoint:
         atoms = Atoms(**arrays)
         atoms.set_momenta(momenta)  # before the constraints, which would change the last bit
         records = json.loads(record["constraints"]) if version == 1 else record["constraints"]
-        atoms.set_constraint(from_records(records))
+        constraints = from_records(records)
+        if version == 1 and [type(constraint) for constraint in constraints] == [FixCom]:  # the thermostat's own
+            constraints = [rest()]
+        atoms.set_constraint(constraints)
         if version > 1:
             atoms.info = mydecode(record["info"])
             names = record["arrays"]

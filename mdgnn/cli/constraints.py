@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ase import Atoms
-from ase.constraints import FixAtoms, FixCartesian, FixInternals, dict2constraint
+from ase.constraints import FixAtoms, FixCartesian, FixCom, FixInternals, dict2constraint
 from ase.io.jsonio import encode, mydecode
 
 from mdgnn.cli.errors import CommandError
 
+OF_THERMOSTAT = "of_thermostat"  # marks one that a run has put there itself, and that its results do not have
 OF_A_STEP = ("constraint_forces",)  # variables that are made anew whenever they are needed
 # Those whose lengths, angles or directions are not quite the same after ASE's `todict`.
 TAKEN_ANEW = ("FixBondLengths", "FixLinearTriatomic", "FixInternals", "FixedLine", "FixedPlane", "FixedMode")
@@ -64,6 +65,18 @@ def from_records(records: Any) -> list[Any]:
         vars(constraint).update(record.get("state", {}))
         constraints.append(constraint)
     return constraints
+
+
+def rest() -> FixCom:
+    """A centre of mass at rest, as a thermostat of an open system needs it."""
+    constraint = FixCom()
+    setattr(constraint, OF_THERMOSTAT, True)
+    return constraint
+
+
+def of_user(constraints: Sequence[Any]) -> list[Any]:
+    """Those that the run has not put there itself."""
+    return [constraint for constraint in constraints if not getattr(constraint, OF_THERMOSTAT, False)]
 
 
 def in_extended_xyz(constraints: Sequence[Any]) -> bool:

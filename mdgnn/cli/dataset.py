@@ -19,12 +19,12 @@ from mdgnn.calculator import MDGNNCalculator
 from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.system import suitable_threads
-from mdgnn.data import DataError, Keys, read_frames, split
+from mdgnn.data import Keys, read_frames, split
 from mdgnn.data.checks import image_distance
 from mdgnn.data.frames import digest_of
 from mdgnn.data.labels import find, targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters, weigh
-from mdgnn.data.sources import Database, File, open_source
+from mdgnn.data.sources import BadFramesError, Database, File, open_source
 from mdgnn.folder_lock import check_idle, lock_file
 from mdgnn.models import LennardJones
 from mdgnn.neighbors import primitive_neighbor_list
@@ -83,12 +83,11 @@ def summarize(
     notes: list[str] = []
     try:
         frames = read_frames(files, keys, bad="skip", need=(), units=units, format=format)
-    except DataError as error:
+    except BadFramesError as error:
         if units != "metal":
             raise
-        frames = read_frames(
-            files, keys, bad="skip", need=(), units="any", format=format
-        )  # where all are suspicious, say of what
+        # Where all are suspicious, say of what.
+        frames = read_frames(files, keys, bad="skip", need=(), units="any", format=format)
         notes = [f"All frames are bad or suspicious, those above too: {error}"]
     groups: dict[str, list[tuple[Any, ...]]] = {}
     for atoms in frames:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from mdgnn.cli import checkpoint, frames, npt, output
 from mdgnn.cli.checkpoint import Checkpoint
-from mdgnn.cli.constraints import check_dynamics
+from mdgnn.cli.constraints import check_dynamics, rest
 from mdgnn.cli.errors import CommandError, InterruptedRunError
+from mdgnn.cli.names import pasted
 from mdgnn.cli.settings import MDSettings
 from mdgnn.cli.structures import read_structure
 from mdgnn.cli.system import LJ, System, UnitSystem, make_system, suitable_threads
@@ -66,7 +67,7 @@ def _start(settings: MDSettings, folder: Path, atoms: Atoms | None) -> dict[str,
     )
     # One atom alone may drift; of more, a thermostat would let the centre of mass wander off.
     if thermostat and len(atoms) > 1 and not atoms.pbc.any() and not atoms.constraints:
-        atoms.set_constraint(FixCom())
+        atoms.set_constraint(rest())
     check_dynamics(atoms)
     if not keep:
         draw_velocities(atoms, temperature * units.kelvin, rng)
@@ -200,13 +201,16 @@ class Simulation:
                 show(self.step, self._state())
             self._save()
         if stop.received and self.step < settings.steps:
-            message = f"stopped after step {self.step} of {settings.steps}; go on: mdgnn md --restart {self.folder}"
+            message = (
+                f"stopped after step {self.step} of {settings.steps}; go on: mdgnn md --restart {pasted(self.folder)}"
+            )
             raise InterruptedRunError(stop.received, message)
-        output.write_final(self.folder, self.atoms)
-        log = output.read_log(self.folder)
-        summary = self._summary(log)
-        summary |= {"steps_in_this_session": self.step - first, "wall_time_s": time.perf_counter() - begin}
-        output.write_summary(self.folder, summary)
+        with StopSignals():  # which come too late
+            output.write_final(self.folder, self.atoms)
+            log = output.read_log(self.folder)
+            summary = self._summary(log)
+            summary |= {"steps_in_this_session": self.step - first, "wall_time_s": time.perf_counter() - begin}
+            output.write_summary(self.folder, summary)
         self._plot(log)
         return summary
 

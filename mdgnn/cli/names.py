@@ -1,6 +1,7 @@
-"""Names of default output folders."""
+"""Names of default output folders, and of paths in advice."""
 
 import re
+import shlex
 from pathlib import Path
 
 
@@ -12,3 +13,9 @@ def short_name(name: str) -> str:
     if name.startswith("lj:") and not Path(name).exists():
         return name.replace(":", "")
     return re.sub(r"[^\w.@+=,-]+", "_", Path(name).stem) or "structure"
+
+
+def pasted(path: str | Path) -> str:
+    """As a path stands in a command that a shell is given."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from mdgnn.cli.constraints import in_extended_xyz, to_records
+from mdgnn.cli.constraints import in_extended_xyz, of_user, to_records
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.kept import CONSTRAINTS
 from mdgnn.folder_lock import is_empty, lock_folder
@@ -118,22 +118,26 @@ def frame(atoms: Atoms) -> bytes:
     """
     text = io.StringIO()
     bare = _labelled(atoms)
-    if not in_extended_xyz(atoms.constraints):
-        bare.info[CONSTRAINTS] = to_records(atoms.constraints, whole=False)
+    if not in_extended_xyz(bare.constraints):
+        bare.info[CONSTRAINTS] = to_records(bare.constraints, whole=False)
     ase.io.write(text, bare, format="extxyz")
     return text.getvalue().encode()
 
 
 def write_final(folder: Path, atoms: Atoms) -> None:
     """The last structure; with constraints that ASE does not read from extended XYZ, as its .traj too."""
-    (folder / FINAL).write_bytes(frame(atoms))
-    if not in_extended_xyz(atoms.constraints):
-        ase.io.write(folder / FINAL_TRAJ, _labelled(atoms), format="traj")
+    _replace(folder / FINAL, frame(atoms))
+    bare = _labelled(atoms)
+    if not in_extended_xyz(bare.constraints):
+        content = io.BytesIO()
+        ase.io.write(content, bare, format="traj")
+        _replace(folder / FINAL_TRAJ, content.getvalue())
 
 
 def _labelled(atoms: Atoms) -> Atoms:
-    """A copy with the results alone instead of a calculator."""
+    """A copy with the results alone instead of a calculator, and the constraints that are the user's."""
     bare: Atoms = atoms.copy()
+    bare.set_constraint([c for c, own in zip(bare.constraints, atoms.constraints, strict=True) if of_user([own])])
     energy, forces = atoms.get_potential_energy(apply_constraint=False), atoms.get_forces(apply_constraint=False)
     bare.calc = SinglePointCalculator(bare, energy=energy, forces=forces)
     return bare
@@ -148,7 +152,17 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Settings and results as JSON, with the versions that made them."""
     names = ("mdgnn", "torch", "ase", "numpy")
     versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
-    (folder / SUMMARY).write_text(json.dumps({**summary, "versions": versions}, indent=2) + "\n")
+    _replace(folder / SUMMARY, (json.dumps({**summary, "versions": versions}, indent=2) + "\n").encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def note(sentence: str) -> None:

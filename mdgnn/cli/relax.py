@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist  # ASE brings scipy
 
 from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError, InterruptedRunError
+from mdgnn.cli.names import pasted
 from mdgnn.cli.structures import LJ_MINIMA, read_structure
 from mdgnn.cli.system import LJ, System, make_system, suitable_threads
 from mdgnn.model_file import read_header
@@ -73,25 +74,26 @@ def _relax(settings: RelaxSettings, folder: Path, atoms: Atoms | None) -> dict[s
     output.clear(folder)
     begin = time.perf_counter()
     converged = _optimize(system, settings, folder)
-    log = output.read_log(folder)
-    output.write_final(folder, system.atoms)
-    summary = {
-        "command": "relax",
-        "settings": asdict(settings),
-        "model_sha256": system.sha256,
-        "units": {"energy": system.units.energy, "length": system.units.length},
-        "n_atoms": len(atoms),
-        "converged": converged,
-        "steps": int(log[-1, 0]),
-        "initial_energy": log[0, 1],
-        "final_energy": log[-1, 1],
-        "final_fmax": log[-1, 2],
-        "wall_time_s": time.perf_counter() - begin,
-    }
-    if system.units is LJ and not atoms.pbc.any():
-        summary["true_lj_energy"] = true_lj_energy(system.atoms)
-        summary["lowest_known_lj_energy"] = LJ_MINIMA.get(len(atoms))
-    output.write_summary(folder, summary)
+    with StopSignals():  # which come too late
+        log = output.read_log(folder)
+        output.write_final(folder, system.atoms)
+        summary = {
+            "command": "relax",
+            "settings": asdict(settings),
+            "model_sha256": system.sha256,
+            "units": {"energy": system.units.energy, "length": system.units.length},
+            "n_atoms": len(atoms),
+            "converged": converged,
+            "steps": int(log[-1, 0]),
+            "initial_energy": log[0, 1],
+            "final_energy": log[-1, 1],
+            "final_fmax": log[-1, 2],
+            "wall_time_s": time.perf_counter() - begin,
+        }
+        if system.units is LJ and not atoms.pbc.any():
+            summary["true_lj_energy"] = true_lj_energy(system.atoms)
+            summary["lowest_known_lj_energy"] = LJ_MINIMA.get(len(atoms))
+        output.write_summary(folder, summary)
     _plot(system, atoms, log, folder)
     return summary
 
@@ -149,7 +151,9 @@ def _optimize(system: System, settings: RelaxSettings, folder: Path) -> bool:
     if stop.received and not converged and step < settings.steps:
         frames = folder / output.TRAJECTORY
         raise InterruptedRunError(
-            stop.received, f"stopped after {step} steps; go on from the last frame: mdgnn relax {frames}"
+            stop.received,
+            f"stopped after {step} steps; go on from the last frame: mdgnn relax {pasted(frames)} "
+            f"--model {pasted(settings.model)}",
         )
     return bool(converged)
 

@@ -13,7 +13,7 @@ from mdgnn.cli.constraints import to_records
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.kept import leave_out
 from mdgnn.cli.output import note
-from mdgnn.data.density import check_density
+from mdgnn.data.density import check_density, check_reduced_density
 from mdgnn.locate import locate
 from mdgnn.neighbors import primitive_neighbor_list
 from mdgnn.threads import one_torch_thread
@@ -115,7 +115,11 @@ def make_system(atoms: Atoms, model: str, device: str, dtype: str) -> System:
         atoms.set_masses(np.ones(len(atoms)))
     check_atoms(atoms, calculator.model)
     _check_numbers(atoms)
-    doubt = check_density(atoms) if unit_system is METAL else ""  # known of no other units
+    doubt = ""
+    if unit_system is METAL:
+        doubt = check_density(atoms)
+    else:
+        check_reduced_density(atoms)
     atoms.get_potential_energy()
     if unit_system is METAL and len(atoms) > 1 and not atoms.get_forces(apply_constraint=False).any():
         doubt = doubt or _far_apart(atoms, calculator.model.cutoff)

@@ -22,6 +22,10 @@ CELL = (
     "if the file has a cell that nobody meant, take it out (CRYST1 of PDB, Lattice of extended XYZ) or set pbc to F F F"
 )
 NOBLE_GASES = (2, 10, 18, 36, 54)  # as which particles of reduced units go
+LEAST_REDUCED = (
+    0.2  # sigma^3 an atom: neighbours of a close packing are 0.66 sigma apart, where each bond has 500 epsilon
+)
+LEAST_VECTOR = 1.5  # Angstrom: below, it is no period of anything whose images touch
 MOST = 3  # atoms from which on half of them tell of a wrong unit
 
 
@@ -58,6 +62,9 @@ def check_density(atoms: Atoms) -> str:
         e = int(d.argmin())
         seen = f"atom {i[e]} and an image of atom {j[e]} are {d[e]:.2g} Angstrom apart"
     doubtful = volume < DOUBTFUL * dense.sum()
+    lengths = np.linalg.norm(atoms.cell.array[atoms.pbc], axis=1)
+    if beyond and not doubtful and lengths.min() < LEAST_VECTOR:
+        raise LabelError(f"a period of {lengths.min():.3g} Angstrom, with which {seen}: no structure is so; {CELL}")
     if doubtful and beyond:
         raise LabelError(f"{what}, and {seen}: no crystal is so; {CELL}")
     near = np.unique(i[d < TOUCHING / 2 * (widths[i] + widths[j]) / 2])
@@ -69,6 +76,16 @@ def check_density(atoms: Atoms) -> str:
     if doubtful:
         return f"{what}: matter is so dense under pressures of TPa; {CELL}"
     return f"{seen}, and no two atoms of the cell itself are: are the cell and pbc right?" if beyond else ""
+
+
+def check_reduced_density(atoms: Atoms) -> None:
+    """Raise a LabelError for a structure in reduced units that is denser than any matter."""
+    volume = _volume(atoms)
+    if volume < LEAST_REDUCED * len(atoms):
+        raise LabelError(
+            f"{len(atoms)} atoms in a periodic cell of {volume:.3g} sigma^3: no matter is so dense; is the file in "
+            f"reduced units? {CELL}"
+        )
 
 
 def _volume(atoms: Atoms) -> float:

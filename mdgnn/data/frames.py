@@ -19,7 +19,7 @@ from mdgnn.data.checks import (
 )
 from mdgnn.data.density import NOBLE_GASES, check_density
 from mdgnn.data.labels import DEFAULT, Keys, LabelError, targets_of
-from mdgnn.data.sources import Database, DataError, File, open_source
+from mdgnn.data.sources import BadFramesError, Database, DataError, File, open_source
 from mdgnn.data.targets import Targets
 
 __all__ = ["BadFrame", "DataError", "FrameList", "Keys", "read_frames"]
@@ -143,7 +143,7 @@ def read_frames(
         where += [(k, number) for number in numbers if number not in reasons]
         problems += [BadFrame(str(source.path), number, reasons[number]) for number in sorted(reasons)]
     if problems and (bad == "raise" or not where):
-        raise DataError(_sentence(problems, units))
+        raise BadFramesError(_sentence(problems, units))
     return FrameList(sources, where, problems)
 
 
@@ -204,9 +204,13 @@ def digest_of(atoms: Atoms, targets: Targets | None = None) -> bytes:
 def _sentence(problems: Sequence[BadFrame], units: str) -> str:
     """One line, as the command line shows no more."""
     named = _first_of(problems)
-    hint = ' (or say units="any", if they are right)' if any("suspicious" in p.reason for p in problems) else ""
+    hint = (
+        ' (or, if they are right, say units="any", as --units any)'
+        if any("suspicious" in p.reason for p in problems)
+        else ""
+    )
     count = "1 bad frame" if len(problems) == 1 else f"{len(problems)} bad frames"
-    return f'{count}; mend them, or leave them out with bad="skip"{hint}: {named}'
+    return f'{count}; mend them, or leave them out with bad="skip" (--bad skip){hint}: {named}'
 
 
 def left_out(problems: Sequence[BadFrame]) -> str:

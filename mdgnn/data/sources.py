@@ -23,6 +23,10 @@ class DataError(ValueError):
     """Frames that cannot be read or should not be trained on."""
 
 
+class BadFramesError(DataError):
+    """Frames that were read, all or one of which are bad."""
+
+
 class File:
     """The frames of a file, in memory, by their numbers in it."""
 

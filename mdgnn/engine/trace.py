@@ -5,7 +5,9 @@ not depend on the structure, such as tables, is worked out as always and becomes
 and a new one that is made of the same operations needs nothing here.
 """
 
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,7 +51,7 @@ def trace(model: Potential) -> Program:
         with torch.no_grad():
             energies = model.atomic_energies(_Graph(program), Vectors())  # type: ignore[arg-type]
     except AttributeError as error:  # of a stand-in
-        reason = f"it has no instruction for {error.name!r} of a model's arrays"
+        reason = f"it has no instruction for {error.name!r} of a model's arrays ({_line_of(error)})"
         raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {reason}") from error
     except (TypeError, ValueError, IndexError, RuntimeError) as error:  # UnsupportedError is a TypeError
         raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {error}") from error
@@ -61,6 +63,13 @@ def trace(model: Potential) -> Program:
     program.scale, program.shift = energies.scale.tolist(), energies.shift.tolist()
     simplify(program)
     return program
+
+
+def _line_of(error: Exception) -> str:
+    """Where the model asked for what there is not."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in Path(f.filename).as_posix()]
+    of_model = [f for f in frames if Path(f.filename).parent.name not in ("engine", "ops")] or frames
+    return f"{Path(of_model[-1].filename).name}, line {of_model[-1].lineno}: {of_model[-1].line}"
 
 
 class _Graph:

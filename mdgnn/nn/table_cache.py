@@ -35,11 +35,14 @@ class TableCache:
         """What `make` returns, or what it returned for the same tensors."""
         if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(t.requires_grad for t in follows_from)):
             return make()
+        if any(t.is_inference() for t in follows_from):  # whose writes torch does not count
+            with torch.inference_mode(False), torch.no_grad():
+                return make()
         with _making:
             return self._made(name, follows_from, make)
 
     def _made(self, name: str, follows_from: Sequence[Tensor], make: Callable[[], Any]) -> Any:
-        state = [(t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in follows_from]
+        state = [(t.data_ptr(), t.dtype, t._version) for t in follows_from]
         tensors, before, table = self._kept.get(name, ((), None, None))
         if state != before or any(a is not b for a, b in zip(tensors, follows_from, strict=True)):
             with torch.inference_mode(False), torch.no_grad():  # so that autograd may use it later

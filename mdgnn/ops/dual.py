@@ -1,8 +1,8 @@
 """Dual numbers: a function of distance and its slope together, by the function's own code.
 
 Torch's forward mode keeps its levels in one place for the whole process: two threads that tabulated at once got errors,
-or each other's slopes. Its reverse mode would take two passes. Here are plain operations on tensors: any number of
-threads may run them, and autograd and torch.compile see through them.
+or each other's slopes. Here are plain operations on tensors: any number of threads may run them, and autograd and
+torch.compile see through them. Operations without a rule here take torch's reverse mode, in two passes.
 """
 
 from collections.abc import Callable
@@ -84,6 +84,31 @@ class Dual:
         return _apply(function, args, kwargs or {})
 
 
+def value_and_slope(function: Callable[[Any], Any], r: Tensor, dr: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a function of (G,) with values (G, ...), which depend on their own r alone: by rules, else in reverse."""
+    try:
+        found = function(Dual(r, dr))
+        return found.value, found.slope
+    except (NotImplementedError, AttributeError, TypeError):  # no rule, or a use of tensors that is none of a Dual
+        return _in_reverse(function, r, dr)
+
+
+def _in_reverse(function: Callable[[Any], Any], r: Tensor, dr: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivative of <v, derivative of <function, v>> for v is what forward mode gives."""
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = r.detach().requires_grad_()
+        value: Tensor = function(x)
+        v = torch.zeros_like(value, requires_grad=True)
+        slope: Tensor | None = None
+        if value.requires_grad:
+            (g,) = torch.autograd.grad(value, x, v, create_graph=True, allow_unused=True)
+            if g is not None:
+                (slope,) = torch.autograd.grad(g, v, dr, create_graph=keep, allow_unused=True)
+    slope = torch.zeros_like(value) if slope is None else slope
+    return (value, slope) if keep else (value.detach(), slope.detach())
+
+
 def sigmoid(x: Tensor) -> Tensor:
     """``1 / (1 + exp(-x))``; the bits of torch's depend on the number of threads."""
     return torch.exp(F.logsigmoid(x))
@@ -119,7 +144,9 @@ def _divide(a: Any, b: Any) -> Dual:
 
 
 def _power(x: Dual, exponent: float) -> Dual:
-    return Dual(x.value**exponent, exponent * x.value ** (exponent - 1) * x.slope)
+    value, n = x.value**exponent, torch.as_tensor(exponent, dtype=x.value.dtype, device=x.value.device)
+    slope = torch.where(n == 0, 0.0, n * x.value ** (n - 1))  # of r^0 at r = 0, too
+    return Dual(value, (slope * x.slope).expand_as(value))
 
 
 def _clamp(x: Dual, min: float | None = None, max: float | None = None) -> Dual:
@@ -138,8 +165,8 @@ def _softplus(x: Dual, beta: float = 1.0, threshold: float = 20.0) -> Dual:
 
 def _where(condition: Tensor, a: Any, b: Any) -> Dual:
     da, db = (0.0 if s is None else s for s in (_slope(a), _slope(b)))
-    slope: Tensor = torch.where(condition, da, db)
-    return Dual(torch.where(condition, _value(a), _value(b)), slope)
+    value, slope = torch.where(condition, _value(a), _value(b)), torch.where(condition, da, db)
+    return Dual(value, slope.expand_as(value))
 
 
 def _join(join: Callable[..., Tensor]) -> Callable[..., Dual]:

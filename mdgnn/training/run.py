@@ -26,6 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from mdgnn.data import EdgeBatches
 from mdgnn.model_file import load, read_header
 from mdgnn.models import Model
+from mdgnn.threads import is_forked, mend_fork
 from mdgnn.training import folder as files
 from mdgnn.training.bar import Bar, Lines
 from mdgnn.training.build import build, freeze
@@ -154,7 +155,7 @@ def this_process() -> Share:
 
 
 def _set_threads(config: Config) -> None:
-    if config.run.threads:
+    if config.run.threads and not is_forked():  # where torch has but one
         torch.set_num_threads(config.run.threads)
 
 
@@ -306,6 +307,7 @@ def make_trainer(config: Config, folder: Path, watch: Watch) -> pl.Trainer:
 @contextmanager
 def _settings_kept() -> Iterator[None]:
     """The number of threads and the random numbers of the process are afterwards what they were."""
+    mend_fork()
     n_threads, random_numbers = torch.get_num_threads(), random_state()
     try:
         yield
