@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import shlex
 from pathlib import Path
 
 import ase.io
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 import mdgnn
 from mdgnn.cli import app
 from mdgnn.cli.errors import CommandError
-from mdgnn.cli.names import short_name
+from mdgnn.cli.names import pasted, short_name
 from mdgnn.cli.structures import read_structure
 from mdgnn.data import DataError, read_frames
 from mdgnn.data.sources import open_source, part_of
@@ -299,3 +300,17 @@ def test_output_folders_of_odd_names(model):
         assert run("md", "lj:3", "--model", model, "--steps", 5, "--output", name).exit_code == 0
         assert run("md", "--restart", name, "--steps", 9).exit_code == 0
         assert len(read_structure(f"{name}/trajectory.xyz", rng())) == 3
+
+
+@pytest.mark.parametrize("name", ["a run", "-run", "it's", "run"])
+def test_advice_can_be_pasted(name):
+    assert Path(shlex.split(f"mdgnn md --restart {pasted(name)}")[-1]) == Path(name)
+    assert not pasted(name).startswith("-")
+
+
+def test_a_summary_invents_no_elements():
+    """It read types of LAMMPS as H and He once more, and ended with status 0."""
+    water = molecule("H2O", vacuum=4)
+    ase.io.write("w.data", water, format="lammps-data")
+    done = CliRunner().invoke(app, ["dataset", "summary", "w.data", "--format", "lammps-data"])
+    assert done.exit_code == 1 and "does not say of which elements" in done.stderr and not done.stdout, done.output

@@ -8,6 +8,7 @@ import pytest
 from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc111, graphene, molecule, nanotube
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.cluster import Icosahedron
 from ase.data import covalent_radii
 from typer.testing import CliRunner
 
@@ -190,6 +191,28 @@ def test_atoms_out_of_each_others_reach_are_said(metal):
     assert done.exit_code == 0 and "no two atoms are within the model's cutoff" in done.stderr, done.output
     ase.io.write("one.xyz", Atoms("O"))
     assert run("relax", "one.xyz", "--model", metal, "--output", "one").stderr == ""
+
+
+def test_argon_of_a_pdb_file_by_the_model_that_is_taken_unasked():
+    """Reduced units have thresholds of their own: it relaxed 13 atoms in a cell of one sigma^3."""
+    atoms = Atoms("Ar13", Icosahedron("Ar", 2, 1.54).positions + 5)
+    ase.io.write("ar13.pdb", atoms)
+    text = Path("ar13.pdb").read_text()
+    Path("ar13.pdb").write_text("CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1\n" + text)
+    refused = run("relax", "ar13.pdb", "--output", "out")
+    assert refused.exit_code == 1 and not Path("out").exists(), refused.output
+    assert "13 atoms in a periodic cell of 1 sigma^3: no matter is so dense" in refused.stderr
+    for dense in (1.2, 2.0):  # neighbours 0.89 sigma apart, and 0.75: under pressures that somebody may want
+        ase.io.write("x.xyz", bulk("Ar", "fcc", a=(4 / dense) ** (1 / 3), cubic=True))
+        assert run("relax", "x.xyz", "--steps", 1, "--fmax", 1e9, "--output", f"dense{dense}").exit_code == 0
+
+
+@pytest.mark.parametrize(("cell", "pbc"), [((1, 1, 20), (True, True, False)), ((1, 1, 1000), True)])
+def test_periods_of_an_angstrom_in_cells_that_are_long_or_open(cell, pbc):
+    atoms = molecule("CH3CH2OH", cell=cell, pbc=pbc)
+    with pytest.raises(LabelError, match=r"a period of 1 Angstrom, with which atom \d and an image of atom"):
+        check_density(atoms)
+    check_density(Atoms("C", cell=(20, 20, 1.28), pbc=(False, False, True)))  # a chain that there may be
 
 
 def test_reduced_units_have_no_such_thresholds(tmp_path):

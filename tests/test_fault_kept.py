@@ -3,6 +3,7 @@
 import inspect
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import ase.constraints
@@ -353,6 +354,21 @@ def test_constraints_of_a_file_that_was_read_by_ase_alone_are_not_claimed(model)
     assert again.info["ase_constraints"] and not again.constraints
     relax(RelaxSettings("x", model, steps=1), Path("second"), atoms=again)
     assert "ase_constraints" not in ase.io.read("second/final.xyz").info
+
+
+def test_the_rest_of_a_thermostat_is_no_constraint_of_the_user(model):
+    """It is kept for the restart, which is bit for bit, and is in no frame; one of the user's is."""
+    settings = MDSettings("x", model, ensemble="langevin", steps=20, checkpoint_interval=5)
+    md.start(settings, Path("whole"), atoms=cluster())
+    md.start(replace(settings, steps=10), Path("part"), atoms=cluster())
+    md.restart(Path("part"), {"steps": 20})
+    for name in ("trajectory.xyz", "log.csv", "final.xyz"):
+        assert Path("part", name).read_bytes() == Path("whole", name).read_bytes()
+    assert not Path("whole/final.traj").exists() and b"FixCom" not in Path("whole/trajectory.xyz").read_bytes()
+    atoms = cluster()
+    atoms.set_constraint(FixCom())
+    md.start(settings, Path("own"), atoms=atoms)
+    assert b"FixCom" in Path("own/trajectory.xyz").read_bytes()
 
 
 def test_a_cif_with_a_space_group_and_occupancies_runs(tmp_path):
