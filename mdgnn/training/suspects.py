@@ -1,8 +1,8 @@
 """Structures whose labels do not go with those of the others: an energy that is far off, a force from nowhere.
 
 `mdgnn.data.checks` judges single structures, this one among others. It is meant to be silent about all that can be
-right: lone atoms, dimers near and far, compressed crystals, fragments, other phases. Such energies differ by a bond's
-per atom, or forces or distances show why.
+right: lone atoms, dimers near and far, compressed crystals, fragments, other phases. Such energies differ by some bonds
+in all, or by little per atom, or forces, neighbours or distances show why.
 """
 
 from collections.abc import Sequence
@@ -97,9 +97,10 @@ def _usual(values: Array) -> Array:
 def _far_of(summary: Summary, numbers: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Array]:
     """Which of these structures have energies that are far off those of the others, and by how much per atom.
 
-    What differs may be explained: by forces other than the usual ones, along a part of one unit of length; by more or fewer
-    neighbours, up to all that binds; and above by short distances. Nothing is said where a structure has an element
-    that few others have.
+    Where there are structures enough, what goes with their forces and densities is taken off. What is left may be
+    explained: by forces other than the usual ones, along a part of one unit of length; by more or fewer neighbours, up
+    to all that binds; and above by short distances. Nothing is said where a structure has an element that few others
+    have.
     """
     nothing = np.zeros(len(numbers), dtype=bool), np.zeros(len(numbers))
     if len(numbers) < FEWEST or len(numbers) < FEWEST * (n_free := rank_of(summary.counts[numbers])):
