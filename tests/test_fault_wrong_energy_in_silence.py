@@ -8,6 +8,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.cluster import Octahedron
 from ase.collections import g2
 
 pytest.importorskip("lightning")
@@ -145,6 +146,24 @@ def test_a_small_error_that_is_not_named_moves_nothing_either():
     wrong = energies_off(sound, (7, 0.7 * 108), (9, 9e3))
     right = least_squares(sound._replace(weights=(~np.isin(np.arange(24), (7, 9))).astype(float)))
     np.testing.assert_allclose(least_squares(wrong), right, atol=0.01)
+
+
+def test_other_phases_of_many_atoms_are_no_suspects():
+    """Their totals are tens of eV from those of a crystal at one temperature, and forces or neighbours show why."""
+    rng = np.random.default_rng(0)
+    crystal = bulk("Cu", cubic=True) * (3, 3, 3)
+    others = [crystal * (1, 1, 1) for _ in range(8)]
+    for atoms, size in zip(others, np.linspace(0.88, 1.15, 8), strict=True):
+        atoms.set_cell(atoms.cell * size, scale_atoms=True)
+    others += [fcc111("Cu", (5, 5, n), vacuum=8.0) for n in (1, 3, 5)]
+    others += [bulk("Cu", "bcc", a=2.87, cubic=True) * (4, 4, 4), Octahedron("Cu", 6, 1), crystal]
+    frames = []
+    for atoms, displacement in [*((crystal, 0.05) for _ in range(20)), (crystal, 0.2), *((a, 0.0) for a in others)]:
+        atoms = atoms.copy()
+        atoms.positions += rng.normal(0, displacement, atoms.positions.shape)
+        frames.append(by_emt(atoms))
+    for cutoff in (4.0, 6.0):
+        assert suspects(summary_of(frames, cutoff), "metal") == []
 
 
 def test_the_only_structures_of_an_element_keep_some_weight_and_are_not_suspected():
