@@ -163,7 +163,17 @@ def test_one_is_the_network_of_before_to_the_bit(architecture):
         assert mdgnn.load(name).config["mean_neighbours"] == 1.0, "files of before have no such option"
 
 
-def test_a_number_that_is_given_stays_and_nothing_else_is_made_to_fit():
+@pytest.mark.parametrize("architecture", TRAINED)
+def test_the_number_that_is_found_may_be_given(architecture):
+    """Whoever wrote it down had a network that begins with any size."""
+    dataset, _, _, number = data_of(60, ("Ar",))
+    left_out, given = (new(dataset, architecture, 8, **options) for options in ({}, {"mean_neighbours": number}))
+    assert left_out.config == given.config
+    for (name, a), b in zip(left_out.named_parameters(), given.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_one_stays_and_nothing_else_is_made_to_fit():
     """So recipes of before give the models of before."""
     dataset, *_ = data_of(60, ("Ar",))
     model = new(dataset, "SchNet", 8, mean_neighbours=1.0)

@@ -18,9 +18,9 @@ from mdgnn.training.config import Config, ModelSection
 from mdgnn.training.first import calibrate
 from mdgnn.training.folder import fingerprint
 from mdgnn.training.properties import summarize_properties
-from mdgnn.training.references import Array, Summary, given, isolated, least_squares, summarize
+from mdgnn.training.references import Array, Summary, given, isolated, least_squares, robust_weights, summarize
 from mdgnn.training.sections import ConfigError
-from mdgnn.training.suspects import suspects, without
+from mdgnn.training.suspects import without
 
 REFERENCES = ("least_squares", "none", "isolated")  # other ones are files
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -44,7 +44,7 @@ def units_of(config: Config, start: str | Path | None) -> str:
     return str(config.model.options.get("units", "metal") if start is None else read_header(start)["units"])
 
 
-def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str, Any]]:
+def build(config: Config, dataset: Dataset, keys: Keys, suspicious: Sequence[int] = ()) -> tuple[Model, dict[str, Any]]:
     """The untrained model, and what was found out about the data on the way.
 
     Parameters
@@ -54,6 +54,8 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
         The training set.
     keys : Keys
         Of a file of isolated atoms.
+    suspicious : sequence of int
+        Numbers of structures that references and scale go without.
 
     Raises
     ------
@@ -83,7 +85,7 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
         raise ConfigError(f"[model] elements = {elements}, and the training set has {missing} too")
     units = units_of(config, None)
     summary = summarize((dataset[k] for k in range(len(dataset))), elements)
-    summary = without(summary, suspects(summary, units))
+    summary = without(summary, suspicious)
     one_kind = not isinstance(options["elements"], list)
     if one_kind:  # "any": all atoms are alike
         summary = summary._replace(counts=summary.counts.sum(1, keepdims=True))
@@ -93,8 +95,8 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
         scale = _scale(section, summary, shift)
     options |= {"shift": [float(e) for e in shift], "scale": [scale], "least_distance": _shortest(dataset)}
     options["scale"] *= len(shift)
-    fitted = "mean_neighbours" not in options
-    if fitted and options.get("aggregation", "sum") == "sum":
+    published = options.get("mean_neighbours") == 1
+    if "mean_neighbours" not in options and options.get("aggregation", "sum") == "sum":
         options["mean_neighbours"] = max(1.0, summary.mean_neighbours)
     try:
         model = MODELS[section.architecture](**options)
@@ -103,7 +105,7 @@ def build(config: Config, dataset: Dataset, keys: Keys) -> tuple[Model, dict[str
     _extensive(model)
     _give_heads(model, config, dataset)
     model = model.to(DTYPES[section.dtype or "float32"])
-    if fitted and config.learns_energy():
+    if not published and config.learns_energy():
         calibrate(model, dataset, config)
     found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": shift.tolist()}
     if isinstance(section.references, str) and section.references not in REFERENCES:
@@ -173,7 +175,8 @@ def _scale(section: ModelSection, summary: Summary, shift: Array) -> float:
         return summary.rms_force
     rest = (summary.energies - summary.counts @ shift) / summary.counts.sum(1)
     known = np.isfinite(rest) & (summary.weights > 0)
-    size = math.sqrt(float(np.average(rest[known] ** 2, weights=summary.weights[known]))) if known.any() else 0.0
+    weights = robust_weights(summary)
+    size = math.sqrt(float(np.average(rest[known] ** 2, weights=weights[known]))) if known.any() else 0.0
     return size if size > 1e-12 else 1.0
 
 

@@ -56,10 +56,11 @@ class ModelSection(BaseModel):
     `references` are the energies of the elements' lone atoms: "isolated" (structures of one atom in the training
     data), "least_squares", "none", a file of lone atoms, or numbers by symbol. `scale` multiplies what the network
     says: "rms_force", or a number. `mean_neighbours`, an option of the architectures, is that of the data unless it is
-    given; a given one leaves a new network as it is drawn, else its last layer is made to begin with the size of the
-    labels. `start` is a model file whose weights, references and scale are the first ones (of its properties, those
-    that a [[property]] names again); `freeze` are patterns (as of file names) of parameters that stay as they are, as
-    those of energies alone do where none are learnt. `dtype` is by default that of `start`, of a new model "float32".
+    given. The last layer of a new network is made to begin with the size of the labels; but 1 is the published network,
+    as it is drawn. `start` is a model file whose weights, references and scale are the first ones (of its properties,
+    those that a [[property]] names again); `freeze` are patterns (as of file names) of parameters that stay as they
+    are, as those of energies alone do where none are learnt. `dtype` is by default that of `start`, of a new model
+    "float32".
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)

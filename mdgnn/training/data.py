@@ -33,6 +33,11 @@ class Sets(NamedTuple):
     shared: int
     suspicious: list[BadFrame]
 
+    def suspicious_to_train(self) -> list[int]:
+        """Those of the training set, by their numbers there."""
+        places = {(frame.file, frame.number) for frame in self.suspicious}
+        return [k for k in range(len(self.train)) if self.train.place(k) in places] if places else []
+
     def notes(self) -> list[str]:
         """What should be known before the training."""
         skipped = left_out(self.skipped) if self.skipped else ""

@@ -13,8 +13,9 @@ from mdgnn.data import Dataset
 from mdgnn.models import Model
 from mdgnn.training.config import Config
 from mdgnn.training.data import Limits, predictions
+from mdgnn.training.references import rest_of
 from mdgnn.training.schedules import last_weight
-from mdgnn.training.suspects import ENERGY_UNITS, rest_of
+from mdgnn.training.suspects import ENERGY_UNITS
 
 Array = NDArray[np.float64]
 LOOKED_AT = 64  # structures

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from mdgnn.data import Sample
 
 Array = NDArray[np.float64]
+LIMIT = 6.0  # robust standard deviations: energies that are further off hardly count
+ROUNDING = 1e-9  # of energies
 
 
 class Summary(NamedTuple):
@@ -97,7 +99,7 @@ def summarize(samples: Iterable[Sample], elements: Sequence[int]) -> Summary:
 
 def least_squares(summary: Summary) -> Array:
     """(elements,) energies whose sums over the compositions are nearest to the structures' energies, which count
-    by their weights.
+    by their weights, and hardly where they are far off: see `robust_weights`.
 
     Where compositions do not tell elements apart, the smallest such energies.
 
@@ -111,9 +113,55 @@ def least_squares(summary: Summary) -> Array:
         raise ValueError(
             "reference energies by least squares need energies, and no structure of the training set has one"
         )
-    root = np.sqrt(summary.weights[known])
+    root = np.sqrt(robust_weights(summary)[known])
     table = summary.counts[known] * root[:, None]
     return np.asarray(np.linalg.lstsq(table, summary.energies[known] * root, rcond=None)[0], np.float64)
+
+
+def robust_weights(summary: Summary) -> Array:
+    """(S,) weights of the energies in a fit: those of the structures, times (limit / residual)^4 beyond the limit.
+
+    Residuals are those per atom of `rest_of`, the limit is `LIMIT` of their spreads. So a wrong energy moves less the
+    further off it is, and none loses all its weight: it may be the only one of its element. Of lone atoms, which are
+    off by what binds the others, all count as they are.
+    """
+    several = np.isfinite(summary.energies) & (summary.weights > 0) & (summary.counts.sum(1) > 1)
+    weights = summary.weights.copy()
+    n_atoms = summary.counts[several].sum(1)
+    n_free = rank_of(summary.counts[several])
+    if len(n_atoms) <= 2 * n_free + 1:  # any of them may be the one that is off
+        return weights
+    energies = summary.energies[several] / n_atoms
+    rest = rest_of(summary.counts[several] / n_atoms[:, None], energies)
+    limit = LIMIT * spread_of(rest, n_free) + ROUNDING * float(np.abs(energies).max())
+    weights[several] *= (limit / np.maximum(np.abs(rest), limit)) ** 4 if limit else 1.0
+    return weights
+
+
+def rank_of(counts: Array) -> int:
+    """How many energies compositions (S, elements) can tell apart."""
+    return int(np.linalg.matrix_rank(counts)) if len(counts) else 0
+
+
+def spread_of(rest: Array, n_free: int) -> float:
+    """The robust standard deviation of what a fit of so many energies has left, of which as many vanish."""
+    sizes = np.sort(np.abs(rest))[max(n_free - 1, 0) :]
+    return 1.4826 * float(np.median(sizes)) if len(sizes) else 0.0
+
+
+def rest_of(shares: Array, energies: Array) -> Array:
+    """What compositions (S, elements) leave of energies per atom (S,), at least in sum, which few outliers do not move.
+
+    By least squares with weights 1 / size, again and again (Schlossmacher, J. Am. Stat. Assoc. 68, 857, 1973).
+    """
+    weights = np.ones(len(energies))
+    for _ in range(50):
+        root = np.sqrt(weights)
+        fit = np.linalg.lstsq(shares * root[:, None], energies * root, rcond=None)[0]
+        rest = energies - shares @ fit
+        size = np.abs(rest)
+        weights = 1 / np.maximum(size, 1e-3 * float(np.median(size)) + 1e-12 * float(np.abs(energies).max()) + 1e-300)
+    return np.asarray(rest - np.median(rest))
 
 
 def isolated(summary: Summary, of: str) -> Array:

@@ -235,7 +235,7 @@ def seed_everything(seed: int) -> None:
 def _new(config: Config, sets: Sets) -> Start:
     """The model that training begins with."""
     seed_everything(config.run.seed)
-    model, found = build(config, sets.train, keys_of(config))
+    model, found = build(config, sets.train, keys_of(config), sets.suspicious_to_train())
     if config.learns_energy() and this_process().rank == 0 and (note := absurd(model, sets.train, config, found)):
         print(f"mdgnn: {note}", file=sys.stderr)
     freeze(model, config.frozen(model))

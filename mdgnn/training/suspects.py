@@ -1,24 +1,26 @@
 """Structures whose labels do not go with those of the others: an energy that is far off, a force from nowhere.
 
 `mdgnn.data.checks` judges single structures, this one among others. It is meant to be silent about all that can be
-right: lone atoms, dimers near and far, compressed crystals, fragments, other phases. Such energies differ by a bond's
-per atom, or forces or distances show why.
+right: lone atoms, dimers near and far, compressed crystals, fragments, other phases. Such energies differ by some bonds
+in all, or by little per atom, or forces, neighbours or distances show why.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdgnn.training.references import Summary
+from mdgnn.training.references import Array, Summary, rank_of, rest_of, spread_of
 
-Array = NDArray[np.float64]
-FEWEST = 6  # structures that tell what is usual
+FEWEST = 6  # structures that tell what is usual, for each energy that they are to tell
 SIGMAS = 10.0  # robust standard deviations
 NEARER = 0.9  # of the usual least distance: what is nearer may have any energy, and forces that vanish by symmetry
-# Energies per atom beyond what forces explain, those of one unit of length. No solid is bound by more than 9 eV per
-# atom. Where structures have one composition and nearly as many neighbours, they are of one kind.
-FAR, FAR_OF_ONE_KIND, AS_MANY = 10.0, 1.0, 1.5
+# Energies that need no explanation, in all and per atom: those of some bonds, and of other phases.
+IN_ALL, PER_ATOM = 10.0, 0.1
+BOUND = 10.0  # per atom: no solid is bound by more than 9 eV
+ALONG = 0.3  # units of length that forces other than the usual ones have worked along
+ALIKE = 1.5  # times as many neighbours, or less
 FORCES = {"metal": 100.0, "lj": 1000.0}  # at usual distances
 USUAL = 100.0  # times the usual force, at least, is one from nowhere
 ENERGY_UNITS = {"metal": ("eV", "eV/Angstrom"), "lj": ("epsilon", "epsilon/sigma")}
@@ -48,72 +50,75 @@ def suspects(summary: Summary, units: str) -> list[Suspect]:
     return [Suspect(k, reason) for k, reason in sorted({**forces, **energies}.items())]
 
 
-def without(summary: Summary, found: list[Suspect]) -> Summary:
+def without(summary: Summary, numbers: Sequence[int]) -> Summary:
     """The summary where these have no weight."""
     weights = summary.weights.copy()
-    weights[[s.number for s in found]] = 0.0
+    weights[list(numbers)] = 0.0
     return summary._replace(weights=weights)
 
 
 def _of_energies(summary: Summary, known: NDArray[np.bool_], units: str) -> dict[int, str]:
     numbers = np.flatnonzero(known)
-    if len(numbers) < FEWEST:
-        return {}
-    n_atoms = summary.counts[known].sum(1)
-    rest = rest_of(summary.counts[known] / n_atoms[:, None], summary.energies[known] / n_atoms)
-    shortest, neighbours = summary.shortest[known], summary.neighbours[known]
-    with np.errstate(invalid="ignore"):
-        force = np.sqrt(3 * summary.squares[known] / summary.n_components[known])
-    force = np.nan_to_num(force)
-    near = shortest < NEARER * float(np.median(shortest))
-    off = rest
-    far = _beyond(rest, force, FAR)
-    for kind in _kinds(summary.counts[known]):
-        usual = float(np.median(neighbours[kind]))
-        alike = kind[(neighbours[kind] <= AS_MANY * usual) & (neighbours[kind] >= usual / AS_MANY)]
-        if len(alike) >= FEWEST:
-            of_kind = rest[alike] - np.median(rest[alike])
-            strange = _beyond(of_kind, force[alike], FAR_OF_ONE_KIND)
-            far[alike] |= strange
-            off[alike[strange]] = of_kind[strange]
-    far &= ~((off > 0) & near)
-    unit = ENERGY_UNITS[units][0]
+    off = np.zeros(len(numbers))
+    for group in _groups(summary.counts[known], summary.neighbours[known]):
+        far, rest = _far_of(summary, numbers[group])
+        off[group[far]] = rest[far]
+    n_atoms, unit = summary.counts[known].sum(1), ENERGY_UNITS[units][0]
     return {
         int(numbers[k]): (
             f"suspicious: the energy is {abs(off[k]):.4g} {unit} per atom ({abs(off[k]) * n_atoms[k]:.4g} in all) "
             f"{'above' if off[k] > 0 else 'below'} what the other structures let expect, and forces and distances "
             "do not show why"
         )
-        for k in np.flatnonzero(far)
+        for k in np.flatnonzero(off)
     }
 
 
-def _beyond(rest: Array, force: Array, floor: float) -> NDArray[np.bool_]:
-    sigma = 1.4826 * float(np.median(np.abs(rest)))
-    return np.asarray(np.abs(rest) > np.maximum(SIGMAS * sigma, floor + force))
-
-
-def rest_of(shares: Array, energies: Array) -> Array:
-    """What compositions (S, elements) leave of energies per atom (S,), at least in sum, which few outliers do not move.
-
-    By least squares with weights 1 / size, again and again (Schlossmacher, J. Am. Stat. Assoc. 68, 857, 1973).
-    """
-    weights = np.ones(len(energies))
-    for _ in range(50):
-        root = np.sqrt(weights)
-        fit = np.linalg.lstsq(shares * root[:, None], energies * root, rcond=None)[0]
-        rest = energies - shares @ fit
-        size = np.abs(rest)
-        weights = 1 / np.maximum(size, 1e-3 * float(np.median(size)) + 1e-12 * float(np.abs(energies).max()) + 1e-300)
-    return np.asarray(rest - np.median(rest))
-
-
-def _kinds(counts: Array) -> list[NDArray[np.int64]]:
-    """Numbers of the structures of each composition, whatever their size."""
+def _groups(counts: Array, neighbours: Array) -> list[NDArray[np.int64]]:
+    """Numbers of structures to compare: all, those with as many neighbours, and those of these of one composition,
+    whatever their size."""
     whole = counts.astype(np.int64)
-    reduced = whole // np.gcd.reduce(whole, axis=1, keepdims=True)
-    _, of = np.unique(reduced, axis=0, return_inverse=True)
-    return [np.flatnonzero(of.ravel() == k) for k in range(int(of.max()) + 1)]
+    reduced = whole // np.maximum(np.gcd.reduce(whole, axis=1, keepdims=True), 1)
+    density = np.rint(np.log1p(neighbours) / np.log(ALIKE)).astype(np.int64)[:, None]
+    groups = [np.arange(len(counts))]
+    for keys in (density, np.hstack([density, reduced])):
+        _, of = np.unique(keys, axis=0, return_inverse=True)
+        groups += np.split(np.argsort(of.ravel(), kind="stable"), np.cumsum(np.bincount(of.ravel()))[:-1])
+    return groups
+
+
+def _usual(values: Array) -> Array:
+    """How far from their median, in robust standard deviations, and not further than a few."""
+    far = values - np.median(values)
+    spread = spread_of(far, 1)
+    return np.clip(far / spread, -3, 3) if spread else far * 0
+
+
+def _far_of(summary: Summary, numbers: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Array]:
+    """Which of these structures have energies that are far off those of the others, and by how much per atom.
+
+    Where there are structures enough, what goes with their forces and densities is taken off. What is left may be
+    explained: by forces other than the usual ones, along a part of one unit of length; by more or fewer neighbours, up
+    to all that binds; and above by short distances. Nothing is said where a structure has an element that few others
+    have.
+    """
+    nothing = np.zeros(len(numbers), dtype=bool), np.zeros(len(numbers))
+    if len(numbers) < FEWEST or len(numbers) < FEWEST * (n_free := rank_of(summary.counts[numbers])):
+        return nothing
+    counts, neighbours, shortest = summary.counts[numbers], summary.neighbours[numbers], summary.shortest[numbers]
+    n_atoms = counts.sum(1)
+    with np.errstate(invalid="ignore"):
+        force = np.nan_to_num(np.sqrt(3 * summary.squares[numbers] / summary.n_components[numbers]))
+    table = counts / n_atoms[:, None]
+    if len(numbers) >= FEWEST * (n_free + 2):
+        table, n_free = np.column_stack([table, _usual(force**2), _usual(neighbours)]), n_free + 2
+    rest = rest_of(table, summary.energies[numbers] / n_atoms)
+    change = np.abs(np.log1p(neighbours) - np.log1p(np.median(neighbours)))
+    explained = ALONG * np.abs(force - np.median(force)) + BOUND * np.minimum(change, 1)
+    allowed = np.maximum(SIGMAS * spread_of(rest, n_free), IN_ALL / n_atoms + PER_ATOM + explained)
+    near = shortest < NEARER * float(np.median(shortest))
+    rare = (counts > 0).sum(0) < FEWEST
+    return (np.abs(rest) > allowed) & ~((rest > 0) & near) & ~(counts[:, rare] > 0).any(1), rest
 
 
 def _of_forces(summary: Summary, units: str) -> dict[int, str]:
