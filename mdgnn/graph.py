@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from mdgnn.neighbors import Edges
 from mdgnn.ops import Rows, neighbors, rows_by, scatter_add
+from mdgnn.ops.cached import cached_property
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,9 @@ def main():
     for name, setting in SETTINGS.items():
         child = os.fork()
         if child == 0:
+            import mdgnn.threads
+
+            mdgnn.threads._forked = False  # torch had no threads in the parent that could have been lost
             lines = COMMANDS[:1] if name in OF_FILES else ()
             once(folder / name.replace(" ", "_").replace("'", ""), setting, lines)
             os._exit(0)

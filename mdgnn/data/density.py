@@ -46,8 +46,7 @@ def check_density(atoms: Atoms) -> str:
     dense = _dense_volumes(atoms.numbers)
     volume = _volume(atoms)
     mass = float(atoms.get_masses().sum()) / (units.kg * 1e-3) * 1e24
-    n = f"{len(atoms)} atoms" if len(atoms) > 1 else "one atom"
-    what = f"{n} in a periodic cell of {volume:.3g} Angstrom^3, {mass / volume:.3g} g/cm^3"
+    what = f"{_count(atoms)} in a periodic cell of {volume:.3g} Angstrom^3, {mass / volume:.3g} g/cm^3"
     if volume < IMPOSSIBLE * dense.sum():
         raise LabelError(f"{what}: no matter is so dense; is it in nm? {CELL}")
     widths = dense ** (1 / 3)
@@ -83,9 +82,13 @@ def check_reduced_density(atoms: Atoms) -> None:
     volume = _volume(atoms)
     if volume < LEAST_REDUCED * len(atoms):
         raise LabelError(
-            f"{len(atoms)} atoms in a periodic cell of {volume:.3g} sigma^3: no matter is so dense; is the file in "
+            f"{_count(atoms)} in a periodic cell of {volume:.3g} sigma^3: no matter is so dense; is the file in "
             f"reduced units? {CELL}"
         )
+
+
+def _count(atoms: Atoms) -> str:
+    return f"{len(atoms)} atoms" if len(atoms) > 1 else "one atom"
 
 
 def _volume(atoms: Atoms) -> float:

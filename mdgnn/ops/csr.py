@@ -1,11 +1,10 @@
 """Compressed rows (CSR): edges grouped by one of their ends."""
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
 from mdgnn import _C
+from mdgnn.ops.cached import cached_property
 
 
 class Rows:

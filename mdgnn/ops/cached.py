@@ -1,0 +1,24 @@
+"""A property that is worked out once."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
+
+Value = TypeVar("Value")
+
+
+class cached_property(Generic[Value]):  # noqa: N801  (as functools')
+    """As that of functools, without the lock that it has up to Python 3.11: one of all instances and threads, which a
+    fork could leave held. Threads that ask at once may each work it out."""
+
+    def __init__(self, make: Callable[[Any], Value]):
+        self.make, self.__doc__ = make, make.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: Any = None) -> "cached_property[Value]": ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None) -> Value: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.make.__name__] = self.make(instance)
+        return value
