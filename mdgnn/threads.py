@@ -22,18 +22,35 @@ def _has_come_late() -> bool:
         return process is not None and type(process.current_process()).__name__ == "ForkProcess"
 
 
+class ForkSafeLock:
+    """A lock, for a thread any number of times, that is free in a child by fork, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
 _chosen: int | None = None
 _forked = _has_come_late()
 _of_parent: int | None = None  # torch's number before a forked child took one
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _n_within, _before = 0, 1  # threads within `one_torch_thread`; torch's number before the first
 _here = threading.local()
 
 
 def _in_child() -> None:
-    """The lock may have been held by a thread of the parent."""
-    global _forked, _of_parent, _lock
-    _forked, _of_parent, _lock = True, None, threading.Lock()
+    global _forked, _of_parent
+    _forked, _of_parent = True, None
 
 
 if hasattr(os, "register_at_fork"):

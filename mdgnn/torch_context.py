@@ -1,15 +1,14 @@
 """Torch as this package needs it, whatever its caller has set."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 
-from mdgnn.threads import mend_fork
+from mdgnn.threads import ForkSafeLock, mend_fork
 
 KINDS = ("cpu", "cuda")
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _n_within, _before = 0, "highest"  # callers within `full_precision`; what was set before the first
 
 

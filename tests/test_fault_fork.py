@@ -179,3 +179,27 @@ assert child.exitcode == 0
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_locks_are_free_in_a_child():
+    """While another thread of the parent holds each: of torch's threads, of the precision of products, of tables."""
+    run("""
+import threading, time
+import mdgnn.nn.table_cache, mdgnn.threads, mdgnn.torch_context
+expected = result("torch")
+over = threading.Event()
+
+def hold(lock):
+    with lock:
+        over.wait(120)
+
+locks = mdgnn.threads._lock, mdgnn.torch_context._lock, mdgnn.nn.table_cache._making
+holders = [threading.Thread(target=hold, args=(lock,)) for lock in locks]
+for holder in holders:
+    holder.start()
+time.sleep(0.3)
+try:
+    assert in_child(result, "torch")[:2] == expected[:2]
+finally:
+    over.set()
+""")

@@ -72,7 +72,7 @@ def one(k):
 """
 
 
-def rounds(one, n_rounds=ROUNDS):
+def assert_all_threads_agree(one, n_rounds=ROUNDS):
     code = ROUND.format(n_threads=N_THREADS, rounds=n_rounds, one=textwrap.dedent(one))
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -83,13 +83,15 @@ CASES = [("lj", "engine", "float32"), ("lj", "torch", "float32"), ("water", "tor
 
 @pytest.mark.parametrize(("model", "backend", "dtype"), CASES)
 def test_calculators_made_and_used_at_once(model, backend, dtype):
-    rounds(CALCULATOR.format(model=model, backend=backend, dtype=dtype))
-    rounds(CALCULATOR.format(model=model, backend=backend, dtype=dtype), 0)  # in a process that is no fork
+    assert_all_threads_agree(CALCULATOR.format(model=model, backend=backend, dtype=dtype))
+    assert_all_threads_agree(
+        CALCULATOR.format(model=model, backend=backend, dtype=dtype), 0
+    )  # in a process that is no fork
 
 
 def test_first_uses_of_all_else():
     """Searches, files, ops on torch's dispatcher, random numbers of the caller, one model shared by all."""
-    rounds(
+    assert_all_threads_agree(
         """
         def one(k):
             import mdgnn
@@ -113,7 +115,7 @@ def test_first_uses_of_all_else():
 
 def test_one_model_in_many_threads():
     """Its tables were made by changing its parameters for a while, which others then used."""
-    rounds(
+    assert_all_threads_agree(
         """
         atoms = ase.build.bulk("Ar", "fcc", a=1.55, cubic=True)
 

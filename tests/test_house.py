@@ -17,7 +17,7 @@ MAY_IMPORT = {  # layer: layers below it
     "neighbors": {"_C", "threads", "ops", "pair_cutoffs"},  # ops: for tensors, when they come
     "adapters": {"adapters", "neighbors", "ops", "pair_cutoffs"},
     "graph": {"ops", "neighbors"},
-    "nn": {"graph", "ops", "nn"},
+    "nn": {"graph", "ops", "nn", "threads"},
     "potential": {"graph", "ops", "torch_context"},
     "models": {"graph", "ops", "nn", "potential", "models"},
     "engine": {

@@ -1,24 +1,14 @@
 """Tables that follow from a network's parameters, kept between calls."""
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_making = threading.RLock()  # tables are made by one thread, for all that want them
+from mdgnn.threads import ForkSafeLock
 
-
-def _in_child() -> None:
-    """Another thread of the parent may have held it, which the child does not have."""
-    global _making
-    _making = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+_making = ForkSafeLock()  # tables are made by one thread, for all that want them
 
 
 class TableCache:

@@ -17,6 +17,7 @@ from mdgnn.stop_signals import StopSignals
 # A call of a module's function that lacks its first argument, the path; what it has, another process can be sent.
 Drawing = partial[None]
 LONGEST_S = 30.0  # of all pictures together; they take a second, and longer where Matplotlib has to look for its fonts
+# What it reads is what this process has just written to a file without a name, which nobody else can reach.
 _CODE = "import pickle, sys; sys.path = pickle.load(sys.stdin.buffer); pickle.load(sys.stdin.buffer)()"
 
 
