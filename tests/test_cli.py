@@ -13,10 +13,10 @@ import torch
 from ase import Atoms, units
 from ase.build import bulk
 from ase.constraints import FixAtoms
-from typer.testing import CliRunner
+from command_line import run
 
 import mdgnn
-from mdgnn.cli import app, info
+from mdgnn.cli import info
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.md import draw_velocities
 from mdgnn.cli.structures import ICOSAHEDRA, NEAREST, lj_cluster
@@ -35,13 +35,6 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def sentence(result):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from command_line import run
 from labelled import molecules
 from typer.testing import CliRunner
 
@@ -52,13 +53,6 @@ def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mdgnn.cli.md.Simulation._plot", lambda *_: None)
     monkeypatch.setattr("mdgnn.cli.relax._plot", lambda *_: None)
-
-
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def sentence(result):

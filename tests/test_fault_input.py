@@ -10,10 +10,9 @@ from ase.build import add_adsorbate, bulk, fcc111, graphene, molecule, nanotube
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Icosahedron
 from ase.data import covalent_radii
-from typer.testing import CliRunner
+from command_line import run
 
 import mdgnn
-from mdgnn.cli import app
 from mdgnn.cli.system import make_system
 from mdgnn.data import DataError, read_frames
 from mdgnn.data.density import check_density
@@ -43,13 +42,6 @@ def metal(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "metal"
     mdgnn.save(mdgnn.SimpleGNN(elements=[1, 6, 8, 29]), path)
     return str(path)
-
-
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def in_cell(atoms, cell, pbc=True):

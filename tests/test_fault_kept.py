@@ -36,10 +36,11 @@ from ase.constraints import (
 )
 from ase.constraints.constraint import FixConstraint, IndexedConstraint
 from ase.io.jsonio import encode
+from command_line import run
 from typer.testing import CliRunner
 
 import mdgnn
-from mdgnn.cli import app, checkpoint, md
+from mdgnn.cli import checkpoint, md
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.relax import RelaxSettings, relax
 from mdgnn.cli.settings import MDSettings
@@ -114,13 +115,6 @@ def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(md.Simulation, "_plot", lambda *_: None)
     monkeypatch.setattr("mdgnn.cli.relax._plot", lambda *_: None)
-
-
-def run(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def settings(model, **others):

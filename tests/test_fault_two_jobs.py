@@ -16,11 +16,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import run as call
 
 import mdgnn
 from mdgnn import folder_lock
-from mdgnn.cli import app, md, relax
+from mdgnn.cli import md, relax
 from mdgnn.folder_lock import NAME, InUseError, is_empty, lock_file, lock_folder
 
 pytest.importorskip("lightning")
@@ -91,13 +91,6 @@ def holder(path, kind="lock_folder", before=""):
             yield process
         finally:
             process.kill()
-
-
-def call(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def refusal(result):

@@ -13,10 +13,10 @@ import torch
 import typer
 from ase import Atoms
 from ase.build import bulk
-from typer.testing import CliRunner
+from command_line import run as call
 
 import mdgnn
-from mdgnn.cli import app, info, output
+from mdgnn.cli import info, output
 from mdgnn.cli.errors import errors_as_sentences
 from mdgnn.data import read_frames
 from mdgnn.data.sources import DataError
@@ -27,13 +27,6 @@ MAIN = [sys.executable, "-c", "from mdgnn.cli import main; main()"]
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def call(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def refusal(result):
