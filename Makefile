@@ -41,11 +41,11 @@ mace_NEEDS := mace-torch
 nequip_NEEDS := nequip
 schnetpack_NEEDS := --no-deps schnetpack
 torch_sim_NEEDS := "torch-sim-atomistic>=0.6"
-lammps_TESTS := tests/test_lammps_melt.py
-mace_TESTS := tests/test_adapters_matscipy.py tests/test_readme.py -k "adapters or guide"
-nequip_TESTS := tests/test_adapters_torch.py tests/test_readme.py -k "adapters or guide"
-schnetpack_TESTS := tests/test_schnetpack.py
-torch_sim_TESTS := tests/test_adapters_torch.py tests/test_readme.py -k "adapters or guide"
+lammps_TESTS := tests/validation/test_lammps_melt.py
+mace_TESTS := tests/adapters/test_adapters_matscipy.py tests/house/test_readme.py -k "adapters or guide"
+nequip_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or guide"
+schnetpack_TESTS := tests/models/test_schnetpack.py
+torch_sim_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or guide"
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 
 peers: $(PEERS:%=peer-%)
@@ -64,11 +64,11 @@ peer-ase: build/peers/ase/.installed
 peer-%: build/peers/%/.installed
 	build/peers/$*/bin/python -m pytest $($*_TESTS)
 
-# Models of Lennard-Jones systems by the recipes in mdgnn/pretrained, and the ladder that they climb: hours.
+# Models of Lennard-Jones systems by the files in recipes, and the ladder that they climb: hours.
 LJ := simple_gnn schnet painn lecture
 MDGNN := $(VENV)/bin/mdgnn
 DATA ?= ../shared/data
-LADDER = $(PY) benchmarks/lj_ladder.py run --data $(DATA)
+LADDER = $(PY) validation/lj/lj_ladder.py run --data $(DATA)
 lj: build
 	@test -f $(DATA)/lj_ccd.tsv || { echo "no tables for the ladder in $(DATA): DATA=FOLDER names their folder"; exit 1; }
 	mkdir -p build/lj
@@ -77,25 +77,25 @@ lj: build
 	$(MDGNN) dataset lj build/lj/lecture.xyz --kind lecture --frames 8000 --seed 3 --force
 	$(MDGNN) dataset lj build/lj/lecture-valid.xyz --kind lecture --frames 500 --seed 4 --force
 	for name in $(LJ); do \
-	    $(MDGNN) train mdgnn/pretrained/lj_$$name.toml --output build/lj/$$name --force || exit 1; \
+	    $(MDGNN) train recipes/lj_$$name.toml --output build/lj/$$name --force || exit 1; \
 	done
-	$(MDGNN) train mdgnn/pretrained/lj.toml --output build/lj/lj --force
+	$(MDGNN) train recipes/lj.toml --output build/lj/lj --force
 	$(LADDER) SimpleGNN=build/lj/simple_gnn/model.safetensors
 	$(LADDER) SchNet=build/lj/schnet/model.safetensors
 	$(LADDER) PaiNN=build/lj/lj/model.safetensors
 	$(LADDER) lecture=build/lj/lecture/model.safetensors lecture
 	$(LADDER) exact=exact lecture relaxed shaken hopped states drift caloric
-	$(PY) benchmarks/lj_ladder.py report
+	$(PY) validation/lj/lj_ladder.py report
 
 acac: build
 	$(PY) mdgnn/pretrained/get_acac.py build/acac
-	$(MDGNN) train mdgnn/pretrained/acac_painn.toml --output build/acac/painn --force
-	$(MDGNN) train mdgnn/pretrained/acac.toml --output build/acac/acac --force
+	$(MDGNN) train recipes/acac_painn.toml --output build/acac/painn --force
+	$(MDGNN) train recipes/acac.toml --output build/acac/acac --force
 
 COUNT ?= 100000
 SEED ?= 0
 fuzz: build
-	$(PY) tests/fuzz_neighbors.py --count $(COUNT) --seed $(SEED)
+	$(PY) tests/support/fuzz_neighbors.py --count $(COUNT) --seed $(SEED)
 
 # The C++ of the neighbour list alone: its sources with those of its driver.
 CXX ?= g++
@@ -104,7 +104,7 @@ SOURCES := tests/cpp/neighbors.cpp $(filter-out %/bind.cpp %/bind_cuda.cpp,$(wil
 
 # The C++ of the engine, with what its instructions need.
 OF_ENGINE := $(filter-out %/bind.cpp %/bind_table.cpp %/table_twice.cpp,$(wildcard \
-    $(addprefix csrc/,$(addsuffix /*.cpp,core cfconv concat_message csr engine force_virial painn_message polar))))
+    $(addprefix csrc/,$(addsuffix /*.cpp,core engine $(addprefix ops/,cfconv concat_message csr force_virial painn_message polar)))))
 
 # Under the sanitizers of the compiler; the second without code for AVX. Then the engine under that of threads,
 # and 50 rounds of calculators in threads of new processes.
@@ -114,17 +114,17 @@ sanitize: build
 	    $(COMPILE) -O1 -g $$flags -fno-sanitize-recover=all $(SOURCES) -o build/sanitize -pthread && \
 	        build/sanitize || exit 1; \
 	done
-	$(PY) tests/small_model_files.py build/model_files
+	$(PY) tests/support/small_model_files.py build/model_files
 	$(COMPILE) -O1 -g -Wno-psabi -fsanitize=thread -DMDGNN_GENERIC -fno-sanitize-recover=all \
 	    tests/cpp/engine_threads.cpp $(OF_ENGINE) -o build/sanitize-engine -pthread
 	build/sanitize-engine build/model_files/*.safetensors
-	MDGNN_ROUNDS=50 $(PY) -m pytest tests/test_fault_threads.py
+	MDGNN_ROUNDS=50 $(PY) -m pytest tests/faults/test_fault_threads.py
 
 # The engine's reader of model files, and the engine, on files that were changed at random.
 OF_FILES := tests/cpp/model_file.cpp $(OF_ENGINE)
 fuzz-files: build
 	mkdir -p build
-	$(PY) tests/small_model_files.py build/model_files
+	$(PY) tests/support/small_model_files.py build/model_files
 	$(COMPILE) -O1 -g -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=all \
 	    $(OF_FILES) -o build/fuzz-files -pthread
 	ASAN_OPTIONS=abort_on_error=1 UBSAN_OPTIONS=abort_on_error=1:print_stacktrace=1 \

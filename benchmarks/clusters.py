@@ -52,3 +52,24 @@ def graph(n_atoms: int) -> Graph:
     """The same as a graph of atoms of kind 1."""
     edges = NeighborList(CUTOFF).update(icosahedron(n_atoms))
     return Graph.from_edges(torch.ones(n_atoms, dtype=torch.int64), edges, np.zeros((3, 3)))
+
+
+def positions_of(n_atoms: int, seed: int = 0) -> np.ndarray:
+    return icosahedron(n_atoms) + np.random.default_rng(seed).normal(0, 0.05, (n_atoms, 3))
+
+
+def displaced(n_atoms: int, seed: int = 0) -> Graph:
+    """An icosahedron whose atoms are displaced at random."""
+    r = positions_of(n_atoms, seed)
+    return Graph.from_edges(torch.ones(n_atoms, dtype=torch.int64), NeighborList(CUTOFF).update(r), np.zeros((3, 3)))
+
+
+def liquid(n_cells: int) -> Graph:
+    """A displaced crystal of the density of a liquid, with 4 atoms a cell."""
+    fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    cells = np.stack(np.meshgrid(*[np.arange(n_cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
+    a = (4 / 0.8442) ** (1 / 3)
+    r = (cells + fcc).reshape(-1, 3) * a
+    r += np.random.default_rng(0).normal(0, 0.15, r.shape)
+    cell = np.eye(3) * n_cells * a
+    return Graph.from_edges(torch.ones(len(r), dtype=torch.int64), NeighborList(CUTOFF).update(r, cell, True), cell)

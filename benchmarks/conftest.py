@@ -118,7 +118,7 @@ def _device(item: pytest.Item) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Remember the cases before any are deselected."""
     for item in items:
-        if item.path.parent == HERE:
+        if HERE in item.path.parents:
             collected[_device(item)].append(item.nodeid)
             files.add(item.path.name)
 
@@ -138,7 +138,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     for device, cases in collected.items():
         complete = cases and all(case in results for case in cases)
-        if device == "cpu" and files != {path.name for path in HERE.glob("bench_*.py")}:
+        if device == "cpu" and files != {path.name for path in HERE.rglob("bench_*.py")}:
             complete = False  # a module was skipped for want of a peer
         if complete:
             folder = HERE / "results"

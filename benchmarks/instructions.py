@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from bench_models import FEATURES, make
+from networks import FEATURES, make
 
 import mdgnn
 from mdgnn.engine.program import Program
@@ -18,7 +18,7 @@ from mdgnn.engine.program import Program
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
 LANES = 8
-OPS = "cfconv concat_message csr engine force_virial painn_message polar"
+FOLDERS = "ops/cfconv ops/concat_message ops/csr engine ops/force_virial ops/painn_message ops/polar"
 CONTRACT = {"cfconv/cpu.cpp", "concat_message/table.cpp", "concat_message/table_twice.cpp", "engine/linear.cpp"}
 CONTRACT |= {"engine/rows.cpp", "painn_message/cpu.cpp"}  # as in CMakeLists.txt
 
@@ -29,7 +29,7 @@ def floors(name: str, width: int) -> dict[str, float]:
     vectors = width / LANES
     if name == "SchNet":  # x W; and g W, g x W' summed
         return {"cfconv": vectors * (4 + 1), "cfconv_backward": vectors * (4 + 1 + 3 + 2)}
-    if name == "PaiNN":  # three filters times x, then unit and v; backwards 27 products of csrc/painn_message/math.hpp
+    if name == "PaiNN":  # three filters times x, then unit and v; backwards 27 products of its math.hpp
         return {"painn_message": vectors * (3 * 4 + 3 + 1 + 3 + 3), "painn_message_backward": vectors * (3 * 7 + 27)}
     silu = 12 + 4
     forward, backward = 4 + 2 + silu + 1 + 4, 4 + 3 + 2 + silu + 4 + 6  # with sums of slopes; and the slope of SiLU
@@ -59,7 +59,7 @@ def compiled(folder: Path) -> Path:
     """The driver, of the same sources with the same flags as the package."""
     objects = []
     sources = [HERE / "instructions.cpp", *(CSRC / "core").glob("*.cpp")]
-    sources += [s for op in OPS.split() for s in (CSRC / op).glob("*.cpp") if not s.name.startswith("bind")]
+    sources += [s for name in FOLDERS.split() for s in (CSRC / name).glob("*.cpp") if not s.name.startswith("bind")]
     for source in sources:
         contract = "fast" if "/".join(source.parts[-2:]) in CONTRACT else "off"
         flags = ["-std=c++20", "-O3", "-g", "-Wno-psabi", "-fno-math-errno", f"-ffp-contract={contract}", f"-I{CSRC}"]

@@ -26,7 +26,8 @@ def memory(entry: str) -> float:
 def measure(task: str, name: str, code: str) -> float:
     """MB: of a training step beyond those of the prepared graph and model, else of the whole process."""
     import torch
-    from bench_models import FEATURES, displaced, liquid, make
+    from clusters import displaced, liquid
+    from networks import FEATURES, make
     from plain_torch import energy_and_forces
 
     from mdgnn import Graph, evaluate
@@ -52,7 +53,7 @@ def measure(task: str, name: str, code: str) -> float:
 def measure_engine(name: str, width: str, edge: str, density: str) -> tuple[float, ...]:
     """Atoms, edges, seconds of the list and of a step, MB with the list, MB beyond it: one structure, by the engine."""
     import numpy as np
-    from bench_models import make
+    from networks import make
 
     from mdgnn import Engine, NeighborList, set_num_threads
 

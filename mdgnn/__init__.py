@@ -12,8 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mdgnn import ops
-    from mdgnn.calculator import MDGNNCalculator
-    from mdgnn.calculator.ensemble import Ensemble
+    from mdgnn.calculators import Ensemble, MDGNNCalculator
     from mdgnn.engine import Engine
     from mdgnn.graph import Graph
     from mdgnn.model_file import load, save
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Engine": "mdgnn.engine",
-    "Ensemble": "mdgnn.calculator.ensemble",
+    "Ensemble": "mdgnn.calculators",
     "Graph": "mdgnn.graph",
     "LennardJones": "mdgnn.models",
-    "MDGNNCalculator": "mdgnn.calculator",
+    "MDGNNCalculator": "mdgnn.calculators",
     "NeighborList": "mdgnn.neighbors",
     "PaiNN": "mdgnn.models",
     "SchNet": "mdgnn.models",

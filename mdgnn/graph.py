@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mdgnn._internal.cached import cached_property
 from mdgnn.neighbors import Edges
 from mdgnn.ops import Rows, neighbors, rows_by, scatter_add
-from mdgnn.ops.cached import cached_property
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mdgnn._internal.torch_context import torch_context
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.locate import ModelFileError, locate
 from mdgnn.models import MODELS, Model, heads_from_header
-from mdgnn.torch_context import torch_context
 
 FORMAT_VERSION = 2
 PROGRAM_VERSION = 1

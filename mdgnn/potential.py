@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mdgnn._internal.torch_context import torch_context
 from mdgnn.graph import Graph, mean_per_structure, sum_per_structure
 from mdgnn.ops import force_virial, scatter_add
-from mdgnn.torch_context import torch_context
 
 
 class Potential(Protocol):

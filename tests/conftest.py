@@ -9,7 +9,7 @@ OPS = (
     *("ops_neighbor_buffers", "painn_message", "polar", "radial_filter", "scatter_add", "silu"),
 )
 NEED_NO_ASE = {
-    f"test_{name}.py" for name in (*OPS, "cuda", "house", "messages_cuda", "captured", "neighbor_levels", "threads")
+    f"test_{name}.py" for name in (*OPS, "cuda", "house", "messages_cuda", "cuda_graph", "neighbor_levels", "threads")
 }
 HAS_ASE = find_spec("ase") is not None
 
@@ -51,3 +51,24 @@ def property_data(tmp_path_factory):
     from training_runs import file_of
 
     return file_of(tmp_path_factory.mktemp("data") / "molecules.xyz", molecules(16))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The exact potential as a model file."""
+    import mdgnn
+
+    path = tmp_path_factory.mktemp("model") / "exact.safetensors"
+    mdgnn.save(mdgnn.LennardJones(), path)
+    return path
+
+
+@pytest.fixture
+def one_thread():
+    """Thousands of steps of small systems: two threads gain little and lose much on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,11 +1,11 @@
 // Backwards: what every instruction gives to the gradients of its inputs, in reverse order.
 #include <array>
 
-#include "cfconv/cfconv.hpp"
-#include "concat_message/table.hpp"
+#include "ops/cfconv/cfconv.hpp"
+#include "ops/concat_message/table.hpp"
 #include "engine/run.hpp"
-#include "force_virial/force_virial.hpp"
-#include "painn_message/painn_message.hpp"
+#include "ops/force_virial/force_virial.hpp"
+#include "ops/painn_message/painn_message.hpp"
 
 namespace mdgnn::engine {
 namespace {

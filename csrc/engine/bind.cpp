@@ -4,7 +4,7 @@
 
 #include <variant>
 
-#include "csr/csr.hpp"
+#include "ops/csr/csr.hpp"
 #include "engine/engine.hpp"
 #include "engine/file.hpp"
 

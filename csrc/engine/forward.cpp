@@ -4,10 +4,10 @@
 // what one of them leaves is in the cache for the next; messages are loops of their own.
 #include <utility>
 
-#include "cfconv/cfconv.hpp"
-#include "concat_message/table.hpp"
+#include "ops/cfconv/cfconv.hpp"
+#include "ops/concat_message/table.hpp"
 #include "engine/run.hpp"
-#include "painn_message/painn_message.hpp"
+#include "ops/painn_message/painn_message.hpp"
 
 namespace mdgnn::engine {
 template <class T>

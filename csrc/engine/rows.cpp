@@ -8,8 +8,8 @@
 #include "core/lanes.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
-#include "radial_filter/edges.hpp"
-#include "silu/wide.hpp"
+#include "ops/radial_filter/edges.hpp"
+#include "ops/silu/wide.hpp"
 
 namespace mdgnn::engine {
 namespace {

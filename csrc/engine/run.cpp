@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "polar/polar.hpp"
+#include "ops/polar/polar.hpp"
 
 namespace mdgnn::engine {
 namespace {

@@ -9,7 +9,7 @@
 #include "core/thread_pool.hpp"
 #include "engine/engine.hpp"
 #include "engine/rows.hpp"
-#include "radial_filter/math.hpp"
+#include "ops/radial_filter/math.hpp"
 
 namespace mdgnn::engine {
 

@@ -15,7 +15,8 @@ from ase.data import chemical_symbols
 from ase.io.extxyz import write_extxyz
 from ase.io.formats import open_with_compression
 
-from mdgnn.calculator import MDGNNCalculator
+from mdgnn._internal.folder_lock import check_idle, lock_file
+from mdgnn.calculators.calculator import MDGNNCalculator
 from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.system import suitable_threads
@@ -25,7 +26,6 @@ from mdgnn.data.frames import digest_of
 from mdgnn.data.labels import find, targets_of
 from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters, weigh
 from mdgnn.data.sources import BadFramesError, Database, File, open_source
-from mdgnn.folder_lock import check_idle, lock_file
 from mdgnn.models import LennardJones
 from mdgnn.neighbors import primitive_neighbor_list
 

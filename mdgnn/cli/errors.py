@@ -10,7 +10,7 @@ from typing import TextIO
 
 import typer
 
-from mdgnn.reasons import first_line, out_of_memory
+from mdgnn._internal.reasons import first_line, out_of_memory
 
 # About code that the user has not written: told only if warnings were asked for, by -W or PYTHONWARNINGS.
 FOR_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning)

@@ -15,6 +15,8 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 
+from mdgnn._internal.folder_lock import lock_folder
+from mdgnn._internal.stop_signals import StopSignals
 from mdgnn.cli import checkpoint, frames, npt, output
 from mdgnn.cli.checkpoint import Checkpoint
 from mdgnn.cli.constraints import check_dynamics, rest
@@ -23,11 +25,9 @@ from mdgnn.cli.names import pasted
 from mdgnn.cli.settings import MDSettings
 from mdgnn.cli.structures import read_structure
 from mdgnn.cli.system import LJ, System, UnitSystem, make_system, suitable_threads
-from mdgnn.folder_lock import lock_folder
 from mdgnn.locate import pretrained_names
 from mdgnn.model_file import read_header
 from mdgnn.plots import Drawing, draw, radial, runs, structures
-from mdgnn.stop_signals import StopSignals
 
 
 def start(settings: MDSettings, folder: Path, force: bool = False, atoms: Atoms | None = None) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mdgnn._internal.folder_lock import is_empty, lock_folder
 from mdgnn.cli.constraints import in_extended_xyz, of_user, to_records
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.kept import CONSTRAINTS
-from mdgnn.folder_lock import is_empty, lock_folder
 
 TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT = "trajectory.xyz", "log.csv", "summary.json", "final.xyz", "checkpoint.npz"
 FINAL_TRAJ = "final.traj"

@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial.distance import cdist  # ASE brings scipy
 
+from mdgnn._internal.stop_signals import StopSignals
 from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError, InterruptedRunError
 from mdgnn.cli.names import pasted
@@ -19,7 +20,6 @@ from mdgnn.cli.structures import LJ_MINIMA, read_structure
 from mdgnn.cli.system import LJ, System, make_system, suitable_threads
 from mdgnn.model_file import read_header
 from mdgnn.plots import draw, radial, runs, structures
-from mdgnn.stop_signals import StopSignals
 
 # Of BFGS and LBFGS, which search no lines, in reduced units: the first guess of the curvature, in epsilon/sigma^2, and
 # the longest step, in sigma. One bond has a curvature of 57, a dozen on each atom far more, pressed ones many times

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms, units
 
-from mdgnn.calculator import MDGNNCalculator
-from mdgnn.calculator.checks import check_atoms
+from mdgnn.calculators.calculator import MDGNNCalculator
+from mdgnn.calculators.checks import check_atoms
 from mdgnn.cli.constraints import to_records
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.kept import leave_out

@@ -19,11 +19,11 @@ from mdgnn.models import Model
 from mdgnn.plots import draw
 from mdgnn.training import evaluate as evaluation
 from mdgnn.training import plots, run
+from mdgnn.training.callbacks import InterruptedTrainingError
 from mdgnn.training.config import read
 from mdgnn.training.data import properties_of
 from mdgnn.training.folder import RunError
 from mdgnn.training.outcome import redraw
-from mdgnn.training.watch import InterruptedTrainingError
 
 Result = TypeVar("Result")
 PARITY = "parity.png"

@@ -14,7 +14,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioforma
 from ase.utils import string2index
 from numpy.typing import NDArray
 
-from mdgnn.reasons import reason_of
+from mdgnn._internal.reasons import reason_of
 
 NAME_FORMAT = "name its format, such as --format lammps-data (format= in Python), or convert it with `ase convert`"
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mdgnn import _C
+from mdgnn._internal.torch_context import torch_context
 from mdgnn.engine.program import Instruction, Program, UnsupportedError
 from mdgnn.engine.trace import trace
 from mdgnn.graph import Graph
@@ -16,7 +17,6 @@ from mdgnn.neighbors import Edges
 from mdgnn.ops.csr import address
 from mdgnn.potential import Potential, Prediction, total_energy, total_virial
 from mdgnn.threads import get_num_threads
-from mdgnn.torch_context import torch_context
 
 __all__ = ["Engine", "UnsupportedError", "trace"]
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mdgnn import _C
-from mdgnn.ops.cached import cached_property
+from mdgnn._internal.cached import cached_property
 
 
 class Rows:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from mdgnn.stop_signals import StopSignals
+from mdgnn._internal.stop_signals import StopSignals
 
 # A call of a module's function that lacks its first argument, the path; what it has, another process can be sent.
 Drawing = partial[None]

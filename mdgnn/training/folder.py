@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from mdgnn._internal.folder_lock import InUseError, is_empty, lock_folder
 from mdgnn.data.sources import part_of
-from mdgnn.folder_lock import InUseError, is_empty, lock_folder
 
 CONFIG, START, LOG, LAST, BEST = "config.json", "start.safetensors", "log.csv", "last.ckpt", "best.ckpt"
 MODEL, SUMMARY = "model.safetensors", "summary.json"

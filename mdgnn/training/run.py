@@ -28,8 +28,8 @@ from mdgnn.model_file import load, read_header
 from mdgnn.models import Model
 from mdgnn.threads import is_forked, mend_fork
 from mdgnn.training import folder as files
-from mdgnn.training.bar import Bar, Lines
 from mdgnn.training.build import build, freeze
+from mdgnn.training.callbacks import Watch, random_state, set_random_state
 from mdgnn.training.config import Config, override, parse
 from mdgnn.training.data import Sets, Share, check_targets, keys_of, limits_of, sums_over
 from mdgnn.training.first import about, absurd
@@ -37,10 +37,10 @@ from mdgnn.training.folder import RunError
 from mdgnn.training.losses import Sums
 from mdgnn.training.module import Training, world_size
 from mdgnn.training.outcome import finish, save_best, save_model, sets_of
+from mdgnn.training.progress import Bar, Lines
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import ConfigError
 from mdgnn.training.stream import Stream
-from mdgnn.training.watch import Watch, random_state, set_random_state
 
 Start = tuple[Model, dict[str, Any]]  # a model, and what was found out about the data for it
 

@@ -1,0 +1,134 @@
+// The edges of one row with their places in a table, worked out before the loops over features.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "core/thread_pool.hpp"
+#include "core/vectors.hpp"
+#include "core/view.hpp"
+#include "ops/radial_filter/math.hpp"
+
+namespace mdgnn::cpu {
+
+template <class T>
+struct FilterEdge {
+    const T* coefficients = nullptr;  // of the interval: four times `width` numbers
+    std::int64_t other = 0;           // the atom at the other end
+    std::int64_t edge = 0;
+    T t = 0;
+};
+
+// Those edges of row i that are shorter than the cutoff, in order. The memory is reused.
+template <class T>
+MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, const T* r, std::int64_t i,
+                               std::vector<FilterEdge<T>>& found) {
+    const RadialTable<T> table = given;  // a copy stays in registers while edges are written
+    const std::int64_t begin = rows.row_ptr[i], end = rows.row_ptr[i + 1];
+    const std::int64_t *const edges = rows.edge, *const others = rows.index;
+    found.resize(static_cast<std::size_t>(end - begin));
+    FilterEdge<T>* e = found.data();
+    for (std::int64_t k = begin; k < end; ++k) {
+        const std::int64_t edge = edges ? edges[k] : k;
+        const T distance = r[edge];
+        if (!(distance < table.cutoff)) continue;
+        T t;
+        const std::int64_t g = interval_of(table, distance, t);
+        *e++ = {table.coefficients + 4 * table.width * g, others[k], edge, t};
+    }
+    found.resize(static_cast<std::size_t>(e - found.data()));
+}
+
+// The filter for one feature or a vector of them; `at` points into the table. Nothing is left to the compiler that
+// contracts: the bits are the same wherever this stands.
+template <class V, class T>
+MDGNN_INLINE void interpolate_value(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
+    V a, b, c, d;
+    load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
+    const T t = w.at[1];
+    filter = ((d * t + c) * t + b) * t + a;
+}
+
+// A derivative of it: the first weight is zero.
+template <class V, class T>
+MDGNN_INLINE void interpolate_slope(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
+    V b, c, d;
+    load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
+    filter = b * w.at[1];
+    filter = c * w.at[2] + filter;
+    filter = d * w.at[3] + filter;
+}
+
+// Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first vectors of kBytes, then
+// shorter ones, at last single numbers. Sums of a piece then fit into registers.
+template <int kBytes, class T, int kMost, class Body>
+MDGNN_INLINE void each_piece(std::int64_t width, Body&& body) {
+    using V = typename Wide<T, kBytes>::type;
+    constexpr std::int64_t n = Wide<T, kBytes>::n, n32 = Wide<T, 32>::n, n16 = Wide<T, 16>::n;
+    std::int64_t f = 0;
+    if constexpr (kMost > 1)
+        for (; f + kMost * n <= width; f += kMost * n) body.template operator()<V, kMost>(f);
+    for (; f + n <= width; f += n) body.template operator()<V, 1>(f);
+    if constexpr (kBytes > 32)
+        if (f + n32 <= width) body.template operator()<typename Wide<T, 32>::type, 1>(f), f += n32;
+    if (f + n16 <= width) body.template operator()<typename Wide<T, 16>::type, 1>(f), f += n16;
+    for (; f < width; ++f) body.template operator()<T, 1>(f);
+}
+
+// Sums over features: `add(sums, f)` adds those from f on, a vector of them or one. Lanes are combined in a fixed
+// order.
+template <int kBytes, class T, int kSums, class Add>
+MDGNN_INLINE void sum_pieces(std::int64_t width, Add&& add, T* sums) {
+    using V = typename Wide<T, kBytes>::type;
+    constexpr std::int64_t n = Wide<T, kBytes>::n, n32 = Wide<T, 32>::n, n16 = Wide<T, 16>::n;
+    V lanes[kSums] = {};
+    std::int64_t f = 0;
+    for (; f + n <= width; f += n) add(lanes, f);
+    for (int m = 0; m < kSums; ++m) sum_of_lanes(lanes[m], sums[m]);
+    const auto add_shorter = [&]<class S>(S) __attribute__((always_inline)) {
+        S shorter[kSums] = {};
+        add(shorter, f);
+        f += sizeof(S) / sizeof(T);
+        for (int m = 0; m < kSums; ++m) {
+            T sum;
+            sum_of_lanes(shorter[m], sum);
+            sums[m] += sum;
+        }
+    };
+    if constexpr (kBytes > 32)
+        if (f + n32 <= width) add_shorter(typename Wide<T, 32>::type{});
+    if (f + n16 <= width) add_shorter(typename Wide<T, 16>::type{});
+    while (f < width) add_shorter(T{});
+}
+
+// Rows per piece of work, so that waking a thread pays.
+inline std::int64_t filter_grain(const Rows& rows, std::int64_t width) {
+    const std::int64_t edges = rows.n_rows > 0 ? rows.row_ptr[rows.n_rows] : 0;
+    return 65536 / ((edges / (rows.n_rows + 1) + 1) * (width + 16)) + 1;
+}
+
+// out = sum of body(sum, first row, last row) over blocks of rows, each with a sum of `size` numbers of its own. Blocks
+// depend on the number of edges alone, and are added in order: the same bits for any number of threads.
+template <class T, class Body>
+void sum_over_blocks(const Rows& rows, std::int64_t size, T* out, const Context& context, Body&& body) {
+    const std::int64_t n_edges = rows.n_rows > 0 ? rows.row_ptr[rows.n_rows] : 0;
+    const std::int64_t n_blocks = std::clamp<std::int64_t>(n_edges / 4096, 1, 16);
+    std::vector<std::int64_t> first(static_cast<std::size_t>(n_blocks) + 1, rows.n_rows);
+    for (std::int64_t b = 0; b < n_blocks; ++b)
+        first[b] = std::lower_bound(rows.row_ptr, rows.row_ptr + rows.n_rows, b * n_edges / n_blocks) - rows.row_ptr;
+    first[0] = 0;
+    std::vector<T> sums(static_cast<std::size_t>((n_blocks - 1) * size), T(0));
+    std::fill(out, out + size, T(0));
+    parallel_for(n_blocks, 1, context.n_threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t b = begin; b < end; ++b)
+            body(b == 0 ? out : sums.data() + (b - 1) * size, first[b], first[b + 1]);
+    });
+    parallel_for(size, 16384, context.n_threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t b = 1; b < n_blocks; ++b)
+            for (std::int64_t k = begin; k < end; ++k) out[k] += sums[static_cast<std::size_t>((b - 1) * size + k)];
+    });
+}
+
+}  // namespace mdgnn::cpu

@@ -1,0 +1,381 @@
+"""The ASE calculator."""
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError, all_changes
+from numpy.typing import NDArray
+
+from mdgnn._internal.torch_context import full_precision, torch_context
+from mdgnn._internal.warn_user import warn_user
+from mdgnn.calculators.caching import OF_ENERGY, CachingCalculator, same
+from mdgnn.calculators.checks import (
+    COINCIDENT,
+    check_atoms,
+    check_distances,
+    device_of,
+    raise_for_results,
+    volume_of,
+)
+from mdgnn.calculators.cuda_graph import CapturedStep
+from mdgnn.calculators.results import results_of, stress_of
+from mdgnn.engine import Engine, UnsupportedError
+from mdgnn.graph import Graph
+from mdgnn.model_file import load
+from mdgnn.models import LennardJones, Model
+from mdgnn.neighbors import Edges, NeighborList
+from mdgnn.potential import Prediction, evaluate
+
+BATCH = 20_000  # atoms that are treated together, at most, but for one structure
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+PARAMETERS = ("model", "device", "dtype", "skin", "backend", "too_close")
+
+
+class MDGNNCalculator(CachingCalculator):
+    """Energy, forces, stress and stresses of atoms of a model for ASE, and the other properties that it has learnt.
+
+    The result depends on the atoms alone: not on earlier calls, on when the neighbour list was rebuilt, on the number
+    of threads, or on what torch has been set to around it. The Atoms are never changed, and no global setting is. One
+    calculator serves one thread at a time; any number of them may be made and used in any number of threads.
+
+    Parameters
+    ----------
+    model : str, Path or torch module
+        The name of a shipped model ("lj", "water", "acac"), a model file, or a model; a module is copied.
+    device : str, optional
+        "cpu" (default) or "cuda".
+    dtype : "float32" or "float64"
+        Precision of the network. Distances are differenced and energies summed in float64 either way.
+    skin : float
+        Extra reach of the neighbour list (Angstrom, or sigma for reduced units), so that it need not be searched at
+        every step. To search costs less than to keep such a list up to date, so there is none unless asked for, and
+        never where steps are captured.
+    backend : "auto", "engine" or "torch"
+        What computes: `mdgnn.Engine`, or the model itself with torch's autograd. "auto": the engine on the CPU, or with
+        a warning torch where the engine cannot run a network; the calculator's `backend` and its repr say which it is.
+        On CUDA, "auto" captures whole steps, neighbour list included, in a CUDA graph; "torch" does not, and lists on
+        the CPU.
+    too_close : "warn", "raise" or "ignore"
+        What to do when two atoms are closer than any were in the model's training data (its `least_distance`).
+
+    Raises
+    ------
+    UnsupportedError
+        If the backend is "engine" and the engine cannot run the model, as where it has learnt no energies.
+    TypeError
+        For a parameter that is none of these.
+
+    Notes
+    -----
+    `set` changes parameters: ``calc.set(dtype="float64")``.
+
+    Units are eV, Angstrom and eV/Angstrom^3. For a model in reduced Lennard-Jones units, epsilon is 1 eV and sigma is
+    1 Angstrom numerically, and the mass is 1, so that ASE's internal unit of time is tau. The stresses (N, 6) of atoms
+    are their shares of the stress, which is their sum: half of what a pair contributes belongs to either atom.
+
+    Other properties are results under their names, `others`: ``calc.get_property("gap", atoms)``, which is a number, or
+    (N,) of an atomic property; once one has been asked for, all are in ``calc.results`` from then on, at the cost of
+    an evaluation by torch beside the engine's. A model that has not learnt energies has these alone.
+    """
+
+    implemented_properties = list(OF_ENERGY)  # noqa: RUF012  (ASE declares it so)
+
+    def __init__(
+        self,
+        model: str | Path | Model,
+        device: str | None = None,
+        dtype: str = "float32",
+        skin: float = 0.0,
+        backend: str = "auto",
+        too_close: str = "warn",
+        **unknown: Any,
+    ):
+        _check_names(unknown)
+        self._numbers: NDArray[Any] | None = None  # that the model is known to know
+        super().__init__()  # type: ignore[no-untyped-call]
+        if dtype not in DTYPES:
+            raise ValueError(f"expected dtype 'float32' or 'float64', got {dtype!r}")
+        if backend not in ("auto", "engine", "torch"):
+            raise ValueError(f"expected backend 'auto', 'engine' or 'torch', got {backend!r}")
+        self._device, self._dtype = device_of(device), DTYPES[dtype]
+        if backend == "engine" and self.device.type != "cpu":
+            raise ValueError(f"expected device 'cpu' for the engine, got {str(self.device)!r}")
+        name = str(model) if isinstance(model, (str, Path)) else type(model).__name__
+        values = (name, str(self.device), dtype, skin, backend, too_close)
+        self._settings: dict[str, Any] = dict(zip(PARAMETERS, values, strict=True))
+        self.parameters.update(self._settings)  # which ASE writes to files
+        with torch_context():
+            self._given = load(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
+            self._check(self._given)
+            same_kind = self._given.dtype == self.dtype and self.device.type == "cpu"
+            own = self._given if same_kind else copy.deepcopy(self._given).to(self.device, self.dtype)
+            self._model = own.eval().requires_grad_(False)
+            self.neighbors = NeighborList(self.model.cutoff, skin)
+            self.engine = self._make_engine(backend)
+        self._captures = backend == "auto" and self.device.type == "cuda" and self._has_energy
+        self._step: CapturedStep | None = None
+        self.too_close = too_close
+        self._were_close = False
+
+    def _check(self, model: Model) -> None:
+        """Learn what it predicts; raise a ValueError for one without energies of atoms."""
+        if model.readout != "sum":
+            raise ValueError("expected a model with readout 'sum': a mean over atoms is not an energy")
+        self._has_energy = model.heads is None or model.heads.energy
+        self._properties = [] if model.heads is None else model.heads.properties
+        self.others = tuple(p.name for p in self._properties)
+        self.implemented_properties = [*(OF_ENERGY if self._has_energy else ()), *self.others]
+
+    @property
+    def model(self) -> Model:
+        """The calculator's own, which `set` changes."""
+        return self._model
+
+    @property
+    def skin(self) -> float:
+        """Extra reach of the neighbour list."""
+        return self.neighbors.skin
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return self._dtype
+
+    @property
+    def backend(self) -> str:
+        """What computes: "engine" or "torch"."""
+        return "torch" if self.engine is None else "engine"
+
+    @property
+    def too_close(self) -> str:
+        """What to do when two atoms are closer than any were in the training data: "warn", "raise" or "ignore"."""
+        return self._too_close
+
+    @too_close.setter
+    def too_close(self, what: str) -> None:
+        if what not in ("warn", "raise", "ignore"):
+            raise ValueError(f"expected too_close 'warn', 'raise' or 'ignore', got {what!r}")
+        self._too_close = self.parameters["too_close"] = self._settings["too_close"] = what
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<MDGNNCalculator: {type(self.model).__name__} on {self.device}, {dtype}, backend {self.backend}>"
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Change parameters of the calculator, which forgets its results.
+
+        Returns
+        -------
+        dict
+            Those that are not what they were.
+
+        Raises
+        ------
+        TypeError
+            For a name that is no parameter; there are model, device, dtype, skin, backend and too_close.
+        ValueError, UnsupportedError
+            As the class; the calculator is then what it was.
+        """
+        _check_names(changes)
+        if not changes:  # as ASE calls it before there are any
+            return {}
+        before = self._settings
+        changed = {name: value for name, value in changes.items() if name == "model" or value != before[name]}
+        if changed:
+            # The model is not read once more: its file may be another by now.
+            other = MDGNNCalculator(**{**before, "model": self._given, **changed})
+            if "model" not in changed:
+                other.parameters["model"] = other._settings["model"] = before["model"]
+            self.__dict__.update(other.__dict__)
+        return changed
+
+    def _make_engine(self, backend: str) -> Engine | None:
+        if backend == "engine":
+            return Engine(self.model)
+        network = self._has_energy and not isinstance(self.model, LennardJones)
+        if backend == "torch" or self.device.type != "cpu" or not network:
+            return None
+        try:
+            return Engine(self.model)
+        except UnsupportedError as error:
+            warn_user(
+                f"computed by torch, which takes several times as long: {error}; backend='torch' is silent about it"
+            )
+            return None
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
+    ) -> None:
+        """Fill `results`; called by ASE. Stress, stresses and other properties are among them where they are asked for,
+        and from then on.
+
+        Raises
+        ------
+        ValueError
+            No atoms, an unknown element, a position that is not finite, two atoms at one place, a periodic axis
+            without a cell vector. The message names the atom.
+        CalculatorError
+            The model returned a number that is not finite; or, with ``too_close="raise"``, atoms are too close.
+        PropertyNotImplementedError
+            Stress was asked for without a cell volume, or what follows from energies of a model that has learnt none.
+        """
+        self.check_asked(name for name in properties if name in OF_ENERGY)
+        atoms = self.given(atoms)
+        stress, others = self.wants_stress(atoms, properties), self.wants_others(properties)
+        results = self.compute(atoms, stress=stress, others=others)
+        self.atoms, self.results = atoms, results
+
+    def compute(self, atoms: Atoms, stress: bool = False, others: bool = False) -> dict[str, Any]:
+        """The results for these atoms; nothing is kept. Raises as `calculate`."""
+        if stress:
+            self.check_asked(["stress"])
+        numbers = atoms.arrays["numbers"]
+        if self._numbers is None or not same(self._numbers, numbers):
+            check_atoms(atoms, self.model)
+            self._numbers = numbers.copy()
+        try:
+            if self.engine is not None and not others:
+                return self._of_energy(atoms, stress)
+            with torch_context(), full_precision():
+                if self.engine is None and not self._captures:
+                    return self._by_torch(atoms, self._has_energy, stress, others)
+                results = self._of_energy(atoms, stress)
+                return results | self._by_torch(atoms, False, False, True) if others else results
+        except ValueError:
+            check_atoms(atoms, self.model)  # which may say more
+            raise
+
+    def _of_energy(self, atoms: Atoms, stress: bool) -> dict[str, Any]:
+        energy, energies, forces, virials = (self._step_of if self._captures else self._by_engine)(atoms, stress)
+        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
+        if virials is not None:
+            results |= stress_of(virials, atoms)
+        if not math.isfinite(energy) or not math.isfinite(forces.sum()):
+            raise_for_results(results)
+        return results
+
+    def evaluate(self, structures: Atoms | Sequence[Atoms], stress: bool = False) -> list[dict[str, Any]]:
+        """Results of many structures, in batches: for data sets and replicas.
+
+        Parameters
+        ----------
+        structures : ase.Atoms or a sequence of them
+            They may differ in everything.
+        stress : bool
+            Whether stress is wanted; every structure then needs a cell with a volume.
+
+        Returns
+        -------
+        list of dict
+            energy, free_energy, energies (N,), forces (N, 3), on request stress (6,) and stresses (N, 6), and the
+            model's other properties, of each.
+
+        Raises
+        ------
+        ValueError, CalculatorError, PropertyNotImplementedError
+            As `calculate`, with the number of the structure.
+        """
+        if stress:
+            self.check_asked(["stress"])
+        found: list[dict[str, Any]] = []
+        batch: list[Atoms] = []
+        n_atoms = 0
+        for number, atoms in enumerate([structures] if isinstance(structures, Atoms) else structures):
+            try:
+                check_atoms(atoms, self.model)
+                if stress:
+                    volume_of(atoms)
+            except (ValueError, PropertyNotImplementedError) as error:
+                raise type(error)(f"structure {number}: {error}") from None
+            if batch and n_atoms + len(atoms) > BATCH:
+                found += self._evaluate_batch(batch, len(found), stress)
+                batch, n_atoms = [], 0
+            batch.append(atoms)
+            n_atoms += len(atoms)
+        return found + self._evaluate_batch(batch, len(found), stress) if batch else found
+
+    @torch_context()
+    @full_precision()
+    def _evaluate_batch(self, batch: list[Atoms], first: int, stress: bool) -> list[dict[str, Any]]:
+        graph = Graph.from_atoms(batch, self.model.cutoff).to(self.device)
+        close = (graph.vectors.square().sum(1) < COINCIDENT**2).nonzero()
+        if len(close):
+            i = graph.receivers[close[0, 0]]
+            raise ValueError(f"structure {first + int(graph.structure[i])}: expected atoms at different places")
+        results = results_of(self._predict(graph, stress), batch, self._properties)
+        for k, one in enumerate(results):
+            if self.engine is not None:  # in the order of `compute`: the same bits
+                one["energy"] = one["free_energy"] = float(one["energies"].sum())
+            try:
+                raise_for_results(one)
+            except CalculatorError as error:
+                raise CalculatorError(f"structure {first + k}: {error}") from None
+        return results
+
+    def _predict(self, graph: Graph, virial: bool) -> Prediction:
+        """All that the model says."""
+        if self.engine is None:
+            forces = self._has_energy
+            return evaluate(self.model, graph, forces=forces, virial=virial, dtype=self.dtype, properties=True)
+        found = self.engine.evaluate(graph, virial=virial)
+        if not self.others:
+            return found
+        others = evaluate(self.model, graph, forces=False, dtype=self.dtype, properties=True)
+        return found._replace(properties=others.properties)
+
+    def _by_torch(self, atoms: Atoms, energy: bool, stress: bool, others: bool) -> dict[str, Any]:
+        """Those of the results that are wanted, of one structure."""
+        edges = self._edges(atoms)
+        self._tell(check_distances(edges, self.model.least_distance))
+        graph = Graph.from_edges(atoms.numbers, edges, atoms.cell.array).to(self.device)
+        found = evaluate(self.model, graph, forces=energy, virial=stress, dtype=self.dtype, properties=others)
+        (results,) = results_of(found, [atoms], self._properties)
+        raise_for_results(results)
+        return results
+
+    def _tell(self, sentence: str) -> None:
+        """Of atoms that are too close: once, until they are not."""
+        if sentence and self.too_close == "raise":
+            raise CalculatorError(sentence)
+        if sentence and self.too_close == "warn" and not self._were_close:
+            warn_user(sentence)
+        self._were_close = bool(sentence)
+
+    def _by_engine(self, atoms: Atoms, with_virials: bool) -> tuple[float, Any, Any, Any]:
+        """The energy, and energies, forces and, on request, virials of atoms."""
+        assert self.engine is not None
+        edges = self._edges(atoms, brief=True)
+        self._tell(check_distances(edges, self.model.least_distance))
+        energies, forces, virials = self.engine.run(atoms.numbers, edges, virials=with_virials)
+        return float(energies.sum()), energies, forces, virials
+
+    def _edges(self, atoms: Atoms, brief: bool = False) -> Edges:
+        return self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, brief=brief)
+
+    def _step_of(self, atoms: Atoms, with_virials: bool) -> tuple[float, Any, Any, Any]:
+        """As `_by_engine`, on a GPU from the list on: what is captured stays while the atoms do."""
+        if self._step is None or not self._step.fits(atoms.numbers, atoms.pbc, with_virials):
+            self._step = CapturedStep(
+                self.model, atoms.numbers, atoms.pbc, self.device, self.dtype, virials=with_virials
+            )
+        energy, energies, forces, virials, least = self._step(atoms.positions, atoms.cell.array)
+        close = least < (COINCIDENT if self.too_close == "ignore" else max(self.model.least_distance, COINCIDENT))
+        self._tell(check_distances(self._edges(atoms), self.model.least_distance) if close else "")
+        return energy, energies, forces, virials if with_virials else None
+
+
+def _check_names(parameters: Any) -> None:
+    """Raise a TypeError for the first of these that MDGNNCalculator does not have."""
+    for name in parameters:
+        if name not in PARAMETERS:
+            raise TypeError(f"MDGNNCalculator has no parameter {name!r}; there are {', '.join(PARAMETERS)}")

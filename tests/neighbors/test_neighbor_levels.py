@@ -1,0 +1,16 @@
+"""The neighbour list has the same bits on every level of SIMD: its C++ alone, compiled for each (make levels)."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(not (shutil.which("make") and shutil.which("g++")), reason="needs make and g++")
+def test_the_same_bits_on_every_level():
+    done = subprocess.run(["make", "-s", "levels"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("hash") >= 2
