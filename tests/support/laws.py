@@ -156,7 +156,7 @@ def assert_smooth_at_the_cutoff(model, symbol="Ar"):
         float(predict(model, Atoms(f"{symbol}2", [[0, 0, 0], [model.cutoff + dr, 0, 0]]), forces=False).energy)
         for dr in (-1e-6, 1e-6)
     )
-    assert abs(inside - outside) < 1e-8
+    assert abs(inside - outside) < 1e-8, f"a step of {inside - outside:.3g} at the cutoff"
 
 
 def assert_bitwise_repeatable(model, atoms):
