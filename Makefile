@@ -1,32 +1,50 @@
-# `make demo` and `make test` set up everything they need in .venv; a stamp keeps them from doing it twice.
+# `make demo` and `make test` set up everything they need in .venv; stamps keep them from doing it twice. Extras are
+# installed after the package, whose requirements pip reads from what is installed, so that nothing is built again.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test build check docs bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
 
-build: $(STAMP)
+build: $(DEV)
 
 $(STAMP): $(NATIVE)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet -c constraints.txt torch
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[train,dev]' -C cmake.define.MDGNN_CUDA=$(MDGNN_CUDA) -C cmake.define.MDGNN_WERROR=ON
-	touch $(STAMP)
+	$(PY) -m pip install --quiet -c constraints.txt -e . -C cmake.define.MDGNN_CUDA=$(MDGNN_CUDA) -C cmake.define.MDGNN_WERROR=ON
+	touch $@
 
-demo: build
-	$(VENV)/bin/python examples/demo.py demo
+$(DEV): $(STAMP)
+	$(PY) -m pip install --quiet -c constraints.txt 'mdgnn[train,dev]'
+	touch $@
 
+$(DOCS): $(STAMP)
+	$(PY) -m pip install --quiet -c constraints.txt 'mdgnn[train,docs]'
+	touch $@
+
+demo: $(STAMP)
+	$(PY) examples/demo.py demo
+
+# A worker for each core, with one of torch's threads; the tests of a file stay together, with what they train.
+WORKERS ?= auto
 test: build
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 check: build
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) -m mypy.stubtest mdgnn._C --allowlist tests/support/stubtest_allowlist.txt --ignore-unused-allowlist
 	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp benchmarks -name '*.[ch]pp' -o -name '*.cu')
+
+docs: $(DOCS)
+	$(PY) docs/fill_results.py --check
+	$(PY) -m sphinx -q -W --keep-going -d build/doctrees docs build/site
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
@@ -59,7 +77,7 @@ RECORD = $(PEER) tests/peers/record.py
 peers: $(PEERS:%=peer-%)
 
 .PRECIOUS: build/peers/%/.installed
-build/peers/%/.installed: $(STAMP)
+build/peers/%/.installed: $(DEV)
 	$(PY) -m venv --clear $(@D)
 	echo "import site; site.addsitedir('$$($(PY) -c '$(SITE)')')" > "$$($(@D)/bin/python -c '$(SITE)')/over.pth"
 	$(@D)/bin/python -m pip install --quiet -c constraints.txt $($*_NEEDS) || \
