@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 
 from mdgnn._internal.warn_user import warn_user
-from mdgnn.calculators.caching import CachingCalculator
-from mdgnn.calculators.calculator import PARAMETERS, MDGNNCalculator
+from mdgnn.calculators.caching_calculator import CachingCalculator
+from mdgnn.calculators.mdgnn_calculator import PARAMETERS, MDGNNCalculator
 from mdgnn.models import Model
 
 

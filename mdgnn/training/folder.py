@@ -15,16 +15,13 @@ from typing import Any
 import torch
 
 from mdgnn._internal.folder_lock import InUseError, is_empty, lock_folder
+from mdgnn._internal.run_errors import RunError as RunError
 from mdgnn.data.sources import part_of
 
 CONFIG, START, LOG, LAST, BEST = "config.json", "start.safetensors", "log.csv", "last.ckpt", "best.ckpt"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
 IN_CHECKPOINTS = ("state_dict", "optimizer_states", "loops", "callbacks")
 OURS = (CONFIG, START, LOG, LAST, BEST, MODEL, SUMMARY)
-
-
-class RunError(Exception):
-    """A problem of a run that one sentence explains."""
 
 
 @contextmanager

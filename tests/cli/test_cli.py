@@ -17,9 +17,8 @@ from command_line import PNG, run, sentence
 
 import mdgnn
 from mdgnn.cli import info
-from mdgnn.cli.errors import CommandError
-from mdgnn.cli.md import draw_velocities
-from mdgnn.cli.structures import ICOSAHEDRA, NEAREST, lj_cluster
+from mdgnn.dynamics.lj_clusters import ICOSAHEDRA, NEAREST, lj_cluster
+from mdgnn.dynamics.molecular_dynamics import draw_velocities
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +54,7 @@ def test_random_clusters_follow_the_seed():
 
 @pytest.mark.parametrize("size", ["0", "-3", "x", "", "3.5", "1e3", "²", "100000000"])
 def test_impossible_clusters(size):
-    with pytest.raises(CommandError, match="whole number of atoms"):
+    with pytest.raises(ValueError, match="whole number of atoms"):
         lj_cluster(size, np.random.default_rng(0))
     result = run("relax", f"lj:{size}")
     assert result.exit_code == 1 and f"'lj:{size}'" in sentence(result)

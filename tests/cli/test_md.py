@@ -16,14 +16,14 @@ from ase.calculators.calculator import CalculatorError
 from typer.testing import CliRunner
 
 import mdgnn
-from mdgnn.calculators.calculator import MDGNNCalculator
-from mdgnn.cli import app, checkpoint
-from mdgnn.cli.errors import CommandError
+from mdgnn import MDGNNCalculator
+from mdgnn.cli import app
+from mdgnn.dynamics import RunError, checkpoint
 
 # Runs the command line, and kills itself in the middle of the evaluation with this number.
 KILLED = """
 import os, signal, sys
-from mdgnn.calculators.calculator import MDGNNCalculator
+from mdgnn import MDGNNCalculator
 from mdgnn.cli import main
 calls, calculate = int(sys.argv.pop(1)), MDGNNCalculator.calculate
 def counted(self, *args, **kwargs):
@@ -211,7 +211,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(models, monke
 
     state = checkpoint.load(Path("run/checkpoint.npz"))
     monkeypatch.setattr(np, "savez", refuse)
-    with pytest.raises(CommandError, match="No space left on device; the checkpoint before it is intact"):
+    with pytest.raises(RunError, match="No space left on device; the checkpoint before it is intact"):
         checkpoint.save(Path("run/checkpoint.npz"), state)
     assert Path("run/checkpoint.npz").read_bytes() == before
     assert not list(Path("run").glob("*.part"))

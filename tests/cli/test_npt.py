@@ -19,9 +19,9 @@ from test_md import KILLED, assert_same_run, read_log, run, signal_in_evaluation
 
 import mdgnn
 from mdgnn import MDGNNCalculator
-from mdgnn.cli import checkpoint
-from mdgnn.cli.npt import NPT, rest
-from mdgnn.cli.system import LJ, METAL
+from mdgnn.dynamics import NPT, checkpoint
+from mdgnn.dynamics.npt import MTK
+from mdgnn.dynamics.units import LJ, METAL
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,8 +38,8 @@ def fcc(a=1.59, repeat=2):
 def dynamics(atoms, timestep, temperature, pressure, barostat_time=2.0):
     atoms.set_masses(np.ones(len(atoms)))
     atoms.set_velocities(np.random.default_rng(1).normal(0, np.sqrt(temperature), (len(atoms), 3)))
-    rest(atoms)
-    return NPT(atoms, timestep, temperature, pressure, replace(LJ, barostat_time=barostat_time))
+    NPT().settle(atoms)
+    return MTK(atoms, timestep, temperature, pressure, replace(LJ, barostat_time=barostat_time))
 
 
 def mean_and_error(values, n_blocks=8):

@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from ase.calculators.lj import LennardJones as AseLennardJones
 from ase.io import read, write
 from ase.optimize import BFGS
 from lj_dynamics import caloric, drift, state_points
-from lj_minima import Array, Descent, find, hop, lennard_jones, quench, random_start, read_table
+from lj_minima import Array, find, hop, lennard_jones, quench, random_start, read_table
 from lj_systems import SHORT_CUTOFF, Figures, cluster, exact, langevin, liquid, minima
 
 from mdgnn import MDGNNCalculator
-from mdgnn.data.lennard_jones import label
+from mdgnn.dynamics.lj_frames import label
 
 BOX_CUTOFF = 10.0  # sigma, of exact labels of boxes; beyond, tail corrections
 
@@ -173,32 +174,18 @@ def hopped(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
     """
     table, excess = read_table(data / "lj_ccd.tsv"), {}
     for n in range(3, LARGEST_HOPPED + 1):
-        descend = descent(calculator, n)
+        minimize = partial(quench, calculator, fmax=3e-3)
         rng = np.random.default_rng([4, n])
         _, where, _ = min(
-            (hop(descend, random_start(n, rng), rng, -math.inf, 10 + 5 * n) for _ in range(3)), key=_first
+            (hop(minimize, random_start(n, rng), rng, -math.inf, 10 + 5 * n) for _ in range(3)), key=_first
         )
-        _, where = descend(where, 1e-4)
+        _, where = quench(calculator, where, 1e-4)
         excess[str(n)] = lennard_jones(where)[0] - table[n]
     return {"excess": excess}
 
 
-def _first(found: tuple[float, Array, int]) -> float:
-    return found[0]
-
-
-def descent(calculator: MDGNNCalculator, n: int) -> Descent:
-    """To minima of n atoms, by the line searches that find those of the true potential; they look behind walls too."""
-    atoms = Atoms(f"Ar{n}", np.zeros((n, 3)), calculator=calculator)
-
-    def energy(positions: Array) -> tuple[float, Array]:
-        atoms.positions = positions
-        return atoms.get_potential_energy(), -atoms.get_forces()
-
-    def descend(positions: Array, fmax: float = 3e-3) -> tuple[float, Array]:
-        return quench(energy, positions, fmax)
-
-    return descend
+def _first(run: tuple[float, Array, int]) -> float:
+    return run[0]
 
 
 # --- rung 6: speed ---------------------------------------------------------------------------------------------------

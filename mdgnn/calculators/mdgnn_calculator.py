@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mdgnn._internal.torch_context import full_precision, torch_context
 from mdgnn._internal.warn_user import warn_user
-from mdgnn.calculators.caching import OF_ENERGY, CachingCalculator, same
+from mdgnn.calculators.caching_calculator import OF_ENERGY, CachingCalculator, same
 from mdgnn.calculators.checks import (
     COINCIDENT,
     check_atoms,

@@ -13,9 +13,9 @@ from ase.constraints import FixCom
 from ase.io.jsonio import encode, mydecode
 from numpy.typing import NDArray
 
-from mdgnn.cli.constraints import forgotten, from_records, rest, to_records
-from mdgnn.cli.errors import CommandError
-from mdgnn.cli.kept import OF_THE_RUN
+from mdgnn._internal.run_errors import RunError
+from mdgnn.dynamics.arrays_and_info import OF_THE_RUN
+from mdgnn.dynamics.constraints import fixed_center_of_mass, from_records, inexact, to_records
 
 FORMAT_VERSION = 2  # 1 had only these arrays, no information, and of constraints what ASE's todict has
 ARRAYS = ("numbers", "positions", "momenta", "masses", "cell", "pbc")
@@ -28,7 +28,7 @@ class Checkpoint:
     """All that the rest of a run depends on.
 
     `atoms` has no calculator; `rng` is the state of a PCG64; `lengths` are the bytes of trajectory and log by then;
-    `integrator` has the variables of a thermostat and barostat; `forgotten` names constraints of which an old
+    `integrator` has the variables of a thermostat and barostat; `inexact` names constraints of which an old
     checkpoint has not all, so that they are taken anew from its structure.
     """
 
@@ -39,7 +39,7 @@ class Checkpoint:
     model_sha256: str
     lengths: tuple[int, int]
     integrator: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    forgotten: tuple[str, ...] = ()
+    inexact: tuple[str, ...] = ()
 
 
 def save(path: Path, state: Checkpoint) -> None:
@@ -67,14 +67,14 @@ def save(path: Path, state: Checkpoint) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror}; the checkpoint before it is intact") from None
+        raise RunError(f"cannot write {path}: {error.strerror}; the checkpoint before it is intact") from None
     finally:
         partial.unlink(missing_ok=True)
 
 
-def missing(path: Path) -> CommandError:
+def missing(path: Path) -> RunError:
     """What is said where there is none."""
-    return CommandError(f"there is no checkpoint {path} to restart from")
+    return RunError(f"there is no checkpoint {path} to restart from")
 
 
 def load(path: Path) -> Checkpoint:
@@ -82,7 +82,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises
     ------
-    CommandError
+    RunError
         If it is missing, damaged or of another format version.
     """
     if not path.is_file():
@@ -95,16 +95,14 @@ def load(path: Path) -> Checkpoint:
             carried = {int(k.removeprefix(CARRIED)): content[k] for k in content if k.startswith(CARRIED)}
         version = record["format_version"]
         if version not in range(1, FORMAT_VERSION + 1):
-            raise CommandError(
-                f"{path} has checkpoint format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}"
-            )
+            raise RunError(f"{path} has checkpoint format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}")
         momenta = arrays.pop("momenta")
         atoms = Atoms(**arrays)
         atoms.set_momenta(momenta)  # before the constraints, which would change the last bit
         records = json.loads(record["constraints"]) if version == 1 else record["constraints"]
         constraints = from_records(records)
         if version == 1 and [type(constraint) for constraint in constraints] == [FixCom]:  # the thermostat's own
-            constraints = [rest()]
+            constraints = [fixed_center_of_mass()]
         atoms.set_constraint(constraints)
         if version > 1:
             atoms.info = mydecode(record["info"])
@@ -112,6 +110,8 @@ def load(path: Path) -> Checkpoint:
             atoms.arrays = {name: carried[k] if k in carried else atoms.arrays[name] for k, name in enumerate(names)}
         lengths = tuple(record["lengths"])
         step, rng, settings, sha256 = (record[name] for name in ("step", "rng", "settings", "model_sha256"))
-        return Checkpoint(atoms, step, rng, settings, sha256, lengths, own, tuple(forgotten(records)))
+        return Checkpoint(
+            atoms, step, rng, settings, sha256, lengths, own, tuple(inexact(records)) if version == 1 else ()
+        )
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
-        raise CommandError(f"{path} is not a complete checkpoint ({error})") from None
+        raise RunError(f"{path} is not a complete checkpoint ({error})") from None
