@@ -36,8 +36,8 @@ def show(table: Table) -> None:
 def progress(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """A progress bar on a terminal's stderr; yields a function of the step and a line about it."""
     console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    state = TextColumn("{task.fields[state]}")
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    state = TextColumn("{task.fields[state]}", markup=False)
     with Progress(*columns, state, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total, state="")
         yield lambda step, text: bar.update(task, completed=step, state=text)

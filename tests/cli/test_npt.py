@@ -13,6 +13,7 @@ import pytest
 from ase import units
 from ase.build import bulk
 from ase.constraints import FixAtoms
+from figures import assert_picture
 from scipy.optimize import brentq
 from systems import gnn
 from test_md import KILLED, assert_same_run, read_log, run, signal_in_evaluation, summary
@@ -80,7 +81,7 @@ def test_pressure_and_temperature_are_those_asked_for():
     np.testing.assert_allclose(last.cell.array / last.cell.array[0, 0], np.eye(3), atol=1e-7)  # the shape stays
     assert np.abs(last.get_momenta().sum(axis=0)).max() < 1e-3  # float32 forces cancel to their precision
     for name in ("density.png", "energy.png", "temperature.png", "radial_distribution.png", "structures.png"):
-        assert (Path("run") / name).read_bytes().startswith(b"\x89PNG")
+        assert_picture(Path("run") / name)
 
 
 def test_an_ideal_gas_has_pv_of_nkt():

@@ -15,7 +15,8 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.io import write
-from command_line import PNG, run, sentence
+from command_line import run, sentence
+from figures import assert_picture
 
 import mdgnn
 from mdgnn.dynamics import run_folder, trajectory
@@ -57,7 +58,7 @@ def test_dynamics_in_a_cell_of_a_million_sigma_ends_with_pictures_of_the_atoms(m
     assert result.exit_code == 0 and result.stderr == ""
     assert time.perf_counter() - begin < 60
     for name in (*PICTURES, "temperature.png"):
-        assert Path("o", name).read_bytes().startswith(PNG)
+        assert_picture(Path("o", name))
     seen = scene(atoms, reduced=True)
     assert seen.corners is None and "the cell is much larger: 1e+06 x 1e+06 x 1e+06 σ" in seen.notes
     assert (seen.high - seen.low).max() < 5, "the picture is of the atoms"
