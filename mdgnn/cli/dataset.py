@@ -92,9 +92,9 @@ def _shortest(atoms: Atoms) -> float:
     reach = min(2.0, 1.001 * image_distance(atoms))
     whole = float(np.ptp(atoms.positions, axis=0).sum() + np.abs(atoms.cell.array).sum()) + 1
     while True:
-        found = primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, reach)
-        if len(found) or reach > whole:
-            return float(found.min(initial=np.inf))
+        distances = primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, reach)
+        if len(distances) or reach > whole:
+            return float(distances.min(initial=np.inf))
         reach *= 2
 
 

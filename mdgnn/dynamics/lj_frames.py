@@ -167,12 +167,12 @@ def label(frames: Sequence[Atoms], calculator: Any, cutoff: float | None = None)
         Of boxes: what lies beyond is added as `tail`. Against 18 sigma, 10 left errors up to 3e-5 epsilon per atom,
         4e-5 epsilon/sigma and 7e-5 epsilon/sigma^3 in crystals and liquids of 108 atoms; 6 left 7e-4, 1e-3 and 2e-3.
     """
-    for atoms, found in zip(frames, calculator.evaluate(frames, stress=cutoff is not None), strict=True):
-        results = {"energy": found["energy"], "forces": found["forces"]}
+    for atoms, exact in zip(frames, calculator.evaluate(frames, stress=cutoff is not None), strict=True):
+        results = {"energy": exact["energy"], "forces": exact["forces"]}
         if cutoff is not None:
             energy, pressure = tail(len(atoms), atoms.get_volume(), cutoff)
             results["energy"] += energy
-            results["stress"] = found["stress"] - pressure * full_3x3_to_voigt_6_stress(np.eye(3))
+            results["stress"] = exact["stress"] - pressure * full_3x3_to_voigt_6_stress(np.eye(3))
         atoms.calc = SinglePointCalculator(atoms, **results)
 
 

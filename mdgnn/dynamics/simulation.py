@@ -129,7 +129,8 @@ def restart(
 ) -> dict[str, Any]:
     """Continue the run in `folder` from its checkpoint, bit for bit as if it had never stopped.
 
-    Where a checkpoint of format 1 has constraints of which it does not know all, that is said, and not so.
+    That takes a calculator whose results depend on the atoms alone, as those of models do. Where a checkpoint of format
+    1 has constraints of which it does not know all, it is not so, and that is said.
 
     Parameters
     ----------

@@ -36,8 +36,8 @@ def state_points(calculator: MDGNNCalculator, data: Path, work: Path, states: An
         (row,) = rows[np.isclose(rows[:, 0], density)]
         published = row[1:3] if temperature == 0.85 else row[3:5]
         try:
-            found = _state_point(calculator, density, temperature, rng)
-            result[f"{density}, {temperature}"] = [*found[:4], *published.tolist(), found[4]]
+            measured = _state_point(calculator, density, temperature, rng)
+            result[f"{density}, {temperature}"] = [*measured[:4], *published.tolist(), measured[4]]
         except CalculatorError:
             result[f"{density}, {temperature}"] = None
     return result

@@ -31,20 +31,20 @@ BOX_CUTOFF = 10.0  # sigma, of exact labels of boxes; beyond, tail corrections
 
 def four_atoms(random: np.random.RandomState, n: int) -> list[Atoms]:
     """Clusters as the lecture draws them: no two atoms nearer than 0.8 sigma."""
-    found: list[Atoms] = []
-    while len(found) < n:
+    clusters: list[Atoms] = []
+    while len(clusters) < n:
         positions = random.randn(4, 3) * 0.8
         i, j = np.triu_indices(4, 1)
         if np.linalg.norm(positions[i] - positions[j], axis=1).min() >= 0.8:
-            found.append(cluster(positions))
-    return found
+            clusters.append(cluster(positions))
+    return clusters
 
 
 def lecture_test(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
     """MAE and R2 on the lecture's test clusters, the last 400 of 2,000."""
     frames = four_atoms(np.random.RandomState(42), 2000)[1600:]
     truth = np.array([lennard_jones(atoms.positions)[0] for atoms in frames])
-    guess = np.array([found["energy"] for found in calculator.evaluate(frames)])
+    guess = np.array([results["energy"] for results in calculator.evaluate(frames)])
     error = guess - truth
     return {
         "mae": float(np.abs(error).mean()),
@@ -105,10 +105,10 @@ def force_errors(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures
         groups.setdefault(atoms.info["system"], []).append(atoms)
     result: Figures = {}
     for name, frames in groups.items():
-        found = calculator.evaluate(frames)
-        wrong = sum(np.abs(f["forces"] - a.get_forces()).sum() for f, a in zip(found, frames, strict=True))
+        guesses = calculator.evaluate(frames)
+        wrong = sum(np.abs(f["forces"] - a.get_forces()).sum() for f, a in zip(guesses, frames, strict=True))
         size = sum(np.abs(a.get_forces()).sum() for a in frames)
-        energy = [abs(f["energy"] - a.get_potential_energy()) / len(a) for f, a in zip(found, frames, strict=True)]
+        energy = [abs(f["energy"] - a.get_potential_energy()) / len(a) for f, a in zip(guesses, frames, strict=True)]
         result[name] = [float(wrong / size), float(np.mean(energy))]
     return result
 
