@@ -1,7 +1,7 @@
 """Checkpoints of molecular dynamics: arrays and JSON in one .npz, replaced as a whole or not at all."""
 
+import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from ase.constraints import FixCom
 from ase.io.jsonio import encode, mydecode
 from numpy.typing import NDArray
 
+from mdgnn._internal.replace_file import replace_file
 from mdgnn._internal.run_errors import RunError
 from mdgnn.dynamics.arrays_and_info import OF_THE_RUN
 from mdgnn.dynamics.constraints import fixed_center_of_mass, from_records, inexact, to_records
@@ -57,19 +58,14 @@ def save(path: Path, state: Checkpoint) -> None:
         "model_sha256": state.model_sha256,
         "lengths": state.lengths,
     }
-    partial = path.with_name(path.name + ".part")
+    named = dict(zip(ARRAYS, arrays, strict=True)) | {INTEGRATOR + k: v for k, v in state.integrator.items()}
+    named |= {f"{CARRIED}{k}": v for k, (n, v) in enumerate(atoms.arrays.items()) if n not in OF_THE_RUN}
+    content = io.BytesIO()
+    np.savez(content, **named, record=np.array(json.dumps(record)))
     try:
-        with partial.open("wb") as file:
-            named = dict(zip(ARRAYS, arrays, strict=True)) | {INTEGRATOR + k: v for k, v in state.integrator.items()}
-            named |= {f"{CARRIED}{k}": v for k, (n, v) in enumerate(atoms.arrays.items()) if n not in OF_THE_RUN}
-            np.savez(file, **named, record=np.array(json.dumps(record)))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, content.getvalue())
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}; the checkpoint before it is intact") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def missing(path: Path) -> RunError:

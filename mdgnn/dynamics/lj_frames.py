@@ -23,10 +23,11 @@ from scipy.spatial import KDTree  # ASE brings scipy
 
 from mdgnn.calculators import MDGNNCalculator
 from mdgnn.dynamics.basin_hopping import basin_hopping, displace, quench
+from mdgnn.dynamics.lj_clusters import ICOSAHEDRA, NEAREST
 from mdgnn.models import LennardJones
 from mdgnn.neighbors import primitive_neighbor_list
 
-SPACING = 1.09 * 2**0.5  # of fcc clusters, with nearest neighbours as in small Lennard-Jones clusters
+SPACING = NEAREST * 2**0.5  # of fcc clusters
 FMAX, QUENCH_STEPS = 0.01, 1000  # largest force in a minimum, epsilon/sigma; steps to get there, else there is none
 TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
 LIQUID_FRICTION = 3.0  # 1/tau; liquids come from a temperature of 3, and are to be cool after 3 tau
@@ -200,7 +201,7 @@ def tail(n_atoms: int, volume: float, cutoff: float) -> tuple[float, float]:
 
 def compact(n: int, rng: np.random.Generator) -> Atoms:
     """The n atoms of an icosahedron, or the octahedron of 38, that are nearest to its middle or to a place near it."""
-    shells = next(k for k in range(2, 7) if (10 * k**3 - 15 * k**2 + 11 * k - 3) // 3 >= n)
+    shells = next(shells for size, shells in ICOSAHEDRA.items() if shells > 1 and size >= n)
     whole = Octahedron("Ar", 4, 1, SPACING) if n == 38 else Icosahedron("Ar", shells, SPACING)
     centre = whole.positions.mean(axis=0) + (0 if n in (13, 38, 55, 147) else rng.normal(0, 0.3, 3))
     nearest = np.argsort(np.linalg.norm(whole.positions - centre, axis=1), kind="stable")[:n]

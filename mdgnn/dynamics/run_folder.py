@@ -17,6 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from mdgnn._internal.folder_lock import is_empty, lock_folder
+from mdgnn._internal.replace_file import replace_file
 from mdgnn._internal.run_errors import RunError
 from mdgnn.dynamics.arrays_and_info import CONSTRAINTS
 from mdgnn.dynamics.constraints import in_extended_xyz, of_user, to_records
@@ -120,12 +121,12 @@ def frame(atoms: Atoms) -> bytes:
 
 def write_final(folder: Path, atoms: Atoms) -> None:
     """The last structure; with constraints that ASE does not read from extended XYZ, as its .traj too."""
-    _replace(folder / FINAL, frame(atoms))
+    replace_file(folder / FINAL, frame(atoms))
     bare = _labelled(atoms)
     if not in_extended_xyz(bare.constraints):
         content = io.BytesIO()
         ase.io.write(content, bare, format="traj")
-        _replace(folder / FINAL_TRAJ, content.getvalue())
+        replace_file(folder / FINAL_TRAJ, content.getvalue())
 
 
 def _labelled(atoms: Atoms) -> Atoms:
@@ -146,14 +147,4 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Settings and results as JSON, with the versions that made them."""
     names = ("mdgnn", "torch", "ase", "numpy")
     versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
-    _replace(folder / SUMMARY, (json.dumps({**summary, "versions": versions}, indent=2) + "\n").encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(folder / SUMMARY, (json.dumps({**summary, "versions": versions}, indent=2) + "\n").encode())

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, TypeAlias
 
+from mdgnn._internal.reasons import first_line
 from mdgnn._internal.stop_signals import StopSignals
 from mdgnn.plots.style import save
 
@@ -132,4 +133,4 @@ def _reason(error: Exception) -> str:
     """One line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return first_line(error) or type(error).__name__

@@ -211,7 +211,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(models, monke
         raise OSError(28, "No space left on device")
 
     state = checkpoint.load(Path("run/checkpoint.npz"))
-    monkeypatch.setattr(np, "savez", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(RunError, match="No space left on device; the checkpoint before it is intact"):
         checkpoint.save(Path("run/checkpoint.npz"), state)
     assert Path("run/checkpoint.npz").read_bytes() == before

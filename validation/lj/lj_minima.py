@@ -19,13 +19,13 @@ from mdgnn import MDGNNCalculator, dynamics
 from mdgnn.calculators import FunctionCalculator
 from mdgnn.calculators.function_calculator import Potential
 from mdgnn.dynamics.basin_hopping import Minimize
+from mdgnn.dynamics.lj_clusters import NEAREST
 from mdgnn.dynamics.lj_frames import apart, in_sphere
 
 Array = NDArray[np.float64]
 
 SIZES = (*range(2, 39), 55, 75, 98, 147)
 TOLERANCE = 1e-5  # epsilon
-SPACING = 1.09
 STEP, TEMPERATURE = 0.36, 0.8  # of hops, sigma and epsilon: Wales and Doye, J. Phys. Chem. A 101, 5111 (1997)
 
 
@@ -89,7 +89,7 @@ def random_start(n: int, rng: np.random.Generator) -> Array:
 
 def built(n: int) -> Array | None:
     """A geometry of 38, 55, 75, 98 or 147 atoms in the basin of the minimum."""
-    a = SPACING * 2**0.5
+    a = NEAREST * 2**0.5
     if n == 98:
         return leary_tetrahedron()
     if n not in (38, 55, 75, 147):
@@ -102,7 +102,7 @@ def built(n: int) -> Array | None:
 def leary_tetrahedron() -> Array:
     """98 atoms: an fcc tetrahedron of 20, four more on its faces without their tips, and a hexagon with its middle over
     each of the six edges. Leary and Doye, Phys. Rev. E 60, R6320 (1999)."""
-    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * (3 * SPACING / 8**0.5)
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * (3 * NEAREST / 8**0.5)
     weights = [w for w in itertools.product(range(4), repeat=4) if sum(w) == 3]
     parts = [np.array(weights) @ corners / 3]
     for k in range(4):  # the mirror image in a face, without what lies in it, and without its tip
@@ -114,7 +114,7 @@ def leary_tetrahedron() -> Array:
         outward, along = (v / np.linalg.norm(v) for v in (corners[i] + corners[j], corners[i] - corners[j]))
         angles = np.arange(6)[:, None] * math.pi / 3
         ring = np.cos(angles) * along + np.sin(angles) * np.cross(outward, along)
-        parts.append(1.4 * outward + SPACING * np.vstack([np.zeros(3), ring]))
+        parts.append(1.4 * outward + NEAREST * np.vstack([np.zeros(3), ring]))
     return apart(np.vstack(parts), 0.8)
 
 
