@@ -36,7 +36,7 @@ class RunOptions:
 
     def of_run(self, reporter: TerminalReporter) -> dict[str, Any]:
         """For `dynamics.relax` and `dynamics.simulate`."""
-        source = {"structure": self.structure, "index": self.index, "format": self.format}
+        source = {"structure": self.structure, "seed": self.seed, "index": self.index, "format": self.format}
         return {
             **{"folder": self.folder, "force": self.force, "device": self.device, "dtype": self.dtype},
             **{"source": source, "reporter": reporter},

@@ -67,6 +67,8 @@ def test_relax_finds_the_icosahedron(model):
     folder = Path("mdgnn-relax-lj13")
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["converged"] and summary["final_fmax"] < 1e-4
+    settings = {"structure": "lj:13", "seed": 0, "fmax": 1e-4, "optimizer": "LBFGS", "steps": 1000, "dtype": "float64"}
+    assert settings.items() <= summary["settings"].items()
     assert summary["final_energy"] == pytest.approx(-44.326801, abs=1e-6)
     assert summary["true_lj_energy"] == pytest.approx(summary["final_energy"], abs=1e-9)
     assert "-44.326801" in result.output
