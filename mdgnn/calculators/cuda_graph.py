@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.graph import Graph
-from mdgnn.models import Model
 from mdgnn.ops import EdgeRows, NeighborBuffers, Rows
-from mdgnn.potential import evaluate
+from mdgnn.potential import Potential, evaluate
 
 
 class StepResult(NamedTuple):
@@ -43,7 +42,7 @@ class CapturedStep:
     """
 
     def __init__(
-        self, model: Model, numbers: Any, pbc: Any, device: torch.device, dtype: torch.dtype, virials: bool = False
+        self, model: Potential, numbers: Any, pbc: Any, device: torch.device, dtype: torch.dtype, virials: bool = False
     ):
         n = len(numbers)
         self._arguments = model, np.array(numbers), np.array(pbc, dtype=bool), device, dtype, virials

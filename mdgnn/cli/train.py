@@ -15,8 +15,8 @@ from mdgnn.data import Dataset, Keys, PropertyKey, read_frames
 from mdgnn.data.frames import left_out
 from mdgnn.data.labels import names_in
 from mdgnn.model_file import load
-from mdgnn.models import Model
 from mdgnn.plots import draw
+from mdgnn.potential import Potential
 from mdgnn.training import evaluate as evaluation
 from mdgnn.training import plots, run
 from mdgnn.training.callbacks import InterruptedTrainingError
@@ -80,7 +80,7 @@ class Task(NamedTuple):
     format: str | None = None  # ASE's name of that of the files, where it is not guessed
 
 
-def _with_properties(keys: Keys, model: Model, settings: Sequence[str]) -> Keys:
+def _with_properties(keys: Keys, model: Potential, settings: Sequence[str]) -> Keys:
     """The keys of all that a model predicts; settings are NAME=KEY, without a key for what is left out."""
     known = {p.name: PropertyKey(p.name, p.name, p.kind == "atomic") for p in properties_of(model)}
     for setting in settings:
@@ -89,7 +89,7 @@ def _with_properties(keys: Keys, model: Model, settings: Sequence[str]) -> Keys:
             names = ", ".join(known) or "none"
             raise CommandError(f"expected --property NAME=KEY with a property of the model ({names}), got {setting!r}")
         known[name] = known[name]._replace(key=key)
-    if model.heads is not None and not model.heads.energy:
+    if not model.has_energy:
         keys = replace(keys, energy="", forces="", stress="")
     return replace(keys, properties=tuple(p for p in known.values() if p.key))
 

@@ -17,7 +17,6 @@ kind = "intensive"
 """
 
 import difflib
-import inspect
 import json
 import math
 import sys
@@ -27,8 +26,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from mdgnn.models import MODELS, Model
-from mdgnn.models.options import RADIAL
+from mdgnn.model_config import RENAMED
+from mdgnn.models import __all__ as our_models
+from mdgnn.models.names import class_of
+from mdgnn.potential import Potential
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import (
     ConfigError,
@@ -47,7 +48,8 @@ else:
     import tomli as tomllib
 
 OF_ENERGIES = ("output_mlp", "repulsion")  # parts of a model that nothing else depends on
-SET_BY_TRAINING = ("shift", "scale", "least_distance")  # options of models
+TRAINED = [name for name in our_models if name != "LennardJones"]
+SET_BY_TRAINING = ("shift", "scale", "min_distance", *RENAMED)  # options of models
 
 
 class ModelSection(BaseModel):
@@ -93,9 +95,9 @@ class ModelSection(BaseModel):
             if given:
                 raise ConfigError(f"[model] start = {self.start!r} brings its own {given[0]}: leave that out")
             return self
-        trained = [name for name in MODELS if name != "LennardJones"]
-        if self.architecture not in trained:
-            raise ConfigError(f"[model] needs an architecture, one of {', '.join(trained)}, got {self.architecture!r}")
+        if self.architecture is None or (":" not in self.architecture and self.architecture not in TRAINED):
+            ours = f"one of {', '.join(TRAINED)}, or 'package.module:Class'"
+            raise ConfigError(f"[model] needs an architecture, {ours}, got {self.architecture!r}")
         known = options_of(self.architecture)
         for name in self.options:
             if name not in known:
@@ -135,7 +137,7 @@ class Config(Section):
         """Whether energies are learnt, or forces or stress."""
         return any(last_weight(getattr(self.loss, name)) for name in ("energy", "forces", "stress"))
 
-    def frozen(self, model: Model) -> list[str]:
+    def frozen(self, model: Potential) -> list[str]:
         """Patterns of the parameters of a model that stay: those of energies alone too, where none are learnt."""
         own = [] if self.learns_energy() else [f"{name}.*" for name in OF_ENERGIES if getattr(model, name, None)]
         return [*self.model.freeze, *own]
@@ -156,8 +158,21 @@ class Config(Section):
 
 def options_of(architecture: str) -> list[str]:
     """Names of the options of a model that a configuration may set."""
-    names = [n for n, p in inspect.signature(MODELS[architecture]).parameters.items() if p.kind is not p.VAR_KEYWORD]
-    return [name for name in dict.fromkeys([*names, "basis", *RADIAL]) if name not in SET_BY_TRAINING]
+    return [name for name in model_class(architecture).Config.names() if name not in SET_BY_TRAINING]
+
+
+def model_class(architecture: str) -> type[Potential]:
+    """The class of this name, whose module is imported: a user's configuration is trusted.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    try:
+        return class_of(architecture, lambda module: True)
+    except ValueError as error:
+        raise ConfigError(f"[model] architecture {error}") from None
 
 
 def unknown(section: str, name: str, known: Iterable[str]) -> str:
