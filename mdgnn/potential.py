@@ -277,7 +277,9 @@ def edge_gradient(
 
 def total_virial(virials: Tensor, graph: Graph) -> Tensor:
     """(N, 3, 3) virials of atoms -> (S, 3, 3), -sum g x D made symmetric, which equals -dE/d(strain)."""
-    return scatter_add(virials.reshape(-1, 9), graph.by_structure, columns=graph.structures).reshape(-1, 3, 3)
+    return scatter_add(virials.reshape(-1, 9), graph.atoms_by_structure, columns=graph.structure_of_atoms).reshape(
+        -1, 3, 3
+    )
 
 
 def stress(virial: Tensor, cells: Tensor) -> Tensor:

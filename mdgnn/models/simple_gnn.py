@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
 from mdgnn.model_config import RadialConfig, require, require_positive
-from mdgnn.nn import ENVELOPES, MLP, ExponentialBasis, TableCache, call_in_float64
+from mdgnn.nn import ENVELOPES, MLP, ExponentialBasis, TableCache, call_in_float64, with_suitable_rows
 from mdgnn.ops import (
     RadialTable,
     TabulatedFilter,
@@ -106,9 +106,9 @@ class MessagePassingLayer(nn.Module):
     def direct(self, h: Tensor, basis: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
         """(N, node_dim) -> (N, node_dim), with the first Linear evaluated at every edge.
 
-        basis (E or more, edge_dim); envelope (E,); n_neighbours (N, 1), the sum of the envelope.
+        basis (E, edge_dim); envelope (E,); n_neighbours (N, 1), the sum of the envelope.
         """
-        ends, edge_part = self._first_linear(h, basis, graph.n_edges)
+        ends, edge_part = self._first_linear(h, basis)
         second = self.message_mlp.last
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
             x = silu(edge_part + add_ends(ends, graph.edges))
@@ -132,16 +132,16 @@ class MessagePassingLayer(nn.Module):
     def _update(self, h: Tensor, total: Tensor) -> Tensor:
         return h + self.update_mlp(torch.cat([h, total], dim=1))  # type: ignore[no-any-return]
 
-    def _first_linear(self, h: Tensor, basis: Tensor, n_edges: int) -> tuple[Tensor, Tensor]:
+    def _first_linear(self, h: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
         """The first Linear of the message by blocks of its input.
 
         (N, 2 hidden_dim), each atom's share as a sender and as a receiver; (E, hidden_dim), the basis' with the bias.
         """
         first = self.message_mlp.first
         for_sender, for_receiver, for_basis = first.weight.split((h.shape[1], h.shape[1], basis.shape[1]), dim=1)
-        edge_part = F.linear(basis, for_basis, first.bias)
+        edge_part = with_suitable_rows(lambda basis: F.linear(basis, for_basis, first.bias), basis)
         ends = F.linear(h, torch.cat((for_sender, for_receiver)))
-        return ends, edge_part if len(basis) == n_edges else edge_part[:n_edges]
+        return ends, edge_part
 
 
 def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> RadialTable:
@@ -246,8 +246,6 @@ class SimpleGNN(Potential):
             n_neighbours = graph.n_neighbours.to(h.dtype)
         else:
             n_neighbours = sum_over_neighbours(envelope[:, None], graph)
-        extra = -len(basis) % 16 if len(basis) < 128 else 0  # as Graph.padded
-        basis = F.pad(basis, (0, 0, 0, extra)) if extra else basis
         for layer in cast(Iterable[MessagePassingLayer], self.layers):
             h = layer.direct(h, basis, envelope, n_neighbours, graph)
         return h

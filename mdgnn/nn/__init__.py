@@ -1,6 +1,7 @@
 """Parts of networks: elements, radial bases, cutoff envelopes, filters, activations, multilayer perceptrons,
 readouts of properties, tables that are kept, chunks of atoms."""
 
+from mdgnn._internal.blas import with_suitable_rows
 from mdgnn.nn.activation import ShiftedSoftplus, shifted_softplus
 from mdgnn.nn.chunks import by_chunks
 from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
@@ -34,5 +35,6 @@ __all__ = [
     "cosine_cutoff",
     "polynomial_cutoff",
     "shifted_softplus",
+    "with_suitable_rows",
     "xavier",
 ]

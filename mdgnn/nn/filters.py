@@ -4,10 +4,10 @@ import copy
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mdgnn._internal.blas import with_suitable_rows
 from mdgnn.nn.cutoff import ENVELOPES
 from mdgnn.nn.table_cache import TableCache
 from mdgnn.ops import Filter, RadialTable, TabulatedFilter, tabulate
@@ -57,10 +57,8 @@ class Filters(nn.Module):
         """(E,) distances -> the filter of each layer, for the ops that take one."""
         if self.mode == "table":
             return [TabulatedFilter(table, r) for table in self.tables()]
-        extra = -len(r) % 16 if len(r) < 128 else 0  # as Graph.padded
-        padded = F.pad(r, (0, extra), value=self.cutoff) if extra else r
-        basis, envelope = self.basis(padded), self.envelope(padded, self.cutoff)[:, None] / self.divisor
-        return [(network(basis) * envelope)[: len(r)] for network in self.networks]
+        basis, envelope = self.basis(r), self.envelope(r, self.cutoff)[:, None] / self.divisor
+        return [with_suitable_rows(network, basis) * envelope for network in self.networks]
 
     def tables(self) -> list[RadialTable]:
         """The table of each layer, kept ones where nothing has changed."""

@@ -178,3 +178,37 @@ def test_what_is_wrong_with_its_options_is_a_sentence(density):
     assert density(config).config is config
     with pytest.raises(TypeError, match="one DensityConfig or options"):
         density(config, cutoff=2.0)
+
+
+def test_calculators_run_a_file_whose_module_is_not_imported(model, tmp_path, monkeypatch):
+    """By the engine's program: the same bits, without running a line of the module."""
+    path, atoms = tmp_path / "m.safetensors", icosahedron(2, 0.05)
+    mdgnn.save(model, path)
+    expected = MDGNNCalculator(path, dtype="float64").get_forces(atoms)
+    monkeypatch.delitem(sys.modules, "outside_models.density")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path)])
+    calculator = MDGNNCalculator(path, dtype="float64")
+    assert calculator.backend == "engine" and calculator.model.units == "lj"
+    np.testing.assert_array_equal(calculator.get_forces(atoms), expected)
+    for options in ({"dtype": "float32"}, {"dtype": "float64", "backend": "torch"}):
+        with pytest.raises(ValueError, match="'outside_models.density:Density' is not imported: without it"):
+            MDGNNCalculator(path, **options)
+    assert "by the program alone" in run("info", path).output
+    atoms.calc = calculator
+    assert "outside_models.density" not in sys.modules
+
+
+def test_files_that_nobody_could_load_are_not_written(tmp_path):
+    class Local(mdgnn.SchNet):
+        pass
+
+    with pytest.raises(TypeError, match="expected a model whose class stands in a module, got .*Local"):
+        mdgnn.save(Local(4, 1, 4), tmp_path / "m.safetensors")
+
+
+def test_the_old_name_of_min_distance_is_told():
+    with pytest.warns(DeprecationWarning, match="least_distance of models is called min_distance now"):
+        model = mdgnn.SchNet(4, 1, 4, least_distance=0.7)
+    assert model.min_distance == 0.7
+    with pytest.warns(DeprecationWarning, match="min_distance"):
+        assert model.least_distance == 0.7
