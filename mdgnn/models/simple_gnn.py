@@ -112,7 +112,8 @@ class MessagePassingLayer(nn.Module):
         second = self.message_mlp.last
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
             x = silu(edge_part + add_ends(ends, graph.edges))
-            total = sum_over_neighbours(F.linear(x, second.weight, second.bias), graph, envelope, reduce="max")
+            messages = with_suitable_rows(lambda x: F.linear(x, second.weight, second.bias), x)
+            total = sum_over_neighbours(messages, graph, envelope, reduce="max")
         else:
             x = concat_message(edge_part, ends, graph.edges, envelope)
             total = self._total(x, n_neighbours)

@@ -17,6 +17,7 @@ kind = "intensive"
 """
 
 import difflib
+import importlib
 import json
 import math
 import sys
@@ -60,15 +61,16 @@ class ModelSection(BaseModel):
     says: "rms_force", or a number. `mean_neighbours`, an option of the architectures, is that of the data unless it is
     given. The last layer of a new network is made to begin with the size of the labels; but 1 is the published network,
     as it is drawn. `start` is a model file whose weights, references and scale are the first ones (of its properties,
-    those that a [[property]] names again); `freeze` are patterns (as of file names) of parameters that stay as they
-    are, as those of energies alone do where none are learnt. `dtype` is by default that of `start`, of a new model
-    "float32".
+    those that a [[property]] names again); where its model is of another package, `trusted` names the modules that may
+    be imported. `freeze` are patterns (as of file names) of parameters that stay as they are, as those of energies
+    alone do where none are learnt. `dtype` is by default that of `start`, of a new model "float32".
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     architecture: str | None = None
     start: str | None = None
+    trusted: list[str] = []
     freeze: list[str] = []
     references: dict[str, float] | str = "least_squares"
     scale: Literal["rms_force"] | Positive = "rms_force"
@@ -88,6 +90,11 @@ class ModelSection(BaseModel):
 
     @model_validator(mode="after")
     def _knows_its_options(self) -> "ModelSection":
+        for module in self.trusted:
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                raise ConfigError(f"[model] trusted: there is no module {error.name!r}") from None
         if self.start is not None:
             given = [*self.options, *(["architecture"] if self.architecture else [])]
             fields = type(self).model_fields  # a file of a resolved configuration holds their defaults
@@ -96,7 +103,7 @@ class ModelSection(BaseModel):
                 raise ConfigError(f"[model] start = {self.start!r} brings its own {given[0]}: leave that out")
             return self
         if self.architecture is None or (":" not in self.architecture and self.architecture not in TRAINED):
-            ours = f"one of {', '.join(TRAINED)}, or 'package.module:Class'"
+            ours = f"'package.module:Class' or one of {', '.join(TRAINED)}"
             raise ConfigError(f"[model] needs an architecture, {ours}, got {self.architecture!r}")
         known = options_of(self.architecture)
         for name in self.options:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from command_line import run, sentence
 from systems import SYSTEMS, crystal, icosahedron
-from training_runs import clusters, file_of, small
+from training_runs import clusters, file_of
 
 import mdgnn
 from mdgnn import Engine, Graph, MDGNNCalculator, evaluate
@@ -151,20 +151,30 @@ def test_architectures_that_are_none(model, tmp_path, name, words):
         mdgnn.load(tmp_path / "m.safetensors", trusted=[name.partition(":")[0]])
 
 
-def test_it_trains_from_a_file_and_drives_dynamics(density, tmp_path):
+def test_it_trains_from_a_file_and_drives_dynamics(density, tmp_path, monkeypatch):
     pytest.importorskip("lightning")
+    from mdgnn.training.config import ConfigError, parse, read
     from mdgnn.training.run import train
 
-    data = file_of(tmp_path / "data.xyz", clusters(16))
-    content = small(data, architecture="SimpleGNN").content()
-    content["model"] = {"architecture": NAME, "n_features": 6, "cutoff": 2.5, "units": "lj", "n_knots": 64}
-    from mdgnn.training.config import parse
-
-    outcome = train(parse(content), tmp_path / "run")
-    assert outcome is not None
+    data, toml = file_of(tmp_path / "data.xyz", clusters(16)), tmp_path / "train.toml"
+    toml.write_text(
+        f'model = {{ architecture = "{NAME}", n_features = 6, cutoff = 2.5, units = "lj", n_knots = 64 }}\n'
+        f'data = {{ train = "{data}", valid = 0.25, batch_size = 4 }}\nrun = {{ epochs = 2, threads = 1 }}\n'
+    )
+    assert run("train", toml, "--output", tmp_path / "run").exit_code == 0
+    content = read(toml).content()
     path = tmp_path / "run" / "model.safetensors"
     trained = mdgnn.load(path)
     assert type(trained) is density and trained.config.n_features == 6 and trained.min_distance > 0.5
+    with monkeypatch.context() as context:  # fine-tuning, by a process that has not imported the module
+        context.delitem(sys.modules, "outside_models.density")
+        content["model"] = {"start": str(path)}
+        with pytest.raises(ModelFileError, match="importing a module runs it"):
+            train(parse(content), tmp_path / "tuned")
+        content["model"]["trusted"] = ["outside_models.density"]
+        train(parse(content), tmp_path / "tuned")
+    with pytest.raises(ConfigError, match=r"\[model\] trusted: there is no module 'no_such_module'"):
+        parse({**content, "model": {"start": str(path), "trusted": ["no_such_module"]}})
     told = run("md", "lj:13", "--model", path, "--steps", 3, "--output", tmp_path / "md")
     assert told.exit_code == 0, sentence(told)
 
