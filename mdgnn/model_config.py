@@ -5,7 +5,8 @@ import inspect
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from typing import Any, ClassVar, TypeVar
 
 from mdgnn.nn import ENVELOPES, FILTER_MODES, atomic_numbers_of
@@ -63,6 +64,10 @@ class ModelConfig:
     knows_bare_numbers: ClassVar[bool] = False  # whether `elements` may be None: an atomic number is its type
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type is int and (not isinstance(value, Integral) or isinstance(value, bool)):
+                raise ValueError(f"expected {f.name} as an integer, got {value!r}")
         self.set(
             cutoff=math.inf if self.cutoff is None else float(self.cutoff),
             elements=atomic_numbers_of(self.elements),

@@ -150,14 +150,18 @@ class Potential(nn.Module):
             features = self.atomic_features(graph, vectors, types)
             return types, features, self.read_out(graph, vectors, types, features)
         except IndexError as error:  # of a table that has no row for an unknown element
-            raise self.elements.unknown(graph.atomic_numbers) or error from error
+            if (unknown := self.elements.unknown(graph.atomic_numbers)) is None:
+                raise
+            raise unknown from error
 
     def read_out(self, graph: Graph, vectors: Tensor, types: Tensor, features: Tensor) -> Tensor:
         """(N, F) features -> (N,) atomic energies in float64, repulsion included."""
-        network = self.output_mlp(features)  # N, 1
+        pairs = None
         if self.repulsion is not None:
-            network = network + self.repulsion(types, polar(vectors, directions=False)[0], graph)
-        return self.elements.energies(types, network.squeeze(1))
+            r, _ = polar(vectors, directions=False)  # E
+            pairs = self.repulsion(types, r, graph)  # N, 1
+        network = self.output_mlp(features)  # N, 1
+        return self.elements.energies(types, (network if pairs is None else network + pairs).squeeze(1))
 
     def attach_heads(self, properties: Sequence[Property], energy: bool) -> None:
         """Have these properties read out of the features too, with random weights; those that there are stay.

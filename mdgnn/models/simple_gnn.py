@@ -270,7 +270,9 @@ class SimpleGNN(Potential):
             types = self.elements.types(padded.atomic_numbers)
             h = self._directly(self.atom_embedding(types), padded, vectors, math.inf)
         except IndexError as error:
-            raise self.elements.unknown(z) or error from error
+            if (unknown := self.elements.unknown(padded.atomic_numbers)) is None:
+                raise
+            raise unknown from error
         energies = self.read_out(padded, vectors, types, h)[: graph.n_atoms]
         energy = total_energy(self, energies, graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy

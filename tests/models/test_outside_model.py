@@ -184,6 +184,8 @@ def test_what_is_wrong_with_its_options_is_a_sentence(density):
         density(n_feature=3)
     with pytest.raises(ValueError, match="expected a positive cutoff, got -1"):
         density(cutoff=-1.0)
+    with pytest.raises(ValueError, match=r"expected n_features as an integer, got 3\.5"):
+        density(n_features=3.5)
     config = density.Config(4, cutoff=3.0)
     assert density(config).config is config
     with pytest.raises(TypeError, match="one DensityConfig or options"):
