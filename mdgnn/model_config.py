@@ -66,7 +66,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.type is int and (not isinstance(value, Integral) or isinstance(value, bool)):
+            if f.type in (int, "int") and (not isinstance(value, Integral) or isinstance(value, bool)):
                 raise ValueError(f"expected {f.name} as an integer, got {value!r}")
         self.set(
             cutoff=math.inf if self.cutoff is None else float(self.cutoff),

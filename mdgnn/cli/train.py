@@ -78,6 +78,7 @@ class Task(NamedTuple):
     device: str
     properties: Sequence[str] = ()
     format: str | None = None  # ASE's name of that of the files, where it is not guessed
+    trusted: Sequence[str] = ()  # modules that the model's class may be imported from
 
 
 def _with_properties(keys: Keys, model: Potential, settings: Sequence[str]) -> Keys:
@@ -101,7 +102,7 @@ def evaluate(task: Task, folder: Path, force: bool) -> None:
 
 
 def _evaluate(task: Task, folder: Path) -> None:
-    model = load(task.model)
+    model = load(task.model, task.trusted)
     keys = _with_properties(task.keys, model, task.properties)
     units = model.units if task.units == "model" else "any"
     frames = read_frames(task.data, keys, bad=task.bad, need=(), units=units, format=task.format)

@@ -54,8 +54,8 @@ def class_of(name: str, may_import: Callable[[str], bool]) -> type[Potential]:
     if module not in sys.modules:
         if not may_import(module):
             raise UntrustedError(
-                f"holds a {name!r}, and importing a module runs it: if you trust it, import {module} first, or say "
-                f"load(..., trusted=[{module!r}])"
+                f"holds a {name!r}, and importing a module runs it: if you trust it, import {module} first, or name it "
+                f"in load(..., trusted=[{module!r}]), --trust or [model] trusted"
             )
         try:
             importlib.import_module(module)

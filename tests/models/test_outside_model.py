@@ -173,6 +173,11 @@ def test_it_trains_from_a_file_and_drives_dynamics(density, tmp_path, monkeypatc
             train(parse(content), tmp_path / "tuned")
         content["model"]["trusted"] = ["outside_models.density"]
         train(parse(content), tmp_path / "tuned")
+        context.delitem(sys.modules, "outside_models.density")
+        told = run("evaluate", path, data, "--output", tmp_path / "errors")
+        assert told.exit_code == 1 and "importing a module runs it" in sentence(told)
+        told = run("evaluate", path, data, "--output", tmp_path / "errors", "--trust", "outside_models.density")
+        assert told.exit_code == 0, told.stderr
     with pytest.raises(ConfigError, match=r"\[model\] trusted: there is no module 'no_such_module'"):
         parse({**content, "model": {"start": str(path), "trusted": ["no_such_module"]}})
     told = run("md", "lj:13", "--model", path, "--steps", 3, "--output", tmp_path / "md")
