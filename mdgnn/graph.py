@@ -127,7 +127,7 @@ class Graph:
             raise ValueError("expected at least one structure, got none")
         counts = torch.tensor([len(a) for a in structures])
         cells = torch.from_numpy(np.stack([a.cell.array for a in structures]))
-        found = neighbors(
+        edges = neighbors(
             torch.from_numpy(np.concatenate([a.positions for a in structures])),
             cells,
             torch.from_numpy(np.stack([a.pbc for a in structures])),
@@ -135,12 +135,12 @@ class Graph:
             first_atom=F.pad(counts.cumsum(0), (1, 0)),
             want=("vectors",),
         )
-        assert found.vectors is not None
+        assert edges.vectors is not None
         return cls(
             torch.from_numpy(np.concatenate([a.numbers for a in structures])).to(torch.int64),
-            found.vectors,
-            found.row_ptr,
-            found.senders,
+            edges.vectors,
+            edges.row_ptr,
+            edges.senders,
             torch.arange(len(structures)).repeat_interleave(counts),
             cells,
         )

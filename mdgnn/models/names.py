@@ -51,6 +51,8 @@ def class_of(name: str, may_import: Callable[[str], bool]) -> type[Potential]:
             ours = f"{', '.join(models.__all__)}, and others as 'package.module:Class'"
             raise ValueError(f"holds a {name!r}, this mdgnn knows {ours}")
         module, kind = models.__name__, name
+    if not all(part.isidentifier() for part in [*module.split("."), kind]):
+        raise ValueError(f"holds a {name!r}, and a model's name is of the form 'package.module:Class'")
     if module not in sys.modules:
         if not may_import(module):
             raise UntrustedError(
@@ -61,9 +63,9 @@ def class_of(name: str, may_import: Callable[[str], bool]) -> type[Potential]:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise ValueError(f"holds a {name!r}, and there is no module {error.name!r}") from None
-    found = getattr(sys.modules[module], kind, None)
-    if found is None:
+    cls = getattr(sys.modules[module], kind, None)
+    if cls is None:
         raise ValueError(f"holds a {name!r}, and {module} has no class {kind!r}")
-    if not (isinstance(found, type) and issubclass(found, Potential) and found is not Potential):
-        raise ValueError(f"holds a {name!r}, which is no Potential")
-    return found
+    if not (isinstance(cls, type) and issubclass(cls, Potential) and cls is not Potential):
+        raise ValueError(f"holds a {name!r}, which is no Potential that is a model")
+    return cls

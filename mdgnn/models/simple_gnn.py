@@ -63,8 +63,8 @@ class SimpleGNNConfig(RadialConfig):
         self.require_basis_start(self.cutoff if self.basis == "exponential" else 0.0)
         if self.basis != "exponential":
             if isinstance(self.basis, str) or len(self.basis) != 3:
-                wanted = "(first centre, last centre, width) or 'exponential'"
-                raise ValueError(f"expected a basis as {wanted}, got {self.basis!r}")
+                numbers = "(first centre, last centre, width)"
+                raise ValueError(f"expected a basis as {numbers} or 'exponential', got {self.basis!r}")
             self.set(basis=tuple(float(x) for x in self.basis))
             require_positive("width of the basis", float(self.basis[2]))
         if self.mean_neighbours != 1 and self.aggregation != "sum":

@@ -1,5 +1,5 @@
 """Parts of networks: elements, radial bases, cutoff envelopes, filters, activations, multilayer perceptrons,
-readouts of properties, tables that are kept, chunks of atoms."""
+readouts of properties, cached tables, chunks of atoms."""
 
 from mdgnn._internal.blas import with_suitable_rows
 from mdgnn.nn.activation import ShiftedSoftplus, shifted_softplus

@@ -110,14 +110,13 @@ class Heads(nn.Module):
 
     def reduce(self, values: Mapping[str, Tensor], graph: Graph) -> dict[str, Tensor]:
         """What `forward` returns -> of structures (S,), or of atoms (N,), as each property is; float64 by name."""
-        found = {}
+        reduced = {}
         for p in self.properties:
-            found[p.name] = values[p.name].to(torch.float64)
+            a = values[p.name]
             if p.kind != "atomic":
-                found[p.name] = (sum_per_structure if p.kind == "extensive" else mean_per_structure)(
-                    values[p.name], graph
-                )
-        return found
+                a = sum_per_structure(a, graph) if p.kind == "extensive" else mean_per_structure(a, graph)
+            reduced[p.name] = a.to(torch.float64)
+        return reduced
 
     @property
     def header(self) -> dict[str, Any]:

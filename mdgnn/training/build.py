@@ -112,10 +112,14 @@ def build(
     model = model.to(DTYPES[section.dtype or "float32"])
     if not published and config.learns_energy():
         calibrate(model, dataset, config)
-    found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": shift.tolist()}
+    about_data = {
+        "rms_force": summary.rms_force,
+        "mean_neighbours": summary.mean_neighbours,
+        "references": shift.tolist(),
+    }
     if isinstance(section.references, str) and section.references not in REFERENCES:
-        found["files"] = fingerprint([section.references])
-    return model, found
+        about_data["files"] = fingerprint([section.references])
+    return model, about_data
 
 
 def _extensive(model: Potential) -> None:
@@ -145,10 +149,10 @@ def _give_heads(model: Potential, config: Config, dataset: Dataset) -> None:
     known_elements = model.config.elements
     one_kind = not isinstance(known_elements, tuple)
     elements = dataset.elements if one_kind else [*model.elements.numbers]
-    found = summarize_properties(dataset, config.property, elements, one_kind)
+    summaries = summarize_properties(dataset, config.property, elements, one_kind)
     known = {(p.name, p.kind): p for p in old}
     try:
-        model.attach_heads([known.get((p.name, p.kind), p) for p in found], energy)
+        model.attach_heads([known.get((p.name, p.kind), p) for p in summaries], energy)
     except ValueError as error:
         raise ConfigError(f"[model] {error}") from None
 

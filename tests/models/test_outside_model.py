@@ -130,11 +130,14 @@ def test_a_file_imports_nothing_that_nobody_trusts(model, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("json:JSONDecoder", "is no Potential"),
+        ("json:JSONDecoder", "is no Potential that is a model"),
         ("outside_models.density:Densities", "has no class 'Densities'"),
-        ("outside_models.density:nn", "is no Potential"),
+        ("outside_models.density:nn", "is no Potential that is a model"),
         ("no_such_module:Model", "there is no module 'no_such_module'"),
-        ("outside_models.density:Density.Config", "is no Potential|has no class"),
+        ("outside_models.density:Density.Config", "of the form 'package.module:Class'"),
+        (".density:Density", "of the form 'package.module:Class'"),
+        (":Density", "of the form 'package.module:Class'"),
+        ("mdgnn:Potential", "is no Potential that is a model"),
         ("nonsense", "holds a 'nonsense', this mdgnn knows LennardJones"),
     ],
 )
