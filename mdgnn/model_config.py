@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from mdgnn.nn import ENVELOPES, FILTER_MODES, atomic_numbers_of
 
 Self = TypeVar("Self", bound="ModelConfig")
-RENAMED = {"least_distance": "min_distance"}  # options of the release before, and of files of formats 1 and 2
+RENAMED = {"least_distance": "min_distance"}  # options of the release before, and in files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls: type[Self], model: str, content: Mapping[str, Any]) -> Self:
-        """What `to_json` made of it, in this or an earlier format. Raises as `make`."""
+        """What `to_json` made, under the names of files too. Raises as `make`."""
         return cls.make(model, (), {RENAMED.get(name, name): value for name, value in content.items()})
 
 

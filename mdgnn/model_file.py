@@ -32,7 +32,7 @@ from mdgnn.potential import Potential
 
 FORMAT_VERSION = 2
 PROGRAM_VERSION = 1
-OLD_NAMES = {new: old for old, new in RENAMED.items()}  # of options, in formats 1 and 2
+NAMES_IN_FILES = {new: old for old, new in RENAMED.items()}  # of options: those of format 1
 OF_PROGRAM = "program."  # names of tensors that are the program's alone begin so
 
 
@@ -60,11 +60,11 @@ def save(model: Potential, path: str | Path, training: dict[str, Any] | None = N
     header = {
         "format_version": FORMAT_VERSION,
         "architecture": name_of(type(model)),
-        "config": {OLD_NAMES.get(name, name): value for name, value in model.config.to_json().items()},
+        "config": {NAMES_IN_FILES.get(name, name): value for name, value in model.config.to_json().items()},
         "elements": model.config.elements,
         "cutoff": _or_none(model.cutoff),
         "units": model.units,
-        OLD_NAMES["min_distance"]: model.min_distance,
+        NAMES_IN_FILES["min_distance"]: model.min_distance,
         "training": training or {},
     }
     if model.heads is not None:
@@ -240,7 +240,7 @@ class EngineOnly(Potential):
                 elements="any" if header["elements"] == "any" else known,
                 units=header["units"],
                 readout=engine.readout,
-                min_distance=header[OLD_NAMES["min_distance"]],
+                min_distance=header[NAMES_IN_FILES["min_distance"]],
             )
         )
         self.engine = engine
