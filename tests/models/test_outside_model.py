@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import dataclass
 
 import laws
 import numpy as np
@@ -232,3 +233,22 @@ def test_the_old_name_of_min_distance_is_told():
     assert model.min_distance == 0.7
     with pytest.warns(DeprecationWarning, match="min_distance"):
         assert model.least_distance == 0.7
+
+
+def test_a_second_cutoff_has_its_place():
+    """Graphs reach as far as the largest."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(mdgnn.ModelConfig):
+        triplet_cutoff: float = 3.0
+
+        @property
+        def cutoffs(self):
+            return self.cutoff, self.triplet_cutoff
+
+    class Triplets(mdgnn.Potential):
+        pass
+
+    Triplets.Config = Config
+    assert Triplets(cutoff=4.0).cutoffs == (4.0, 3.0) and Triplets(cutoff=4.0).cutoff == 4.0
+    assert Triplets(cutoff=2.5).cutoff == 3.0
