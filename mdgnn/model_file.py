@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mdgnn._internal.torch_context import torch_context
-from mdgnn.engine import Engine, UnsupportedError
+from mdgnn.engine import Engine, UnsupportedError, version_1
+from mdgnn.engine.program import OF_PROGRAM
 from mdgnn.locate import ModelFileError, locate
 from mdgnn.models import MODELS, Model, heads_from_header
 
 FORMAT_VERSION = 2
-PROGRAM_VERSION = 1
-OF_PROGRAM = "program."  # names of tensors that are the program's alone begin so
 
 
 @torch_context()
@@ -89,38 +88,9 @@ def _program(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Any] | N
         engine = Engine(copy.deepcopy(model).cpu().eval())
     except UnsupportedError:
         return None, {}
-    program = engine.program
-    if not all(bool(torch.isfinite(w).all()) for w in program.weights):
+    if not all(bool(torch.isfinite(w).all()) for w in engine.program.weights.values()):
         return None, {}
-    there = {_content(tensor): name for name, tensor in state.items()}
-    weights: dict[str, Tensor] = {}
-
-    def name_of(weight: Tensor) -> str:
-        """Of the state's tensor, at its first use: a file names every tensor once."""
-        name = there.pop(_content(weight), f"{OF_PROGRAM}{len(weights)}")
-        if name not in state:
-            weights[name] = weight
-        return name
-
-    entry = {
-        "version": PROGRAM_VERSION,
-        "dtype": str(program.dtype).removeprefix("torch."),
-        "readout": engine.readout,
-        "cutoff": _or_none(program.cutoff),
-        "values": program.values,
-        "instructions": [
-            {**i._asdict(), "weights": [name_of(program.weights[w]) for w in i.weights]} for i in program.instructions
-        ],
-        "energies": program.energies,
-        "scale": program.scale,
-        "shift": program.shift,
-        "element_of": program.element_of,
-    }
-    return entry, weights
-
-
-def _content(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
-    return tensor.dtype, tensor.shape, tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return version_1.stored(engine.program, state)
 
 
 def read_header(name_or_path: str | Path) -> dict[str, Any]:
