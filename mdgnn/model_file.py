@@ -90,6 +90,7 @@ def _program(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Any] | N
     except UnsupportedError:
         return None, {}
     program = engine.program
+    assert program is not None
     if not all(bool(torch.isfinite(w).all()) for w in program.weights):
         return None, {}
     there = {_content(tensor): name for name, tensor in state.items()}

@@ -1,5 +1,7 @@
 """The engine: energies and forces of a model in one call of compiled code, without autograd."""
 
+import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import torch
 
 from mdgnn import _C
 from mdgnn._internal.torch_context import torch_context
-from mdgnn.engine.program import Instruction, Program, UnsupportedError
+from mdgnn.engine.program import Program, UnsupportedError
 from mdgnn.engine.trace import trace
 from mdgnn.graph import Graph
 from mdgnn.locate import ModelFileError, locate
@@ -40,8 +42,8 @@ class Engine:
 
     @torch_context()
     def __init__(self, model: Potential):
-        program = trace(model)
-        self._set(program, model.readout, _compile(program))
+        self.program: Program | None = trace(model)
+        self._set(_compile(self.program, model.readout))
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> "Engine":
@@ -61,19 +63,22 @@ class Engine:
         """
         path = locate(name_or_path)
         try:
-            compiled, readout = _C.Engine.load(os.fsencode(path))
+            compiled = _C.Engine.load(os.fsencode(path), get_num_threads())
         except (ValueError, RuntimeError) as error:
             raise ModelFileError(str(error)) from None
         engine = cls.__new__(cls)
-        engine._set(_decompiled(compiled), readout, compiled)
+        engine.program = None
+        engine._set(compiled)
         return engine
 
-    def _set(self, program: Program, readout: str, compiled: Any) -> None:
-        self.program, self.readout, self.cutoff, self.dtype = program, readout, program.cutoff, program.dtype
+    def _set(self, compiled: Any) -> None:
+        header = json.loads(compiled.program()[0])
+        self.readout, self.dtype = header["readout"], getattr(torch, header["dtype"])
+        self.cutoff = math.inf if header["cutoff"] is None else header["cutoff"]
         self._engine = compiled
 
     def __reduce__(self) -> Any:
-        return _restored, (self.program, self.readout)
+        return _restored, self._engine.program()
 
     def run(self, numbers: Any, edges: Edges, *, virials: bool = False) -> tuple[Any, Any, Any]:
         """Energies (N,), forces (N, 3) and, on request, virials (N, 3, 3) of the atoms of one structure, in numpy.
@@ -114,26 +119,29 @@ class Engine:
         return Prediction(energy, energies, by_atom if forces else None, total, virials)
 
 
-def _restored(program: Program, readout: str) -> Engine:
+def _restored(text: str, weights: dict[str, Any]) -> Engine:
     engine = Engine.__new__(Engine)
-    engine._set(program, readout, _compile(program))
+    engine.program = None
+    engine._set(_C.Engine(text, weights, get_num_threads()))
     return engine
 
 
-def _compile(program: Program) -> Any:
-    read_out = (program.energies, program.scale, program.shift, program.element_of, program.cutoff)
-    weights = [w.numpy() for w in program.weights]
-    itemsize = torch.empty(0, dtype=program.dtype).element_size()
+def _compile(program: Program, readout: str) -> Any:
+    """From the JSON of version 1, as files of format 2 have it."""
+    text = {
+        "version": 1,
+        "dtype": str(program.dtype).removeprefix("torch."),
+        "readout": readout,
+        "cutoff": None if program.cutoff == math.inf else program.cutoff,
+        "values": program.values,
+        "instructions": [{**i._asdict(), "weights": [str(w) for w in i.weights]} for i in program.instructions],
+        "energies": program.energies,
+        "scale": program.scale,
+        "shift": program.shift,
+        "element_of": program.element_of,
+    }
+    weights = {str(k): w.numpy() for k, w in enumerate(program.weights)}
     try:
-        return _C.Engine(itemsize, program.values, list(program.instructions), weights, read_out)
+        return _C.Engine(json.dumps(text), weights, get_num_threads())
     except ValueError as error:
         raise UnsupportedError(f"the engine cannot run this model: {error}") from error
-
-
-def _decompiled(compiled: Any) -> Program:
-    itemsize, values, instructions, weights, read_out = compiled.program()
-    program = Program(torch.float32 if itemsize == 4 else torch.float64, read_out[4])
-    program.values, program.instructions = values, [Instruction(*i) for i in instructions]
-    program.weights = [torch.from_numpy(w) for w in weights]
-    program.energies, program.scale, program.shift, program.element_of = read_out[:4]
-    return program
