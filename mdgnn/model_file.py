@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mdgnn._internal.torch_context import torch_context
-from mdgnn.engine import Engine, UnsupportedError, version_1
+from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.engine.program import OF_PROGRAM
 from mdgnn.locate import ModelFileError, locate
 from mdgnn.models import MODELS, Model, heads_from_header
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @torch_context()
@@ -88,9 +88,10 @@ def _program(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Any] | N
         engine = Engine(copy.deepcopy(model).cpu().eval())
     except UnsupportedError:
         return None, {}
-    if not all(bool(torch.isfinite(w).all()) for w in engine.program.weights.values()):
+    program = engine.program
+    if not all(bool(torch.isfinite(w).all()) for w in program.weights.values()):
         return None, {}
-    return version_1.stored(engine.program, state)
+    return program.stored(state)
 
 
 def read_header(name_or_path: str | Path) -> dict[str, Any]:

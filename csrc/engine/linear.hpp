@@ -40,6 +40,6 @@ struct Columns {
 // a row do not depend on the others.
 template <class T>
 void multiply(std::int64_t n_rows, Columns<const T> x, const Packed<T>& weights, const T* bias, bool add,
-              Columns<T> out, const Context& context);
+              Columns<T> out);
 
 }  // namespace mdgnn::engine

@@ -9,7 +9,6 @@ import torch
 
 from mdgnn import _C
 from mdgnn._internal.torch_context import torch_context
-from mdgnn.engine import version_1
 from mdgnn.engine.lowering import trace
 from mdgnn.engine.program import Program, UnsupportedError
 from mdgnn.graph import Graph
@@ -41,8 +40,7 @@ class Engine:
 
     @torch_context()
     def __init__(self, model: Potential):
-        program = trace(model)
-        self._set(program, _compile(program))
+        self._set(_compile(trace(model)))
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> "Engine":
@@ -62,19 +60,26 @@ class Engine:
         """
         path = locate(name_or_path)
         try:
-            compiled, readout = _C.Engine.load(os.fsencode(path))
+            compiled = _C.Engine.load(os.fsencode(path), get_num_threads())
         except (ValueError, RuntimeError) as error:
             raise ModelFileError(str(error)) from None
         engine = cls.__new__(cls)
-        engine._set(version_1.program_of(compiled, readout), compiled)
+        engine._set(compiled)
         return engine
 
-    def _set(self, program: Program, compiled: Any) -> None:
-        self.program, self.readout, self.cutoff, self.dtype = program, program.readout, program.cutoff, program.dtype
+    def _set(self, compiled: Any) -> None:
         self._engine = compiled
+        program = self.program
+        self.readout, self.cutoff, self.dtype = program.readout, program.cutoff, program.dtype
+
+    @property
+    def program(self) -> Program:
+        """What it runs."""
+        text, weights = self._engine.program()
+        return Program.from_json(text, {name: torch.from_numpy(w) for name, w in weights.items()})
 
     def __reduce__(self) -> Any:
-        return _restored, (self.program.to_json(), {n: w.numpy() for n, w in self.program.weights.items()})
+        return _restored, self._engine.program()
 
     def run(self, numbers: Any, edges: Edges, *, virials: bool = False) -> tuple[Any, Any, Any]:
         """Energies (N,), forces (N, 3) and, on request, virials (N, 3, 3) of the atoms of one structure, in numpy.
@@ -117,13 +122,13 @@ class Engine:
 
 def _restored(text: str, weights: dict[str, Any]) -> Engine:
     engine = Engine.__new__(Engine)
-    program = Program.from_json(text, {name: torch.from_numpy(w) for name, w in weights.items()})
-    engine._set(program, _compile(program))
+    engine._set(_C.Engine(text, weights, get_num_threads()))
     return engine
 
 
 def _compile(program: Program) -> Any:
+    weights = {name: w.numpy() for name, w in program.weights.items()}
     try:
-        return version_1.engine_of(program)
-    except (ValueError, UnsupportedError) as error:
+        return _C.Engine(program.to_json(), weights, get_num_threads())
+    except ValueError as error:
         raise UnsupportedError(f"the engine cannot run this model: {error}") from error

@@ -78,7 +78,7 @@ class Captured(Tensor):
     @staticmethod
     def __new__(cls, capture: Capture, node: Node, axes: Axes, dtype: torch.dtype, alias: "Captured | None") -> Any:
         shape = [math.prod(capture.size(node, a) for a in names) for names in axes]
-        made = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)  # type: ignore[attr-defined]
+        made = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)
         made.capture, made.node, made.axes = capture, node, axes
         made.sharers = [] if alias is None else alias.sharers  # of memory, if there were any
         made.sharers.append(weakref.ref(made))
@@ -87,7 +87,7 @@ class Captured(Tensor):
     def __init__(self, *args: Any):
         super().__init__()
 
-    def __repr__(self, **kwargs: Any) -> str:
+    def __repr__(self, **others: Any) -> str:  # type: ignore[override]
         return f"Captured({self.node.op}, shape={tuple(self.shape)})"
 
     def shared(self) -> bool:
@@ -101,7 +101,7 @@ class Captured(Tensor):
         return capture.apply(capture, function, args, kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Of functions that torch does not hand over."""
         raise first_captured([*args, *(kwargs or {}).values()]).capture.refusal(str(function))
 
@@ -153,10 +153,14 @@ def run_twice(run: Callable[[Capture], Captured], apply: Callable[..., Any]) -> 
         same = (a.op, a.shape, a.numbers, places[0]) == (b.op, b.shape, b.numbers, places[1])
         values = zip((a.value, *a.weights), (b.value, *b.weights), strict=True) if same else ()
         if not same or not all(x is y or (x is not None and y is not None and torch.equal(x, y)) for x, y in values):
-            raise UnsupportedError(f"it has no instruction for what depends on the number of atoms or edges ({told(b.line)})")
+            raise UnsupportedError(
+                f"it has no instruction for what depends on the number of atoms or edges ({told(b.line)})"
+            )
     if len(nodes[0]) != len(nodes[1]):
         longer = max(nodes, key=len)[min(map(len, nodes))]
-        raise UnsupportedError(f"it has no instruction for what depends on the number of atoms or edges ({told(longer.line)})")
+        raise UnsupportedError(
+            f"it has no instruction for what depends on the number of atoms or edges ({told(longer.line)})"
+        )
     return second, out
 
 

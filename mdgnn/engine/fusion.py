@@ -116,9 +116,9 @@ def parts_of(linear: Node) -> tuple[list[Tensor], Tensor | None]:
 def _sum(algebra: Algebra, node: Node, inputs: Sequence[Node], once: Sequence[bool]) -> Node | None:
     """Of sums, one sum; of linear layers, one layer."""
     first = inputs[0]
-    if first.op == "add" and once[0] and first.shape == node.shape and all(x.shape == node.shape for x in first.inputs):
-        if all(x.shape == node.shape for x in inputs):
-            return algebra.node("add", (*first.inputs, *inputs[1:]), node.shape)
+    same = all(x.shape == node.shape for x in (*inputs, *first.inputs))
+    if first.op == "add" and once[0] and same:
+        return algebra.node("add", (*first.inputs, *inputs[1:]), node.shape)
     layers = [x for x, alone in zip(inputs, once, strict=True) if alone and _is_layer(x) and x.shape == node.shape]
     if len(layers) < 2 or not any(x.op == "linear" for x in layers):
         return None

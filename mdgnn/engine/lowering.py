@@ -1,7 +1,6 @@
 """From the graph of operations to the program that the engine runs."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,7 +33,13 @@ def trace(model: Potential) -> Program:
         if heads is not None and not heads.energy:
             raise UnsupportedError("the model has learnt no energies")
         return _traced(model)
-    except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:  # UnsupportedError is a TypeError
+    except (
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # UnsupportedError is a TypeError
         raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {error}") from error
 
 
@@ -104,7 +109,7 @@ class _Writer:
         Of the program, or of a table.
     n_elements : int
     exact : bool
-        Weights that the program's dtype cannot hold stay float64.
+        Weights that the program's dtype cannot hold are sums of two that it can.
     """
 
     def __init__(
@@ -163,17 +168,34 @@ class _Writer:
             raise UnsupportedError(f"it has no instruction for {what} ({told(node.line)})")
 
     def add(self, op: str, node: Node, inputs: list[int], weights: Sequence[Tensor]) -> None:
-        out = self.numbers[id(node)] = self.new(node)
-        names = [self.weight(w) for w in weights]
-        self.instructions.append(Instruction(op, inputs, [out], names, list(node.numbers)))
+        rest = [self.rest(w) for w in weights] if self.exact else []
+        if not any(bool(w.any()) for w in rest):
+            self.numbers[id(node)] = self.instruction(op, node, inputs, weights, node.numbers)
+            return
+        # A weight is its rounded value and the rest, each of which takes part on its own.
+        rounded = self.instruction(op, node, inputs, weights, node.numbers)
+        if op == "add_weight":
+            self.numbers[id(node)] = self.instruction(op, node, [rounded], rest, ())
+        else:
+            more = self.instruction(op, node, inputs, rest, ())
+            self.numbers[id(node)] = self.instruction("add", node, [rounded, more], (), ())
+
+    def instruction(
+        self, op: str, node: Node, inputs: list[int], weights: Sequence[Tensor], numbers: Sequence[float]
+    ) -> int:
+        """The array of its output."""
+        out = self.new(node)
+        self.instructions.append(Instruction(op, inputs, [out], [self.weight(w) for w in weights], list(numbers)))
+        return out
+
+    def rest(self, values: Tensor) -> Tensor:
+        """What the program's dtype cannot hold of a weight."""
+        values = values.detach().cpu().double()
+        return values - values.to(self.program.dtype).double()
 
     def weight(self, values: Tensor) -> str:
-        dtype = self.program.dtype
-        rounded = values.detach().to("cpu", dtype)
-        if self.exact and not torch.equal(rounded.double(), values.double()):
-            rounded = values.detach().to("cpu", torch.float64)
         name = f"weight.{len(self.program.weights)}"
-        self.program.weights[name] = rounded.contiguous().clone()
+        self.program.weights[name] = values.detach().to("cpu", self.program.dtype).contiguous().clone()
         return name
 
     def message(self, node: Node) -> None:
@@ -206,26 +228,28 @@ class _Writer:
 
 
 def _table_of(program: Program, table: RadialTable) -> Table | None:
-    """A program of the table's function."""
-    if table.function is None or not _agrees(table):
+    """A program of the table's function; None where it has none, or what the engine has no instructions for."""
+    function: Any = table.function
+    if function is None or not _agrees(table):
         return None
-    try:
-        capture, values = run_twice(lambda capture: table.function(_distances(capture)), apply)  # type: ignore[misc]
+
+    def run(capture: Capture) -> Captured:
+        values = function(_distances(capture))
         if not isinstance(values, Captured) or values.node.shape != (1, table.coefficients.shape[2]):
-            return None
-        algebra = capture.algebra
-        root = fuse(algebra, algebra.computed(values.node), exact=True)
-        made = Table(f"table.{len(program.tables)}", len(table.coefficients) + 1, table.cutoff, [], [], 0, 0)
-        before = dict(program.weights)
+            raise UnsupportedError("a function of distance without its values")
+        return values
+
+    made = Table(f"table.{len(program.tables)}", len(table.coefficients) + 1, table.cutoff, [], [], 0, 0)
+    before = dict(program.weights)
+    try:
+        capture, values = run_twice(run, apply)
+        root = fuse(capture.algebra, capture.algebra.computed(values.node), exact=True)
+        (distances,) = (node for node in reachable(root) if node.op == "distances")
         writer = _Writer(program, made.arrays, made.instructions, 1, exact=True)
-        try:
-            (distances,) = (node for node in reachable(root) if node.op == "distances")
-            made.input = writer.numbers[id(distances)] = writer.new(distances)
-            made.output = writer.whole(root)
-        except (UnsupportedError, ValueError):
-            program.weights = before
-            return None
-    except UnsupportedError:
+        made.input = writer.numbers[id(distances)] = writer.new(distances)
+        made.output = writer.whole(root)
+    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):  # as of `trace`
+        program.weights = before
         return None
     program.tables.append(made)
     return made

@@ -145,16 +145,16 @@ class Program:
 
 
 def names_of(weights: Sequence[Tensor], state: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]:
-    """Names of weights in a file, and those that are not in the state. A file names every tensor once."""
+    """Names of weights in a file, and those that are not in the state. Equal ones share a name."""
     there = {_content(tensor): name for name, tensor in state.items()}
     own: dict[str, Tensor] = {}
     names = []
     for weight in weights:
-        name = there.pop(_content(weight), None)
-        if name is None:
-            name = f"{OF_PROGRAM}{len(own)}"
-            own[name] = weight
-        names.append(name)
+        content = _content(weight)
+        if content not in there:
+            there[content] = f"{OF_PROGRAM}{len(own)}"
+            own[there[content]] = weight
+        names.append(there[content])
     return names, own
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from kernels import dtypes
+from safetensors import safe_open
 from safetensors_parts import entry_of, joined, parts
 from systems import crystal, gnn, icosahedron, radial
 
 import mdgnn
 from mdgnn import Engine, Graph, LennardJones, NeighborList, SchNet, SimpleGNN
-from mdgnn.engine import version_1
 from mdgnn.locate import ModelFileError, pretrained_names
 from mdgnn.model_file import read_header
 
@@ -45,11 +45,20 @@ def assert_same_bits(a, b, atoms):
 
 
 def assert_same_program(a, b):
-    """As the compiled engine has it."""
-    (*ours, w, read_out), (*theirs, v, others) = version_1.arguments(a), version_1.arguments(b)
-    assert (ours, read_out) == (theirs, others)
-    for x, y in zip(w, v, strict=True):
-        assert x.dtype == y.dtype and torch.equal(x, y)
+    names = {}
+    assert a.entry().keys() == b.entry().keys()
+    for key in a.entry().keys() - {"instructions", "tables"}:
+        assert a.entry()[key] == b.entry()[key], key
+    assert len(a.tables) == len(b.tables)
+    pairs = [(a, b), *zip(a.tables, b.tables, strict=True)]
+    for x, y in ((i, j) for p, q in pairs for i, j in zip(p.instructions, q.instructions, strict=True)):
+        assert (x.op, x.inputs, x.outputs, x.numbers) == (y.op, y.inputs, y.outputs, y.numbers)
+        names |= zip(x.weights, y.weights, strict=True)
+    for one, other in names.items():
+        x, y = a.weights.get(one), b.weights.get(other)
+        assert x is y is None or (x.dtype == y.dtype and torch.equal(x, y))
+    for x, y in zip(a.tables, b.tables, strict=True):
+        assert {**vars(x), "instructions": 0} == {**vars(y), "instructions": 0}
 
 
 @models
@@ -71,10 +80,10 @@ def test_same_bits_as_the_model(name, dtype, tmp_path):
 def test_shipped_models(name):
     """Tables were worked out on another machine, whose exponential may round in another way."""
     engine, expected = Engine.load(name), Engine(mdgnn.load(name))
-    weights = (version_1.arguments(p)[2] for p in (engine.program, expected.program))
-    for x, y in zip(*weights, strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-7)
     graph = Graph.from_atoms(atoms_for(name), engine.cutoff)
+    given = [w for w in engine.program.weights.values() if w.ndim == 3] or list(engine._engine.tables().values())
+    for x, y in zip(given, expected._engine.tables().values(), strict=True):
+        torch.testing.assert_close(torch.as_tensor(x), torch.from_numpy(y), rtol=1e-6, atol=1e-7)
     a, b = engine.evaluate(graph), expected.evaluate(graph)
     torch.testing.assert_close(a.forces, b.forces, rtol=0, atol=1e-5 * float(b.forces.abs().max()))
     again = mdgnn.load(name)
@@ -119,9 +128,17 @@ def test_an_infinite_cutoff_is_json(tmp_path):
 def test_weights_that_the_model_has_are_not_stored_twice(tmp_path):
     mdgnn.save(gnn(), tmp_path / "m.safetensors")
     header, _ = parts(tmp_path / "m.safetensors")
-    named = [w for i in entry_of(header)["program"]["instructions"] for w in i["weights"]]
-    assert len(set(named)) == len(named) and {"atom_embedding.weight", "output_mlp.2.weight"} <= set(named)
+    program = entry_of(header)["program"]
+    instructions = [*program["instructions"], *(i for t in program["tables"] for i in t["instructions"])]
+    named = {w for i in instructions for w in i["weights"]}
+    assert {"atom_embedding.weight", "output_mlp.2.weight"} <= named
     assert {n for n in named if n.startswith("program.")} == {n for n in header if n.startswith("program.")}
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        content = {n: (t.dtype, t.shape, t.numpy().tobytes()) for n in file.keys() for t in [file.get_tensor(n)]}  # noqa: SIM118
+    own = {n for n in content if n.startswith("program.")}
+    assert all(content[n] != content[m] for n in own for m in content if m != n)
+    largest = max(math.prod(header[n]["shape"]) for n in own)
+    assert largest <= 2 * 8 * 9, "no tables, which can be made from the weights"
     model = gnn()
     with torch.no_grad():
         model.layers[1].load_state_dict(model.layers[0].state_dict())  # weights that are equal
@@ -174,5 +191,5 @@ def test_files_of_format_1_still_load(tmp_path):
     assert again.config == model.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
-    with pytest.raises(ModelFileError, match="has model format 1, the engine reads format 2"):
+    with pytest.raises(ModelFileError, match="has model format 1, the engine reads formats 2 and 3"):
         Engine.load(tmp_path / "old.safetensors")

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from random_programs import CUTOFF, RandomProgram, meaning
 from systems import gnn
 
 from mdgnn import _C, NeighborList
-from mdgnn.engine import trace, version_1
+from mdgnn.engine import trace
+from mdgnn.engine.program import Instruction, Program
+from mdgnn.engine.simplify import simplify
 
 
 def system(seed, n):
@@ -29,8 +32,20 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * max(1.0, np.abs(expected).max(initial=0)))
 
 
-def check(program, seed):
-    engine = _C.Engine(*program.arguments())
+def simplified(program):
+    """As its arguments for the engine."""
+    p = Program(torch.float64, CUTOFF)
+    p.values, p.energies = list(program.values), program.energies
+    p.instructions = [Instruction(*i) for i in program.instructions]
+    p.weights = [torch.from_numpy(w) for w in program.weights]
+    simplify(p)
+    assert len(p.instructions) <= len(program.instructions)
+    itemsize, _, _, _, (_, *read_out) = program.arguments()
+    return itemsize, p.values, p.instructions, [w.numpy() for w in p.weights], (p.energies, *read_out)
+
+
+def check(program, seed, arguments=None):
+    engine = _C.Engine(*(arguments or program.arguments()))
     given, other = system(seed, (1, 2, 13, 40, 97)[seed % 5]), system(seed + 1000, 100)
     numbers, _, senders, receivers, vectors = given
     share = np.random.default_rng(seed).integers(0, 2, len(numbers)).astype(np.float64)
@@ -51,13 +66,20 @@ def test_random_programs(first):
         check(RandomProgram(seed), seed)
 
 
-def test_what_fusion_spares():
+@pytest.mark.parametrize("first", range(200, 360, 40))
+def test_simplified_programs_mean_the_same(first):
+    for seed in range(first, first + 40):
+        program = RandomProgram(seed)
+        check(program, seed, simplified(program))
+
+
+def test_what_simplifying_spares():
     """The first message's share of an atom is looked up, and no layer stands upon another."""
     instructions = trace(gnn()).instructions
-    made = {v: i.op for i in instructions for v in i.outputs}
-    first = next(i for i in instructions if i.op == "concat_message_table")
+    made = {v: i.code for i in instructions for v in i.outputs}
+    first = next(i for i in instructions if i.code == "concat_message_table")
     assert [made[v] for v in first.inputs] == ["embed"]
-    assert not any(made[v] == "linear" for i in instructions if i.op == "linear" for v in i.inputs)
+    assert not any(made[v] == "linear" for i in instructions if i.code == "linear" for v in i.inputs)
 
 
 def test_a_message_without_directions_after_one_with_them():
@@ -93,8 +115,10 @@ def with_slopes(instructions):
 
 
 def test_bad_programs_are_refused():
-    values, instructions, weights, read_out = version_1.arguments(trace(gnn()))
-    weights = [w.numpy() for w in weights]
+    program = trace(gnn())
+    weights = [w.numpy() for w in program.weights]
+    values, instructions = program.values, [tuple(i) for i in program.instructions]
+    read_out = (program.energies, program.scale, program.shift, program.element_of, program.cutoff)
     _C.Engine(8, values, instructions, weights, read_out)
     code, _, outputs, of, constant = next(i for i in instructions if i[0] == "linear")
     inputs = [0]

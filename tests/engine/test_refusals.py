@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import torch.nn.functional as F
+from engines import with_given_tables
 from laws import assert_equal
 from systems import gnn, icosahedron, radial
 from torch import nn
@@ -31,7 +32,9 @@ def test_a_new_model_of_the_same_operations_needs_no_cpp():
     torch.manual_seed(0)
     model = Gated(8, 2, 6, cutoff=2.5).double()
     graph = Graph.from_atoms(icosahedron(3, 0.05), 2.5)
-    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+    assert_equal(
+        with_given_tables(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,9 @@ def test_messages_that_are_all_of_the_embedding():
 
     torch.manual_seed(0)
     model, graph = FromEmbedding(8, 2, 6, cutoff=2.5).double(), Graph.from_atoms(icosahedron(3, 0.05), 2.5)
-    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+    assert_equal(
+        with_given_tables(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64
+    )
 
 
 def variant(change):
@@ -157,7 +162,10 @@ def read(model, h, table, r, graph):
         (lambda m, h, table, r, g: nn.Dropout(0.5)(h), r"dropout in training \(.*nn.Dropout"),
         (lambda m, h, table, r, g: h**h, "powers with arrays"),
         (lambda m, h, table, r, g: 1 - h.sort(1).values, r"for sort \(.*1 - h.sort"),
-        (lambda m, h, table, r, g: 1 - h.unsqueeze(0), "every atom, component or channel|one number for each|products of matrices"),
+        (
+            lambda m, h, table, r, g: 1 - h.unsqueeze(0),
+            "every atom, component or channel|one number for each|products of matrices",
+        ),
         (lambda m, h, table, r, g: scatter_add(h, g.neighbours, columns=g.sent), "graph.neighbours"),
         (limited, "embedding with a greatest norm"),
     ],
@@ -170,7 +178,9 @@ def test_what_a_program_cannot_say_is_refused(change, message):
 
 def test_auto_warns_once_with_the_refusal():
     model = variant(lambda m, h, table, r, g: torch.erf(h))
-    with pytest.warns(UserWarning, match=r"computed by torch.*no instruction for erf \(test_refusals.py, line \d+: .*erf"):
+    with pytest.warns(
+        UserWarning, match=r"computed by torch.*no instruction for erf \(test_refusals.py, line \d+: .*erf"
+    ):
         calculator = MDGNNCalculator(model)
     assert calculator.backend == "torch"
     assert MDGNNCalculator(model, backend="torch").backend == "torch", "without a warning"

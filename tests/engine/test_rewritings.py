@@ -25,7 +25,7 @@ class Line(PaiNN):
     """A PaiNN with a line of its own, of features h (N, F) and vectors v (N, 3, F)."""
 
     def __init__(self, line):
-        super().__init__(WIDTH, 1, 6, cutoff=2.5)
+        super().__init__(WIDTH, 1, 6, cutoff=2.5, n_knots=64)
         self.line, self.dropout, self.linear = line, nn.Dropout(0.5), nn.Linear(WIDTH, WIDTH)
         self.wide, self.activation = nn.Linear(2 * WIDTH, WIDTH), nn.SiLU()
         self.factor = nn.Parameter(torch.rand(WIDTH) + 0.5)
@@ -65,7 +65,10 @@ REWRITINGS = {
     "broadcast by reshape": (lambda m, h, v: h[:, None] * v, lambda m, h, v: h.reshape(len(h), 1, WIDTH).mul(v)),
     "broadcast by expand": (lambda m, h, v: h[:, None] * v, lambda m, h, v: h[:, None].expand(-1, 3, -1) * v),
     "broadcast by expand_as": (lambda m, h, v: h[:, None] * v, lambda m, h, v: h[:, None, :].expand_as(v) * v),
-    "broadcast by transposing": (lambda m, h, v: h[:, None] * v, lambda m, h, v: (h * v.transpose(0, 1)).transpose(0, 1)),
+    "broadcast by transposing": (
+        lambda m, h, v: h[:, None] * v,
+        lambda m, h, v: (h * v.transpose(0, 1)).transpose(0, 1),
+    ),
     "product by einsum": (lambda m, h, v: h[:, None] * v, lambda m, h, v: torch.einsum("nc,nkc->nkc", h, v)),
     "axes in another order": (
         lambda m, h, v: h[:, None] * v,
@@ -106,7 +109,10 @@ REWRITINGS = {
     ),
     "sum without keepdim": (lambda m, h, v: h * h.sum(1, keepdim=True), lambda m, h, v: h * h.sum(-1)[:, None]),
     "mean": (lambda m, h, v: h - h.mean(1, keepdim=True), lambda m, h, v: h - (h.sum(1) / WIDTH).unsqueeze(1)),
-    "components one by one": (lambda m, h, v: (v * v).sum(1), lambda m, h, v: v[:, 0] ** 2 + v[:, 1] ** 2 + v[:, 2] ** 2),
+    "components one by one": (
+        lambda m, h, v: (v * v).sum(1),
+        lambda m, h, v: v[:, 0] ** 2 + v[:, 1] ** 2 + v[:, 2] ** 2,
+    ),
     "components unbound": (lambda m, h, v: (v * v).sum(1), lambda m, h, v: sum(x * x for x in v.unbind(1))),
     "norm": (
         lambda m, h, v: (v * v).sum(1).clamp(min=1e-30).sqrt(),
@@ -138,7 +144,9 @@ REWRITINGS = {
     ),
     "columns side by side": (
         lambda m, h, v: m.wide(torch.cat([h, normal(m, h, v)], dim=1)),
-        lambda m, h, v: F.linear(h, m.wide.weight[:, :WIDTH], m.wide.bias) + normal(m, h, v) @ m.wide.weight[:, WIDTH:].T,
+        lambda m, h, v: (
+            F.linear(h, m.wide.weight[:, :WIDTH], m.wide.bias) + normal(m, h, v) @ m.wide.weight[:, WIDTH:].T
+        ),
     ),
     "stacked and flattened": (
         lambda m, h, v: m.wide(torch.cat([h, h * h], dim=-1)),
@@ -153,7 +161,10 @@ REWRITINGS = {
         lambda m, h, v: h * torch.mv(h, m.factor)[:, None],
     ),
     "scaled layer": (lambda m, h, v: 0.5 * m.linear(h), lambda m, h, v: m.linear(h) / 2),
-    "layer of the scaled": (lambda m, h, v: F.linear(2 * h, m.linear.weight), lambda m, h, v: 2 * h @ m.linear.weight.mT),
+    "layer of the scaled": (
+        lambda m, h, v: F.linear(2 * h, m.linear.weight),
+        lambda m, h, v: 2 * h @ m.linear.weight.mT,
+    ),
     "dropout in evaluation": (lambda m, h, v: h, lambda m, h, v: m.dropout(h)),
     # parts
     "split": (
@@ -240,7 +251,15 @@ def test_rewriting(name):
         *("axes in another order", "negation", "number on the left", "division by a number", "square by pow"),
         *("square as a power", "root as a power", "dot product by einsum", "linear by matmul", "linear by addmm"),
         *("linear by einsum", "linear from the left", "linear of flat vectors", "last layer as a sum"),
-        *("matrix times vector", "scaled layer", "split", "slices", "one column", "columns put back", "silu by sigmoid"),
+        *(
+            "matrix times vector",
+            "scaled layer",
+            "split",
+            "slices",
+            "one column",
+            "columns put back",
+            "silu by sigmoid",
+        ),
         *("silu by exp", "silu by torch", "sigmoid by exp", "softplus by log", "softplus by log1p"),
         *("softplus by log sigmoid", "shifted softplus", "relu", "in place", "zeros", "zeros like", "copies"),
         *("dropout in evaluation", "columns side by side"),
