@@ -89,7 +89,8 @@ class InstructionChecker {
         bool fits = type.fits(s);
         for (const int v : in.inputs) fits = fits && !(type.message && arrays_[v].base != -1);
         if (!fits)
-            refuse("shapes that fit, got " + std::string(type.name) + " of " + text_of_all(s.inputs) +
+            refuse("shapes that fit, got " + std::string(type.name) +
+                   (s.inputs.empty() ? "" : " of " + text_of_all(s.inputs)) +
                    (s.weights.empty() ? "" : " with weights " + text_of_all(s.weights)) + " for " +
                    text_of_all(s.outputs));
     }
@@ -171,10 +172,10 @@ Signature signature_of(const Program& program, const std::vector<Array>& arrays,
 }
 
 void check(const Program& p) {
+    check_tables(p);
     for (const Weight& w : p.weights) check_weight(w);
     InstructionChecker checker(p, p.arrays, Space::atom, "the model's program");
     for (std::size_t k = 0; k < p.instructions.size(); ++k) checker.check(k, p.instructions[k]);
-    check_tables(p);
     const std::size_t n = p.scale.size();
     if (n == 0 || p.shift.size() != n) throw std::invalid_argument("expected a scale and a shift per element");
     for (const std::int64_t row : p.element_of)

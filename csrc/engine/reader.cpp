@@ -19,7 +19,7 @@ std::vector<Array> arrays_of(const JsonValue& from, const std::string& of) {
         const std::string what = "array " + std::to_string(arrays.size()) + of;
         const std::vector<JsonValue> v = value.items(what);
         if (v.size() != 3 && v.size() != 6)
-            throw std::invalid_argument("expected " + what + " as a space and numbers, two, or five of a range");
+            throw std::invalid_argument("expected " + what + " as a space and two numbers, or five of a range");
         const auto n = [&](std::size_t k) { return v[k].integer("an entry of " + what); };
         Array a{space_of(v[0].string("the space of " + what), what), {n(1), n(2)}};
         if (v.size() == 6)

@@ -33,11 +33,11 @@ class Version1Reader {
         for (const JsonValue& value : list(values, "the arrays")) read_array(value);
         n_arrays_ = p_.arrays.size();
         for (const JsonValue& value : list(instructions, "the instructions")) read_instruction(value);
-        check_saved();
         p_.energies = array_number(energies.integer("the energies"), "the energies");
         p_.scale = numbers(scale, "the scale"), p_.shift = numbers(shift, "the shift");
         p_.element_of = integers(element_of, "the elements");
         check(p_);
+        check_saved();
         return {std::move(p_), std::move(weights_.weights)};
     }
 

@@ -11,7 +11,7 @@ from mdgnn.engine.capture import ROW, Capture, Captured, run_twice, told
 from mdgnn.engine.fusion import fuse, reachable
 from mdgnn.engine.messages import CapturedGraph
 from mdgnn.engine.operations import apply
-from mdgnn.engine.program import Instruction, Program, Table, UnsupportedError
+from mdgnn.engine.program import Instruction, Program, Table, UnsupportedError, content
 from mdgnn.ops import RadialTable
 from mdgnn.potential import Potential
 
@@ -58,7 +58,7 @@ def _traced(model: Potential) -> Program:
     n_elements = int(element_of.max()) + 1
     program = Program(model.dtype, model.readout, model.cutoff, element_of=element_of.tolist())
     program.scale, program.shift = (v.reshape(-1).expand(n_elements).tolist() for v in (scale, shift))
-    writer = _Writer(program, program.arrays, program.instructions, n_elements)
+    writer = _Writer(program, program, n_elements, {})
     program.energies = writer.array(fuse(algebra, algebra.computed(network)))
     return program
 
@@ -105,18 +105,20 @@ class _Writer:
     ----------
     program : Program
         Gets the weights and tables.
-    arrays, instructions : list
-        Of the program, or of a table.
+    of : Program or Table
+        Gets the arrays and instructions.
     n_elements : int
+    names : dict
+        Of weights, by content.
     exact : bool
         Weights that the program's dtype cannot hold are sums of two that it can.
     """
 
     def __init__(
-        self, program: Program, arrays: list[Any], instructions: list[Instruction], n_elements: int, exact: bool = False
+        self, program: Program, of: Program | Table, n_elements: int, names: dict[Any, str], exact: bool = False
     ):
-        self.program, self.arrays, self.instructions = program, arrays, instructions
-        self.n_elements, self.exact = n_elements, exact
+        self.program, self.arrays, self.instructions = program, of.arrays, of.instructions
+        self.n_elements, self.names, self.exact = n_elements, names, exact
         self.numbers: dict[Any, int] = {}
         self.tables: dict[int, str] = {}
 
@@ -194,8 +196,10 @@ class _Writer:
         return values - values.to(self.program.dtype).double()
 
     def weight(self, values: Tensor) -> str:
-        name = f"weight.{len(self.program.weights)}"
-        self.program.weights[name] = values.detach().to("cpu", self.program.dtype).contiguous().clone()
+        """The name of a weight; equal ones have one."""
+        values = values.detach().to("cpu", self.program.dtype).contiguous()
+        name = self.names.setdefault(content(values), f"weight.{len(self.names)}")
+        self.program.weights.setdefault(name, values.clone())
         return name
 
     def message(self, node: Node) -> None:
@@ -222,12 +226,12 @@ class _Writer:
                 f"it takes tables up to the model's cutoff, {program.cutoff}, not {table.cutoff} ({told(node.line)})"
             )
         if id(table) not in self.tables:
-            made = _table_of(program, table)
+            made = _table_of(program, table, self.names)
             self.tables[id(table)] = self.weight(table.coefficients) if made is None else made.name
         return self.tables[id(table)]
 
 
-def _table_of(program: Program, table: RadialTable) -> Table | None:
+def _table_of(program: Program, table: RadialTable, names: dict[Any, str]) -> Table | None:
     """A program of the table's function; None where it has none, or what the engine has no instructions for."""
     function: Any = table.function
     if function is None or not _agrees(table):
@@ -245,7 +249,7 @@ def _table_of(program: Program, table: RadialTable) -> Table | None:
         capture, values = run_twice(run, apply)
         root = fuse(capture.algebra, capture.algebra.computed(values.node), exact=True)
         (distances,) = (node for node in reachable(root) if node.op == "distances")
-        writer = _Writer(program, made.arrays, made.instructions, 1, exact=True)
+        writer = _Writer(program, made, 1, names, exact=True)
         made.input = writer.numbers[id(distances)] = writer.new(distances)
         made.output = writer.whole(root)
     except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):  # as of `trace`

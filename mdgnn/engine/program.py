@@ -146,19 +146,20 @@ class Program:
 
 def names_of(weights: Sequence[Tensor], state: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]:
     """Names of weights in a file, and those that are not in the state. Equal ones share a name."""
-    there = {_content(tensor): name for name, tensor in state.items()}
+    there = {content(tensor): name for name, tensor in state.items()}
     own: dict[str, Tensor] = {}
     names = []
     for weight in weights:
-        content = _content(weight)
-        if content not in there:
-            there[content] = f"{OF_PROGRAM}{len(own)}"
-            own[there[content]] = weight
-        names.append(there[content])
+        key = content(weight)
+        if key not in there:
+            there[key] = f"{OF_PROGRAM}{len(own)}"
+            own[there[key]] = weight
+        names.append(there[key])
     return names, own
 
 
-def _content(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+def content(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+    """What equal tensors have in common."""
     return tensor.dtype, tensor.shape, tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 

@@ -1,4 +1,4 @@
-// linear: the sum over inputs x_k W_k^T, plus b. It acts on every component alike; a bias is for scalars alone.
+// linear: the sum over inputs x_k W_k^T, plus b. It acts on every component alike.
 //
 // Products, their parallelisation and floor: engine/linear.cpp.
 #include "engine/instructions/all.hpp"
