@@ -4,27 +4,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mdgnn.engine.algebra import Node
 from mdgnn.engine.capture import CHANNEL, COMPONENT, ROW, Capture, Captured, model_line, told
 from mdgnn.engine.program import UnsupportedError
-from mdgnn.ops import RadialTable, cfconv, concat_message_table, painn_message, polar
+from mdgnn.ops import cfconv, concat_message_table, painn_message, polar
 
 
-class Edges:
-    """The edges of the graph in one order. Models hand them on, and cannot look into them."""
-
-    def __init__(self, name: str):
-        self.name = name
+class CapturedEdges:
+    """The edges of the graph. Models hand them on, and cannot look into them."""
 
     def __getattr__(self, name: str) -> Any:
-        raise UnsupportedError(f"it has no instruction for {name!r} of graph.{self.name} ({told(model_line())})")
+        raise UnsupportedError(f"it has no instruction for {name!r} of graph.edges ({told(model_line())})")
 
 
 class CapturedGraph:
     """The graph of a run."""
 
-    neighbours, sent, by_sender, by_receiver = map(Edges, ("neighbours", "sent", "by_sender", "by_receiver"))
+    edges = CapturedEdges()
 
     def __init__(self, capture: Capture, dtype: torch.dtype):
         self.n_atoms, self.n_edges = capture.rows["atom"], capture.rows["edge"]
@@ -58,28 +56,37 @@ def _features(capture: Capture, x: Any, components: bool = False) -> Node:
     return x.node
 
 
-def _message(op: str, capture: Capture, inputs: Sequence[Node], table: RadialTable, *edges: Any) -> list[Node]:
-    """`edges`: lengths, directions where the message takes them, and the rows of the graph."""
-    *polar_parts, rows, columns = edges
-    ops = [p.node.op if isinstance(p, Captured) else None for p in polar_parts]
-    graph = rows is CapturedGraph.neighbours and columns is CapturedGraph.sent
-    if ops != ["edge_lengths", "edge_directions"][: len(ops)] or not graph:
+def _message(
+    op: str, capture: Capture, inputs: Sequence[Node], filter: Any, edges: Any, unit: Any = None
+) -> list[Node]:
+    """`filter`: a table and the distances at which it is asked."""
+    if isinstance(filter, Tensor):
+        raise capture.refusal(f"{op} with a filter that is not a table")
+    table, r = filter
+    along = edges is CapturedGraph.edges and _is(r, "edge_lengths") and (unit is None or _is(unit, "edge_directions"))
+    if not along:
         raise capture.refusal(f"{op} that does not go along the edges of the graph")
     return capture.algebra.message(op, inputs, table)
 
 
-def _concat_message_table(capture: Capture, ends: Any, *others: Any) -> Any:
-    outs = _message("concat_message_table", capture, [_features(capture, ends)], *others)
+def _is(x: Any, op: str) -> bool:
+    return isinstance(x, Captured) and x.node.op == op
+
+
+def _concat_message_table(capture: Capture, ends: Any, filter: Any, edges: Any) -> Any:
+    outs = _message("concat_message_table", capture, [_features(capture, ends)], filter, edges)
     return tuple(capture.tensor(out, ((ROW,), (CHANNEL,)), ends.dtype) for out in outs)
 
 
-def _cfconv(capture: Capture, x: Any, *others: Any) -> Any:
-    (out,) = _message("cfconv", capture, [_features(capture, x)], *others)
+def _cfconv(capture: Capture, x: Any, filter: Any, edges: Any) -> Any:
+    (out,) = _message("cfconv", capture, [_features(capture, x)], filter, edges)
     return capture.tensor(out, x.axes, x.dtype)
 
 
-def _painn_message(capture: Capture, x: Any, v: Any, *others: Any) -> Any:
-    ds, dv = _message("painn_message", capture, [_features(capture, x), _features(capture, v, True)], *others)
+def _painn_message(capture: Capture, x: Any, v: Any, filter: Any, unit: Any, edges: Any) -> Any:
+    ds, dv = _message(
+        "painn_message", capture, [_features(capture, x), _features(capture, v, True)], filter, edges, unit
+    )
     vectors = capture.tensor(dv, ((ROW,), (COMPONENT,), (CHANNEL,)), x.dtype)
     return capture.tensor(ds, ((ROW,), (CHANNEL,)), x.dtype), vectors
 

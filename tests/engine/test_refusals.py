@@ -25,8 +25,8 @@ def test_a_new_model_of_the_same_operations_needs_no_cpp():
         def atomic_energies(self, graph, vectors):
             rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
             r, _ = polar(vectors, directions=False)
-            for interaction, filters in zip(self.interactions, self.filters(r), strict=True):
-                h = interaction(h, filters, r, graph) * silu(h) + h
+            for interaction, filter in zip(self.interactions, self.filters(r), strict=True):
+                h = interaction(h, filter, graph) * silu(h) + h
             return self.species.energies(rows, self.output_mlp(h).squeeze(1))
 
     torch.manual_seed(0)
@@ -61,8 +61,8 @@ def test_messages_that_are_all_of_the_embedding():
             rows, s = self.species.embed(graph.atomic_numbers, self.embedding)
             v, (r, unit) = s.new_zeros(s.shape[0], 3, s.shape[1]), polar(vectors)
             x = apply_mlp(self.layers[0].message_mlp, s)
-            for layer, table in zip(self.layers, self.filters(r), strict=True):
-                ds, dv = painn_message(x, v, table, r, unit, graph.neighbours, graph.sent)
+            for layer, filter in zip(self.layers, self.filters(r), strict=True):
+                ds, dv = painn_message(x, v, filter, unit, graph.edges)
                 s, v = layer.update(s + ds, v + dv)
             return self.species.energies(rows, apply_mlp(self.output_mlp, s).squeeze(1))
 
@@ -80,44 +80,44 @@ def variant(change):
         def atomic_energies(self, graph, vectors):
             rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
             r, _ = polar(vectors, directions=False)
-            for interaction, table in zip(self.interactions, self.filters(r), strict=True):
-                h = interaction(h, table, r, graph)
-            return self.species.energies(rows, self.output_mlp(change(self, h, table, r, graph)).squeeze(1))
+            for interaction, filter in zip(self.interactions, self.filters(r), strict=True):
+                h = interaction(h, filter, graph)
+            return self.species.energies(rows, self.output_mlp(change(self, h, filter, graph)).squeeze(1))
 
     torch.manual_seed(0)
     return Variant(8, 2, 6, cutoff=2.5).double()
 
 
-def view_changed(model, h, table, r, graph):
+def view_changed(model, h, filter, graph):
     new = silu(h)
     first = new[:, :4]
     first += 1
     return new
 
 
-def viewed_then_changed(model, h, table, r, graph):
+def viewed_then_changed(model, h, filter, graph):
     new = silu(h)
     first = new[:, :4]
     new *= 2
     return new + first.sum(1, keepdim=True)
 
 
-def constant_changed(model, h, table, r, graph):
+def constant_changed(model, h, filter, graph):
     total = torch.zeros(h.shape, dtype=h.dtype)
     total += h
     return total
 
 
-def limited(model, h, table, r, graph):
+def limited(model, h, filter, graph):
     rows = model.species.row_of.index_select(0, graph.atomic_numbers)
     return h + F.embedding(rows, model.embedding.weight, max_norm=1.0)
 
 
-def branch(model, h, table, r, graph):
+def branch(model, h, filter, graph):
     return h if h.sum() > 0 else -h
 
 
-def read(model, h, table, r, graph):
+def read(model, h, filter, graph):
     return h * float(h.sum(1).sum(0))
 
 
@@ -129,44 +129,45 @@ def read(model, h, table, r, graph):
         (constant_changed, r"add_: changes in place of a constant array \(.*total \+= h\)"),
         (branch, r"sums over atoms|__gt__|gt"),
         (read, r"sums over atoms \(test_refusals.py, line \d+: return h \* float"),
-        (lambda m, h, table, r, g: h * h[0, 0].item(), "a part of the rows of an array"),
-        (lambda m, h, table, r, g: h * h.max().item(), r"for max \(test_refusals.py, line"),
-        (lambda m, h, table, r, g: h * bool(h[:, 0]), r"for __bool__: numbers that are known only when"),
-        (lambda m, h, table, r, g: h + torch.from_numpy(h.numpy()), "for numpy: numbers that are known only"),
-        (lambda m, h, table, r, g: h / (h[:, :1] + (h[:, :1] == 0)), r"for __eq__ \(.*== 0"),
-        (lambda m, h, table, r, g: torch.where(h > 0, h, 0.0), r"for gt \(test_refusals.py, line \d+: .*torch.where"),
-        (lambda m, h, table, r, g: torch.where(torch.ones(8) > 0, h, h), r"for where \(.*torch.where\(torch.ones"),
-        (lambda m, h, table, r, g: h * (0.1 * h.shape[0]), r"depends on the number of atoms.*0.1 \* h.shape"),
-        (lambda m, h, table, r, g: h * len(h), r"depends on the number of atoms or edges \(.*len\(h\)"),
-        (lambda m, h, table, r, g: h + torch.ones(len(h), 1).cumsum(0), "differs from atom to atom"),
-        (lambda m, h, table, r, g: h / torch.full((len(h), 1), len(h)), "depends on the number of atoms"),
-        (lambda m, h, table, r, g: h if len(h) > 215 else -h, "depends on the number of atoms"),
-        (lambda m, h, table, r, g: cfconv(h, table._replace(cutoff=2.0), r, g.neighbours, g.sent), "2.5, not 2.0"),
-        (lambda m, h, table, r, g: cfconv(h, table, r, g.sent, g.neighbours), "along the edges of the graph"),
-        (lambda m, h, table, r, g: cfconv(h, table, h, g.neighbours, g.sent), "along the edges of the graph"),
-        (lambda m, h, table, r, g: cfconv(h, table, 2 * r, g.neighbours, g.sent), "along the edges of the graph"),
-        (lambda m, h, table, r, g: h * g.senders[:1], r"'graph.senders' \(.*g.senders"),
-        (lambda m, h, table, r, g: h * g.neighbours.row_ptr.diff()[:, None], "'row_ptr' of graph.neighbours"),
-        (lambda m, h, table, r, g: torch.cat([h, h], dim=0), "together along another axis"),
-        (lambda m, h, table, r, g: h.sum(0), r"sums over atoms \(.*h.sum\(0\)"),
-        (lambda m, h, table, r, g: h @ h.T @ h, "every atom, component or channel with every other|another size"),
-        (lambda m, h, table, r, g: h.flip(0), r"for flip \(.*h.flip"),
-        (lambda m, h, table, r, g: h[:5], "a part of the rows of an array"),
-        (lambda m, h, table, r, g: h.view(-1, 2, 4).sum(1), "the view"),
-        (lambda m, h, table, r, g: torch.special.erf(h), r"for (special_)?erf \(.*special.erf"),
-        (lambda m, h, table, r, g: torch.erf(input=h), r"for erf \(.*erf"),
-        (lambda m, h, table, r, g: h.float().double(), r"a change of precision \(.*h.float"),
-        (lambda m, h, table, r, g: h + g.atomic_numbers[:, None], "arithmetic with an array of atomic numbers"),
-        (lambda m, h, table, r, g: h.to(torch.int64), "a change of torch.float64 to torch.int64"),
-        (lambda m, h, table, r, g: torch.add(h, h, out=torch.empty(1)), "add of these arguments"),
-        (lambda m, h, table, r, g: nn.Dropout(0.5)(h), r"dropout in training \(.*nn.Dropout"),
-        (lambda m, h, table, r, g: h**h, "powers with arrays"),
-        (lambda m, h, table, r, g: 1 - h.sort(1).values, r"for sort \(.*1 - h.sort"),
+        (lambda m, h, f, g: h * h[0, 0].item(), "a part of the rows of an array"),
+        (lambda m, h, f, g: h * h.max().item(), r"for max \(test_refusals.py, line"),
+        (lambda m, h, f, g: h * bool(h[:, 0]), r"for __bool__: numbers that are known only when"),
+        (lambda m, h, f, g: h + torch.from_numpy(h.numpy()), "for numpy: numbers that are known only"),
+        (lambda m, h, f, g: h / (h[:, :1] + (h[:, :1] == 0)), r"for __eq__ \(.*== 0"),
+        (lambda m, h, f, g: torch.where(h > 0, h, 0.0), r"for gt \(test_refusals.py, line \d+: .*torch.where"),
+        (lambda m, h, f, g: torch.where(torch.ones(8) > 0, h, h), r"for where \(.*torch.where\(torch.ones"),
+        (lambda m, h, f, g: h * (0.1 * h.shape[0]), r"depends on the number of atoms.*0.1 \* h.shape"),
+        (lambda m, h, f, g: h * len(h), r"depends on the number of atoms or edges \(.*len\(h\)"),
+        (lambda m, h, f, g: h + torch.ones(len(h), 1).cumsum(0), "differs from atom to atom"),
+        (lambda m, h, f, g: h / torch.full((len(h), 1), len(h)), "depends on the number of atoms"),
+        (lambda m, h, f, g: h if len(h) > 215 else -h, "depends on the number of atoms"),
+        (lambda m, h, f, g: cfconv(h, f._replace(table=f.table._replace(cutoff=2.0)), g.edges), "2.5, not 2.0"),
+        (lambda m, h, f, g: cfconv(h, f, object()), "along the edges of the graph"),
+        (lambda m, h, f, g: cfconv(h, f._replace(r=h), g.edges), "along the edges of the graph"),
+        (lambda m, h, f, g: cfconv(h, f._replace(r=2 * f.r), g.edges), "along the edges of the graph"),
+        (lambda m, h, f, g: cfconv(h, f.r[:, None] * torch.ones(8), g.edges), "a filter that is not a table"),
+        (lambda m, h, f, g: h * g.senders[:1], r"'graph.senders' \(.*g.senders"),
+        (lambda m, h, f, g: h * g.edges.by_receiver.row_ptr.diff()[:, None], "'by_receiver' of graph.edges"),
+        (lambda m, h, f, g: torch.cat([h, h], dim=0), "together along another axis"),
+        (lambda m, h, f, g: h.sum(0), r"sums over atoms \(.*h.sum\(0\)"),
+        (lambda m, h, f, g: h @ h.T @ h, "every atom, component or channel with every other|another size"),
+        (lambda m, h, f, g: h.flip(0), r"for flip \(.*h.flip"),
+        (lambda m, h, f, g: h[:5], "a part of the rows of an array"),
+        (lambda m, h, f, g: h.view(-1, 2, 4).sum(1), "the view"),
+        (lambda m, h, f, g: torch.special.erf(h), r"for (special_)?erf \(.*special.erf"),
+        (lambda m, h, f, g: torch.erf(input=h), r"for erf \(.*erf"),
+        (lambda m, h, f, g: h.float().double(), r"a change of precision \(.*h.float"),
+        (lambda m, h, f, g: h + g.atomic_numbers[:, None], "arithmetic with an array of atomic numbers"),
+        (lambda m, h, f, g: h.to(torch.int64), "a change of torch.float64 to torch.int64"),
+        (lambda m, h, f, g: torch.add(h, h, out=torch.empty(1)), "add of these arguments"),
+        (lambda m, h, f, g: nn.Dropout(0.5)(h), r"dropout in training \(.*nn.Dropout"),
+        (lambda m, h, f, g: h**h, "powers with arrays"),
+        (lambda m, h, f, g: 1 - h.sort(1).values, r"for sort \(.*1 - h.sort"),
         (
-            lambda m, h, table, r, g: 1 - h.unsqueeze(0),
+            lambda m, h, f, g: 1 - h.unsqueeze(0),
             "every atom, component or channel|one number for each|products of matrices",
         ),
-        (lambda m, h, table, r, g: scatter_add(h, g.neighbours, columns=g.sent), "graph.neighbours"),
+        (lambda m, h, f, g: scatter_add(h, g.edges_by_receiver), "graph.edges_by_receiver"),
         (limited, "embedding with a greatest norm"),
     ],
 )
@@ -177,7 +178,7 @@ def test_what_a_program_cannot_say_is_refused(change, message):
 
 
 def test_auto_warns_once_with_the_refusal():
-    model = variant(lambda m, h, table, r, g: torch.erf(h))
+    model = variant(lambda m, h, f, g: torch.erf(h))
     with pytest.warns(
         UserWarning, match=r"computed by torch.*no instruction for erf \(test_refusals.py, line \d+: .*erf"
     ):
@@ -188,7 +189,7 @@ def test_auto_warns_once_with_the_refusal():
 
 def test_a_refusal_within_an_operator_that_python_turns_around_keeps_its_sentence():
     """``1 - x`` and ``1 / x`` are functions of torch's that make TypeErrors into NotImplemented."""
-    for line in (lambda m, h, table, r, g: 1 - g.atomic_numbers, lambda m, h, table, r, g: 1 / g.atomic_numbers):
+    for line in (lambda m, h, f, g: 1 - g.atomic_numbers, lambda m, h, f, g: 1 / g.atomic_numbers):
         with pytest.raises(UnsupportedError, match="arithmetic with an array of atomic numbers"):
             Engine(variant(line))
 
@@ -196,7 +197,7 @@ def test_a_refusal_within_an_operator_that_python_turns_around_keeps_its_sentenc
 def test_the_line_is_the_models_own():
     """Not that of a layer of torch's or ours in which the operation is."""
     with pytest.raises(UnsupportedError, match=r"gelu \(test_refusals.py, line \d+: .*nn.GELU\(\)\(h\)"):
-        Engine(variant(lambda m, h, table, r, g: nn.GELU()(h)))
+        Engine(variant(lambda m, h, f, g: nn.GELU()(h)))
 
 
 def test_capture_leaves_the_model_and_torch_as_they_were():

@@ -34,9 +34,9 @@ class Line(PaiNN):
         rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
         r, unit = polar(vectors)
         v = h.new_zeros(h.shape[0], 3, h.shape[1])
-        (table,) = self.filters(r)
-        table = table._replace(function=None)  # interpolated by whoever runs the program, as torch does
-        h, v = self.layers[0](h, v, table, r, unit, graph)
+        (filter,) = self.filters(r)  # interpolated by whoever runs the program, as torch does
+        filter = filter._replace(table=filter.table._replace(function=None))
+        h, v = self.layers[0](h, v, filter, unit, graph)
         out = self.line(self, h, v)
         out = out.square().sum(1) if out.ndim == 3 else out
         return self.species.energies(rows, apply_mlp(self.output_mlp, out).squeeze(1))
