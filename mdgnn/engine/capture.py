@@ -74,12 +74,18 @@ class Captured(Tensor):
     node: Node
     axes: Axes
     sharers: "list[weakref.ref[Captured]]"
+    shape_and_dtype: tuple[torch.Size, torch.dtype]
+    # Torch's own would come by way of `__torch_function__`.
+    shape = property(lambda self: self.shape_and_dtype[0])
+    ndim = property(lambda self: len(self.axes))
+    dtype = property(lambda self: self.shape_and_dtype[1])
 
     @staticmethod
     def __new__(cls, capture: Capture, node: Node, axes: Axes, dtype: torch.dtype, alias: "Captured | None") -> Any:
         shape = [math.prod(capture.size(node, a) for a in names) for names in axes]
         made = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype)
         made.capture, made.node, made.axes = capture, node, axes
+        made.shape_and_dtype = torch.Size(shape), dtype
         made.sharers = [] if alias is None else alias.sharers  # of memory, if there were any
         made.sharers.append(weakref.ref(made))
         return made

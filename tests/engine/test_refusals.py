@@ -102,6 +102,13 @@ def viewed_then_changed(model, h, filter, graph):
     return new + first.sum(1, keepdim=True)
 
 
+def same_memory_changed(model, h, filter, graph):
+    new = silu(h)
+    same = F.dropout(new.contiguous().to(new.dtype), training=False)
+    same += 1  # and new with it
+    return new
+
+
 def constant_changed(model, h, filter, graph):
     total = torch.zeros(h.shape, dtype=h.dtype)
     total += h
@@ -126,6 +133,7 @@ def read(model, h, filter, graph):
     [
         (view_changed, r"add_: changes in place of an array of which there are views \(.*first \+= 1\)"),
         (viewed_then_changed, r"mul_: changes in place of an array of which there are views \(.*new \*= 2\)"),
+        (same_memory_changed, r"add_: changes in place of an array of which there are views \(.*same \+= 1"),
         (constant_changed, r"add_: changes in place of a constant array \(.*total \+= h\)"),
         (branch, r"sums over atoms|__gt__|gt"),
         (read, r"sums over atoms \(test_refusals.py, line \d+: return h \* float"),

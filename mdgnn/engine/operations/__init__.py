@@ -140,9 +140,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "clamp clip": clamp,
     "clamp_max": lambda capture, x, max: clamp(capture, x, max=max),
     "clamp_min": lambda capture, x, min: clamp(capture, x, min=min),
-    "clone contiguous": same,
+    "clone": same,
     "copy": copy,
-    "detach": alias,
+    "contiguous detach": alias,  # the same memory, unless it has to be copied
     "div divide true_divide": divide,
     "double": lambda capture, x: convert(capture, x, torch.float64),
     "dropout": dropout,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mdgnn.engine.capture import Capture, Captured
-from mdgnn.engine.operations.arguments import a_number, aligned, converted, floating, like, same
+from mdgnn.engine.operations.arguments import a_number, alias, aligned, converted, floating, like, same
 
 
 def unary(op: str, *numbers: float) -> Callable[..., Captured]:
@@ -111,7 +111,7 @@ def lerp(capture: Capture, x: Any, end: Any, weight: Any) -> Captured:
 def dropout(capture: Capture, x: Any, p: float = 0.5, training: bool = True) -> Captured:
     if training and p > 0:
         raise capture.refusal("dropout in training")
-    return same(capture, x)
+    return alias(capture, x)
 
 
 def convert_to(capture: Capture, x: Any, *args: Any, dtype: Any = None, device: Any = None, **others: Any) -> Captured:
@@ -128,6 +128,8 @@ def convert_to(capture: Capture, x: Any, *args: Any, dtype: Any = None, device: 
 
 
 def convert(capture: Capture, x: Any, dtype: torch.dtype) -> Captured:
-    if not (x.dtype.is_floating_point and dtype.is_floating_point) and x.dtype != dtype:
+    if x.dtype == dtype:
+        return alias(capture, x)
+    if not (x.dtype.is_floating_point and dtype.is_floating_point):
         raise capture.refusal(f"a change of {x.dtype} to {dtype}")
     return capture.tensor(converted(x, dtype), x.axes, dtype)
