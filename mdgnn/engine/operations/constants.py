@@ -45,5 +45,4 @@ def filled_like(fill: float | None) -> Callable[..., Captured]:
 
 def copy(capture: Capture, x: Any, src: Any, non_blocking: bool = False) -> Captured:
     """What x becomes in place; broadcast."""
-    source = src
-    return add(capture, filled_like(0.0)(capture, x), source)
+    return add(capture, filled_like(0.0)(capture, x), src)
