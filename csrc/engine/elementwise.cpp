@@ -5,31 +5,27 @@
 // 5 to 20 ns: programs of atoms have few, and tables are made once.
 #include "engine/elementwise.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/simd.hpp"
 #include "engine/instruction.hpp"
 #include "engine/instructions/all.hpp"
 #include "engine/loops.hpp"
-#include "ops/radial_filter/edges.hpp"
+#include "engine/pieces.hpp"
 #include "ops/silu/wide.hpp"
 
 namespace mdgnn::engine {
 namespace {
 
 template <class T, class V>
-using WordsOf = std::conditional_t<std::is_same_v<V, T>, typename ExpConstants<T>::Int,
-                                   typename Wide<typename ExpConstants<T>::Int, sizeof(V)>::type>;
+using WordsOf = typename Wide<typename ExpConstants<T>::Int, sizeof(V)>::type;
 
 constexpr double kLog2 = 0.693147180559945309417;
 
 template <class V, class F>
 MDGNN_INLINE void each(const V& x, V& out, const F& f) {
-    if constexpr (std::is_floating_point_v<V>) {
-        out = f(x);
-    } else {
-        for (std::size_t k = 0; k < sizeof x / sizeof x[0]; ++k) out[k] = f(x[k]);
-    }
+    for (std::size_t k = 0; k < sizeof x / sizeof x[0]; ++k) out[k] = f(x[k]);
 }
 
 // The square of exp(x / 2), which reaches zero and infinity where exp does. NaN stays.
@@ -107,35 +103,49 @@ enum class From { nothing, x, y };
 MDGNN_ELEMENTWISE(MDGNN_ROW)
 #undef MDGNN_ROW
 
+// A block whose rows follow upon each other is one row: bits do not depend on where in a vector a number stands.
+template <class T>
+bool one_row(const UnaryLoop<T>& p) {
+    for (const ArrayView<const T>& x : {p.g, p.x, p.y, static_cast<ArrayView<const T>>(p.out)})
+        if (x.data && (x.component_stride != x.shape.channels || x.row_stride != x.shape.size())) return false;
+    return true;
+}
+
+template <int kBytes, Unary function, class T>
+MDGNN_INLINE void row(const UnaryLoop<T>& p, std::int64_t i, std::int64_t k, std::int64_t n_channels) {
+    using V = typename Wide<T, kBytes>::type;
+    using R = Row<function>;
+    constexpr std::int64_t kLanes = Wide<T, kBytes>::n;
+    const T c = static_cast<T>(p.number);
+    T* const to = p.out.at(i, k);
+    const T *const g = p.g.at(i, k), *const x = p.x.at(i, k), *const y = p.y.at(i, k);
+    for (std::int64_t f = 0; f < n_channels; f += kLanes) {
+        const std::int64_t n = std::min(kLanes, n_channels - f);
+        V given = {}, value = {};
+        if (!p.derivative) {
+            load_some(x + f, n, given);
+            R::template value_of<T, V>(given, c, value);
+            store_some(value, n, to + f);
+            continue;
+        }
+        V gradient, slope, before = {};
+        load_some(g + f, n, gradient);
+        if constexpr (R::kFrom == From::x) load_some(x + f, n, given);
+        if constexpr (R::kFrom == From::y) load_some(y + f, n, value);
+        R::template slope_of<T, V>(given, c, value, slope);
+        if (p.add) load_some(to + f, n, before);
+        store_some(V(before + gradient * slope), n, to + f);
+    }
+}
+
 template <int kBytes, Unary function, class T>
 MDGNN_INLINE void rows(const UnaryLoop<T>& p, std::int64_t n_rows) {
-    using R = Row<function>;
-    const T c = static_cast<T>(p.number);
-    for (std::int64_t i = 0; i < n_rows; ++i)
-        for (std::int64_t k = 0; k < p.out.shape.components; ++k) {
-            T* const to = p.out.at(i, k);
-            const T *const g = p.g.at(i, k), *const x = p.x.at(i, k), *const y = p.y.at(i, k);
-            if (!p.derivative) {
-                cpu::each_piece<kBytes, T, 1>(p.out.shape.channels,
-                                              [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-                                                  V given, value;
-                                                  load(x + f, given);
-                                                  R::template value_of<T, V>(given, c, value);
-                                                  store(value, to + f);
-                                              });
-                continue;
-            }
-            cpu::each_piece<kBytes, T, 1>(p.out.shape.channels,
-                                          [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-                                              V gradient, given = {}, value = {}, slope, before = {};
-                                              load(g + f, gradient);
-                                              if constexpr (R::kFrom == From::x) load(x + f, given);
-                                              if constexpr (R::kFrom == From::y) load(y + f, value);
-                                              R::template slope_of<T, V>(given, c, value, slope);
-                                              if (p.add) load(to + f, before), before += gradient * slope;
-                                              store(p.add ? before : V(gradient * slope), to + f);
-                                          });
-        }
+    const bool one = one_row(p);
+    const Shape shape = p.out.shape;
+    const std::int64_t n = one ? 1 : n_rows, n_components = one ? 1 : shape.components;
+    for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t k = 0; k < n_components; ++k)
+            row<kBytes, function>(p, i, k, one ? n_rows * shape.size() : shape.channels);
 }
 
 #define MDGNN_CASE(row, ...) \

@@ -1,21 +1,25 @@
 // Parallelisation: none; a block of rows is one thread's. Memory traffic: each argument once, from the cache that the
 // block is in. Strides and broadcasting are settled outside of the innermost loop, which runs over channels that follow
-// upon each other. These passes cost little beside the messages of edges, of which an atom has dozens.
+// upon each other, a vector at a time. What is left at their end is a vector whose other lanes nobody reads: with
+// shorter vectors and single numbers, as messages have them, this file took four times as long to compile. These passes
+// cost little beside the messages of edges, of which an atom has dozens.
 #include "engine/loops.hpp"
 
-#include "core/lanes.hpp"
+#include <algorithm>
+
 #include "core/simd.hpp"
-#include "ops/radial_filter/edges.hpp"
+#include "engine/pieces.hpp"
 
 namespace mdgnn::engine {
 namespace {
 
+// n channels from f on.
 template <class V, class T>
-MDGNN_INLINE void load(const Operand<T>& x, const T* from, std::int64_t f, V& to) {
+MDGNN_INLINE void load(const Operand<T>& x, const T* from, std::int64_t f, std::int64_t n, V& to) {
     if (x.one_channel)
         to = V{} + *from;
     else
-        mdgnn::load(from + f, to);
+        load_some(from + f, n, to);
 }
 
 template <Binary function, class V>
@@ -29,58 +33,37 @@ MDGNN_INLINE void value_of(const V& a, const V& b, const V& c, V& out) {
     if constexpr (function == Binary::divide_grad) out = -(a * b) / (c * c);
 }
 
-// Row i and channels from f on, in vectors: the sum over components k .. k + n.
-template <Binary function, class V, class T>
-MDGNN_INLINE void piece(const BinaryLoop<T>& p, std::int64_t i, std::int64_t k, std::int64_t n, std::int64_t f) {
-    constexpr bool kTwo = function != Binary::copy && function != Binary::negate;
-    T* const to = p.out.at(i, p.out.shape.components == 1 ? 0 : k) + f;
-    V a, b = {}, c = {}, value = {}, sum = {};
-    if (p.add) mdgnn::load(to, sum);
-    for (std::int64_t m = k; m < k + n; ++m) {
-        load(p.a, p.a.at(i, m), f, a);
-        if constexpr (kTwo) load(p.b, p.b.at(i, m), f, b);
-        if constexpr (function == Binary::divide_grad) load(p.c, p.c.at(i, m), f, c);
-        value_of<function>(a, b, c, value);
-        if (p.add || n > 1)
-            sum += value;
-        else
-            sum = value;
-    }
-    store(sum, to);
-}
-
-// One channel: the sum over all of them, and over components k .. k + n.
-template <Binary function, class T>
-MDGNN_INLINE void sum_of_channels(const BinaryLoop<T>& p, std::int64_t i, std::int64_t k, std::int64_t n) {
-    T* const to = p.out.at(i, p.out.shape.components == 1 ? 0 : k);
-    T sum = p.add ? *to : T(0);
-    for (std::int64_t m = k; m < k + n; ++m) {
-        const T *const a = p.a.at(i, m), *const b = p.b.at(i, m), *const c = p.c.at(i, m);
-        sum += sum_lanes<T>(p.shape.channels, [&](std::int64_t f) __attribute__((always_inline)) {
-            T x, y = 0, z = 0, value = 0;
-            load(p.a, a, f, x);
-            if (p.b.data) load(p.b, b, f, y);
-            if (p.c.data) load(p.c, c, f, z);
-            value_of<function>(x, y, z, value);
-            return value;
-        });
-    }
-    *to = sum;
-}
-
 template <int kBytes, Binary function, class T>
 MDGNN_INLINE void rows(const BinaryLoop<T>& p, std::int64_t n_rows) {
-    const bool sums = p.out.shape.components < p.shape.components, narrow = p.out.shape.channels < p.shape.channels;
-    const std::int64_t n_outer = sums ? 1 : p.shape.components, n_inner = sums ? p.shape.components : 1;
+    using V = typename Wide<T, kBytes>::type;
+    constexpr std::int64_t kLanes = Wide<T, kBytes>::n;
+    constexpr bool kTwo = function != Binary::copy && function != Binary::negate;
+    const bool narrow = p.out.shape.channels < p.shape.channels;
+    const std::int64_t n_outer = p.out.shape.components, n_inner = p.shape.components / n_outer;
     for (std::int64_t i = 0; i < n_rows; ++i)
         for (std::int64_t k = 0; k < n_outer; ++k) {
-            if (narrow) {
-                sum_of_channels<function>(p, i, k, n_inner);
-                continue;
+            T* const to = p.out.at(i, k);
+            V over_channels = {};
+            for (std::int64_t f = 0; f < p.shape.channels; f += kLanes) {
+                const std::int64_t n = std::min(kLanes, p.shape.channels - f);
+                V a, b = {}, c = {}, value, sum = {};
+                if (p.add && !narrow) load_some(to + f, n, sum);
+                for (std::int64_t m = k; m < k + n_inner; ++m) {
+                    load(p.a, p.a.at(i, m), f, n, a);
+                    if constexpr (kTwo) load(p.b, p.b.at(i, m), f, n, b);
+                    if constexpr (function == Binary::divide_grad) load(p.c, p.c.at(i, m), f, n, c);
+                    value_of<function>(a, b, c, value);
+                    sum += value;
+                }
+                if (narrow)
+                    clear_after(n, sum), over_channels += sum;
+                else
+                    store_some(sum, n, to + f);
             }
-            cpu::each_piece<kBytes, T, 1>(
-                p.shape.channels, [&]<class V, int kParts>(std::int64_t f)
-                                      __attribute__((always_inline)) { piece<function, V>(p, i, k, n_inner, f); });
+            if (!narrow) continue;
+            T sum;
+            sum_of_lanes(over_channels, sum);
+            *to = p.add ? *to + sum : sum;
         }
 }
 
