@@ -90,11 +90,11 @@ class Node:
 
     @property
     def number(self) -> float | None:
-        """Of a value that is one number everywhere."""
+        """Of a value that is one finite number everywhere; others are weights, since JSON has none of them."""
         if self.value is None:
             return None
         first = self.value.reshape(-1)[0]
-        return float(first) if bool((self.value == first).all()) else None
+        return float(first) if math.isfinite(first) and bool((self.value == first).all()) else None
 
 
 @dataclass

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from mdgnn.engine.algebra import Algebra, Node
-from mdgnn.engine.program import UnsupportedError
+from mdgnn.engine.program import UnsupportedError, content
 
 ROW, COMPONENT, CHANNEL = "row", "component", "channel"
 Axes = tuple[tuple[str, ...], ...]  # of each dimension: none where the size is 1, several where they are flattened
@@ -158,7 +158,9 @@ def run_twice(run: Callable[[Capture], Captured], apply: Callable[..., Any]) -> 
         places = [[n[id(x)] for x in node.inputs] for n, node in zip(number, (a, b), strict=True)]
         same = (a.op, a.shape, a.numbers, places[0]) == (b.op, b.shape, b.numbers, places[1])
         values = zip((a.value, *a.weights), (b.value, *b.weights), strict=True) if same else ()
-        if not same or not all(x is y or (x is not None and y is not None and torch.equal(x, y)) for x, y in values):
+        if not same or not all(
+            x is y or (x is not None and y is not None and content(x) == content(y)) for x, y in values
+        ):
             raise UnsupportedError(
                 f"it has no instruction for what depends on the number of atoms or edges ({told(b.line)})"
             )

@@ -69,16 +69,10 @@ def _of_elements(algebra: Algebra, energy: Node) -> tuple[Tensor, Tensor, Node]:
     if energy.value is not None:
         return shift, scale, energy
     node = _exact(energy)
-    if node.op == "add" and (parts := _known_and_computed(node)) is not None:
-        known, node = parts
-        shift, node = known, _exact(node)
-    elif node.op in ("add_constant", "add_weight"):
-        shift, node = _constant(node), _exact(node.inputs[0])
-    if node.op == "multiply" and (parts := _known_and_computed(node)) is not None:
-        known, node = parts
-        scale, node = known, _exact(node)
-    elif node.op in ("scale", "multiply_weight"):
-        scale, node = _constant(node), _exact(node.inputs[0])
+    if (found := _known_and_computed(node, "add")) is not None:
+        shift, node = found
+    if (found := _known_and_computed(node, "multiply")) is not None:
+        scale, node = found
     return shift, scale, node
 
 
@@ -87,15 +81,18 @@ def _exact(node: Node) -> Node:
     return node.inputs[0] if node.op == "convert" else node
 
 
-def _constant(node: Node) -> Tensor:
-    return torch.tensor(node.numbers, dtype=torch.float64) if node.numbers else node.weights[0].double()
-
-
-def _known_and_computed(node: Node) -> tuple[Tensor, Node] | None:
-    for x, y in (node.inputs, node.inputs[::-1]):
-        if x.op == "embed" and len(node.inputs) == 2:
-            return x.weights[0], y
-    return None
+def _known_and_computed(node: Node, op: str) -> tuple[Tensor, Node] | None:
+    """Of a sum or a product with a number, one for all or one for each element; finite, as JSON has no others."""
+    known: Tensor | None = None
+    others = node.inputs
+    if node.op == op and len(node.inputs) == 2:
+        x, y = sorted(node.inputs, key=lambda z: z.op != "embed")
+        known, others = (x.weights[0], (y,)) if x.op == "embed" else (None, others)
+    elif node.op == {"add": "add_constant", "multiply": "scale"}[op]:
+        known = torch.tensor(node.numbers, dtype=torch.float64)
+    if known is None or not bool(torch.isfinite(known).all()):
+        return None
+    return known.double(), _exact(others[0])
 
 
 class _Writer:

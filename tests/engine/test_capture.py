@@ -5,7 +5,7 @@ import torch
 from program_meaning import meaning
 from systems import crystal, gnn, icosahedron, radial
 
-from mdgnn import Graph, evaluate
+from mdgnn import Engine, Graph, evaluate
 from mdgnn.engine import trace
 
 MODELS = {
@@ -31,3 +31,14 @@ def test_the_program_means_the_model(name, structure):
     energies, forces = meaning(trace(model), graph.atomic_numbers, graph.senders, graph.receivers, graph.vectors)
     torch.testing.assert_close(energies, expected.energies, rtol=0, atol=1e-6 * float(expected.energies.abs().max()))
     torch.testing.assert_close(forces, expected.forces, rtol=0, atol=1e-5 * float(expected.forces.abs().max()))
+
+
+@pytest.mark.parametrize("architecture", ["SimpleGNN", "SchNet", "PaiNN"])
+def test_weights_that_are_not_numbers_are_captured(architecture):
+    """A model gone astray is run, so that its results are what is complained of."""
+    model = gnn() if architecture == "SimpleGNN" else radial(architecture)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(float("nan"))
+    engine = Engine(model)
+    assert torch.isnan(engine.evaluate(Graph.from_atoms(icosahedron(2), 2.5)).energies).all()
