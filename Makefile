@@ -131,7 +131,8 @@ SOURCES := tests/cpp/neighbors.cpp $(filter-out %/bind.cpp %/bind_cuda.cpp,$(wil
 
 # The C++ of the engine, with what its instructions need.
 OF_ENGINE := $(filter-out %/bind.cpp %/bind_table.cpp %/table_twice.cpp,$(wildcard \
-    $(addprefix csrc/,$(addsuffix /*.cpp,core engine $(addprefix ops/,cfconv concat_message csr force_virial painn_message polar)))))
+    $(addprefix csrc/,$(addsuffix /*.cpp,core engine engine/instructions engine/instructions/* \
+    $(addprefix ops/,cfconv concat_message csr force_virial painn_message polar)))))
 
 # Under the sanitizers of the compiler; the second without code for AVX. Then the engine under that of threads,
 # and 50 rounds of calculators in threads of new processes.

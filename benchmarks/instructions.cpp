@@ -35,7 +35,7 @@ using namespace mdgnn;
 int main(int argc, char** argv) {
     if (argc < 3) return std::fprintf(stderr, "expected a model file and the number of atoms along an edge\n"), 1;
     const int m = std::atoi(argv[2]);
-    const auto model = engine::load_model(argv[1]);
+    engine::Model model = engine::load_model(argv[1]);
     std::mt19937 random(0);
     std::normal_distribution<double> jitter(0, 0.05);
     std::vector<double> positions;
@@ -43,7 +43,8 @@ int main(int argc, char** argv) {
         for (int at : {k / (m * m), k / m % m, k % m}) positions.push_back(1.058 * at + jitter(random));
     const std::int64_t n = m * m * m;
     std::visit(
-        [&]<class T>(const engine::Program<T>& program) {
+        [&]<class T>(const engine::Weights<T>& weights) {
+            const engine::Program& program = model.program;
             std::vector<std::int64_t> row_ptr{0}, senders, numbers(static_cast<std::size_t>(n), 0);
             while (program.element_of.at(static_cast<std::size_t>(numbers[0])) < 0) ++numbers[0];
             numbers.assign(numbers.size(), numbers[0]);
@@ -63,7 +64,7 @@ int main(int argc, char** argv) {
             structure.atomic_numbers = numbers.data();
             structure.rows = {row_ptr.data(), senders.data(), nullptr, n};
             structure.vectors = vectors.data();
-            const engine::Engine<T> compiled(program);
+            const engine::Engine<T> compiled(program, weights);
             std::vector<double> energies(numbers.size()), forces(3 * numbers.size());
             const engine::Outputs out{energies.data(), forces.data(), nullptr};
             compiled.run(structure, out, {1, 0, nullptr});
@@ -75,5 +76,5 @@ int main(int argc, char** argv) {
             std::printf("%ld %ld %ld\n", static_cast<long>(n), static_cast<long>(senders.size()),
                         n_allocations - before);
         },
-        model.program);
+        model.weights);
 }

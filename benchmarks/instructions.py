@@ -44,14 +44,14 @@ def products(program: Program) -> float:
     """Vector multiply-adds of an atom in all linear layers, forwards and, where the edges come in, backwards."""
     moves: set[int] = set()
     total = 0
-    for code, inputs, outputs, weights, _ in program.instructions:
-        base = [program.values[v][2] if program.values[v][2] >= 0 else v for v in inputs]
-        moved = [v in moves for v in base]
-        if code in ("concat_message_table", "cfconv", "painn_message") or any(moved):
-            moves.update(outputs)
-        if code == "linear":
-            for v, w, back in zip(inputs, weights, moved, strict=False):
-                total += program.values[v][0] * program.weights[w].numel() * (1 + back)
+    for i in program.instructions:
+        wholes = [program.arrays[v][3] if len(program.arrays[v]) > 3 else v for v in i.inputs]
+        moved = [v in moves for v in wholes]
+        if i.op in ("concat_message_table", "cfconv", "painn_message") or any(moved):
+            moves.update(i.outputs)
+        if i.op == "linear":
+            for v, w, back in zip(i.inputs, i.weights, moved, strict=False):
+                total += program.arrays[v][1] * program.weights[w].numel() * (1 + back)
     return total / LANES
 
 

@@ -144,17 +144,12 @@ def concat_message_table_double_backward(
 ) -> None: ...
 
 class Engine:
-    def __init__(
-        self,
-        itemsize: int,
-        values: list[tuple[int, int, int, int]],
-        instructions: list[Any],
-        weights: list[Any],
-        read_out: tuple[int, list[float], list[float], list[int], float],
-    ) -> None: ...
+    # A program as JSON (csrc/engine/reader.hpp), and its weights by name.
+    def __init__(self, program: str, weights: dict[str, Any], n_threads: int = 1) -> None: ...
     @staticmethod
-    def load(path: bytes) -> tuple[Engine, str]: ...  # and the readout
-    def program(self) -> tuple[int, list[Any], list[Any], list[Any], tuple[Any, ...]]: ...  # what __init__ takes
+    def load(path: bytes, n_threads: int = 1) -> Engine: ...
+    def program(self) -> tuple[str, dict[str, Any]]: ...  # what __init__ takes
+    def tables(self) -> dict[str, Any]: ...  # coefficients that were made from the weights, by name
     def run(
         self,
         numbers: Any,

@@ -24,16 +24,15 @@ from torch.overrides import TorchFunctionMode
 
 from mdgnn._internal.torch_context import torch_context
 from mdgnn.engine import Engine, UnsupportedError
+from mdgnn.engine.program import OF_PROGRAM
 from mdgnn.locate import ModelFileError, locate
 from mdgnn.model_config import RENAMED, ModelConfig
 from mdgnn.models.names import UntrustedError, class_of, name_of
 from mdgnn.nn import Property
 from mdgnn.potential import Potential
 
-FORMAT_VERSION = 2
-PROGRAM_VERSION = 1
+FORMAT_VERSION = 3
 NAMES_IN_FILES = {new: old for old, new in RENAMED.items()}  # of options: those of format 1
-OF_PROGRAM = "program."  # names of tensors that are the program's alone begin so
 
 
 @torch_context()
@@ -98,37 +97,9 @@ def _program(model: Potential, state: dict[str, Tensor]) -> tuple[dict[str, Any]
     except UnsupportedError:
         return None, {}
     program = engine.program
-    if not all(bool(torch.isfinite(w).all()) for w in program.weights):
+    if not all(bool(torch.isfinite(w).all()) for w in program.weights.values()):
         return None, {}
-    there = {_content(tensor): name for name, tensor in state.items()}
-    weights: dict[str, Tensor] = {}
-
-    def name_of(weight: Tensor) -> str:
-        """Of the state's tensor, at its first use: a file names every tensor once."""
-        name = there.pop(_content(weight), f"{OF_PROGRAM}{len(weights)}")
-        if name not in state:
-            weights[name] = weight
-        return name
-
-    entry = {
-        "version": PROGRAM_VERSION,
-        "dtype": str(program.dtype).removeprefix("torch."),
-        "readout": engine.readout,
-        "cutoff": _or_none(program.cutoff),
-        "values": program.values,
-        "instructions": [
-            {**i._asdict(), "weights": [name_of(program.weights[w]) for w in i.weights]} for i in program.instructions
-        ],
-        "energies": program.energies,
-        "scale": program.scale,
-        "shift": program.shift,
-        "element_of": program.element_of,
-    }
-    return entry, weights
-
-
-def _content(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
-    return tensor.dtype, tensor.shape, tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return program.stored(state)
 
 
 def read_header(name_or_path: str | Path) -> dict[str, Any]:

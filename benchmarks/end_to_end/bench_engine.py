@@ -37,3 +37,12 @@ def test_engine(timed, name, n_atoms):
     elif schnetpack_code.SPEC and n_atoms <= 1415:
         functions["schnetpack"] = schnetpack_code.energy_and_forces_of(name, FEATURES[name], graph)
     timed(functions, f"{name}, F={FEATURES[name]}", n_atoms, graph.n_edges, once=["lecture"] if n_atoms > 5000 else [])
+
+
+@pytest.mark.parametrize("name", list(FEATURES))
+def test_making_an_engine(timed, name):
+    """Capture, fusion and tables; beside it, one evaluation of the torch path."""
+    model = make(name, FEATURES[name]).requires_grad_(False)
+    graph = displaced(55)
+    functions = {"ours": lambda: Engine(model), "torch path": lambda: evaluate(model, graph)}
+    timed(functions, f"making {name}, F={FEATURES[name]}", 55, graph.n_edges)

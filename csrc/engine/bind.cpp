@@ -4,9 +4,9 @@
 
 #include <variant>
 
-#include "ops/csr/csr.hpp"
 #include "engine/engine.hpp"
 #include "engine/file.hpp"
+#include "ops/csr/csr.hpp"
 
 namespace py = pybind11;
 
@@ -15,52 +15,57 @@ namespace {
 
 using namespace engine;
 
-using ValueTuple = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>;  // blocks, cols, base, first
-using InstructionTuple =
-    std::tuple<std::string, std::vector<int>, std::vector<int>, std::vector<int>, double>;  // ..., constant
-// energies, scale, shift, element_of, cutoff
-using ReadOutTuple = std::tuple<int, std::vector<double>, std::vector<double>, std::vector<std::int64_t>, double>;
-
+// Arrays of a dict as weights.
 template <class T>
-Program<T> program_of(const std::vector<ValueTuple>& values, const std::vector<InstructionTuple>& instructions,
-                      const std::vector<py::array>& weights, const ReadOutTuple& read_out) {
-    Program<T> p;
-    for (const auto& [blocks, cols, base, first] : values) p.values.push_back({blocks, cols, base, first});
-    for (const auto& [name, inputs, outputs, of, constant] : instructions)
-        p.instructions.push_back({code_of(name), inputs, outputs, of, constant});
-    for (const py::array& given : weights) {
-        const auto w = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(given);
-        if (!w) throw std::invalid_argument("expected weights that are numbers");
-        p.weights.push_back({{w.shape(), w.shape() + w.ndim()}, {w.data(), w.data() + w.size()}});
-    }
-    std::tie(p.energies, p.scale, p.shift, p.element_of, p.cutoff) = read_out;
-    return p;
+WeightSource<T> arrays_of(const py::dict& weights) {
+    return [&weights](const std::string& name, const std::string& what) {
+        if (!weights.contains(name.c_str()))
+            throw std::invalid_argument("expected weight '" + printable(name) + "', of " + what);
+        const auto w = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(weights[name.c_str()]);
+        if (!w) throw std::invalid_argument("expected weight '" + printable(name) + "' as numbers");
+        return std::pair{std::vector<std::int64_t>(w.shape(), w.shape() + w.ndim()),
+                         std::vector<T>(w.data(), w.data() + w.size())};
+    };
+}
+
+Model model_of(const std::string& text, const py::dict& weights) {
+    const Json json(text);
+    const std::int64_t version = json.root().at("version", "the program").integer("the version");
+    if (version != 1 && version != 2)
+        throw std::invalid_argument("expected a program of version 1 or 2, got " + std::to_string(version));
+    return dtype_of(json.root()) == "float32" ? read_program<float>(json.root(), version, arrays_of<float>(weights))
+                                              : read_program<double>(json.root(), version, arrays_of<double>(weights));
 }
 
 // For float32 or float64.
 class AnyEngine {
   public:
-    AnyEngine(int itemsize, const std::vector<ValueTuple>& values, const std::vector<InstructionTuple>& instructions,
-              const std::vector<py::array>& weights, const ReadOutTuple& read_out) {
-        dispatch_float(itemsize, [&]<class T>(T) {
-            engine_ = std::make_unique<Engine<T>>(program_of<T>(values, instructions, weights, read_out));
-        });
+    AnyEngine(const std::string& text, const py::dict& weights, int n_threads)
+        : AnyEngine(model_of(text, weights), n_threads) {}
+
+    AnyEngine(Model model, int n_threads) : program_(model.program) {
+        std::visit(
+            [&]<class T>(Weights<T>& weights) {
+                engine_ = std::make_unique<Engine<T>>(std::move(model.program), std::move(weights), n_threads);
+            },
+            model.weights);
     }
 
-    explicit AnyEngine(std::variant<Program<float>, Program<double>> program) {
-        std::visit([&]<class T>(Program<T>& p) { engine_ = std::make_unique<Engine<T>>(std::move(p)); }, program);
-    }
-
-    // What the file holds, and the readout.
-    static std::pair<std::unique_ptr<AnyEngine>, std::string> load(const std::string& path) {
+    static std::unique_ptr<AnyEngine> load(const std::string& path, int n_threads) {
         py::gil_scoped_release release;
-        Model model = load_model(path);
-        return {std::make_unique<AnyEngine>(std::move(model.program)), std::move(model.readout)};
+        return std::make_unique<AnyEngine>(load_model(path), n_threads);
     }
 
-    // What the first constructor takes.
+    // What the constructor takes: the text of the program, and its weights by name.
     py::tuple program() const {
-        return std::visit([](const auto& engine) { return arguments(engine->program()); }, engine_);
+        const bool single = std::holds_alternative<std::unique_ptr<Engine<float>>>(engine_);
+        return py::make_tuple(write_program(program_, single ? "float32" : "float64"),
+                              named([](const Weight& w) { return w.table < 0; }));
+    }
+
+    // Coefficients of tables by name.
+    py::dict tables() const {
+        return named([](const Weight& w) { return w.table >= 0; });
     }
 
     // energies (N), forces (N, 3) or None, virials (N, 3, 3) or None. Addresses of columns and share may be 0.
@@ -83,7 +88,7 @@ class AnyEngine {
         if (row_ptr.size() != n + 1 || vectors.size() != 3 * n_edges || numbers.ndim() != 1 ||
             cpu::count_values(structure.rows, n_edges) > n)
             throw std::invalid_argument("expected edges of " + std::to_string(n) + " atoms");
-        if (virials && !forces) throw std::invalid_argument("expected forces to be wanted where virials are");
+        if (virials && !forces) throw std::invalid_argument("expected forces to be asked for where virials are");
         py::array_t<double> e(n), f, v;
         Outputs out{e.mutable_data(), nullptr, nullptr};
         if (forces) f = py::array_t<double>({n, std::int64_t{3}}), out.forces = f.mutable_data();
@@ -96,17 +101,18 @@ class AnyEngine {
     }
 
   private:
-    template <class T>
-    static py::tuple arguments(const Program<T>& p) {
-        std::vector<ValueTuple> values;
-        for (const Value& v : p.values) values.emplace_back(v.blocks, v.cols, v.base, v.first);
-        std::vector<InstructionTuple> instructions;
-        for (const Instruction& in : p.instructions)
-            instructions.emplace_back(name_of(in.code), in.inputs, in.outputs, in.weights, in.constant);
-        py::list weights;
-        for (const Weight<T>& w : p.weights) weights.append(py::array_t<T>(w.shape, w.data.data()));
-        return py::make_tuple(sizeof(T), values, instructions, weights,
-                              ReadOutTuple{p.energies, p.scale, p.shift, p.element_of, p.cutoff});
+    template <class Filter>
+    py::dict named(const Filter& filter) const {
+        py::dict out;
+        std::visit(
+            [&]<class T>(const std::unique_ptr<Engine<T>>& engine) {
+                for (std::size_t w = 0; w < program_.weights.size(); ++w)
+                    if (filter(program_.weights[w]))
+                        out[py::str(program_.weights[w].name)] =
+                            py::array_t<T>(program_.weights[w].shape, engine->weights()[w].data());
+            },
+            engine_);
+        return out;
     }
 
     // An array of what stands there.
@@ -118,6 +124,7 @@ class AnyEngine {
             engine_);
     }
 
+    Program program_;  // as given
     std::variant<std::unique_ptr<Engine<float>>, std::unique_ptr<Engine<double>>> engine_;
 };
 
@@ -125,10 +132,11 @@ class AnyEngine {
 
 void bind_engine(py::module_& m) {
     py::class_<AnyEngine>(m, "Engine")
-        .def(py::init<int, const std::vector<ValueTuple>&, const std::vector<InstructionTuple>&,
-                      const std::vector<py::array>&, const ReadOutTuple&>())
-        .def_static("load", &AnyEngine::load, py::arg("path"))
+        .def(py::init<const std::string&, const py::dict&, int>(), py::arg("program"), py::arg("weights"),
+             py::arg("n_threads") = 1)
+        .def_static("load", &AnyEngine::load, py::arg("path"), py::arg("n_threads") = 1)
         .def("program", &AnyEngine::program)
+        .def("tables", &AnyEngine::tables)
         .def("run", &AnyEngine::run, py::arg("numbers"), py::arg("row_ptr"), py::arg("senders"), py::arg("columns"),
              py::arg("vectors"), py::arg("share"), py::arg("forces"), py::arg("virials"), py::arg("n_threads"),
              py::arg("exchange") = py::none());

@@ -5,29 +5,37 @@
 #include <memory>
 #include <utility>
 
+#include "engine/prepare.hpp"
 #include "engine/run.hpp"
+#include "engine/tables.hpp"
 
 namespace mdgnn::engine {
+
 template <class T>
-Engine<T>::Engine(Program<T> program) : program_(std::move(program)) {
+Engine<T>::Engine(Program program, Weights<T> weights, int n_threads)
+    : program_(std::move(program)), weights_(std::move(weights)) {
     check(program_);
+    add_saved_arrays();
+    make_tables(program_, weights_, n_threads);
     for (Keep keep : {Keep::energies_only, Keep::all, Keep::little})
         plans_[static_cast<std::size_t>(keep)] = engine::plan(program_, keep);
     // To compute an array again, what it follows from must stay, which may be as much (SimpleGNN, SchNet).
     Plan &all = plans_[static_cast<std::size_t>(Keep::all)], &little = plans_[static_cast<std::size_t>(Keep::little)];
     if (4 * (little.total + little.spare) > 3 * (all.total + all.spare)) little = all;
-    layers_.resize(program_.instructions.size());
-    for (std::size_t k = 0; k < layers_.size(); ++k) {
-        const Instruction& in = program_.instructions[k];
-        directions_ = directions_ || in.code == Code::painn_message;
-        if (in.code != Code::linear) continue;
-        for (std::size_t m = 0; m < in.inputs.size(); ++m) {
-            const Weight<T>& w = program_.weights[in.weights[m]];
-            const Matrix<const T> weights{w.data.data(), w.shape[0], w.shape[1]};
-            layers_[k].forward.emplace_back(weights, true);
-            layers_[k].backward.emplace_back(weights, false);
+    prepared_ = prepare(program_, weights_, program_.instructions, true, packed_);
+    for (const Instruction& in : program_.instructions)
+        takes_directions_ = takes_directions_ || in.type->takes_directions;
+}
+
+template <class T>
+void Engine<T>::add_saved_arrays() {
+    for (Instruction& in : program_.instructions) {
+        in.saved.clear();
+        if (!in.type->saved) continue;
+        for (const Shape& shape : in.type->saved(signature_of(program_, program_.arrays, in))) {
+            in.saved.push_back(static_cast<int>(program_.arrays.size()));
+            program_.arrays.push_back({Space::atom, shape});
         }
-        if (in.weights.size() > in.inputs.size()) layers_[k].bias = program_.weights[in.weights.back()].data.data();
     }
 }
 

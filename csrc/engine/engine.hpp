@@ -4,11 +4,12 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <vector>
 
-#include "core/aligned.hpp"
 #include "core/view.hpp"
+#include "engine/instruction.hpp"
 #include "engine/linear.hpp"
 #include "engine/plan.hpp"
 #include "engine/program.hpp"
@@ -39,7 +40,7 @@ struct Outputs {
 // Memory of a call, which grows to that of the largest structure and stays for the next one.
 template <class T>
 struct Workspace {
-    AlignedVector<T> atoms, edges;
+    std::vector<T> atoms, edges;
     std::vector<std::int64_t> elements, col_ptr, receivers, order, next;
 };
 
@@ -47,8 +48,9 @@ struct Workspace {
 template <class T>
 class Engine {
   public:
-    // Throws std::invalid_argument, with a sentence, where the program does not fit together.
-    explicit Engine(Program<T> program);
+    // Tables are made here, on n_threads. Throws std::invalid_argument, with a sentence, where the program does not fit
+    // together.
+    Engine(Program program, Weights<T> weights, int n_threads = 1);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
     ~Engine() { delete free_.load(); }
@@ -56,22 +58,21 @@ class Engine {
     // Throws std::invalid_argument that names an atom whose element is not known.
     void run(const Structure& structure, const Outputs& out, const Context& context) const;
 
-    // Of a linear instruction's weights: forwards, and for the gradients of its inputs.
-    struct Layers {
-        std::vector<Packed<T>> forward, backward;
-        const T* bias = nullptr;
-    };
-
-    const Program<T>& program() const { return program_; }
-    const Layers& layers(std::size_t instruction) const { return layers_[instruction]; }
+    const Program& program() const { return program_; }  // as given, and with what instructions save
+    const Weights<T>& weights() const { return weights_; }
+    const Prepared<T>& prepared(std::size_t instruction) const { return prepared_[instruction]; }
     const Plan& plan(Keep keep) const { return plans_[static_cast<std::size_t>(keep)]; }
-    bool directions() const { return directions_; }
+    bool takes_directions() const { return takes_directions_; }
 
   private:
-    Program<T> program_;
+    void add_saved_arrays();
+
+    Program program_;
+    Weights<T> weights_;         // those of tables are their coefficients
     std::array<Plan, 3> plans_;  // by Keep
-    std::vector<Layers> layers_;
-    bool directions_ = false;  // whether those of edges are needed
+    std::deque<Packed<T>> packed_;
+    std::vector<Prepared<T>> prepared_;
+    bool takes_directions_ = false;  // a message does
     mutable std::atomic<Workspace<T>*> free_{nullptr};
 };
 

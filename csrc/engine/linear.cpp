@@ -1,7 +1,7 @@
-// Parallelisation: blocks of rows over threads. A tile of rows x vectors of the result stays in registers while the
-// inputs are run through; the weights come from the nearest cache. Floor: one multiply-add per row, input and output.
-// One thread of a Zen 4 core (118 GFLOP/s), float32, this and MKL (torch.mm into a given array), rows x inputs x
-// outputs:
+// Parallelisation: none; a block of rows is one thread's. A tile of rows x vectors of the result stays in registers
+// while the inputs are run through; the weights come from the nearest cache. Floor: one multiply-add per row, input and
+// output. One thread of a Zen 4 core (118 GFLOP/s), float32, this and MKL (torch.mm into a given array), rows x inputs
+// x outputs:
 //   13 x 32 x 64        91 and  27 GFLOP/s (0.6 and 2.0 us)      561 x 128 x 384      108 and 103
 //   13 x 64 x 192       94 and  56                               6,525 x 64 x 64      104 and  94
 //   561 x 64 x 64      104 and  94                               97,556 x 128 x 128    81 and  70
@@ -13,7 +13,6 @@
 #include <algorithm>
 
 #include "core/simd.hpp"
-#include "core/thread_pool.hpp"
 #include "core/vectors.hpp"
 
 namespace mdgnn::engine {
@@ -127,23 +126,16 @@ Packed<T>::Packed(Matrix<const T> weights, bool transposed)
 
 template <class T>
 void multiply(std::int64_t n_rows, Columns<const T> x, const Packed<T>& weights, const T* bias, bool add,
-              Columns<T> out, const Context& context) {
+              Columns<T> out) {
     const Product<T> p{
         x, weights.data(), add ? nullptr : bias, weights.inputs(), weights.outputs(), weights.stride(), add, out};
-    if (p.outputs == 1) {
-        const std::int64_t grain = 1 + 8000 / (p.inputs + 1);  // 8 us of work
-        parallel_for(n_rows, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) { one_column(p, a, b); });
-        return;
-    }
-    const std::int64_t grain = 6 * (1 + 60000 / (weights.inputs() * weights.stride() + 1));  // 8 us of work
-    parallel_for(n_rows, grain, context.n_threads,
-                 [&](std::int64_t a, std::int64_t b) { wide() ? wide_loop(p, a, b) : narrow_loop(p, a, b); });
+    if (p.outputs == 1) return one_column(p, 0, n_rows);
+    wide() ? wide_loop(p, 0, n_rows) : narrow_loop(p, 0, n_rows);
 }
 
-#define MDGNN_INSTANTIATE(T)                                                                                \
-    template class Packed<T>;                                                                               \
-    template void multiply<T>(std::int64_t, Columns<const T>, const Packed<T>&, const T*, bool, Columns<T>, \
-                              const Context&);
+#define MDGNN_INSTANTIATE(T)  \
+    template class Packed<T>; \
+    template void multiply<T>(std::int64_t, Columns<const T>, const Packed<T>&, const T*, bool, Columns<T>);
 MDGNN_INSTANTIATE(float)
 MDGNN_INSTANTIATE(double)
 

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/aligned.hpp"
 #include "core/view.hpp"
 
 namespace mdgnn::engine {
@@ -24,7 +23,7 @@ class Packed {
 
   private:
     std::int64_t inputs_ = 0, outputs_ = 0, stride_ = 0;
-    AlignedVector<T> data_;
+    std::vector<T> data_;
 };
 
 // Some columns of an array with rows of `stride` numbers.
@@ -41,6 +40,6 @@ struct Columns {
 // a row do not depend on the others.
 template <class T>
 void multiply(std::int64_t n_rows, Columns<const T> x, const Packed<T>& weights, const T* bias, bool add,
-              Columns<T> out, const Context& context);
+              Columns<T> out);
 
 }  // namespace mdgnn::engine

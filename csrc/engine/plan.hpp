@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/array_view.hpp"
 #include "engine/program.hpp"
 
 namespace mdgnn::engine {
@@ -12,39 +13,33 @@ namespace mdgnn::engine {
 // do not see, nothing stays: they are computed again.
 enum class Keep { energies_only, all, little };
 
-// An array is kept for all atoms or, seen by one phase alone, in the memory of a block of atoms. In numbers per atom.
-struct Place {
-    bool local = false;
-    std::int64_t at = -1;  // -1: nowhere
-};
-
 // A message, or instructions between two of them, which treat every atom by itself: a thread runs them all for a block
 // of atoms before the next one.
 struct Phase {
     std::size_t first, last;  // instructions first .. last
     bool message;
-    std::vector<std::size_t> again;  // instructions that run again before the phase goes backwards
-    std::int64_t work = 0;           // multiply-adds per atom, about
+    std::vector<std::size_t> rematerialise;  // instructions that run again before the phase goes backwards
+    std::int64_t work = 0;                   // multiply-adds per atom, about
 };
 
 // What an instruction does on the way back.
 struct Back {
-    bool active = false;     // the energy depends on it, and it on the edges
-    std::vector<int> clear;  // arrays whose gradients begin as zeros: they come in parts, or nobody gives any
-    std::vector<char> add;   // by input: its gradient is added to what is there
+    bool active = false;           // the energy depends on it, and it on the edges
+    std::vector<int> clear;        // arrays whose gradients begin as zeros: they come in parts, or nobody gives any
+    std::vector<char> needs_grad;  // by input
+    std::vector<char> add;         // by input: its gradient is added to what is there
 };
 
 struct Plan {
     std::vector<Phase> phases;
     std::vector<Back> back;  // by instruction
-    std::vector<int> clear_seed;
+    std::vector<int> clear_energies;
     std::vector<Place> value, gradient;
-    std::vector<char> needs_gradient;
+    std::vector<char> needs_grad;       // by array
     std::int64_t total = 0, local = 0;  // of all atoms, of a block
     std::int64_t spare = 0;             // of all atoms: room for gradients that are to be added to others
 };
 
-template <class T>
-Plan plan(const Program<T>& program, Keep keep);
+Plan plan(const Program& program, Keep keep);
 
 }  // namespace mdgnn::engine

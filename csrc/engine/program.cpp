@@ -1,225 +1,189 @@
 #include "engine/program.hpp"
 
 #include <array>
+#include <cmath>
+#include <locale>
+#include <set>
+#include <sstream>
 #include <stdexcept>
+
+#include "engine/instruction.hpp"
 
 namespace mdgnn::engine {
 namespace {
 
-constexpr std::array<const char*, 16> kNames = {
-    "embed", "zeros",    "linear", "add",  "multiply",         "scale_vectors",        "dot",    "divide",
-    "plus",  "at_least", "root",   "silu", "shifted_softplus", "concat_message_table", "cfconv", "painn_message"};
+constexpr std::int64_t kMostChannels = 1 << 20, kMostKnots = 1 << 16;
+constexpr std::int64_t kMostOfTables = std::int64_t{1} << 26;  // coefficients
+constexpr double kLeastCutoff = 1e-24;  // intervals of tables, 2^40 at most, are finitely many per unit of length
+constexpr std::array<const char*, 4> kSpaces = {"atom", "edge", "triplet", "structure"};
 
-[[noreturn]] void refuse(std::size_t number, const std::string& what) {
-    throw std::invalid_argument("instruction " + std::to_string(number) + " of the model's program: expected " + what);
+std::string text_of(const std::vector<std::int64_t>& shape) {
+    std::ostringstream text;
+    text.imbue(std::locale::classic());
+    for (std::size_t k = 0; k < shape.size(); ++k) text << (k > 0 ? ", " : "(") << shape[k];
+    text << ')';
+    return text.str();
 }
 
-// Inputs, outputs and weights that an instruction has; -1: one or more.
-struct Counts {
-    int inputs, outputs, weights;
-};
+std::string text_of(const Shape& s) { return text_of(std::vector<std::int64_t>{s.components, s.channels}); }
 
-Counts counts(Code code) {
-    switch (code) {
-        case Code::embed:
-            return {0, 1, 1};
-        case Code::zeros:
-            return {0, 1, 0};
-        case Code::linear:
-            return {-1, 1, -1};
-        case Code::add:
-            return {-1, 1, 0};
-        case Code::multiply:
-        case Code::scale_vectors:
-        case Code::dot:
-        case Code::divide:
-            return {2, 1, 0};
-        case Code::plus:
-        case Code::at_least:
-        case Code::root:
-        case Code::silu:
-        case Code::shifted_softplus:
-            return {1, 1, 0};
-        case Code::concat_message_table:
-            return {1, 3, 1};
-        case Code::cfconv:
-            return {1, 1, 1};
-        case Code::painn_message:
-            return {2, 2, 1};
+template <class List>
+std::string text_of_all(const List& list) {
+    std::ostringstream text;
+    for (std::size_t k = 0; k < list.size(); ++k) text << (k > 0 ? ", " : "") << text_of(list[k]);
+    return text.str();
+}
+
+void check_arrays(const std::vector<Array>& arrays, const std::string& of) {
+    const auto within = [](std::int64_t first, std::int64_t n, std::int64_t most) {
+        return n > 0 && n <= kMostChannels && first >= 0 && first <= kMostChannels && first + n <= most;
+    };
+    for (std::size_t v = 0; v < arrays.size(); ++v) {
+        const Array& a = arrays[v];
+        Shape stored = a.shape;
+        bool good = a.base >= -1 && a.base < static_cast<int>(arrays.size());
+        if (good && a.base >= 0) {
+            stored = arrays[a.base].shape;
+            good = arrays[a.base].base == -1 && arrays[a.base].space == a.space;
+        }
+        good = good && within(a.first_component, a.shape.components, stored.components) &&
+               within(a.first_channel, a.shape.channels, stored.channels) && a.shape.size() <= kMostChannels;
+        if (!good) throw std::invalid_argument("array " + std::to_string(v) + " of " + of + " has a bad shape");
     }
-    throw std::logic_error("a code without counts");
 }
 
-bool fits(std::size_t n, int expected) { return expected < 0 ? n > 0 : n == static_cast<std::size_t>(expected); }
-
-template <class T>
-class Checker {
+// The instructions of a program or of a table: each takes what is there and gives arrays of its own.
+class InstructionChecker {
   public:
-    explicit Checker(const Program<T>& program)
-        : p_(program), defined_(program.values.size(), false), hidden_(defined_) {}
+    InstructionChecker(const Program& program, const std::vector<Array>& arrays, Space space, std::string of)
+        : program_(program), arrays_(arrays), space_(space), of_(std::move(of)), computed_(arrays.size(), false) {
+        check_arrays(arrays_, of_);
+    }
 
-    void run() {
-        for (std::size_t v = 0; v < p_.values.size(); ++v) check_value(v);
-        for (const Weight<T>& w : p_.weights) check_weight(w);
-        for (number_ = 0; number_ < p_.instructions.size(); ++number_) check_instruction(p_.instructions[number_]);
-        const std::size_t n = p_.scale.size();
-        if (n == 0 || p_.shift.size() != n) throw std::invalid_argument("expected a scale and a shift per element");
-        for (std::int64_t row : p_.element_of)
-            if (row < -1 || row >= static_cast<std::int64_t>(n))
-                throw std::invalid_argument("expected elements with a scale and a shift");
-        if (!(p_.cutoff > kLeast)) throw std::invalid_argument("expected a positive cutoff, above 1e-24");
-        if (!known(p_.energies) || shape(p_.energies) != Shape{1, 1})
-            throw std::invalid_argument("expected one energy for each atom");
+    bool exists(int v) const { return v >= 0 && v < static_cast<int>(arrays_.size()); }
+    bool is_computed(int v) const { return exists(v) && computed_[whole(arrays_, v)]; }
+    void set_computed(int v) { computed_[v] = true; }
+
+    void check(std::size_t number, const Instruction& in) {
+        number_ = number;
+        const Declaration& type = *in.type;
+        if (!type.inputs.has(in.inputs.size()) || !type.outputs.has(in.outputs.size()) ||
+            !type.weights.has(in.weights.size()) || !type.numbers.has(in.numbers.size()))
+            refuse("as many inputs, outputs, weights and numbers as " + std::string(type.name) + " takes");
+        for (const int v : in.inputs)
+            if (!is_computed(v)) refuse("inputs that have been computed");
+        for (const int w : in.weights)
+            if (w < 0 || w >= static_cast<int>(program_.weights.size())) refuse("weights that exist");
+        for (const double x : in.numbers)
+            if (!std::isfinite(x)) refuse("finite numbers");
+        for (const int v : in.outputs) {
+            if (!exists(v) || arrays_[v].base != -1 || computed_[v]) refuse("outputs of its own");
+            computed_[v] = true;
+        }
+        for (const std::vector<int>* list : {&in.inputs, &in.outputs})
+            for (const int v : *list)
+                if (arrays_[v].space != space_)
+                    refuse("arrays of space '" + std::string(name_of(space_)) + "', the only ones that " + type.name +
+                           " has here, got one of space '" + name_of(arrays_[v].space) + "'");
+        const Signature s = signature_of(program_, arrays_, in);
+        bool fits = type.fits(s);
+        for (const int v : in.inputs) fits = fits && !(type.message && arrays_[v].base != -1);
+        if (!fits)
+            refuse("shapes that fit, got " + std::string(type.name) +
+                   (s.inputs.empty() ? "" : " of " + text_of_all(s.inputs)) +
+                   (s.weights.empty() ? "" : " with weights " + text_of_all(s.weights)) + " for " +
+                   text_of_all(s.outputs));
+    }
+
+    [[noreturn]] void refuse(const std::string& what) const {
+        throw std::invalid_argument("instruction " + std::to_string(number_) + " of " + of_ + ": expected " + what);
     }
 
   private:
-    using Shape = std::array<std::int64_t, 2>;  // blocks, columns
-    static constexpr std::int64_t kMost = 1 << 20;
-    static constexpr double kLeast = 1e-24;  // intervals of tables, 2^40 at most, are finitely many per unit of length
-
-    Shape shape(int v) const { return {p_.values[v].blocks, p_.values[v].cols}; }
-
-    bool exists(int v) const { return v >= 0 && v < static_cast<int>(p_.values.size()); }
-
-    bool known(int v) const {
-        if (!exists(v)) return false;
-        const std::int64_t whole = p_.values[v].base < 0 ? v : p_.values[v].base;
-        return defined_[whole] && !hidden_[whole];
-    }
-
-    void check_value(std::size_t v) const {
-        const Value& value = p_.values[v];
-        bool good = (value.blocks == 1 || value.blocks == 3) && value.cols > 0 && value.cols <= kMost &&
-                    (value.base != -1 || value.first == 0);
-        if (good && value.base != -1) {
-            good = value.base >= 0 && value.base < static_cast<std::int64_t>(p_.values.size());
-            if (good) {
-                const Value& base = p_.values[value.base];
-                good = base.base == -1 && base.blocks == value.blocks && value.first >= 0 && value.first <= kMost &&
-                       value.first + value.cols <= base.cols;
-            }
-        }
-        if (!good)
-            throw std::invalid_argument("array " + std::to_string(v) + " of the model's program has a bad shape");
-    }
-
-    void check_weight(const Weight<T>& w) const {
-        std::int64_t size = 1;
-        for (std::int64_t n : w.shape) {
-            if (n <= 0 || n > (std::int64_t{1} << 40) / size)
-                throw std::invalid_argument("a weight of the model has a bad shape");
-            size *= n;
-        }
-        if (size != static_cast<std::int64_t>(w.data.size()))
-            throw std::invalid_argument("a weight of the model has not as many numbers as its shape says");
-    }
-
-    void check_instruction(const Instruction& in) {
-        const Counts expected = counts(in.code);
-        if (!fits(in.inputs.size(), expected.inputs) || !fits(in.outputs.size(), expected.outputs) ||
-            !fits(in.weights.size(), expected.weights))
-            refuse(number_, "as many inputs, outputs and weights as it takes");
-        for (int v : in.inputs)
-            if (!known(v)) refuse(number_, "inputs that have been computed");
-        for (int w : in.weights)
-            if (w < 0 || w >= static_cast<int>(p_.weights.size())) refuse(number_, "weights that exist");
-        for (int v : in.outputs) {
-            if (!exists(v) || p_.values[v].base != -1 || defined_[v]) refuse(number_, "outputs of its own");
-            defined_[v] = true;
-        }
-        if (in.code == Code::concat_message_table) hidden_[in.outputs[2]] = true;  // the backward's alone
-        check_shapes(in);
-    }
-
-    bool weight_is(const Instruction& in, std::size_t k, const std::vector<std::int64_t>& expected) const {
-        return p_.weights[in.weights[k]].shape == expected;
-    }
-
-    bool table_is(const Instruction& in, std::int64_t width) const {
-        const std::vector<std::int64_t>& s = p_.weights[in.weights[0]].shape;
-        return s.size() == 3 && s[1] == 4 && s[2] == width;
-    }
-
-    void check_shapes(const Instruction& in) const {
-        const Shape out = shape(in.outputs[0]);
-        const Shape x = in.inputs.empty() ? Shape{} : shape(in.inputs[0]);
-        const auto whole = [&](int v) { return p_.values[v].base == -1; };
-        bool good = true;
-        switch (in.code) {
-            case Code::embed:
-                good = out[0] == 1 && weight_is(in, 0, {static_cast<std::int64_t>(p_.scale.size()), out[1]});
-                break;
-            case Code::zeros:
-                break;
-            case Code::linear: {
-                const std::size_t n = in.inputs.size();
-                good = in.weights.size() == n || in.weights.size() == n + 1;
-                for (std::size_t k = 0; good && k < n; ++k)
-                    good = shape(in.inputs[k])[0] == out[0] && weight_is(in, k, {out[1], shape(in.inputs[k])[1]});
-                if (good && in.weights.size() == n + 1) good = weight_is(in, n, {out[1]});
-                break;
-            }
-            case Code::add:
-            case Code::multiply:
-                for (int v : in.inputs) good = good && shape(v) == out;
-                break;
-            case Code::scale_vectors:
-                good = x == Shape{1, out[1]} && out[0] == 3 && shape(in.inputs[1]) == out;
-                break;
-            case Code::dot:
-                good = x == Shape{3, out[1]} && out[0] == 1 && shape(in.inputs[1]) == x;
-                break;
-            case Code::divide:
-                good = x == out && shape(in.inputs[1]) == Shape{out[0], 1};
-                break;
-            case Code::plus:
-            case Code::at_least:
-            case Code::root:
-            case Code::silu:
-            case Code::shifted_softplus:
-                good = x == out;
-                break;
-            case Code::concat_message_table:
-                good = whole(in.inputs[0]) && x == Shape{1, 2 * out[1]} && out[0] == 1 && table_is(in, out[1] + 1) &&
-                       shape(in.outputs[1]) == Shape{1, 1} && shape(in.outputs[2]) == out;
-                break;
-            case Code::cfconv:
-                good = whole(in.inputs[0]) && x == out && out[0] == 1 && table_is(in, out[1]);
-                break;
-            case Code::painn_message:
-                good = whole(in.inputs[0]) && whole(in.inputs[1]) && x == Shape{1, 3 * out[1]} && out[0] == 1 &&
-                       shape(in.inputs[1]) == Shape{3, out[1]} && shape(in.outputs[1]) == Shape{3, out[1]} &&
-                       table_is(in, 3 * out[1]);
-                break;
-        }
-        if (!good) refuse(number_, "shapes that fit (" + std::string(kNames[static_cast<std::size_t>(in.code)]) + ")");
-    }
-
-    const Program<T>& p_;
-    std::vector<bool> defined_, hidden_;
+    const Program& program_;
+    const std::vector<Array>& arrays_;
+    const Space space_;
+    const std::string of_;
+    std::vector<bool> computed_;
     std::size_t number_ = 0;
 };
 
+void check_weight(const Weight& w) {
+    std::int64_t size = 1;
+    for (const std::int64_t n : w.shape) {
+        if (n <= 0 || n > (std::int64_t{1} << 40) / size)
+            throw std::invalid_argument("a weight of the model has a bad shape");
+        size *= n;
+    }
+}
+
+// Returns the number of coefficients.
+std::int64_t check_table(const Program& program, const Table& table) {
+    const std::string name = "table '" + table.name + "' of the model's program";
+    if (table.knots < 2 || table.knots > kMostKnots)
+        throw std::invalid_argument("expected " + name + " with 2 to " + std::to_string(kMostKnots) + " knots, got " +
+                                    std::to_string(table.knots));
+    if (!(table.cutoff > kLeastCutoff && std::isfinite(table.cutoff)))
+        throw std::invalid_argument("expected " + name + " with a finite cutoff, above 1e-24");
+    InstructionChecker checker(program, table.arrays, Space::edge, name);
+    std::int64_t width = 0;
+    for (const Array& a : table.arrays) width += a.shape.size();
+    if (width > kMostChannels)
+        throw std::invalid_argument("expected " + name + " with arrays of at most " + std::to_string(kMostChannels) +
+                                    " numbers for a distance");
+    const int in = table.input;
+    if (!checker.exists(in) || table.arrays[in].base != -1 || table.arrays[in].shape != Shape{1, 1} ||
+        table.arrays[in].space != Space::edge)
+        throw std::invalid_argument("expected " + name + " with an input of one distance for each edge");
+    checker.set_computed(in);
+    for (std::size_t k = 0; k < table.instructions.size(); ++k) {
+        checker.check(k, table.instructions[k]);
+        if (!table.instructions[k].type->float64.tangent)
+            checker.refuse("an instruction that tables have, got " + std::string(table.instructions[k].type->name));
+    }
+    if (!checker.is_computed(table.output) || table.arrays[table.output].shape.components != 1)
+        throw std::invalid_argument("expected " + name + " with an output of one component that is computed");
+    return (table.knots - 1) * 4 * table.arrays[table.output].shape.channels;
+}
+
+void check_tables(const Program& program) {
+    std::set<std::string> names;
+    for (const Weight& w : program.weights)
+        if (!names.insert(w.name).second)
+            throw std::invalid_argument("expected weights and tables of different names, got '" + w.name + "' twice");
+    std::int64_t total = 0;
+    for (const Table& table : program.tables) total += check_table(program, table);
+    if (total > kMostOfTables)
+        throw std::invalid_argument("expected tables of at most " + std::to_string(kMostOfTables) +
+                                    " coefficients in all, got " + std::to_string(total));
+}
+
 }  // namespace
 
-bool is_message(Code code) {
-    return code == Code::concat_message_table || code == Code::cfconv || code == Code::painn_message;
+const char* name_of(Space space) { return kSpaces[static_cast<std::size_t>(space)]; }
+
+Signature signature_of(const Program& program, const std::vector<Array>& arrays, const Instruction& in) {
+    Signature s;
+    for (const int v : in.inputs) s.inputs.push_back(arrays[v].shape);
+    for (const int v : in.outputs) s.outputs.push_back(arrays[v].shape);
+    for (const int w : in.weights) s.weights.push_back(program.weights[w].shape);
+    s.n_elements = static_cast<std::int64_t>(program.scale.size());
+    return s;
 }
 
-Code code_of(const std::string& name) {
-    for (std::size_t k = 0; k < kNames.size(); ++k)
-        if (name == kNames[k]) return static_cast<Code>(k);
-    throw std::invalid_argument("expected an instruction that this engine knows, got '" + name + "'");
+void check(const Program& p) {
+    check_tables(p);
+    for (const Weight& w : p.weights) check_weight(w);
+    InstructionChecker checker(p, p.arrays, Space::atom, "the model's program");
+    for (std::size_t k = 0; k < p.instructions.size(); ++k) checker.check(k, p.instructions[k]);
+    const std::size_t n = p.scale.size();
+    if (n == 0 || p.shift.size() != n) throw std::invalid_argument("expected a scale and a shift per element");
+    for (const std::int64_t row : p.element_of)
+        if (row < -1 || row >= static_cast<std::int64_t>(n))
+            throw std::invalid_argument("expected elements with a scale and a shift");
+    if (!(p.cutoff > kLeastCutoff)) throw std::invalid_argument("expected a positive cutoff, above 1e-24");
+    if (!checker.is_computed(p.energies) || p.arrays[p.energies].shape != Shape{1, 1})
+        throw std::invalid_argument("expected one energy for each atom");
 }
-
-const char* name_of(Code code) { return kNames[static_cast<std::size_t>(code)]; }
-
-template <class T>
-void check(const Program<T>& program) {
-    Checker<T>(program).run();
-}
-
-template void check<float>(const Program<float>&);
-template void check<double>(const Program<double>&);
 
 }  // namespace mdgnn::engine

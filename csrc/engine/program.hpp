@@ -1,68 +1,82 @@
-// A model as a list of instructions on arrays with a row, or three, for each atom. The Python model exports it; the
-// engine runs it forwards and, for forces, backwards. A new model made of these instructions needs no C++.
+// A model as a list of instructions on arrays of atoms, and tables of functions of the distance. Python captures it
+// from a model; the engine runs it forwards and, for forces, backwards. A new model made of these instructions needs no
+// C++.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "core/aligned.hpp"
-
 namespace mdgnn::engine {
 
-enum class Code {
-    embed,                 // (F) of the atom's element; weight: (elements, F)
-    zeros,                 // nothing yet
-    linear,                // sum over inputs k of x_k W_k^T, plus b; weights: W_k (outputs, inputs), then b if there
-    add,                   // x + y + ...
-    multiply,              // x * y
-    scale_vectors,         // x * v: (F) and (3, F) -> (3, F)
-    dot,                   // sum over components of v * w -> (F)
-    divide,                // x / s, s of one column
-    plus,                  // x + constant
-    at_least,              // max(x, constant)
-    root,                  // sqrt(x + constant)
-    silu,                  // x / (1 + exp(-x))
-    shifted_softplus,      // log((1 + exp(x)) / 2)
-    concat_message_table,  // (2 H) -> (H), (1), and (H) which the backward needs; weight: the table
-    cfconv,                // (C) -> (C); weight: the table
-    painn_message,         // (3 F), (3, F) -> (F), (3, F); weight: the table
+struct Declaration;  // of a kind of instruction: engine/instruction.hpp
+
+// What an array has a row for.
+enum class Space { atom, edge, triplet, structure };
+
+// Of a row: components (3 of a vector, (l + 1)^2 of a spherical tensor, 1 of scalars), each of as many channels.
+struct Shape {
+    std::int64_t components = 1, channels = 0;
+
+    std::int64_t size() const { return components * channels; }
+    bool operator==(const Shape&) const = default;
 };
 
-// An array: `blocks` rows of `cols` numbers for each atom. Or some columns of another one, `base`.
-struct Value {
-    std::int64_t blocks = 1, cols = 0, base = -1, first = 0;
+// An array; or, with a `base`, a range of that array's components and channels.
+struct Array {
+    Space space = Space::atom;
+    Shape shape;
+    int base = -1;
+    std::int64_t first_component = 0, first_channel = 0;
 };
 
 struct Instruction {
-    Code code;
+    const Declaration* type = nullptr;
     std::vector<int> inputs, outputs, weights;
-    double constant = 0;
+    std::vector<double> numbers;
+    std::vector<int> saved;  // arrays that only its way back reads; the engine adds them
 };
 
-template <class T>
 struct Weight {
+    std::string name;
     std::vector<std::int64_t> shape;
-    AlignedVector<T> data;
+    int table = -1;  // the coefficients of this one, which the engine makes
 };
 
-template <class T>
-struct Program {
-    std::vector<Value> values;
+// A function of the distance as a program of its own, in the space of edges: `input` is r, `output` is the function.
+struct Table {
+    std::string name;
+    std::int64_t knots = 0;
+    double cutoff = 0;
+    std::vector<Array> arrays;
     std::vector<Instruction> instructions;
-    std::vector<Weight<T>> weights;
-    int energies = -1;                     // (1) for each atom, before scale and shift
+    int input = -1, output = -1;
+};
+
+struct Program {
+    std::vector<Array> arrays;
+    std::vector<Instruction> instructions;
+    std::vector<Weight> weights;
+    std::vector<Table> tables;
+    int energies = -1;                     // (1, 1) for each atom, before scale and shift
     std::vector<double> scale, shift;      // of each row of the embedding
     std::vector<std::int64_t> element_of;  // row of the embedding by atomic number; -1 where the model knows none
-    double cutoff = 0;                     // where the tables end
+    double cutoff = 0;                     // of edges, and where coefficients that are plain weights end
+    std::string readout;                   // "sum" or "mean" of the atoms' energies, for those who call
 };
 
-Code code_of(const std::string& name);
-const char* name_of(Code code);
-bool is_message(Code code);
-
-// Throws std::invalid_argument, with a sentence, unless every instruction fits its arrays and weights.
+// The numbers of each weight; none of one that is a table's.
 template <class T>
-void check(const Program<T>& program);
+using Weights = std::vector<std::vector<T>>;
+
+// "atom", "edge", "triplet", "structure"
+const char* name_of(Space space);
+
+// The array that v is, or is a range of.
+inline int whole(const std::vector<Array>& arrays, int v) { return arrays[v].base < 0 ? v : arrays[v].base; }
+
+// Throws std::invalid_argument, with a sentence, unless every instruction fits its arrays and weights. Whether a weight
+// has as many numbers as its shape says is up to those who read it.
+void check(const Program& program);
 
 }  // namespace mdgnn::engine

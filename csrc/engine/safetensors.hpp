@@ -8,8 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "core/aligned.hpp"
-
 namespace mdgnn::engine {
 
 struct Tensor {
@@ -29,7 +27,7 @@ class Safetensors {
 
     // The numbers of a tensor that has the dtype of T.
     template <class T>
-    AlignedVector<T> read(const Tensor& tensor);
+    std::vector<T> read(const Tensor& tensor);
 
   private:
     std::istream& in_;

@@ -9,8 +9,8 @@ import torch
 
 from mdgnn import _C
 from mdgnn._internal.torch_context import torch_context
-from mdgnn.engine.program import Instruction, Program, UnsupportedError
-from mdgnn.engine.trace import trace
+from mdgnn.engine.lowering import trace
+from mdgnn.engine.program import Program, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.locate import ModelFileError, locate
 from mdgnn.neighbors import Edges
@@ -40,8 +40,7 @@ class Engine:
 
     @torch_context()
     def __init__(self, model: Potential):
-        program = trace(model)
-        self._set(program, model.readout, _compile(program))
+        self._set(_compile(trace(model)))
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> "Engine":
@@ -61,19 +60,26 @@ class Engine:
         """
         path = locate(name_or_path)
         try:
-            compiled, readout = _C.Engine.load(os.fsencode(path))
+            compiled = _C.Engine.load(os.fsencode(path), get_num_threads())
         except (ValueError, RuntimeError) as error:
             raise ModelFileError(str(error)) from None
         engine = cls.__new__(cls)
-        engine._set(_decompiled(compiled), readout, compiled)
+        engine._set(compiled)
         return engine
 
-    def _set(self, program: Program, readout: str, compiled: Any) -> None:
-        self.program, self.readout, self.cutoff, self.dtype = program, readout, program.cutoff, program.dtype
+    def _set(self, compiled: Any) -> None:
         self._engine = compiled
+        program = self.program
+        self.readout, self.cutoff, self.dtype = program.readout, program.cutoff, program.dtype
+
+    @property
+    def program(self) -> Program:
+        """What it runs."""
+        text, weights = self._engine.program()
+        return Program.from_json(text, {name: torch.from_numpy(w) for name, w in weights.items()})
 
     def __reduce__(self) -> Any:
-        return _restored, (self.program, self.readout)
+        return _restored, self._engine.program()
 
     def run(self, numbers: Any, edges: Edges, *, virials: bool = False) -> tuple[Any, Any, Any]:
         """Energies (N,), forces (N, 3) and, on request, virials (N, 3, 3) of the atoms of one structure, in numpy.
@@ -114,26 +120,15 @@ class Engine:
         return Prediction(energy, energies, by_atom if forces else None, total, virials)
 
 
-def _restored(program: Program, readout: str) -> Engine:
+def _restored(text: str, weights: dict[str, Any]) -> Engine:
     engine = Engine.__new__(Engine)
-    engine._set(program, readout, _compile(program))
+    engine._set(_C.Engine(text, weights, get_num_threads()))
     return engine
 
 
 def _compile(program: Program) -> Any:
-    read_out = (program.energies, program.scale, program.shift, program.element_of, program.cutoff)
-    weights = [w.numpy() for w in program.weights]
-    itemsize = torch.empty(0, dtype=program.dtype).element_size()
+    weights = {name: w.numpy() for name, w in program.weights.items()}
     try:
-        return _C.Engine(itemsize, program.values, list(program.instructions), weights, read_out)
+        return _C.Engine(program.to_json(), weights, get_num_threads())
     except ValueError as error:
         raise UnsupportedError(f"the engine cannot run this model: {error}") from error
-
-
-def _decompiled(compiled: Any) -> Program:
-    itemsize, values, instructions, weights, read_out = compiled.program()
-    program = Program(torch.float32 if itemsize == 4 else torch.float64, read_out[4])
-    program.values, program.instructions = values, [Instruction(*i) for i in instructions]
-    program.weights = [torch.from_numpy(w) for w in weights]
-    program.energies, program.scale, program.shift, program.element_of = read_out[:4]
-    return program

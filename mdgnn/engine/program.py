@@ -1,292 +1,168 @@
-"""A program for the engine, and the stand-ins for arrays that write it."""
+"""A program: what the engine runs, as data. `csrc/engine` reads the same JSON and weights from a model file."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 
+VERSION = 2
+OF_PROGRAM = "program."  # names of tensors in a file that are the program's alone begin so
+
 
 class UnsupportedError(TypeError):
-    """A model does what the engine has no instruction for; the message names it."""
+    """A model does what the engine has no instruction for; the message names the operation and the model's line."""
 
 
-class Instruction(NamedTuple):
-    """See csrc/engine/program.hpp."""
-
-    code: str
-    inputs: list[int]
-    outputs: list[int]
-    weights: list[int]
-    constant: float
-
-
-class Program:
-    """Arrays of atoms, instructions and weights.
+@dataclass(frozen=True)
+class Instruction:
+    """One operation on arrays.
 
     Attributes
     ----------
-    values : list of (blocks, cols, base, first)
-        Arrays (N, cols), or with 3 blocks (N, 3, cols); those with a base are columns of another one.
+    op : str
+    inputs, outputs : list of int
+        Numbers of arrays.
+    weights : list of str
+        Names of weights, or of the table that a message interpolates.
+    numbers : list of float
+    """
+
+    op: str
+    inputs: list[int]
+    outputs: list[int]
+    weights: list[str] = field(default_factory=list)
+    numbers: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Table:
+    """A function of distance, which the engine tabulates when it is made: a program of its own on edges.
+
+    Attributes
+    ----------
+    name : str
+    knots : int
+    cutoff : float
+    arrays, instructions
+        As of `Program`.
+    input, output : int
+        The arrays of the distances, (1, 1), and of the values, (1, C).
+    """
+
+    name: str
+    knots: int
+    cutoff: float
+    arrays: list[tuple[Any, ...]]
+    instructions: list[Instruction]
+    input: int
+    output: int
+
+
+@dataclass
+class Program:
+    """Arrays, instructions and weights.
+
+    Attributes
+    ----------
+    dtype : torch.dtype
+    readout : "sum" or "mean"
+    cutoff : float
+    arrays : list of (space, components, channels)
+        Space is "atom" or "edge": an array has a row for each. Parts of others are (space, components, channels, base,
+        first component, first channel).
     instructions : list of Instruction
-    weights : list of Tensor
-        In the model's dtype.
+    tables : list of Table
     energies : int
-        The array (N, 1) of the network's energies.
+        The array (1, 1) of atoms that holds the network's energies.
     scale, shift : list of float
         Of each element: an atom's energy is ``scale * network + shift``.
     element_of : list of int
         An element by atomic number; -1 where the model knows none.
-    cutoff : float
+    weights : dict of Tensor
+        By name, in the program's dtype; those of tables may be float64.
     """
 
-    def __init__(self, dtype: torch.dtype, cutoff: float):
-        self.dtype, self.cutoff = dtype, cutoff
-        self.values: list[tuple[int, int, int, int]] = []
-        self.instructions: list[Instruction] = []
-        self.weights: list[Tensor] = []
-        self.energies = -1
-        self.scale: list[float] = []
-        self.shift: list[float] = []
-        self.element_of: list[int] = []
-        self.elements: Tensor | None = None  # the same, as the model has it
+    dtype: torch.dtype
+    readout: str
+    cutoff: float
+    arrays: list[tuple[Any, ...]] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    energies: int = -1
+    scale: list[float] = field(default_factory=list)
+    shift: list[float] = field(default_factory=list)
+    element_of: list[int] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(
-        self,
-        code: str,
-        inputs: "list[Array]",
-        shapes: list[tuple[int, int]],
-        weights: tuple[Tensor, ...] = (),
-        constant: float = 0.0,
-    ) -> "list[Array]":
-        """One more instruction; its outputs, of (blocks, cols) each."""
-        if any(x.program is not self for x in inputs):
-            raise UnsupportedError("the engine cannot take arrays of another call of the model")
-        first = len(self.weights)
-        self.weights += [w.detach().to("cpu", self.dtype).contiguous().clone() for w in weights]
-        outputs = [self.value(*shape) for shape in shapes]
-        numbers = [x.number for x in inputs], [x.number for x in outputs], list(range(first, len(self.weights)))
-        self.instructions.append(Instruction(code, *numbers, constant))
-        return outputs
+    def entry(self) -> dict[str, Any]:
+        """What JSON says of it: everything but the weights."""
+        return {
+            "version": VERSION,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "readout": self.readout,
+            "cutoff": None if self.cutoff == math.inf else self.cutoff,
+            "arrays": [list(a) for a in self.arrays],
+            "instructions": [asdict(i) for i in self.instructions],
+            "tables": [asdict(t) for t in self.tables],
+            "energies": self.energies,
+            "scale": self.scale,
+            "shift": self.shift,
+            "element_of": self.element_of,
+        }
 
-    def value(self, blocks: int, cols: int, base: int = -1, first: int = 0) -> "Array":
-        self.values.append((blocks, cols, base, first))
-        return Array(self, len(self.values) - 1)
-
-
-handlers: dict[Any, Callable[..., Any]] = {}  # what functions do with stand-ins; `mdgnn.engine.trace` fills it
-
-# --- stand-ins -------------------------------------------------------------------------------------------------------
-
-
-class Traced:
-    """What torch's functions, and ours, hand to `handlers`."""
-
-    device = torch.device("cpu")
-    __hash__ = object.__hash__
-
-    def _refuse(self, other: Any) -> Any:
-        """Changes in place would not be seen through other names, and comparisons would be of the stand-ins."""
-        raise UnsupportedError("the engine has no instruction for comparisons and for changes in place")
-
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __iadd__ = __isub__ = __imul__ = __itruediv__ = _refuse
+    def to_json(self) -> str:
+        return json.dumps(self.entry(), allow_nan=False)
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        handler = handlers.get(func)
-        found = NotImplemented if handler is None else handler(*args, **(kwargs or {}))
-        if found is NotImplemented:
-            raise UnsupportedError(
-                f"the engine has no instruction for {getattr(func, '__name__', func)} of these arguments"
-            )
-        return found
+    def from_json(cls, text: str, weights: Mapping[str, Tensor]) -> "Program":
+        """What `to_json` wrote."""
+        entry = json.loads(text)
+        if entry.pop("version") != VERSION:
+            raise ValueError(f"expected a program of version {VERSION}")
+        entry["dtype"] = getattr(torch, entry["dtype"])
+        entry["cutoff"] = math.inf if entry["cutoff"] is None else entry["cutoff"]
+        entry["arrays"] = [tuple(a) for a in entry["arrays"]]
+        entry["instructions"] = [Instruction(**i) for i in entry["instructions"]]
+        entry["tables"] = [_table(t) for t in entry["tables"]]
+        return cls(**entry, weights=dict(weights))
+
+    def stored(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a model file holds: the header's entry, and the weights that are not in the model's state.
+
+        Weights that equal a tensor of the state have its name.
+        """
+        names, own = names_of(list(self.weights.values()), state)
+        new = dict(zip(self.weights, names, strict=True))
+        entry = self.entry()
+        for instruction in chain(entry["instructions"], *(t["instructions"] for t in entry["tables"])):
+            instruction["weights"] = [new.get(name, name) for name in instruction["weights"]]
+        return entry, own
 
 
-class Numbers(Traced):
-    """Atomic numbers (N,)."""
-
-    def __init__(self, program: Program):
-        self.program = program
-
-
-class Elements(Traced):
-    """Rows of the embedding (N,)."""
-
-    def __init__(self, program: Program, element_of: Tensor):
-        self.program, self.element_of = program, element_of
-
-
-class OfElements(Traced):
-    """A number for each element, by atom (N,)."""
-
-    def __init__(self, numbers: Tensor, element_of: Tensor):
-        self.numbers, self.element_of = numbers, element_of
+def names_of(weights: Sequence[Tensor], state: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]:
+    """Names of weights in a file, and those that are not in the state. Equal ones share a name."""
+    there = {content(tensor): name for name, tensor in state.items()}
+    own: dict[str, Tensor] = {}
+    names = []
+    for weight in weights:
+        key = content(weight)
+        if key not in there:
+            there[key] = f"{OF_PROGRAM}{len(own)}"
+            own[there[key]] = weight
+        names.append(there[key])
+    return names, own
 
 
-class Vectors(Traced):
-    """Edge vectors (E, 3)."""
+def content(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+    """What equal tensors have in common."""
+    return tensor.dtype, tensor.shape, tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-class Polar(Traced):
-    """Lengths (E,) or directions (E, 3) of edge vectors."""
-
-    def __init__(self, what: str):
-        self.what = what
-
-
-class Energies(Traced):
-    def __init__(self, network: "Array", scale: Tensor, shift: Tensor, element_of: Tensor):
-        self.network, self.scale, self.shift, self.element_of = network, scale, shift, element_of
-
-
-class _Many:
-    """How many atoms there are is not known while a model is traced."""
-
-    def __repr__(self) -> str:
-        return "N"
-
-
-_MANY = _Many()
-
-
-class Array(Traced):
-    """An array of atoms, (N, cols) or (N, 3, cols)."""
-
-    def __init__(self, program: Program, number: int):
-        self.program, self.number = program, number
-        self.blocks, self.cols, self.base, self.first = program.values[number]
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """The number of atoms is one that nothing can be computed with."""
-        return (_MANY, self.cols) if self.blocks == 1 else (_MANY, self.blocks, self.cols)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.program.dtype
-
-    def then(self, code: str, *others: "Array", blocks: int = 0, constant: float = 0.0) -> "Array":
-        """The result, of this array's shape or with other `blocks`, of an instruction without weights."""
-        shape = (blocks or self.blocks, self.cols)
-        return self.program.add(code, [self, *others], [shape], constant=constant)[0]
-
-    def __add__(self, other: Any) -> Any:
-        if isinstance(other, Array) and (self.blocks, self.cols) == (other.blocks, other.cols):
-            return self.then("add", other)
-        number = isinstance(other, (float, int)) and not isinstance(other, bool)
-        return Raised(self, float(other)) if number else NotImplemented
-
-    __radd__ = __add__
-
-    def __mul__(self, other: Any) -> Any:
-        if isinstance(other, Array) and (self.blocks, self.cols) == (other.blocks, other.cols):
-            return Product(self, other) if self.blocks == 3 else self.then("multiply", other)
-        if isinstance(other, Tensor) and self.blocks == 1 and other.ndim <= 2:
-            return Weighted(self, other)
-        return NotImplemented
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> Any:
-        other = other.array.then("plus", constant=other.constant) if isinstance(other, Raised) else other
-        if isinstance(other, Array) and other.cols == 1 and other.blocks == self.blocks:
-            return self.then("divide", other)
-        return NotImplemented
-
-    def clamp(self, min: float) -> "Array":
-        return self.then("at_least", constant=float(min))
-
-    def __getitem__(self, key: Any) -> Any:
-        if self.blocks == 1 and key == (slice(None), None):
-            return ForVectors(self)
-        raise UnsupportedError(f"the engine has no instruction for the part {key} of an array")
-
-    def chunk(self, n: int, dim: int) -> "list[Array]":
-        size = self.cols // n
-        if size * n != self.cols or dim != len(self.shape) - 1 or self.base != -1:
-            raise UnsupportedError("the engine takes chunks of the same size, of the last dimension")
-        return [self.program.value(self.blocks, size, self.number, k * size) for k in range(n)]
-
-    def squeeze(self, dim: int) -> "Array":
-        if self.cols != 1 or dim not in (1, -1):
-            raise UnsupportedError("the engine squeezes the columns of (N, 1) alone")
-        return self
-
-    def new_zeros(self, *shape: Any) -> "Array":
-        if len(shape) not in (2, 3) or shape[0] is not _MANY or not all(isinstance(n, int) for n in shape[1:]):
-            raise UnsupportedError("the engine makes zeros of shapes (N, C) and (N, 3, C)")
-        blocks = 1 if len(shape) == 2 else shape[1]
-        return self.program.add("zeros", [], [(blocks, shape[-1])])[0]
-
-
-class Joined(Traced):
-    """Columns of several arrays, for a Linear."""
-
-    def __init__(self, parts: list[Array]):
-        self.parts = parts
-
-
-class Raised(Traced):
-    """An array plus a number, for a root or as a divisor."""
-
-    def __init__(self, array: Array, constant: float):
-        self.array, self.constant = array, constant
-
-    def sqrt(self) -> Array:
-        return self.array.then("root", constant=self.constant)
-
-
-class Product(Traced):
-    """Of vectors, for a sum over their components."""
-
-    def __init__(self, a: Array, b: Array):
-        self.a, self.b = a, b
-
-    def sum(self, dim: int) -> Array:
-        if dim != 1:
-            raise UnsupportedError("the engine sums products of vectors over their components")
-        return self.a.then("dot", self.b, blocks=1)
-
-
-class ForVectors(Traced):
-    """An array that multiplies the vectors of its atom."""
-
-    def __init__(self, array: Array):
-        self.array = array
-
-    def __mul__(self, other: Any) -> Any:
-        if isinstance(other, Array) and other.blocks == 3:
-            return other.program.add("scale_vectors", [self.array, other], [(3, other.cols)])[0]
-        return NotImplemented
-
-
-class Weighted(Traced):
-    """(N, 1) or (N, C) times a row of weights: to be added to a product, or summed."""
-
-    def __init__(self, array: Array, weights: Tensor):
-        self.array, self.weights = array, weights.reshape(-1)
-
-    def sum(self, dim: int, keepdim: bool = False) -> "Linear":
-        if dim != 1 or not keepdim:
-            raise UnsupportedError("the engine sums products with weights over columns")
-        return Linear([self.array], [self.weights.expand(self.array.cols)[None]])
-
-    def linear(self) -> "Linear":
-        if self.array.cols != 1:
-            raise UnsupportedError("the engine has no instruction for columns times weights")
-        return Linear([self.array], [self.weights[:, None]])
-
-
-class Linear(Traced):
-    """Products with weights (outputs, inputs), still without a bias."""
-
-    def __init__(self, arrays: list[Array], weights: list[Tensor]):
-        self.arrays, self.weights = arrays, weights
-
-    def plus(self, bias: Tensor | None) -> Array:
-        shape = (self.arrays[0].blocks, len(self.weights[0]))
-        rest = () if bias is None else (bias.reshape(-1),)
-        return self.arrays[0].program.add("linear", self.arrays, [shape], (*self.weights, *rest))[0]
-
-    def __add__(self, other: Any) -> Any:
-        return self.plus(other) if isinstance(other, Tensor) else NotImplemented
+def _table(entry: dict[str, Any]) -> Table:
+    arrays, instructions = [tuple(a) for a in entry["arrays"]], [Instruction(**i) for i in entry["instructions"]]
+    return Table(**{**entry, "arrays": arrays, "instructions": instructions})

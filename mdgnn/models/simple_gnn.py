@@ -9,7 +9,7 @@ from a table: per edge remain an interpolation, two additions and a SiLU.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, cast
 
@@ -150,7 +150,13 @@ def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor, dtype: torch.
     basis, envelope = radial.coefficients[:, :, :-1], radial.coefficients[:, :, -1:]
     constant, *rest = F.linear(basis, weight.double()).unbind(1)  # the bias is in the constant alone
     share = torch.stack([constant + bias.double(), *rest], dim=1)
-    return RadialTable(torch.cat([share, envelope], dim=2).to(dtype), radial.cutoff)
+
+    def function(r: Tensor) -> Tensor:
+        functions = cast(Callable[[Tensor], Tensor], radial.function)(r)
+        share = F.linear(functions[:, :-1], weight.double(), bias.double())
+        return torch.cat([share, functions[:, -1:]], dim=1)
+
+    return RadialTable(torch.cat([share, envelope], dim=2).to(dtype), radial.cutoff, function)
 
 
 class SimpleGNN(Potential):

@@ -69,4 +69,4 @@ class Exponentials(nn.Module):
         self.rates = nn.Parameter(torch.logit(torch.tensor(RATES) / FASTEST))
 
     def forward(self, r: Tensor) -> Tensor:
-        return torch.exp((1 - r[:, None] / self.start) * (FASTEST * torch.sigmoid(self.rates)))
+        return torch.exp((1 - r[:, None] * (1 / self.start)) * (FASTEST * torch.sigmoid(self.rates)))

@@ -33,10 +33,13 @@ class RadialTable(NamedTuple):
         Of 1, t, t^2 and t^3 on each interval.
     cutoff : float
         Where the last interval ends, in Angstrom.
+    function : callable, optional
+        What the table is of: (G,) distances -> (G, C), both float64.
     """
 
     coefficients: Tensor
     cutoff: float
+    function: Callable[[Tensor], Tensor] | None = None
 
 
 class TabulatedFilter(NamedTuple):
@@ -73,7 +76,7 @@ def tabulate(function: Callable[[Tensor], Tensor], cutoff: float, n_knots: int, 
         raise ValueError(f"expected two knots or more and a positive cutoff, got {n_knots} knots and {cutoff}")
     r = torch.linspace(0, cutoff, n_knots, dtype=torch.float64, device=like.device)
     spacing = torch.full_like(r, cutoff / (n_knots - 1))
-    return RadialTable(hermite(*value_and_slope(function, r, spacing)).to(like.dtype), cutoff)
+    return RadialTable(hermite(*value_and_slope(function, r, spacing)).to(like.dtype), cutoff, function)
 
 
 def hermite(values: Tensor, slopes: Tensor) -> Tensor:
@@ -113,7 +116,7 @@ def radial_filter(table: RadialTable, r: Tensor) -> Tensor:
 
 def check_table(table: RadialTable, r: Tensor) -> None:
     """Raise ValueError unless `table` is one, and `r` (E,) distances for it."""
-    coefficients, cutoff = table
+    coefficients, cutoff, _ = table
     if coefficients.ndim != 3 or coefficients.shape[0] < 1 or coefficients.shape[1] != 4 or not cutoff > 0:
         raise ValueError(
             f"expected a table with coefficients of shape (G - 1, 4, C), G > 1, and a positive cutoff, "

@@ -51,21 +51,25 @@ struct Ring {
 
 template <class T>
 std::vector<double> run(const Engine<T>& engine, const Ring& ring, int n_threads) {
-    std::vector<double> found(13 * kAtoms);
+    std::vector<double> result(13 * kAtoms);
     Structure structure;
     structure.atomic_numbers = ring.numbers.data();
     structure.rows = {ring.row_ptr.data(), ring.senders.data(), nullptr, kAtoms};
     structure.vectors = ring.vectors.data();
-    double* const begin = found.data();
+    double* const begin = result.data();
     engine.run(structure, {begin, begin + kAtoms, begin + 4 * kAtoms}, {n_threads, 0, nullptr});
-    return found;
+    return result;
 }
 
 using Either = std::variant<std::unique_ptr<Engine<float>>, std::unique_ptr<Engine<double>>>;
 
 Either made(const std::string& path) {
-    return std::visit([]<class T>(Program<T>&& p) -> Either { return std::make_unique<Engine<T>>(std::move(p)); },
-                      load_model(path).program);
+    Model model = load_model(path);
+    return std::visit(
+        [&]<class T>(Weights<T>& weights) -> Either {
+            return std::make_unique<Engine<T>>(std::move(model.program), std::move(weights), 2);
+        },
+        model.weights);
 }
 
 std::vector<double> result(const Either& engine, const Ring& ring, int n_threads) {
@@ -79,7 +83,7 @@ int main(int argc, char** argv) {
     const Ring ring;
     std::vector<Either> shared;
     for (const std::string& path : paths) shared.push_back(made(path));
-    std::vector<std::vector<std::vector<double>>> found(kThreads);
+    std::vector<std::vector<std::vector<double>>> results(kThreads);
     std::barrier together(kThreads);
     std::vector<std::thread> threads;
     for (int id = 0; id < kThreads; ++id)
@@ -88,17 +92,17 @@ int main(int argc, char** argv) {
             for (int round = 0; round < kRounds; ++round)
                 for (std::size_t k = 0; k < paths.size(); ++k) {
                     const int n_threads = 1 + (id + round) % 3;
-                    found[id].push_back(result(made(paths[k]), ring, n_threads));
-                    found[id].push_back(result(shared[k], ring, n_threads));
+                    results[id].push_back(result(made(paths[k]), ring, n_threads));
+                    results[id].push_back(result(shared[k], ring, n_threads));
                 }
         });
     for (std::thread& thread : threads) thread.join();
     for (int id = 0; id < kThreads; ++id)
-        for (std::size_t n = 0; n < found[id].size(); ++n) {
-            const auto& expected = found[0][n / 2 % paths.size() * 2];
-            if (std::memcmp(found[id][n].data(), expected.data(), expected.size() * sizeof(double)) == 0) continue;
+        for (std::size_t n = 0; n < results[id].size(); ++n) {
+            const auto& expected = results[0][n / 2 % paths.size() * 2];
+            if (std::memcmp(results[id][n].data(), expected.data(), expected.size() * sizeof(double)) == 0) continue;
             std::fprintf(stderr, "other bits in thread %d, result %zu\n", id, n);
             return 1;
         }
-    std::printf("%d threads, %zu models, %zu results each: the same bits\n", kThreads, paths.size(), found[0].size());
+    std::printf("%d threads, %zu models, %zu results each: the same bits\n", kThreads, paths.size(), results[0].size());
 }

@@ -162,15 +162,22 @@ std::string changed_often(const Text& t, std::size_t from) {
     return text;
 }
 
-// One more instruction on arrays of one shape, the result of which another one takes: programs that nobody wrote.
+// One more instruction on arrays of one shape, the result of which another one takes: programs that nobody wrote. In
+// the words of either version.
 std::string grown(const std::string& entry) {
+    constexpr const char* kOps[] = {"add",  "add",    "subtract", "multiply",    "divide",   "sigmoid",
+                                    "tanh", "exp",    "silu",     "sqrt",        "softplus", "copy",
+                                    "abs",  "square", "cos",      "add_constant"};
     constexpr const char* kCodes[] = {"add", "add", "multiply", "plus", "at_least", "root", "silu", "shifted_softplus"};
     const Json json(entry);
     const std::string_view all = json.root().text();
     const auto place = [&](std::string_view part) { return static_cast<std::size_t>(part.data() - all.data()); };
-    const JsonValue program = json.root().at("program", ""), values = program.at("values", "");
+    const JsonValue program = json.root().at("program", "");
+    const bool old = program.at("version", "").integer("") == 1;
+    const JsonValue values = program.at(old ? "values" : "arrays", "");
     const auto arrays = values.items(""), instructions = program.at("instructions", "").items("");
     const auto integer = [](const JsonValue& of, std::size_t k) { return of.items("")[k].integer(""); };
+    const std::size_t first = old ? 0 : 1;  // place of the components of an array
     const std::size_t at = below(instructions.size());
     const auto inputs = instructions[at].at("inputs", "").items("");
     if (inputs.empty()) return entry;
@@ -179,21 +186,27 @@ std::string grown(const std::string& entry) {
     std::vector<std::int64_t> alike, computed;
     for (std::size_t k = 0; k < at; ++k) computed.push_back(integer(instructions[k].at("outputs", ""), 0));
     for (const std::int64_t v : computed)
-        if (integer(arrays[v], 0) == integer(array, 0) && integer(arrays[v], 1) == integer(array, 1))
+        if (integer(arrays[v], first) == integer(array, first) &&
+            integer(arrays[v], first + 1) == integer(array, first + 1))
             alike.push_back(v);
     if (alike.empty()) return entry;
-    const std::string code = kCodes[below(std::size(kCodes))];
+    const std::string code = old ? kCodes[below(std::size(kCodes))] : kOps[below(std::size(kOps))];
+    const bool two = code == "multiply" || code == "subtract" || code == "divide";
     std::string taken = std::string(replaced.text());
-    for (std::size_t n = code == "multiply" ? 1 : code == "add" ? below(3) : 0; n > 0; --n)
+    for (std::size_t n = two ? 1 : code == "add" ? below(3) : 0; n > 0; --n)
         taken += ", " + std::to_string(alike[below(alike.size())]);
-    const std::string number = std::to_string(arrays.size()), cols = std::to_string(integer(array, 1));
+    const std::string number = std::to_string(arrays.size()), comps = std::to_string(integer(array, first)),
+                      cols = std::to_string(integer(array, first + 1));
+    const std::string constant = old                      ? "\"constant\": 0.5"
+                                 : code == "add_constant" ? "\"numbers\": [0.5]"
+                                                          : "\"numbers\": []";
     std::string out = entry;
     out.replace(place(replaced.text()), replaced.text().size(), number);
-    out.insert(place(instructions[at].text()), "{\"code\": \"" + code + "\", \"inputs\": [" + taken +
-                                                   "], \"outputs\": [" + number +
-                                                   "], \"weights\": [], \"constant\": 0.5}, ");
+    out.insert(place(instructions[at].text()), std::string(old ? "{\"code\": \"" : "{\"op\": \"") + code +
+                                                   "\", \"inputs\": [" + taken + "], \"outputs\": [" + number +
+                                                   "], \"weights\": [], " + constant + "}, ");
     out.insert(place(values.text()) + values.text().size() - 1,
-               ", [" + std::to_string(integer(array, 0)) + ", " + cols + ", -1, 0]");
+               old ? ", [" + comps + ", " + cols + ", -1, 0]" : ", [\"atom\", " + comps + ", " + cols + "]");
     return out;
 }
 
@@ -290,9 +303,31 @@ std::string stage(const std::string& message) {
     const auto has = [&](const char* part) { return message.find(part) != std::string::npos; };
     if (has("not a complete safetensors file")) return "1 refused: container";
     if (!has("does not fit")) return "2 refused: header";
-    const bool check = has("of the model") || has("(expected a scale") || has("(expected elements with") ||
-                       has("(expected a positive") || has("(expected one energy");
+    const bool check = has("of the model") || has("(expected tables of") || has("(expected weights and") ||
+                       has("(expected a scale") || has("(expected elements with") || has("(expected a positive") ||
+                       has("(expected one energy");
     return check ? "4 refused: check of the program" : "3 refused: reading of the program";
+}
+
+// Bytes of a run's arrays and of tables, and what it takes to make those.
+double cost_of(const Program& program) {
+    const auto size_of = [](const std::vector<Array>& arrays) {
+        double size = 0;
+        for (const Array& a : arrays) size += static_cast<double>(a.shape.size());
+        return size;
+    };
+    double cost = 2.0 * 16 * sizeof(double) * size_of(program.arrays);
+    for (const Table& t : program.tables) {
+        double work = 8 * size_of(t.arrays);
+        for (const Instruction& in : t.instructions)
+            for (const int w : in.weights) {
+                double size = 1;
+                for (const std::int64_t n : program.weights[w].shape) size *= static_cast<double>(n);
+                work += size;
+            }
+        cost += static_cast<double>(t.knots) * work;
+    }
+    return cost;
 }
 
 std::string outcome(const std::string& bytes) {
@@ -306,13 +341,10 @@ std::string outcome(const std::string& bytes) {
         expect(message.rfind(name + " ", 0) == 0 && printable(message, message.size()) == message, message);
         return stage(message);
     }
+    if (cost_of(model.program) > kMostBytes) return "5 skipped: large arrays";
     return std::visit(
-        [](auto& program) -> std::string {
-            double bytes_of_run = 0;
-            for (const Value& v : program.values)
-                bytes_of_run += 2.0 * 16 * static_cast<double>(v.blocks * v.cols * sizeof program.weights[0].data[0]);
-            if (bytes_of_run > kMostBytes) return "5 skipped: large arrays";
-            Engine engine(std::move(program));
+        [&]<class T>(Weights<T>& weights) -> std::string {
+            const Engine<T> engine(std::move(model.program), std::move(weights));
             try {
                 run(engine);
             } catch (const std::invalid_argument&) {
@@ -320,7 +352,7 @@ std::string outcome(const std::string& bytes) {
             }
             return "7 ran";
         },
-        model.program);
+        model.weights);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from engines import with_given_tables
 from kernels import assert_same_bits_for_any_number_of_threads, dtypes
 from laws import assert_equal
 from systems import SYSTEMS, crystal, gnn, icosahedron, radial, water
@@ -43,9 +44,24 @@ def displaced(name):
 def test_equals_the_torch_path(name, dtype, system):
     model = MODELS[name](dtype)
     graph = Graph.from_atoms(displaced(system), model.cutoff)
-    found = Engine(model).evaluate(graph, virial=True)
+    found = with_given_tables(model).evaluate(graph, virial=True)
     theirs = evaluate(model, graph, virial=True)
     assert_equal(found, theirs, dtype)
+
+
+@models
+@dtypes
+def test_tables_are_those_of_the_torch_path(name, dtype):
+    """Made from the networks on its own, to the rounding of float64 or, where that is coarser, of the model."""
+    model = MODELS[name](dtype)
+    given = [w for w in with_given_tables(model).program.weights.values() if w.ndim == 3]
+    made = list(Engine(model)._engine.tables().values())
+    assert len(made) == len(given) > 0
+    for ours, theirs in zip(map(torch.from_numpy, made), given, strict=True):
+        tolerance = 1e-13 if dtype == torch.float64 else 1.2e-7
+        for power in range(4):  # of t: their sum is the filter, whose size is that of the first
+            a, b = ours[:, power].double(), theirs[:, power].double()
+            assert float((a - b).abs().max()) <= tolerance * float(theirs[:, 0].abs().max())
 
 
 @pytest.mark.parametrize("architecture", ["SimpleGNN", "SchNet", "PaiNN"])
@@ -72,7 +88,7 @@ def test_the_last_layer_is_summed_in_double(architecture):
 def test_equals_the_torch_path_for_a_batch(name, dtype):
     model = MODELS[name](dtype)
     graph = Graph.from_atoms([displaced(system) for system in SYSTEMS], model.cutoff)
-    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), dtype)
+    assert_equal(with_given_tables(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), dtype)
 
 
 @pytest.mark.parametrize("architecture", [SimpleGNN, SchNet, PaiNN])
@@ -86,7 +102,9 @@ def test_any_width(architecture, width):
         model = architecture(width, 2, 6, **options)
     graph = Graph.from_atoms([water(), water()], 2.5)
     assert_equal(
-        Engine(model.double()).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64
+        with_given_tables(model.double()).evaluate(graph, virial=True),
+        evaluate(model, graph, virial=True),
+        torch.float64,
     )
 
 
@@ -94,7 +112,9 @@ def test_any_width(architecture, width):
 def test_mean_readout(architecture):
     model = radial(architecture, readout="mean")
     graph = Graph.from_atoms([icosahedron(2, 0.05), crystal()], model.cutoff)
-    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+    assert_equal(
+        with_given_tables(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64
+    )
     atoms = crystal()
     _, forces, _ = Engine(model).run(atoms.numbers, NeighborList(2.5).update(atoms.positions, atoms.cell, True))
     expected = evaluate(model, Graph.from_atoms(atoms, 2.5)).forces
@@ -208,7 +228,9 @@ def test_rows_of_a_given_graph():
     edges = torch.randint(0, 6, (2, 30), generator=g)
     edges = edges[:, edges[0] != edges[1]]
     graph = Graph.from_edge_index(torch.ones(8, dtype=torch.int64), torch.rand(8, 3, generator=g) * 2, edges)
-    assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+    assert_equal(
+        with_given_tables(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64
+    )
 
 
 def test_empty_graph():

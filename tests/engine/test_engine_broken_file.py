@@ -3,24 +3,23 @@
 import json
 import math
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from random_programs import RandomProgram
 from safetensors_parts import entry_of, joined, parts
-from systems import gnn, icosahedron
+from small_model_files import write_program
+from systems import icosahedron
 
-import mdgnn
 from mdgnn import Engine, Graph
 from mdgnn.locate import ModelFileError
-from mdgnn.model_file import PROGRAM_VERSION
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    path = tmp_path_factory.mktemp("good") / "m.safetensors"
-    mdgnn.save(gnn(torch.float32, n_knots=3), path)
-    return path
+def good():
+    """A SimpleGNN in float32 with three knots, as format 2 has it."""
+    return Path(__file__).with_name("format_2") / "simple_gnn.safetensors"
 
 
 def assert_refused(tmp_path, content, message):
@@ -130,14 +129,15 @@ def change_instruction(number, **changes):
     [
         (
             lambda e: e.update(format_version=1),
-            "has model format 1, the engine reads format 2, which mdgnn.save writes",
+            "has model format 1, the engine reads formats 2 and 3, which mdgnn.save writes",
         ),
-        (lambda e: e.update(format_version=3), "has model format 3, the engine reads format 2$"),
+        (lambda e: e.update(format_version=4), "has model format 4, the engine reads formats 2 and 3$"),
+        (lambda e: e.update(format_version=3), "has a program of version 1, this mdgnn reads version 2 in format 3$"),
         (lambda e: e.update(format_version="2"), 'broken mdgnn header .expected the format_version as a whole .*"2"'),
         (lambda e: e.pop("format_version"), "broken mdgnn header .*an entry 'format_version'"),
         (lambda e: e.pop("program"), "holds no program"),
         (lambda e: e.update(program=7), "does not fit .expected the program as an object, got 7"),
-        (change_program(version=PROGRAM_VERSION + 1), "has a program of version 2, this mdgnn reads version 1"),
+        (change_program(version=2), "has a program of version 2, this mdgnn reads version 1 in format 2$"),
         (lambda e: e["program"].pop("cutoff"), "does not fit .expected the program with an entry 'cutoff'"),
         (change_program(more=1), "expected the program without an entry 'more'"),
         (change_program(dtype="float16"), "expected dtype 'float32' or 'float64', got 'float16'"),
@@ -161,7 +161,7 @@ def change_instruction(number, **changes):
         (change_instruction(3, inputs=[99]), "instruction 3 of the model's program: expected inputs that have been"),
         (share_slopes, "of the model's program: expected outputs of its own"),
         (change_instruction(0, weights=["nothing"]), "tensor 'nothing' in the file, a weight of instruction 0"),
-        (change_instruction(3, weights=["atom_embedding.weight"]), "every tensor in one place, got tensor 'atom_emb"),
+        (change_instruction(3, weights=["atom_embedding.weight"]), "expected shapes that fit, got linear of"),
         (change_instruction(3, weights=[3]), "a weight of instruction 3 as a string, got 3"),
         (change_instruction(3, constant=None), "the constant of instruction 3 as a finite number, got null"),
     ],
@@ -187,6 +187,28 @@ def test_broken_entries_get_a_sentence(good, tmp_path):
         assert_refused(tmp_path, joined(header, data), message)
     del header["__metadata__"]
     assert_refused(tmp_path, joined(header, data), "not an mdgnn model: it has no mdgnn header")
+
+
+def test_broken_programs_of_version_2_get_a_sentence(tmp_path):
+    """What they say of themselves is read as Python's are: see test_engine_programs."""
+    text, weights = RandomProgram(0).arguments()
+    path = write_program(tmp_path / "m.safetensors", text, weights)
+    Engine.load(path)
+    name = next(iter(weights))
+    for change, message in (
+        (lambda p, w: p.update(tables=None), "does not fit .expected the tables as an array, got null"),
+        (lambda p, w: p.update(version=1), "has a program of version 1, this mdgnn reads version 2 in format 3$"),
+        (lambda p, w: w.pop(name), f"expected tensor '{name}' in the file, a weight of"),
+        (lambda p, w: w.update({name: w[name].astype(np.float32)}), f"expected tensor '{name}' as F64, got F32"),
+        (lambda p, w: w.update({name: w[name] * math.nan}), f"expected finite numbers in tensor '{name}'"),
+    ):
+        program, changed = json.loads(text), dict(weights)
+        change(program, changed)
+        write_program(path, json.dumps(program), changed)
+        if program["version"] == 1:
+            path.write_bytes(path.read_bytes().replace(b'format_version\\": 2', b'format_version\\": 3'))
+        with pytest.raises(ModelFileError, match=message):
+            Engine.load(path)
 
 
 def test_weights_that_are_not_finite(good, tmp_path):

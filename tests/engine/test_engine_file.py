@@ -4,11 +4,13 @@ import copy
 import json
 import math
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from kernels import dtypes
+from safetensors import safe_open
 from safetensors_parts import entry_of, joined, parts
 from systems import crystal, gnn, icosahedron, radial
 
@@ -43,12 +45,29 @@ def assert_same_bits(a, b, atoms):
         assert torch.equal(one, other)
 
 
+def program_of(engine):
+    """The program and its weights, which are numbered as they come: a file has its own names."""
+    text, weights = engine._engine.program()
+    program, names = json.loads(text), {}
+
+    def renamed(instructions):
+        for i in instructions:
+            i["weights"] = [names.setdefault(name, f"weight {len(names)}") for name in i["weights"]]
+
+    for table in program["tables"]:
+        table["name"] = names.setdefault(table["name"], f"weight {len(names)}")
+        renamed(table["instructions"])
+    renamed(program["instructions"])
+    return program, {names[name]: weight for name, weight in weights.items()} | {
+        names[name]: table for name, table in engine._engine.tables().items()
+    }
+
+
 def assert_same_program(a, b):
-    assert vars(a).keys() == vars(b).keys()
-    for key in vars(a).keys() - {"weights", "elements"}:
-        assert getattr(a, key) == getattr(b, key), key
-    for x, y in zip(a.weights, b.weights, strict=True):
-        assert x.dtype == y.dtype and torch.equal(x, y)
+    (a, of_a), (b, of_b) = program_of(a), program_of(b)
+    assert a == b and of_a.keys() == of_b.keys()
+    for name, x in of_a.items():
+        assert x.dtype == of_b[name].dtype and np.array_equal(x, of_b[name])
 
 
 @models
@@ -56,7 +75,7 @@ def assert_same_program(a, b):
 def test_same_bits_as_the_model(name, dtype, tmp_path):
     mdgnn.save(MODELS[name](dtype), tmp_path / "m.safetensors")
     expected, engine = Engine(mdgnn.load(tmp_path / "m.safetensors")), Engine.load(tmp_path / "m.safetensors")
-    assert_same_program(engine.program, expected.program)
+    assert_same_program(engine, expected)
     assert (engine.cutoff, engine.dtype, engine.readout) == (expected.cutoff, dtype, expected.readout)
     assert_same_bits(engine, expected, atoms_for(name))
     atoms = icosahedron(2, 0.05)
@@ -70,9 +89,10 @@ def test_same_bits_as_the_model(name, dtype, tmp_path):
 def test_shipped_models(name):
     """Tables were worked out on another machine, whose exponential may round in another way."""
     engine, expected = Engine.load(name), Engine(mdgnn.load(name))
-    for x, y in zip(engine.program.weights, expected.program.weights, strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-7)
     graph = Graph.from_atoms(atoms_for(name), engine.cutoff)
+    given = [w for w in engine.program.weights.values() if w.ndim == 3] or list(engine._engine.tables().values())
+    for x, y in zip(given, expected._engine.tables().values(), strict=True):
+        torch.testing.assert_close(torch.as_tensor(x), torch.from_numpy(y), rtol=1e-6, atol=1e-7)
     a, b = engine.evaluate(graph), expected.evaluate(graph)
     torch.testing.assert_close(a.forces, b.forces, rtol=0, atol=1e-5 * float(b.forces.abs().max()))
     again = mdgnn.load(name)
@@ -85,7 +105,7 @@ def test_pickles_without_the_file(tmp_path):
     (tmp_path / "m.safetensors").unlink()
     for other in (pickle.loads(pickle.dumps(engine)), copy.deepcopy(engine)):
         assert_same_bits(other, engine, crystal())
-        assert_same_program(other.program, engine.program)
+        assert_same_program(other, engine)
 
 
 def test_what_the_engine_cannot_run_has_no_program(tmp_path):
@@ -117,9 +137,17 @@ def test_an_infinite_cutoff_is_json(tmp_path):
 def test_weights_that_the_model_has_are_not_stored_twice(tmp_path):
     mdgnn.save(gnn(), tmp_path / "m.safetensors")
     header, _ = parts(tmp_path / "m.safetensors")
-    named = [w for i in entry_of(header)["program"]["instructions"] for w in i["weights"]]
-    assert len(set(named)) == len(named) and {"atom_embedding.weight", "output_mlp.2.bias"} <= set(named)
+    program = entry_of(header)["program"]
+    instructions = [*program["instructions"], *(i for t in program["tables"] for i in t["instructions"])]
+    named = {w for i in instructions for w in i["weights"]}
+    assert {"atom_embedding.weight", "output_mlp.2.weight"} <= named
     assert {n for n in named if n.startswith("program.")} == {n for n in header if n.startswith("program.")}
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        content = {n: (t.dtype, t.shape, t.numpy().tobytes()) for n in file.keys() for t in [file.get_tensor(n)]}  # noqa: SIM118
+    own = {n for n in content if n.startswith("program.")}
+    assert all(content[n] != content[m] for n in own for m in content if m != n)
+    largest = max(math.prod(header[n]["shape"]) for n in own)
+    assert largest <= 2 * 8 * 9, "no tables, which can be made from the weights"
     model = gnn()
     with torch.no_grad():
         model.layers[1].load_state_dict(model.layers[0].state_dict())  # weights that are equal
@@ -172,5 +200,20 @@ def test_files_of_format_1_still_load(tmp_path):
     assert again.config == model.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
-    with pytest.raises(ModelFileError, match="has model format 1, the engine reads format 2"):
+    with pytest.raises(ModelFileError, match="has model format 1, the engine reads formats 2 and 3"):
         Engine.load(tmp_path / "old.safetensors")
+
+
+FORMAT_2 = Path(__file__).with_name("format_2")
+RESULTS = json.loads((FORMAT_2 / "results.json").read_text())
+
+
+@pytest.mark.parametrize("name", list(RESULTS["results"]))
+def test_files_of_format_2_give_what_they_gave(name):
+    """Written, and run, by the version before format 3."""
+    engine, expected = Engine.load(FORMAT_2 / f"{name}.safetensors"), RESULTS["results"][name]
+    edges = NeighborList(engine.cutoff).update(np.array(RESULTS["positions"]))
+    energies, forces, _ = engine.run(np.array(expected["numbers"]), edges)
+    rounding = 16 * torch.finfo(engine.dtype).eps
+    for x, y in ((energies, expected["energies"]), (forces, expected["forces"])):
+        np.testing.assert_allclose(x, y, rtol=0, atol=rounding * np.abs(y).max())

@@ -1,12 +1,24 @@
-"""Small model files of all architectures that have a program, in both precisions, for `make fuzz-files`."""
+"""Small model files for `make fuzz-files`: of all architectures that have a program, in both precisions; and programs
+that nobody wrote, in either version."""
 
+import json
 import sys
 from pathlib import Path
 
 import torch
+from random_programs import RandomProgram
+from safetensors.numpy import save
 from systems import gnn, radial
 
 import mdgnn
+
+
+def write_program(path, text, weights):
+    """A file with a program and without a model; returns its path."""
+    program = json.loads(text)
+    header = {"format_version": program["version"] + 1, "program": program}
+    path.write_bytes(save(weights, metadata={"mdgnn": json.dumps(header)}))
+    return path
 
 
 def write(folder):
@@ -24,6 +36,11 @@ def write(folder):
         for name, model in models.items():
             paths.append(folder / f"{name}-{str(dtype).removeprefix('torch.')}.safetensors")
             mdgnn.save(model, paths[-1], {"note": "π \U0001f600"})
+    for seed in range(3):
+        for old in (False, True):
+            program = RandomProgram(seed, old)
+            name = f"random-{seed}-version-{1 if old else 2}.safetensors"
+            paths.append(write_program(folder / name, *program.arguments()))
     return paths
 
 

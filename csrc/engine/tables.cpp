@@ -1,0 +1,121 @@
+// A table's program at its knots by dual numbers: every instruction gives its value and, from the values and
+// derivatives of its inputs, its derivative with respect to r.
+//
+// Parallelisation: blocks of knots over threads; knots do not depend on each other. Memory traffic: a block's arrays,
+// which are in the cache, and the coefficients once. Floor: two products of float64 a linear layer and knot; three
+// tables of 1,024 knots, 20 -> 192, are 24 million multiply-adds. The kernels are those of the engine in float64.
+#include "engine/tables.hpp"
+
+#include <algorithm>
+#include <deque>
+
+#include "core/scratch.hpp"
+#include "core/thread_pool.hpp"
+#include "engine/instruction.hpp"
+#include "engine/prepare.hpp"
+
+namespace mdgnn::engine {
+namespace {
+
+constexpr std::int64_t kMostNumbers = 1 << 15;  // of a block's values: a core's cache has room for them
+
+struct TableMemory {
+    std::vector<double> numbers;
+};
+
+struct Knots {
+    std::vector<double> values, tangents;  // (knots, width); the latter times the spacing of knots
+};
+
+// As torch.linspace: from either end, so that the last knot is the cutoff.
+double knot(const Table& table, std::int64_t k) {
+    const double spacing = table.cutoff / static_cast<double>(table.knots - 1);
+    return k < table.knots / 2 ? spacing * static_cast<double>(k)
+                               : table.cutoff - spacing * static_cast<double>(table.knots - 1 - k);
+}
+
+Knots evaluate(const Table& table, const std::vector<Prepared<double>>& prepared, int n_threads) {
+    std::vector<Place> values(table.arrays.size()), tangents(table.arrays.size());
+    std::int64_t width = 0;
+    for (std::size_t v = 0; v < table.arrays.size(); ++v)
+        if (table.arrays[v].base < 0) {
+            const std::int64_t n = table.arrays[v].shape.size();
+            values[v] = {true, width}, tangents[v] = {true, width + n}, width += 2 * n;
+        }
+    for (std::size_t v = 0; v < table.arrays.size(); ++v) {
+        const int base = whole(table.arrays, static_cast<int>(v));
+        values[v] = values[base], tangents[v] = tangents[base];
+    }
+    const std::int64_t room = std::clamp<std::int64_t>(kMostNumbers / width / 6 * 6, 6, 96);
+    const std::int64_t n_channels = table.arrays[table.output].shape.channels;
+    const double spacing = table.cutoff / static_cast<double>(table.knots - 1);
+    Knots knots;
+    knots.values.resize(static_cast<std::size_t>(table.knots * n_channels));
+    knots.tangents.resize(knots.values.size());
+    parallel_for((table.knots + room - 1) / room, 1, n_threads, [&](std::int64_t begin, std::int64_t end) {
+        std::vector<double>& memory = scratch_of_this_thread<TableMemory>().numbers;
+        memory.resize(std::max(memory.size(), static_cast<std::size_t>(room * width)));
+        for (std::int64_t b = begin; b < end; ++b) {
+            const std::int64_t first = b * room, n = std::min(room, table.knots - first);
+            const Block<double> block{&table.arrays, &values, &tangents, 0, n, nullptr, memory.data(), 0, room};
+            for (std::int64_t i = 0; i < n; ++i)
+                *block.value(table.input).at(i, 0) = knot(table, first + i),
+                                                *block.gradient(table.input).at(i, 0) = spacing;
+            for (std::size_t k = 0; k < table.instructions.size(); ++k) {
+                const Step<double> step{table.instructions[k], prepared[k], block};
+                table.instructions[k].type->float64.forward(step);
+                table.instructions[k].type->float64.tangent(step);
+            }
+            for (std::int64_t i = 0; i < n; ++i) {
+                const std::int64_t to = (first + i) * n_channels;
+                std::copy_n(block.value(table.output).at(i, 0), n_channels, knots.values.data() + to);
+                std::copy_n(block.gradient(table.output).at(i, 0), n_channels, knots.tangents.data() + to);
+            }
+        }
+    });
+    return knots;
+}
+
+// Of 1, t, t^2 and t^3 on each interval, t from 0 to 1.
+template <class T>
+std::vector<T> hermite(const Knots& knots, std::int64_t n_knots, std::int64_t width, int n_threads) {
+    std::vector<T> out(static_cast<std::size_t>((n_knots - 1) * 4 * width));
+    parallel_for(n_knots - 1, 128, n_threads, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t g = begin; g < end; ++g) {
+            const double *const f = knots.values.data() + g * width, *const s = knots.tangents.data() + g * width;
+            T* const to = out.data() + g * 4 * width;
+            for (std::int64_t c = 0; c < width; ++c) {
+                const double d = f[width + c] - f[c], s0 = s[c], s1 = s[width + c];
+                to[c] = static_cast<T>(f[c]);
+                to[width + c] = static_cast<T>(s0);
+                to[2 * width + c] = static_cast<T>(3 * d - 2 * s0 - s1);
+                to[3 * width + c] = static_cast<T>(s0 + s1 - 2 * d);
+            }
+        }
+    });
+    return out;
+}
+
+}  // namespace
+
+template <class T>
+void make_tables(const Program& program, Weights<T>& weights, int n_threads) {
+    if (program.tables.empty()) return;
+    Weights<double> exact(weights.size());
+    for (const Table& table : program.tables)
+        for (const Instruction& in : table.instructions)
+            for (const int w : in.weights) exact[w].assign(weights[w].begin(), weights[w].end());
+    for (std::size_t w = 0; w < weights.size(); ++w) {
+        if (program.weights[w].table < 0) continue;
+        const Table& table = program.tables[program.weights[w].table];
+        std::deque<Packed<double>> packed;
+        const auto prepared = prepare(program, exact, table.instructions, false, packed);
+        weights[w] = hermite<T>(evaluate(table, prepared, n_threads), table.knots,
+                                table.arrays[table.output].shape.channels, n_threads);
+    }
+}
+
+template void make_tables<float>(const Program&, Weights<float>&, int);
+template void make_tables<double>(const Program&, Weights<double>&, int);
+
+}  // namespace mdgnn::engine
