@@ -92,23 +92,23 @@ def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The derivatives for x, coefficients and r, as `needs_grad`; no graph is recorded."""
     (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
-    by_x, by_coefficients, by_r = found = empty_like((x, coefficients, r), needs_grad)
+    by_x, by_coefficients, by_r = input_grads = empty_like((x, coefficients, r), needs_grad)
     op, (kernels, context) = (
         _op(static, x, coefficients, r, table_workspace(coefficients, r, needs_grad[1])),
         kernels_for(x),
     )
     outs = {"out_x": by_x, "out_r": by_r, "out_coefficients": by_coefficients}
     kernels.cfconv_backward(itemsize=x.element_size(), **op, grad=grad, **outs, context=context)
-    return found
+    return input_grads
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
     """The derivative of ``<grad2, backward(grad, ...)>`` for grad, x, coefficients and r, as `needs_grad`."""
     (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
     grad2_x, grad2_table, grad2_r = contiguous(grad2)
-    out_grad, out_x, out_coefficients, out_r = found = empty_like((grad, x, coefficients, r), needs_grad)
+    out_grad, out_x, out_coefficients, out_r = input_grads = empty_like((grad, x, coefficients, r), needs_grad)
     if grad2_x is None and grad2_r is None:
-        found = [None if t is None else t.zero_() for t in found]
+        input_grads = [None if t is None else t.zero_() for t in input_grads]
     else:
         workspace, (kernels, context) = table_workspace(coefficients, r, needs_grad[2]), kernels_for(x)
         given = {"grad": grad, "grad2_x": grad2_x, "grad2_r": grad2_r}
@@ -118,8 +118,10 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
     if grad2_table is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, grad2_table, r)
         more = (needs_grad[1], False, needs_grad[3])
-        found = plus(found, (*forward(static, replaced, more), *backward(static, (grad,), replaced, (), more)))
-    return found
+        input_grads = plus(
+            input_grads, (*forward(static, replaced, more), *backward(static, (grad,), replaced, (), more))
+        )
+    return input_grads
 
 
 def _arguments(static: Static, x: Tensor, coefficients: Tensor, r: Tensor) -> tuple[Any, ...]:

@@ -115,15 +115,15 @@ def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The derivatives for ends, coefficients and r, as `needs_grad`; no graph is recorded."""
     grads, inputs = contiguous(grads), contiguous(inputs)
-    found = empty_like(inputs, needs_grad)
+    input_grads = empty_like(inputs, needs_grad)
     ends, coefficients, r = inputs
     (silu_grads,) = saved
     if needs_grad[0] and ends.device.type == "cpu" and (silu_grads is None or silu_grads.shape != grads[0].shape):
         raise ValueError(f"expected what the forward saved, of shape {tuple(grads[0].shape)}")
     op, (kernels, context) = _op(static, inputs, silu_grads, _memory(coefficients, r, needs_grad[1])), kernels_for(ends)
-    given = _results("grad_", *grads) | _inputs("out_", *found)
+    given = _results("grad_", *grads) | _inputs("out_", *input_grads)
     kernels.concat_message_table_backward(itemsize=ends.element_size(), **op, **given, context=context)
-    return found
+    return input_grads
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
@@ -134,12 +134,12 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
     by_ends = torch.zeros_like(ends) if by_ends is None else by_ends
     by_r = torch.zeros_like(r) if by_r is None else by_r
     out_grads = empty_like(grads, [needs_grad[0] or needs_grad[1]] * 2)
-    found = empty_like((ends, coefficients, r), needs_grad[2:])
+    input_grads = empty_like((ends, coefficients, r), needs_grad[2:])
     op, (kernels, context) = _op(static, inputs, None, _memory(coefficients, r, needs_grad[3])), kernels_for(ends)
     given = _results("grad_", *grads) | _inputs("grad2_", by_ends, by_table, by_r)
-    outs = _results("out_grad_", *out_grads) | _inputs("out_", *found)
+    outs = _results("out_grad_", *out_grads) | _inputs("out_", *input_grads)
     kernels.concat_message_table_double_backward(itemsize=ends.element_size(), **op, **given, **outs, context=context)
-    return [*(t if w else None for t, w in zip(out_grads, needs_grad[:2], strict=True)), *found]
+    return [*(t if w else None for t, w in zip(out_grads, needs_grad[:2], strict=True)), *input_grads]
 
 
 def _arguments(static: Static, ends: Tensor, coefficients: Tensor, r: Tensor) -> tuple[Any, ...]:

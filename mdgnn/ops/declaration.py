@@ -157,9 +157,9 @@ class Op:
     def _compiled(self, static: Any, inputs: Optionals) -> tuple[Any, ...]:
         if not self.has_operators:
             return as_tuple(self.reference(*self.arguments(static, *inputs)))
-        found = as_tuple(getattr(torch.ops.mdgnn, self.name)(*inputs, *flatten(static)))
+        results = as_tuple(getattr(torch.ops.mdgnn, self.name)(*inputs, *flatten(static)))
         present = (o.present is None or o.present(static, inputs) for o in self.outputs)
-        return tuple(t if there else None for t, there in zip(found[: len(self.outputs)], present, strict=True))
+        return tuple(t if there else None for t, there in zip(results[: len(self.outputs)], present, strict=True))
 
     def check_arguments(self, static: Any, inputs: Optionals) -> None:
         """Raise ValueError unless shapes, dtypes and devices fit; one sentence."""
@@ -276,8 +276,8 @@ def shape_of(array: Array, sizes: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(more if symbol is None else factor * sizes[symbol] + more for factor, symbol, more in declared)
 
 
-def as_tuple(found: Any) -> tuple[Any, ...]:
-    return found if isinstance(found, tuple) else (found,)
+def as_tuple(results: Any) -> tuple[Any, ...]:
+    return results if isinstance(results, tuple) else (results,)
 
 
 def table_of_ops(ops: Sequence[Op]) -> str:
@@ -319,10 +319,10 @@ class _Forward(torch.autograd.Function):
     def forward(ctx: Any, op: Op, static: Any, *inputs: Tensor) -> Any:
         ctx.op, ctx.static = op, static
         ctx.set_materialize_grads(not op.partial_grads)
-        found = op.forward(static, inputs, ctx.needs_input_grad[2:])
+        results = op.forward(static, inputs, ctx.needs_input_grad[2:])
         n = len(op.outputs)
-        ctx.save_for_backward(*inputs, *found[n:])
-        return tuple(found[:n])
+        ctx.save_for_backward(*inputs, *results[n:])
+        return tuple(results[:n])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
@@ -332,10 +332,10 @@ class _Forward(torch.autograd.Function):
         if op.partial_grads and all(g is None for g in grads):
             return (None,) * (n + 2)
         if torch.is_grad_enabled():
-            found = _Backward.apply(op, ctx.static, needs_grad, saved, *grads, *inputs)  # type: ignore[no-untyped-call]
+            results = _Backward.apply(op, ctx.static, needs_grad, saved, *grads, *inputs)  # type: ignore[no-untyped-call]
         else:
-            found = op.backward(ctx.static, grads, inputs, saved, needs_grad)
-        return (None, None, *found)
+            results = op.backward(ctx.static, grads, inputs, saved, needs_grad)
+        return (None, None, *results)
 
 
 class _Backward(torch.autograd.Function):

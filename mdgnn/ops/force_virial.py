@@ -104,12 +104,14 @@ def backward(static: Static, grads: Optionals, inputs: Tensors, saved: Optionals
     """The gradients of gradients and vectors, which have the same part in the virial; no graph is recorded."""
     (forces, virials), (gradients, vectors), edges = contiguous(grads), contiguous(inputs), static.edges
     virials = None if vectors is None else virials
-    found: list[Tensor | None] = [None, None]
+    input_grads: list[Tensor | None] = [None, None]
     if needs_grad[0]:
-        found[0] = _hand(edges, forces, virials, None if virials is None else vectors, gradients.dtype)
+        input_grads[0] = _hand(edges, forces, virials, None if virials is None else vectors, gradients.dtype)
     if needs_grad[1] and virials is not None:
-        found[1] = _hand(edges, None, virials, gradients.to(torch.float64), torch.float64)
-    return [torch.zeros_like(t) if w and g is None else g for g, t, w in zip(found, inputs, needs_grad, strict=True)]
+        input_grads[1] = _hand(edges, None, virials, gradients.to(torch.float64), torch.float64)
+    return [
+        torch.zeros_like(t) if w and g is None else g for g, t, w in zip(input_grads, inputs, needs_grad, strict=True)
+    ]
 
 
 def double_backward(
@@ -118,21 +120,21 @@ def double_backward(
     """The gradient of ``<grad2, backward(grads, ...)>`` for grads, gradients and vectors: by the same two sums."""
     by_gradients, by_vectors = contiguous(grad2)
     (_, virials), (gradients, vectors), edges = contiguous(grads), contiguous(inputs), static.edges
-    found: list[Tensor | None] = [None] * 4
+    input_grads: list[Tensor | None] = [None] * 4
     if by_gradients is not None and (needs_grad[0] or needs_grad[1]):
-        found[:2] = _sum(edges, by_gradients, vectors if needs_grad[1] else None)
+        input_grads[:2] = _sum(edges, by_gradients, vectors if needs_grad[1] else None)
     if by_vectors is not None and needs_grad[1]:
         _, more = _sum(edges, by_vectors, gradients.to(torch.float64))
         assert more is not None
-        found[1] = more if found[1] is None else found[1] + more
+        input_grads[1] = more if input_grads[1] is None else input_grads[1] + more
     if by_vectors is not None and virials is not None and needs_grad[2]:
-        found[2] = _hand(edges, None, virials, by_vectors, gradients.dtype)
+        input_grads[2] = _hand(edges, None, virials, by_vectors, gradients.dtype)
     if by_gradients is not None and virials is not None and needs_grad[3]:
-        found[3] = _hand(edges, None, virials, by_gradients.to(torch.float64), torch.float64)
+        input_grads[3] = _hand(edges, None, virials, by_gradients.to(torch.float64), torch.float64)
     like = (*grads, *inputs)
     return [
         None if not w else torch.zeros_like(t) if g is None and t is not None else g
-        for g, t, w in zip(found, like, needs_grad, strict=True)
+        for g, t, w in zip(input_grads, like, needs_grad, strict=True)
     ]
 
 

@@ -12,10 +12,10 @@ from mdgnn.ops.static import schema, sizes_of, unflatten
 _library = torch.library.Library("mdgnn", "FRAGMENT")
 
 
-def _present(found: Optionals, among: Sequence[Any]) -> Any:
+def _present(computed: Optionals, among: Sequence[Any]) -> Any:
     """Operators return tensors: an empty one stands for what is absent; one result is no tuple."""
     like = next(t for t in among if isinstance(t, Tensor))
-    results = tuple(like.new_empty(0) if t is None else t for t in found)
+    results = tuple(like.new_empty(0) if t is None else t for t in computed)
     return results[0] if len(results) == 1 else results
 
 
@@ -78,11 +78,11 @@ def register(op: Op) -> None:
         needs_grad = args[-1]
         tensors = args[: -len(static) - 1][-len(needs_grad) :]
         first = next(t for t in args if isinstance(t, Tensor))
-        found = [
+        computed = [
             t.new_empty(t.shape) if w and t is not None else first.new_empty(0)
             for t, w in zip(tensors, needs_grad, strict=True)
         ]
-        return _present(found, args)
+        return _present(computed, args)
 
     torch.library.register_fake(f"mdgnn::{name}", shapes)
     torch.library.register_fake(f"mdgnn::{name}_backward", like)
@@ -95,11 +95,11 @@ def _register_derivatives(op: Op) -> None:
     is_tensor = [kind.startswith("Tensor") for kind, _ in schema(op.static)]
     n_static = len(is_tensor)
 
-    def keep(ctx: Any, tensors: Sequence[Any], static: Sequence[Any]) -> None:
+    def save_arguments(ctx: Any, tensors: Sequence[Any], static: Sequence[Any]) -> None:
         ctx.numbers = [value for value, tensor in zip(static, is_tensor, strict=True) if not tensor]
         ctx.save_for_backward(*tensors, *(t for t, tensor in zip(static, is_tensor, strict=True) if tensor))
 
-    def kept(ctx: Any, n_tensors: int) -> tuple[tuple[Any, ...], list[Any]]:
+    def restored(ctx: Any, n_tensors: int) -> tuple[tuple[Any, ...], list[Any]]:
         tensors, numbers = iter(ctx.saved_tensors[n_tensors:]), iter(ctx.numbers)
         return ctx.saved_tensors[:n_tensors], [next(tensors if tensor else numbers) for tensor in is_tensor]
 
@@ -110,31 +110,31 @@ def _register_derivatives(op: Op) -> None:
         ctx.absent = [
             o.present is not None and not o.present(unflatten(op.static, inputs[n:]), inputs[:n]) for o in op.outputs
         ]
-        keep(ctx, (*saved, *inputs[:n]), inputs[n:])
+        save_arguments(ctx, (*saved, *inputs[:n]), inputs[n:])
 
     def differentiate(ctx: Any, *grads: Tensor | None) -> Any:
         needs_grad = list(ctx.needs_input_grad[:n])
         grads = tuple(None if absent else g for g, absent in zip(grads[:m], ctx.absent, strict=True))
         if op.partial_grads and all(g is None for g in grads):
             return (None,) * (n + n_static)
-        tensors, static = kept(ctx, k + n)
-        found = as_tuple(getattr(operators, f"{name}_backward")(*grads, *tensors, *static, needs_grad))
-        return (*(g if w else None for g, w in zip(found, needs_grad, strict=True)), *[None] * n_static)
+        tensors, static = restored(ctx, k + n)
+        computed = as_tuple(getattr(operators, f"{name}_backward")(*grads, *tensors, *static, needs_grad))
+        return (*(g if w else None for g, w in zip(computed, needs_grad, strict=True)), *[None] * n_static)
 
     def save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.needs = inputs[-1]
         ctx.set_materialize_grads(False)
-        keep(ctx, (*inputs[:m], *inputs[m + k :][:n]), inputs[m + k + n : -1])
+        save_arguments(ctx, (*inputs[:m], *inputs[m + k :][:n]), inputs[m + k + n : -1])
 
     def differentiate_twice(ctx: Any, *grad2: Tensor | None) -> Any:
         grad2 = tuple(g if w else None for g, w in zip(grad2, ctx.needs, strict=True))
         needs_grad = [*ctx.needs_input_grad[:m], *ctx.needs_input_grad[m + k : m + k + n]]
         if all(g is None for g in grad2):
             return (None,) * (m + k + n + n_static + 1)
-        tensors, static = kept(ctx, m + n)
-        found = as_tuple(getattr(operators, f"{name}_double_backward")(*grad2, *tensors, *static, needs_grad))
-        found = tuple(g if w else None for g, w in zip(found, needs_grad, strict=True))
-        return (*found[:m], *[None] * k, *found[m:], *[None] * (n_static + 1))
+        tensors, static = restored(ctx, m + n)
+        computed = as_tuple(getattr(operators, f"{name}_double_backward")(*grad2, *tensors, *static, needs_grad))
+        computed = tuple(g if w else None for g, w in zip(computed, needs_grad, strict=True))
+        return (*computed[:m], *[None] * k, *computed[m:], *[None] * (n_static + 1))
 
     def refuse(ctx: Any, *grads: Any) -> Any:
         raise third_derivative(name)

@@ -121,31 +121,33 @@ def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The derivatives for the inputs, as `needs_grad`; no graph is recorded."""
     (ds, dv), inputs = contiguous(grads), contiguous(inputs)
-    found = empty_like(inputs, _pairs(needs_grad))
+    input_grads = empty_like(inputs, _pairs(needs_grad))
     op = _op(static, inputs, table_workspace(inputs[2], inputs[3], needs_grad[2]))
     kernels, context = kernels_for(ds)
-    given = {"grad_s": ds, "grad_v": dv, **_named("out_", found)}
+    given = {"grad_s": ds, "grad_v": dv, **_named("out_", input_grads)}
     kernels.painn_message_backward(itemsize=ds.element_size(), **op, **given, context=context)
-    return [t if w else None for t, w in zip(found, needs_grad, strict=True)]
+    return [t if w else None for t, w in zip(input_grads, needs_grad, strict=True)]
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
     """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `needs_grad`."""
     (ds, dv), inputs, grad2 = contiguous(grads), contiguous(inputs), contiguous(grad2)
     outs = empty_like((ds, dv), [needs_grad[0] or needs_grad[1]] * 2)
-    found = [*outs, *empty_like(inputs, _pairs(needs_grad[2:]))]
+    input_grads = [*outs, *empty_like(inputs, _pairs(needs_grad[2:]))]
     x, v, coefficients, r, unit = inputs
     op, (kernels, context) = _op(static, inputs, table_workspace(coefficients, r, needs_grad[4])), kernels_for(ds)
     factors = [torch.zeros_like(t) if g is None else g for g, t in zip(grad2, inputs, strict=True)]
     factors[2] = None  # which is not read: see below
     given = {"grad_s": ds, "grad_v": dv, **_named("grad2_", factors)}
-    results = {"out_grad_s": outs[0], "out_grad_v": outs[1], **_named("out_", found[2:])}
+    results = {"out_grad_s": outs[0], "out_grad_v": outs[1], **_named("out_", input_grads[2:])}
     kernels.painn_message_double_backward(itemsize=ds.element_size(), **op, **given, **results, context=context)
     if grad2[2] is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, v, grad2[2], r, unit)
         more = (needs_grad[2], needs_grad[3], False, needs_grad[5], needs_grad[6])
-        found = plus(found, (*forward(static, replaced, more), *backward(static, (ds, dv), replaced, (), more)))
-    return [t if w else None for t, w in zip(found, needs_grad, strict=True)]
+        input_grads = plus(
+            input_grads, (*forward(static, replaced, more), *backward(static, (ds, dv), replaced, (), more))
+        )
+    return [t if w else None for t, w in zip(input_grads, needs_grad, strict=True)]
 
 
 def _arguments(static: Static, x: Tensor, v: Tensor, coefficients: Tensor, r: Tensor, unit: Tensor) -> tuple[Any, ...]:

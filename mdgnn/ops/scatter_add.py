@@ -134,12 +134,12 @@ def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, 
     """The gradients of values (M, F) and weight (E,), as `needs_grad`; no graph is recorded."""
     (grad,), (values, weight) = contiguous(grads), contiguous(inputs)
     argmax = saved[0] if static.reduce == "max" else None
-    out_values, out_weight = found = empty_like((values, weight), needs_grad)
+    out_values, out_weight = input_grads = empty_like((values, weight), needs_grad)
     columns = _columns(static, values.shape[0]) if needs_grad[0] else None
     op, (kernels, context) = _op(static, columns, values, weight), kernels_for(values)
     outs = {"out_values": out_values, "out_weight": out_weight}
     kernels.scatter_add_backward(**op, grad=grad, argmax=argmax, **outs, context=context)
-    return found
+    return input_grads
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
