@@ -57,15 +57,15 @@ class Example:
         return torch.randint(0, max(high, 1), shape, generator=self._generator)
 
     def edges(self) -> EdgeRows:
-        """With self loops and edges that come twice; atom 1 receives nothing."""
+        """With self loops and edges of the same two atoms; atom 1 receives nothing."""
         receivers, senders = self.integers(self.n_atoms, self.n_edges), self.integers(self.n_atoms, self.n_edges)
         receivers[receivers == 1] = 0
         rows = rows_by(receivers.sort().values, self.n_atoms)
         return EdgeRows(Rows(rows.row_ptr.to(self.device), senders.to(self.device)))
 
-    def coefficients(self, width: int) -> Tensor:
+    def coefficients(self, width: int, n_knots: int = N_KNOTS) -> Tensor:
         """Of a table up to `CUTOFF`: random values and slopes at knots; zero at the cutoff."""
-        knots = torch.randn(2, N_KNOTS, width, dtype=torch.float64, generator=self._generator)
+        knots = torch.randn(2, n_knots, width, dtype=torch.float64, generator=self._generator)
         knots[:, -1] = 0
         return hermite(*knots).to(self.device, self.dtype)
 
