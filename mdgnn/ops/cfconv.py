@@ -22,6 +22,7 @@ from mdgnn.ops.radial_filter import (
     RadialTable,
     TabulatedFilter,
     check_table,
+    check_values,
     radial_filter,
     table_workspace,
 )
@@ -57,6 +58,7 @@ def cfconv(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
     if has_torch_function_unary(x):
         return handle_torch_function(cfconv, (x,), x, filter, edges)
     if isinstance(filter, Tensor):
+        check_values(x, filter=(filter, (edges.n_edges, x.shape[-1])))
         return scatter_add(gather_senders(x, edges) * filter, Rows(edges.by_receiver.row_ptr))
     (coefficients, cutoff), r = filter
     out: Tensor
@@ -93,10 +95,8 @@ def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, 
     """The derivatives for x, coefficients and r, as `needs_grad`; no graph is recorded."""
     (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
     by_x, by_coefficients, by_r = input_grads = empty_like((x, coefficients, r), needs_grad)
-    op, (kernels, context) = (
-        _op(static, x, coefficients, r, table_workspace(coefficients, r, needs_grad[1])),
-        kernels_for(x),
-    )
+    op = _op(static, x, coefficients, r, table_workspace(coefficients, r, needs_grad[1]))
+    kernels, context = kernels_for(x)
     outs = {"out_x": by_x, "out_r": by_r, "out_coefficients": by_coefficients}
     kernels.cfconv_backward(itemsize=x.element_size(), **op, grad=grad, **outs, context=context)
     return input_grads

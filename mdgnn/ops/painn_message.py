@@ -25,6 +25,7 @@ from mdgnn.ops.radial_filter import (
     RadialTable,
     TabulatedFilter,
     check_table,
+    check_values,
     radial_filter,
     table_workspace,
 )
@@ -80,8 +81,10 @@ def reference(x: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: EdgeRow
 
 
 def _with_values(x: Tensor, v: Tensor, values: Tensor, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
-    width, by_receiver = v.shape[2], Rows(edges.by_receiver.row_ptr)
-    v_j = gather_senders(v.flatten(1), edges).view(edges.n_edges, 3, width)
+    width, n_edges = v.shape[-1], edges.n_edges
+    check_values(x, filter=(values, (n_edges, 3 * width)), unit=(unit, (n_edges, 3)), v=(v, (edges.n_atoms, 3, width)))
+    by_receiver = Rows(edges.by_receiver.row_ptr)
+    v_j = gather_senders(v.flatten(1), edges).view(n_edges, 3, width)
     a, b, c = (values * gather_senders(x, edges)).split([width] * 3, dim=1)
     message = unit[:, :, None] * b[:, None] + v_j * c[:, None]
     return scatter_add(a, by_receiver), scatter_add(message.flatten(1), by_receiver).view(v.shape)

@@ -116,6 +116,16 @@ def radial_filter(table: RadialTable, r: Tensor) -> Tensor:
     return reference(table, r)
 
 
+def check_values(x: Tensor, **arrays: tuple[Tensor, tuple[int, ...]]) -> None:
+    """Raise ValueError unless arrays at the edges have the shapes beside them, and the dtype and device of x."""
+    for name, (array, shape) in arrays.items():
+        if array.shape != shape or array.dtype != x.dtype or array.device != x.device:
+            raise ValueError(
+                f"expected {name} of shape {shape} {x.dtype} on {x.device}, "
+                f"got {tuple(array.shape)} {array.dtype} on {array.device}"
+            )
+
+
 def check_table(coefficients: Tensor, cutoff: float) -> None:
     """Raise ValueError unless they are those of a table."""
     if coefficients.ndim != 3 or coefficients.shape[0] < 1 or coefficients.shape[1] != 4 or not cutoff > 0:

@@ -71,3 +71,12 @@ def test_bad_input_gets_a_sentence(change, message):
     with pytest.raises(ValueError, match=message):
         filter = TabulatedFilter(given["table"], given["r"])
         cfconv(given["x"], filter, EdgeRows(given["rows"], given["columns"]))
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (16, 4), (17, 1), (17,)])
+def test_values_at_edges_of_another_shape_are_refused(shape):
+    """None is stretched to all edges or channels."""
+    x, *_, edges = problem()
+    bad = torch.ones(shape, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"expected filter of shape \(17, 4\) torch.float64 on cpu, got \(1"):
+        cfconv(x, bad, edges)

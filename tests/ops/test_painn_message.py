@@ -98,3 +98,12 @@ def test_rotating_directions_and_vectors_rotates_vectors_and_keeps_scalars():
 def test_bad_input_gets_a_sentence(change, message):
     with pytest.raises(ValueError, match=message):
         with_table(**dict(zip(NAMES, problem(), strict=True)) | change)
+
+
+@pytest.mark.parametrize("shape", [(1, 12), (16, 12), (17, 1), (17,)])
+def test_values_at_edges_of_another_shape_are_refused(shape):
+    """None is stretched to all edges or channels."""
+    x, v, *_, unit, edges = problem()
+    bad = torch.ones(shape, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"expected filter of shape \(17, 12\) torch.float64 on cpu, got \(1"):
+        painn_message(x, v, bad, unit, edges)
