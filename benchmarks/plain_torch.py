@@ -25,32 +25,35 @@ def simple_gnn(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
     """As the lecture writes it."""
     r = vectors.square().sum(1).sqrt()
     basis = torch.exp((r[:, None] - model.rbf_centers).square() * (-0.5 / model.rbf_width**2))
-    rows, h = model.species.embed(graph.atomic_numbers, model.atom_embedding)
+    types = model.elements.types(graph.atomic_numbers)
+    h = model.atom_embedding(types)
     for layer in model.layers:
         messages = layer.message_mlp(torch.cat([h[graph.senders], h[graph.receivers], basis], dim=1))
         h = h + layer.update_mlp(torch.cat([h, sum_rows(messages, graph.receivers, len(h)) / layer.divisor], dim=1))
-    return model.species.energies(rows, model.output_mlp(h).squeeze(1))
+    return model.elements.energies(types, model.output_mlp(h).squeeze(1))
 
 
 def schnet(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
     r = vectors.square().sum(1).sqrt()
-    rows, h = model.species.embed(graph.atomic_numbers, model.embedding)
+    types = model.elements.types(graph.atomic_numbers)
+    h = model.embedding(types)
     for layer, w in zip(model.interactions, filters(model, r), strict=True):
         h = h + layer.update(sum_rows(layer.project(h)[graph.senders] * w, graph.receivers, len(h)))
-    return model.species.energies(rows, model.output_mlp(h).squeeze(1))
+    return model.elements.energies(types, model.output_mlp(h).squeeze(1))
 
 
 def painn(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
     r = vectors.square().sum(1).sqrt()
     unit = vectors / r[:, None]
-    rows, s = model.species.embed(graph.atomic_numbers, model.embedding)
+    types = model.elements.types(graph.atomic_numbers)
+    s = model.embedding(types)
     v = s.new_zeros(len(s), 3, s.shape[1])
     for layer, w in zip(model.layers, filters(model, r), strict=True):
         a, b, c = (layer.message_mlp(s)[graph.senders] * w).chunk(3, dim=1)
         dv = unit[:, :, None] * b[:, None] + v[graph.senders] * c[:, None]
         s, v = s + sum_rows(a, graph.receivers, len(s)), v + sum_rows(dv, graph.receivers, len(s))
         s, v = layer.update(s, v)
-    return model.species.energies(rows, model.output_mlp(s).squeeze(1))
+    return model.elements.energies(types, model.output_mlp(s).squeeze(1))
 
 
 NETWORKS = {"SimpleGNN": simple_gnn, "SchNet": schnet, "PaiNN": painn}

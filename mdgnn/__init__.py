@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from mdgnn.calculators import Ensemble, MDGNNCalculator
     from mdgnn.engine import Engine
     from mdgnn.graph import Graph
+    from mdgnn.model_config import ModelConfig
     from mdgnn.model_file import load, save
     from mdgnn.models import LennardJones, PaiNN, SchNet, SimpleGNN
     from mdgnn.neighbors import NeighborList, first_neighbors, neighbor_list, primitive_neighbor_list
-    from mdgnn.potential import evaluate
+    from mdgnn.potential import Potential, evaluate
     from mdgnn.threads import get_num_threads, set_num_threads
 
 _HOME = {
@@ -27,8 +28,10 @@ _HOME = {
     "Graph": "mdgnn.graph",
     "LennardJones": "mdgnn.models",
     "MDGNNCalculator": "mdgnn.calculators",
+    "ModelConfig": "mdgnn.model_config",
     "NeighborList": "mdgnn.neighbors",
     "PaiNN": "mdgnn.models",
+    "Potential": "mdgnn.potential",
     "SchNet": "mdgnn.models",
     "SimpleGNN": "mdgnn.models",
     "evaluate": "mdgnn.potential",
@@ -47,8 +50,10 @@ __all__ = [
     "Graph",
     "LennardJones",
     "MDGNNCalculator",
+    "ModelConfig",
     "NeighborList",
     "PaiNN",
+    "Potential",
     "SchNet",
     "SimpleGNN",
     "evaluate",

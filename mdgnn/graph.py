@@ -1,7 +1,7 @@
 """The graph of one or many structures: atoms, edges within a cutoff, and what sums over them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdgnn._internal.cached import cached_property
+from mdgnn._internal.blas import suitable_rows
+from mdgnn._internal.cached import view
 from mdgnn.neighbors import Edges
 from mdgnn.ops import EdgeRows, Rows, neighbors, rows_by, scatter_add
 
@@ -20,6 +21,12 @@ class Graph:
 
     Edge e runs from sender j to receiver i; edges are sorted by receiver, and those of a neighbour list by (i, j,
     shift). Letters: N atoms, E edges, S structures.
+
+    Data are frozen. What follows from them is worked out when it is first asked for, and kept in a place of its own.
+
+    Triplets will stand beside `edges`: ``triplets(cutoff)``, compressed rows over edges. Row e, from j to i, will hold
+    the other edges that i receives, from k, where both are shorter than the cutoff, which is at most the graph's. What
+    belongs to a whole structure, such as a total charge, will be a tensor (S, ...) beside `cells`.
 
     Attributes
     ----------
@@ -33,6 +40,8 @@ class Graph:
         The structure of each atom.
     cells : (S, 3, 3) float64
         Rows are the cell vectors.
+    edges : EdgeRows
+        The edges by receiver and by sender, for ops.
     """
 
     atomic_numbers: Tensor
@@ -41,6 +50,15 @@ class Graph:
     senders: Tensor
     structure: Tensor
     cells: Tensor
+    edges: EdgeRows = field(init=False, repr=False, compare=False)
+    _views: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", EdgeRows(Rows(self.row_ptr, self.senders)))
+
+    @property
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.atomic_numbers, self.vectors, self.row_ptr, self.senders, self.structure, self.cells
 
     @property
     def n_atoms(self) -> int:
@@ -50,69 +68,48 @@ class Graph:
     def n_edges(self) -> int:
         return self.senders.shape[0]
 
-    @cached_property
+    @property
     def receivers(self) -> Tensor:
         """(E,) int64."""
-        return torch.arange(self.n_atoms, device=self.row_ptr.device).repeat_interleave(
-            self.row_ptr.diff(), output_size=self.n_edges
-        )
+        receivers = self.edges.to_receivers.index
+        assert receivers is not None
+        return receivers
 
     @property
     def n_structures(self) -> int:
         return self.cells.shape[0]
 
-    @cached_property
+    @view
     def n_neighbours(self) -> Tensor:
         """(N, 1) float64: the number of edges that each atom receives."""
         return torch.sub(self.row_ptr[1:, None], self.row_ptr[:-1, None]).to(torch.float64)
 
-    @cached_property
-    def by_receiver(self) -> Rows:
+    @view
+    def edges_by_receiver(self) -> Rows:
         """Row i of arrays with a row per edge: the edges that atom i receives, which stand together."""
         return Rows(self.row_ptr)
 
-    @cached_property
-    def neighbours(self) -> Rows:
-        """Row i gathers from arrays with a row per atom: the senders of the edges that atom i receives."""
-        return Rows(self.row_ptr, self.senders)
-
-    @cached_property
-    def edges(self) -> EdgeRows:
-        """The edges by receiver and by sender."""
-        return EdgeRows(self.neighbours)
-
-    @cached_property
-    def by_structure(self) -> Rows:
+    @view
+    def atoms_by_structure(self) -> Rows:
         """Row s gathers from arrays with a row per atom: the atoms of structure s."""
-        if self.n_structures == 1:
-            return Rows(torch.tensor([0, self.n_atoms], device=self.row_ptr.device))
+        if self.n_structures == 1:  # made where it is needed: copies to a GPU cannot be captured
+            return Rows(torch.arange(2, device=self.row_ptr.device) * self.n_atoms)
         rows = rows_by(self.structure, self.n_structures)
         return Rows(rows.row_ptr, rows.index)
 
-    @cached_property
-    def structures(self) -> Rows:
+    @view
+    def structure_of_atoms(self) -> Rows:
         """Row i gathers from arrays with a row per structure: the structure of atom i."""
         return Rows(torch.arange(self.n_atoms + 1, device=self.structure.device), self.structure)
 
-    @cached_property
-    def by_sender(self) -> Rows:
-        """The numbers of the edges that each atom sends: row j gathers from arrays with a row per edge."""
-        return self.edges.numbers_by_sender
-
-    @cached_property
-    def sent(self) -> Rows:
-        """Row j gathers from arrays with a row per atom: the receivers of the edges that atom j sends."""
-        return self.edges.by_sender
-
-    @cached_property
+    @property
     def padded(self) -> "Graph":
-        """The graph with isolated atoms added up to a multiple of 16, for fewer than 128 atoms.
+        """The graph with as many isolated atoms more as suit matrix products: see `mdgnn._internal.blas`."""
+        return self if suitable_rows(self.n_atoms, self.row_ptr.device) == self.n_atoms else self._with_isolated
 
-        With other numbers of rows, BLAS gives small matrix products different bits for different numbers of threads.
-        """
-        extra = -self.n_atoms % 16 if self.n_atoms < 128 else 0
-        if extra == 0:
-            return self
+    @view
+    def _with_isolated(self) -> "Graph":
+        extra = suitable_rows(self.n_atoms, self.row_ptr.device) - self.n_atoms
         return Graph(
             F.pad(self.atomic_numbers, (0, extra), value=int(self.atomic_numbers[0])),
             self.vectors,
@@ -130,7 +127,7 @@ class Graph:
             raise ValueError("expected at least one structure, got none")
         counts = torch.tensor([len(a) for a in structures])
         cells = torch.from_numpy(np.stack([a.cell.array for a in structures]))
-        found = neighbors(
+        edges = neighbors(
             torch.from_numpy(np.concatenate([a.positions for a in structures])),
             cells,
             torch.from_numpy(np.stack([a.pbc for a in structures])),
@@ -138,12 +135,12 @@ class Graph:
             first_atom=F.pad(counts.cumsum(0), (1, 0)),
             want=("vectors",),
         )
-        assert found.vectors is not None
+        assert edges.vectors is not None
         return cls(
             torch.from_numpy(np.concatenate([a.numbers for a in structures])).to(torch.int64),
-            found.vectors,
-            found.row_ptr,
-            found.senders,
+            edges.vectors,
+            edges.row_ptr,
+            edges.senders,
             torch.arange(len(structures)).repeat_interleave(counts),
             cells,
         )
@@ -222,24 +219,26 @@ class Graph:
                 )
             )
             offset, structures, edges = offset + g.n_atoms, structures + g.n_structures, edges + g.n_edges
-        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+        return cls(*(torch.cat(tensors) for tensors in zip(*(p._tensors for p in parts), strict=True)))
 
     def clone(self) -> "Graph":
         """The same in memory of its own; of tensors of inference mode, outside of it, ones that autograd may keep."""
-        return self.__class__(*(getattr(self, f.name).clone() for f in fields(self)))
+        return self.__class__(*(tensor.clone() for tensor in self._tensors))
 
     def to(self, device: torch.device | str) -> "Graph":
-        return self.__class__(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return self.__class__(*(tensor.to(device) for tensor in self._tensors))
 
 
 def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
     """(E, F) -> (N, F): reduce the messages of each receiver's edges, in order."""
-    return scatter_add(messages, graph.by_receiver, weight, reduce=reduce)
+    return scatter_add(messages, graph.edges_by_receiver, weight, reduce=reduce)
 
 
 def sum_per_structure(values: Tensor, graph: Graph) -> Tensor:
     """(N,) -> (S,): sums in float64, in the order of the atoms."""
-    return scatter_add(values.to(torch.float64)[:, None], graph.by_structure, columns=graph.structures).squeeze(1)
+    return scatter_add(
+        values.to(torch.float64)[:, None], graph.atoms_by_structure, columns=graph.structure_of_atoms
+    ).squeeze(1)
 
 
 def mean_per_structure(values: Tensor, graph: Graph) -> Tensor:

@@ -4,11 +4,15 @@ The header's ``mdgnn`` entry holds format version, architecture, configuration, 
 distance in the training data, a free training record, the properties that the model predicts beside the energy, if
 any, and what the engine runs, so that it needs no Python to read a file; the tensors are the model's state and the
 program's weights. Files of format 1 have no program; nor have those of models that have not learnt energies.
+
+The architecture is the name of a model of mdgnn, or "package.module:Class". A file never chooses what is imported: see
+`load`. What the engine runs needs no class, so that calculators run a file of a model whose module is not here.
 """
 
 import copy
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +25,26 @@ from torch.overrides import TorchFunctionMode
 from mdgnn._internal.torch_context import torch_context
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.locate import ModelFileError, locate
-from mdgnn.models import MODELS, Model, heads_from_header
+from mdgnn.model_config import RENAMED, ModelConfig
+from mdgnn.models.names import UntrustedError, class_of, name_of
+from mdgnn.nn import Property
+from mdgnn.potential import Potential
 
 FORMAT_VERSION = 2
 PROGRAM_VERSION = 1
+NAMES_IN_FILES = {new: old for old, new in RENAMED.items()}  # of options: those of format 1
 OF_PROGRAM = "program."  # names of tensors that are the program's alone begin so
 
 
 @torch_context()
-def save(model: Model, path: str | Path, training: dict[str, Any] | None = None) -> None:
+def save(model: Potential, path: str | Path, training: dict[str, Any] | None = None) -> None:
     """Write a model to a safetensors file, replacing an existing file only once the new one is complete.
 
     With it goes the program of `mdgnn.Engine`, unless the engine cannot run the model.
 
     Parameters
     ----------
-    model : one of mdgnn.models.MODELS
+    model : Potential
     path : str or Path
         Usually ends in ``.safetensors``.
     training : dict, optional
@@ -44,19 +52,19 @@ def save(model: Model, path: str | Path, training: dict[str, Any] | None = None)
 
     Raises
     ------
+    TypeError
+        For what is no `Potential`, or whose class no name finds.
     ValueError
         If there are numbers in it, or in the model's configuration, that are not finite.
     """
-    if type(model).__name__ not in MODELS:
-        raise TypeError(f"expected one of {', '.join(MODELS)}, got {type(model).__name__}")
     header = {
         "format_version": FORMAT_VERSION,
-        "architecture": type(model).__name__,
-        "config": {name: _or_none(value) for name, value in model.config.items()},
-        "elements": model.elements,
+        "architecture": name_of(type(model)),
+        "config": {NAMES_IN_FILES.get(name, name): value for name, value in model.config.to_json().items()},
+        "elements": model.config.elements,
         "cutoff": _or_none(model.cutoff),
         "units": model.units,
-        "least_distance": model.least_distance,
+        NAMES_IN_FILES["min_distance"]: model.min_distance,
         "training": training or {},
     }
     if model.heads is not None:
@@ -81,7 +89,7 @@ def _or_none(value: Any) -> Any:
     return None if isinstance(value, float) and value == math.inf else value
 
 
-def _program(model: Model, state: dict[str, Tensor]) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+def _program(model: Potential, state: dict[str, Tensor]) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
     """The header's entry of what the engine runs, and those of its weights that are not in the state."""
     if model.dtype not in (torch.float32, torch.float64):
         return None, {}
@@ -146,8 +154,8 @@ def read_header(name_or_path: str | Path) -> dict[str, Any]:
         raise ModelFileError(f"{path} has a broken mdgnn header ({error!r})") from None
     if version not in range(1, FORMAT_VERSION + 1):
         raise ModelFileError(f"{path} has model format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}")
-    if architecture not in MODELS:
-        raise ModelFileError(f"{path} holds a {architecture!r}, this mdgnn knows {', '.join(MODELS)}")
+    if not isinstance(architecture, str):
+        raise ModelFileError(f"{path} has a broken mdgnn header: expected the name of a model, got {architecture!r}")
     return header  # type: ignore[no-any-return]
 
 
@@ -162,26 +170,43 @@ class _WithoutDraws(TorchFunctionMode):
 
 
 @torch_context()
-def load(name_or_path: str | Path) -> Model:
+def load(name_or_path: str | Path, trusted: Sequence[str] = ()) -> Potential:
     """Load a model that ships with the package (by name, such as ``"lj"``) or from a file.
+
+    Importing a module runs it, so that a file must not choose one. The class of a model of another package is taken
+    from a module that has been imported already, or that stands in `trusted`; it must derive from `Potential`.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+    trusted : sequence of str
+        Names of modules that may be imported, such as "package.module".
 
     Raises
     ------
     FileNotFoundError
         If there is neither such a model nor such a file; the message lists the names.
     ModelFileError
-        If the file is truncated, foreign, of another format version, or does not fit its own header.
+        If the file is truncated, foreign, of another format version, or does not fit its own header; if its model's
+        module is not imported and not trusted.
     """
+    return _load(name_or_path, trusted)
+
+
+def _load(name_or_path: str | Path, trusted: Sequence[str]) -> Potential:
     header = read_header(name_or_path)
-    path = locate(name_or_path)
+    path, architecture = locate(name_or_path), header["architecture"]
     try:
-        config = dict(header["config"])
-        if config.get("cutoff", 0) is None and header["architecture"] != "LennardJones":  # whose own word it is
-            config["cutoff"] = math.inf
+        kind = class_of(architecture, lambda module: module in trusted)
+    except ValueError as error:
+        wrong = _UntrustedFileError if isinstance(error, UntrustedError) else ModelFileError
+        raise wrong(f"{path} {error}") from None
+    try:
         with _WithoutDraws():
-            model: Model = MODELS[header["architecture"]](**config)
+            model = kind(kind.Config.from_json(architecture, header["config"]))
             if "heads" in header:
-                heads_from_header(model, header["heads"])
+                properties = [Property(**p) for p in header["heads"]["properties"]]
+                model.attach_heads(properties, bool(header["heads"]["energy"]))
         with safe_open(path, framework="pt") as file:
             names = [n for n in file.keys() if header["format_version"] == 1 or not n.startswith(OF_PROGRAM)]  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in names}
@@ -194,3 +219,67 @@ def load(name_or_path: str | Path) -> Model:
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
         raise ModelFileError(f"{path} holds weights that are not finite")
     return model.eval()
+
+
+class _UntrustedFileError(ModelFileError):
+    """Of a model whose module is not imported."""
+
+
+class EngineOnly(Potential):
+    """A model whose class is not here: what its file says of it, and the program of the engine.
+
+    It has energies and forces on the CPU, in the precision of the file, and no properties beside them.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any]):
+        self.name, engine = header["architecture"], Engine.load(path)
+        known = tuple(z for z, row in enumerate(engine.program.element_of) if z > 0 and row >= 0)
+        super().__init__(
+            ModelConfig(
+                cutoff=engine.cutoff,
+                elements="any" if header["elements"] == "any" else known,
+                units=header["units"],
+                readout=engine.readout,
+                min_distance=header[NAMES_IN_FILES["min_distance"]],
+            )
+        )
+        self.engine = engine
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.engine.dtype
+
+    def atomic_energies(self, *inputs: Any) -> Any:
+        raise UnsupportedError(f"a {self.name!r} runs by the program of its file alone: import its module first")
+
+    def check(self, backend: str, device: torch.device, dtype: torch.dtype) -> None:
+        """Raise a ValueError unless the engine has that on that device in that precision."""
+        if backend == "torch" or device.type != "cpu" or dtype != self.dtype:
+            own = str(self.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"the module of a {self.name!r} is not imported: without it the model runs by the engine on the CPU in "
+                f"{own}, not by {backend} on {device} in {str(dtype).removeprefix('torch.')}"
+            )
+
+
+@torch_context()
+def load_for_inference(name_or_path: str | Path) -> Potential:
+    """As `load`, but `EngineOnly` where the model's module is not imported and the file has a program.
+
+    Raises
+    ------
+    FileNotFoundError, ModelFileError
+        As `load`.
+    """
+    try:
+        return _load(name_or_path, ())
+    except _UntrustedFileError:
+        header = read_header(name_or_path)
+        if not header.get("program"):
+            raise
+        try:
+            return EngineOnly(locate(name_or_path), header)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ModelFileError):
+                raise
+            raise ModelFileError(f"{locate(name_or_path)} has a broken mdgnn header ({error!r})") from None

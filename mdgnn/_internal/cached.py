@@ -1,4 +1,4 @@
-"""A property that is worked out once."""
+"""Properties that are worked out once."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
@@ -22,3 +22,22 @@ class cached_property(Generic[Value]):  # noqa: N801  (as functools')
             return self
         value = instance.__dict__[self.make.__name__] = self.make(instance)
         return value
+
+
+class view(Generic[Value]):  # noqa: N801  (as cached_property)
+    """A `cached_property` of a frozen object, which keeps it in the dict `_views`."""
+
+    def __init__(self, make: Callable[[Any], Value]):
+        self.make, self.__doc__ = make, make.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: Any = None) -> "view[Value]": ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None) -> Value: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        views, name = instance._views, self.make.__name__
+        if name not in views:
+            views[name] = self.make(instance)
+        return views[name]

@@ -7,8 +7,8 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
 
-from mdgnn.models import Model
 from mdgnn.neighbors import Edges
+from mdgnn.potential import Potential
 
 COINCIDENT = 1e-8  # closer atoms are at one place: images differ by rounding
 
@@ -28,7 +28,7 @@ def device_of(name: str | None) -> torch.device:
     return device
 
 
-def check_atoms(atoms: Atoms, model: Model) -> None:
+def check_atoms(atoms: Atoms, model: Potential) -> None:
     """Raise a ValueError that names the first atom a model cannot treat."""
     if len(atoms) == 0:
         raise ValueError("expected at least one atom, got an empty Atoms object")
@@ -48,7 +48,7 @@ def check_atoms(atoms: Atoms, model: Model) -> None:
             f"expected different directions of periodic cell vectors, got a singular cell {periodic.tolist()}"
         )
     numbers, symbols = atoms.numbers, atoms.symbols
-    if model.elements == "any":
+    if model.elements.known == "any":
         other = np.flatnonzero(numbers != numbers[0])
         if len(other):
             raise ValueError(
@@ -56,10 +56,10 @@ def check_atoms(atoms: Atoms, model: Model) -> None:
                 f"got {symbols[0]} for atom 0 and {symbols[other[0]]} for atom {other[0]}"
             )
         return
-    known: Any = range(model.config["n_elements"] + 1) if model.elements is None else model.elements
-    unknown = np.flatnonzero(~np.isin(numbers, list(known)))
+    known = list(model.elements.numbers)
+    unknown = np.flatnonzero(~np.isin(numbers, known))
     if len(unknown):
-        names = ", ".join(Atoms(numbers=list(known)).get_chemical_symbols())
+        names = ", ".join(Atoms(numbers=known).get_chemical_symbols())
         raise ValueError(
             f"the model knows the elements {names}; atom {unknown[0]} is {symbols[unknown[0]]} "
             f"(atomic number {numbers[unknown[0]]})"

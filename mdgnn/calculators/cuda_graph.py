@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.graph import Graph
-from mdgnn.models import Model
-from mdgnn.ops import EdgeRows, NeighborBuffers, Rows
-from mdgnn.potential import evaluate
+from mdgnn.ops import NeighborBuffers, Rows
+from mdgnn.potential import Potential, evaluate
 
 
 class StepResult(NamedTuple):
@@ -43,7 +42,7 @@ class CapturedStep:
     """
 
     def __init__(
-        self, model: Model, numbers: Any, pbc: Any, device: torch.device, dtype: torch.dtype, virials: bool = False
+        self, model: Potential, numbers: Any, pbc: Any, device: torch.device, dtype: torch.dtype, virials: bool = False
     ):
         n = len(numbers)
         self._arguments = model, np.array(numbers), np.array(pbc, dtype=bool), device, dtype, virials
@@ -53,7 +52,6 @@ class CapturedStep:
         self._pbc = torch.as_tensor(np.asarray(pbc, dtype=bool), device=device)
         self._positions = torch.zeros(n, 3, dtype=torch.float64, device=device)
         self._cell = torch.zeros(3, 3, dtype=torch.float64, device=device)
-        self._by_structure = Rows(torch.tensor([0, n], device=device))
         self._out = torch.zeros(4 + (4 + 9 * virials) * n, dtype=torch.float64, device=device)
         self._replay: Any = None
         self._make_room(0)
@@ -138,7 +136,6 @@ class CapturedStep:
         least = torch.cat((distances, distances.new_full((1,), torch.inf))).min()
         graph = self._graph()
         prediction = evaluate(self.model, graph, virial=self.virials, dtype=self.dtype)
-        graph.__dict__.clear()  # it refers to itself, and would hold memory of the GPU until the collector comes
         assert prediction.forces is not None
         parts = [
             edges.status[:2].to(torch.float64),
@@ -164,10 +161,6 @@ class CapturedStep:
         structure = torch.zeros_like(self._numbers)
         graph = Graph(self._numbers, vectors, row_ptr, senders, structure, self._cell[None])
         reverse = reverse.clamp(min=0)  # -1 where edges do not fit: the result is dropped, but must be computed
-        graph.__dict__.update(
-            receivers=receivers,
-            by_structure=self._by_structure,
-            edges=EdgeRows(Rows(row_ptr, senders), Rows(row_ptr, senders, reverse)),
-            padded=graph,
-        )
+        graph.edges.by_sender = Rows(row_ptr, senders, reverse)
+        graph.edges.to_receivers = Rows(torch.arange(n + 1, device=row_ptr.device), receivers)
         return graph

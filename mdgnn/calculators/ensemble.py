@@ -12,7 +12,7 @@ from ase.calculators.calculator import all_changes
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.calculators.caching_calculator import CachingCalculator
 from mdgnn.calculators.mdgnn_calculator import PARAMETERS, MDGNNCalculator
-from mdgnn.models import Model
+from mdgnn.potential import Potential
 
 
 class Ensemble(CachingCalculator):
@@ -36,7 +36,7 @@ class Ensemble(CachingCalculator):
         For fewer than two models, models in different units, or models that predict different things.
     """
 
-    def __init__(self, models: Sequence[str | Path | Model], *, warn_above: float | None = None, **options: Any):
+    def __init__(self, models: Sequence[str | Path | Potential], *, warn_above: float | None = None, **options: Any):
         super().__init__()  # type: ignore[no-untyped-call]
         if isinstance(models, (str, Path)) or len(models) < 2:
             raise ValueError(f"expected two models or more, got {models!r}")

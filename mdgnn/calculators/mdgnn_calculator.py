@@ -26,10 +26,10 @@ from mdgnn.calculators.cuda_graph import CapturedStep
 from mdgnn.calculators.results import energy_results, results_of
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
-from mdgnn.model_file import load
-from mdgnn.models import LennardJones, Model
+from mdgnn.model_file import EngineOnly, load_for_inference
+from mdgnn.models import LennardJones
 from mdgnn.neighbors import Edges, NeighborList
-from mdgnn.potential import Prediction, evaluate
+from mdgnn.potential import Potential, Prediction, evaluate
 
 BATCH = 20_000  # atoms that are treated together, at most, but for one structure
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -61,7 +61,7 @@ class MDGNNCalculator(CachingCalculator):
         On CUDA, "auto" captures whole steps, neighbour list included, in a CUDA graph; "torch" does not, and lists on
         the CPU.
     too_close : "warn", "raise" or "ignore"
-        What to do when two atoms are closer than any were in the model's training data (its `least_distance`).
+        What to do when two atoms are closer than any were in the model's training data (its `min_distance`).
 
     Raises
     ------
@@ -87,7 +87,7 @@ class MDGNNCalculator(CachingCalculator):
 
     def __init__(
         self,
-        model: str | Path | Model,
+        model: str | Path | Potential,
         device: str | None = None,
         dtype: str = "float32",
         skin: float = 0.0,
@@ -110,30 +110,32 @@ class MDGNNCalculator(CachingCalculator):
         self._settings: dict[str, Any] = dict(zip(PARAMETERS, values, strict=True))
         self.parameters.update(self._settings)  # which ASE writes to files
         with torch_context():
-            self._given = load(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
+            self._given = load_for_inference(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
             self._check(self._given)
             same_kind = self._given.dtype == self.dtype and self.device.type == "cpu"
             own = self._given if same_kind else copy.deepcopy(self._given).to(self.device, self.dtype)
             self._model = own.eval().requires_grad_(False)
             self.neighbors = NeighborList(self.model.cutoff, skin)
             network = self._has_energy and not isinstance(self.model, LennardJones)
+            if isinstance(self.model, EngineOnly):
+                self.model.check(backend, self.device, self.dtype)
             self._executor = choose_executor(backend, self.device.type, self._has_energy, network)
             self.engine = self._make_engine(required=backend == "engine") if self._executor == "engine" else None
         self._step: CapturedStep | None = None
         self.too_close = too_close
         self._were_close = False
 
-    def _check(self, model: Model) -> None:
+    def _check(self, model: Potential) -> None:
         """Learn what it predicts; raise a ValueError for one without energies of atoms."""
         if model.readout != "sum":
             raise ValueError("expected a model with readout 'sum': a mean over atoms is not an energy")
-        self._has_energy = model.heads is None or model.heads.energy
+        self._has_energy = model.has_energy
         self._properties = [] if model.heads is None else model.heads.properties
         self.others = tuple(p.name for p in self._properties)
         self.implemented_properties = [*(OF_ENERGY if self._has_energy else ()), *self.others]
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Potential:
         """The calculator's own, which `set` changes."""
         return self._model
 
@@ -201,6 +203,8 @@ class MDGNNCalculator(CachingCalculator):
         return changed
 
     def _make_engine(self, required: bool) -> Engine | None:
+        if isinstance(self.model, EngineOnly):
+            return self.model.engine
         try:
             return Engine(self.model)
         except UnsupportedError as error:
@@ -334,7 +338,7 @@ class MDGNNCalculator(CachingCalculator):
     def _by_torch(self, atoms: Atoms, energy: bool, stress: bool, others: bool) -> dict[str, Any]:
         """Results of one structure: of the energy, with stress, and of other properties, as asked for."""
         edges = self._edges(atoms)
-        self._tell(check_distances(edges, self.model.least_distance))
+        self._tell(check_distances(edges, self.model.min_distance))
         graph = Graph.from_edges(atoms.numbers, edges, atoms.cell.array).to(self.device)
         prediction = evaluate(self.model, graph, forces=energy, virial=stress, dtype=self.dtype, properties=others)
         (results,) = results_of(prediction, [atoms], self._properties)
@@ -353,7 +357,7 @@ class MDGNNCalculator(CachingCalculator):
         """The energy, and energies, forces and, on request, virials of atoms."""
         assert self.engine is not None
         edges = self._edges(atoms, brief=True)
-        self._tell(check_distances(edges, self.model.least_distance))
+        self._tell(check_distances(edges, self.model.min_distance))
         energies, forces, virials = self.engine.run(atoms.numbers, edges, virials=with_virials)
         return float(energies.sum()), energies, forces, virials
 
@@ -367,8 +371,8 @@ class MDGNNCalculator(CachingCalculator):
                 self.model, atoms.numbers, atoms.pbc, self.device, self.dtype, virials=with_virials
             )
         energy, energies, forces, virials, least = self._step(atoms.positions, atoms.cell.array)
-        close = least < (COINCIDENT if self.too_close == "ignore" else max(self.model.least_distance, COINCIDENT))
-        self._tell(check_distances(self._edges(atoms), self.model.least_distance) if close else "")
+        close = least < (COINCIDENT if self.too_close == "ignore" else max(self.model.min_distance, COINCIDENT))
+        self._tell(check_distances(self._edges(atoms), self.model.min_distance) if close else "")
         return energy, energies, forces, virials if with_virials else None
 
 

@@ -9,7 +9,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from mdgnn.calculators.checks import volume_of
-from mdgnn.models import Property
+from mdgnn.nn import Property
 from mdgnn.potential import Prediction
 
 Array = NDArray[np.float64]

@@ -11,7 +11,7 @@ import torch
 
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.locate import pretrained_names
-from mdgnn.model_file import load, read_header
+from mdgnn.model_file import EngineOnly, load_for_inference, read_header
 from mdgnn.threads import get_num_threads
 
 
@@ -35,7 +35,10 @@ def model(name_or_path: str) -> dict[str, str]:
     program = header.pop("program", None)
     rows = {row: text for name, value in header.items() for row, text in _rows(name, value)}
     rows["program"] = "in the file, for the engine" if program else "none"
-    loaded = load(name_or_path)
+    loaded = load_for_inference(name_or_path)
+    if isinstance(loaded, EngineOnly):
+        rows["backend on the CPU"] = "engine, by the program alone: the model's module is not imported"
+        return rows
     rows["parameters"] = str(sum(parameter.numel() for parameter in loaded.parameters()))
     try:
         Engine(loaded.eval().requires_grad_(False))

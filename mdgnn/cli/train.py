@@ -16,8 +16,8 @@ from mdgnn.data.frames import left_out
 from mdgnn.data.labels import names_in
 from mdgnn.dynamics.run_folder import clear, hold
 from mdgnn.model_file import load
-from mdgnn.models import Model
 from mdgnn.plots import draw
+from mdgnn.potential import Potential
 from mdgnn.training import evaluate as evaluation
 from mdgnn.training import plots, run
 from mdgnn.training.config import read
@@ -66,9 +66,10 @@ class Task(NamedTuple):
     device: str
     properties: Sequence[str] = ()
     format: str | None = None  # ASE's name of that of the files, where it is not guessed
+    trusted: Sequence[str] = ()  # modules that the model's class may be imported from
 
 
-def _with_properties(keys: Keys, model: Model, settings: Sequence[str]) -> Keys:
+def _with_properties(keys: Keys, model: Potential, settings: Sequence[str]) -> Keys:
     """The keys of all that a model predicts; settings are NAME=KEY, without a key for what is left out."""
     known = {p.name: PropertyKey(p.name, p.name, p.kind == "atomic") for p in properties_of(model)}
     for setting in settings:
@@ -77,7 +78,7 @@ def _with_properties(keys: Keys, model: Model, settings: Sequence[str]) -> Keys:
             names = ", ".join(known) or "none"
             raise CommandError(f"expected --property NAME=KEY with a property of the model ({names}), got {setting!r}")
         known[name] = known[name]._replace(key=key)
-    if model.heads is not None and not model.heads.energy:
+    if not model.has_energy:
         keys = replace(keys, energy="", forces="", stress="")
     return replace(keys, properties=tuple(p for p in known.values() if p.key))
 
@@ -89,7 +90,7 @@ def evaluate(task: Task, folder: Path, force: bool) -> None:
 
 
 def _evaluate(task: Task, folder: Path) -> None:
-    model = load(task.model)
+    model = load(task.model, task.trusted)
     keys = _with_properties(task.keys, model, task.properties)
     units = model.units if task.units == "model" else "any"
     frames = read_frames(task.data, keys, bad=task.bad, need=(), units=units, format=task.format)

@@ -74,6 +74,10 @@ def evaluate_command(
         str | None,
         typer.Option(metavar="NAME", help="ASE's name of the files' format, such as extxyz.", show_default="guessed"),
     ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE", help="Module that may be imported for the class of the model, such as a.b."),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Errors of a model on labelled structures: overall, by config_type, forces and atomic properties by element.
@@ -87,7 +91,8 @@ def evaluate_command(
 
         keys = Keys(energy=energy, forces=forces, stress=stress)
         folder = output or Path(f"mdgnn-evaluate-{short_name(model)}")
-        train.evaluate(train.Task(model, data, keys, bad, units, device, properties or [], format), folder, force)
+        task = train.Task(model, data, keys, bad, units, device, properties or [], format, trust or [])
+        train.evaluate(task, folder, force)
 
 
 def plot_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of mdgnn train.")]) -> None:

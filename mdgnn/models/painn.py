@@ -13,143 +13,81 @@ linear; M_l (`message_mlp`), U_l (`update_mlp`) and O (`output_mlp`) are Linear,
 the envelope; u_ij points from receiver i to sender j; |p| = sqrt(<p, p> + 1e-8), whose gradient at p = 0 is finite.
 """
 
-import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph
-from mdgnn.models.options import RADIAL, check_radial, complete
-from mdgnn.nn import BASES, Elements, Filters, Heads, Repulsion, apply_mlp, atomic_numbers_of, by_chunks, mlp, xavier
-from mdgnn.ops import Filter, painn_message, polar
+from mdgnn.models.filtered import FilteredConfig, make_filters
+from mdgnn.nn import MLP, by_chunks, xavier
+from mdgnn.ops import EdgeRows, Filter, painn_message, polar
+from mdgnn.potential import Potential
 
 EPSILON = 1e-8  # in |p|
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaiNNConfig(FilteredConfig):
+    """See `PaiNN`."""
+
+    basis: str = "bessel"
 
 
 class Layer(nn.Module):
     """One layer: message between atoms, update within each."""
 
-    message_mlp: nn.Sequential
-    update_mlp: nn.Sequential
-
     def __init__(self, n_features: int):
         super().__init__()
-        self.message_mlp = mlp(n_features, n_features, 3 * n_features)
+        self.message_mlp = MLP(n_features, n_features, 3 * n_features)
         self.mix = nn.Linear(n_features, 2 * n_features, bias=False)
-        self.update_mlp = mlp(2 * n_features, n_features, 3 * n_features)
+        self.update_mlp = MLP(2 * n_features, n_features, 3 * n_features)
 
-    def forward(self, s: Tensor, v: Tensor, filter: Filter, unit: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+    def forward(self, s: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
         """(N, F) and (N, 3, F) -> the same, with a filter of 3 F values."""
-        (x,) = by_chunks(lambda s: (apply_mlp(self.message_mlp, s),), s)
-        ds, dv = painn_message(x, v, filter, unit, graph.edges)
+        (x,) = by_chunks(lambda s: (self.message_mlp(s),), s)  # N, 3 F
+        ds, dv = painn_message(x, v, filter, unit, edges)  # N, F and N, 3, F
         return by_chunks(self.update, s + ds, v + dv)  # type: ignore[return-value]
 
     def update(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """What each atom makes of its own scalars and vectors."""
-        p, q = self.mix(v).chunk(2, dim=2)
-        length = ((p * p).sum(1) + EPSILON).sqrt()
-        a, b, c = apply_mlp(self.update_mlp, torch.cat([s, length], dim=1)).chunk(3, dim=1)
+        p, q = self.mix(v).chunk(2, dim=2)  # N, 3, F
+        length = ((p * p).sum(1) + EPSILON).sqrt()  # N, F
+        a, b, c = self.update_mlp(torch.cat([s, length], dim=1)).chunk(3, dim=1)  # N, F
         return s + a + c * (p * q).sum(1), v + b[:, None] * q
 
 
-class PaiNN(nn.Module):
+class PaiNN(Potential):
     """Polarizable atom interaction network; its equations stand at the head of this file.
 
     Parameters
     ----------
     n_features, n_interactions, n_basis : int
         Features of an atom (F), layers, radial basis functions (B).
-    cutoff : float
-        How far edges reach (Angstrom); messages vanish there.
     basis : "bessel", "gaussian" or "exponential"
-    envelope : "cosine" or "polynomial"
-        "polynomial" has a continuous curvature at the cutoff, "cosine" has not.
-    elements : "any" or list of int
-        Atomic numbers that the model knows. "any": all atoms are the same kind.
-    options : dict
-        Rarely needed: ``basis_start`` = where Gaussians and exponentials begin; ``filters`` = "table" (default; filters
-        are interpolated between ``n_knots`` = 1024 distances) or "direct" (evaluated at every edge); ``readout`` =
-        "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of `elements`
-        (one number each for "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
-        ``least_distance`` = shortest distance in the training data; ``repulsion`` = distance at which atoms
-        begin to repel each other, beside what the network says: see `mdgnn.nn.Repulsion` (0: none of it);
-        ``mean_neighbours`` = number of neighbours whose square root the filters are divided by, as the sum of so many
-        messages of either sign is so much larger (1: the published network; `mdgnn train` takes that of the data).
+    options
+        As of `RadialConfig`, for envelope, basis_start and mean_neighbours, and of `ModelConfig`.
     """
 
-    def __init__(
-        self,
-        n_features: int = 64,
-        n_interactions: int = 3,
-        n_basis: int = 20,
-        *,
-        cutoff: float = 5.0,
-        basis: str = "bessel",
-        envelope: str = "cosine",
-        elements: str | list[int] = "any",
-        **options: Any,
-    ):
-        super().__init__()
-        self.config: dict[str, Any] = {
-            "n_features": n_features,
-            "n_interactions": n_interactions,
-            "n_basis": n_basis,
-            "cutoff": float(cutoff),
-            "basis": basis,
-            "envelope": envelope,
-            "elements": atomic_numbers_of(elements),
-            **complete("PaiNN", options, RADIAL),
-        }
-        check_radial(self.config)
-        self.cutoff, self.elements = float(cutoff), self.config["elements"]
-        self.readout: str = self.config["readout"]
-        self.units: str = self.config["units"]
-        self.least_distance = float(self.config["least_distance"])
-        n_elements = len(self.elements) if isinstance(self.elements, list) else 1
+    Config = PaiNNConfig
+    config: PaiNNConfig
 
-        self.embedding = nn.Embedding(n_elements + 1, n_features)
-        self.filters = Filters(
-            (nn.Linear(n_basis, 3 * n_features) for _ in range(n_interactions)),
-            BASES[basis](n_basis, self.cutoff, self.config["basis_start"]),
-            envelope,
-            cutoff=self.cutoff,
-            mode=self.config["filters"],
-            n_knots=self.config["n_knots"],
-            divisor=math.sqrt(self.config["mean_neighbours"]),
-        )
-        self.layers = nn.ModuleList(Layer(n_features) for _ in range(n_interactions))
-        self.output_mlp = mlp(n_features, max(1, n_features // 2), 1)
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        c = self.config
+        f, layers = c.n_features, range(c.n_interactions)
+        self.embedding = nn.Embedding(1 + c.n_elements, f)
+        self.filters = make_filters((nn.Linear(c.n_basis, 3 * f) for _ in layers), c)
+        self.layers = nn.ModuleList(Layer(f) for _ in layers)
+        self.output_mlp = MLP(f, max(1, f // 2), 1)
         self.apply(xavier)
-        self.species = Elements(self.elements, n_elements, self.config["shift"], self.config["scale"])
-        self.repulsion = Repulsion.of(self.config, n_elements)
-        self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the network."""
-        return self.embedding.weight.dtype
-
-    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F), repulsion (N, 1).
-
-        Raises
-        ------
-        ValueError
-            For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
-        """
-        rows, s = self.species.embed(graph.atomic_numbers, self.embedding)
-        v = s.new_zeros(s.shape[0], 3, s.shape[1])
-        r, unit = polar(vectors)
+    def atomic_features(self, graph: Graph, vectors: Tensor, types: Tensor) -> Tensor:
+        """(E, 3) edge vectors, (N,) types -> (N, F) scalars of the last layer."""
+        s: Tensor = self.embedding(types)  # N, F
+        v = s.new_zeros(s.shape[0], 3, s.shape[1])  # N, 3, F
+        r, unit = polar(vectors)  # E and E, 3
         for layer, filter in zip(self.layers, self.filters(r), strict=True):
-            s, v = layer(s, v, filter, unit, graph)
-        return rows, s, None if self.repulsion is None else self.repulsion(rows, r, graph)
-
-    def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:
-        """What `atomic_features` returns -> (N,) atomic energies in float64."""
-        network = apply_mlp(self.output_mlp, features)
-        return self.species.energies(rows, (network if pairs is None else network + pairs).squeeze(1))
-
-    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
-        """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""
-        return self.read_out(*self.atomic_features(graph, vectors))
+            s, v = layer(s, v, filter, unit, graph.edges)  # N, F and N, 3, F
+        return s

@@ -9,28 +9,17 @@ from a table: per edge remain an interpolation, two additions and a SiLU.
 """
 
 import math
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
-from mdgnn.models.options import RADIAL, check_simple_gnn, complete, three_numbers
-from mdgnn.nn import (
-    ENVELOPES,
-    Elements,
-    ExponentialBasis,
-    Heads,
-    Repulsion,
-    TableCache,
-    apply_mlp,
-    atomic_numbers_of,
-    call_in_float64,
-    linears,
-    mlp,
-)
+from mdgnn.model_config import RadialConfig, require, require_positive
+from mdgnn.nn import ENVELOPES, MLP, ExponentialBasis, TableCache, call_in_float64, with_suitable_rows
 from mdgnn.ops import (
     RadialTable,
     TabulatedFilter,
@@ -42,19 +31,56 @@ from mdgnn.ops import (
     silu,
     tabulate,
 )
-from mdgnn.potential import total_energy
+from mdgnn.potential import Potential, total_energy
+
+AGGREGATIONS = ("sum", "mean", "max")
+
+
+@dataclass(frozen=True)
+class SimpleGNNConfig(RadialConfig):
+    """See `SimpleGNN`."""
+
+    n_elements: int = 3
+    node_dim: int = 32
+    edge_dim: int = 16
+    n_layers: int = 3
+    _: KW_ONLY
+    cutoff: float = 3.5
+    envelope: str | None = None
+    aggregation: str = "sum"
+    elements: str | Sequence[int] | None = None
+    basis: str | Sequence[float] = (0.5, 5.0, 0.5)
+    n_knots: int = 512
+
+    knows_bare_numbers: ClassVar[bool] = True
+    envelopes: ClassVar[tuple[str | None, ...]] = (None, *ENVELOPES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.elements, tuple):
+            self.set(n_elements=len(self.elements))
+        require("aggregation", self.aggregation, AGGREGATIONS)
+        self.require_basis_start(self.cutoff if self.basis == "exponential" else 0.0)
+        if self.basis != "exponential":
+            if isinstance(self.basis, str) or len(self.basis) != 3:
+                numbers = "(first centre, last centre, width)"
+                raise ValueError(f"expected a basis as {numbers} or 'exponential', got {self.basis!r}")
+            self.set(basis=tuple(float(x) for x in self.basis))
+            require_positive("width of the basis", float(self.basis[2]))
+        if self.mean_neighbours != 1 and self.aggregation != "sum":
+            raise ValueError(
+                f"expected mean_neighbours, which sums of messages are divided by, with the aggregation 'sum' alone, "
+                f"got {self.mean_neighbours} with {self.aggregation!r}"
+            )
 
 
 class MessagePassingLayer(nn.Module):
     """One layer: message, aggregation, residual update. Parameter names are the lecture's."""
 
-    message_mlp: nn.Sequential
-    update_mlp: nn.Sequential
-
     def __init__(self, node_dim: int, edge_dim: int, hidden_dim: int, aggregation: str, divisor: float):
         super().__init__()
-        self.message_mlp = mlp(2 * node_dim + edge_dim, hidden_dim, hidden_dim)
-        self.update_mlp = mlp(node_dim + hidden_dim, hidden_dim, node_dim)
+        self.message_mlp = MLP(2 * node_dim + edge_dim, hidden_dim, hidden_dim)
+        self.update_mlp = MLP(node_dim + hidden_dim, hidden_dim, node_dim)
         self.aggregation, self.divisor = aggregation, divisor
         self.tables = TableCache()
 
@@ -63,7 +89,7 @@ class MessagePassingLayer(nn.Module):
 
         radial: the basis, then the envelope, which is one below the cutoff unless `smooth`.
         """
-        first, _ = linears(self.message_mlp)
+        first = self.message_mlp.first
         for_ends, for_basis = first.weight.split((2 * h.shape[1], radial.coefficients.shape[2] - 1), dim=1)
         table = self.tables.get(
             "edges",
@@ -80,13 +106,14 @@ class MessagePassingLayer(nn.Module):
     def direct(self, h: Tensor, basis: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
         """(N, node_dim) -> (N, node_dim), with the first Linear evaluated at every edge.
 
-        basis (E or more, edge_dim); envelope (E,); n_neighbours (N, 1), the sum of the envelope.
+        basis (E, edge_dim); envelope (E,); n_neighbours (N, 1), the sum of the envelope.
         """
-        ends, edge_part = self._first_linear(h, basis, graph.n_edges)
-        second = linears(self.message_mlp)[1]
+        ends, edge_part = self._first_linear(h, basis)
+        second = self.message_mlp.last
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
             x = silu(edge_part + add_ends(ends, graph.edges))
-            total = sum_over_neighbours(F.linear(x, second.weight, second.bias), graph, envelope, reduce="max")
+            messages = with_suitable_rows(lambda x: F.linear(x, second.weight, second.bias), x)
+            total = sum_over_neighbours(messages, graph, envelope, reduce="max")
         else:
             x = concat_message(edge_part, ends, graph.edges, envelope)
             total = self._total(x, n_neighbours)
@@ -96,7 +123,7 @@ class MessagePassingLayer(nn.Module):
 
     def _total(self, x: Tensor, n_neighbours: Tensor) -> Tensor:
         """The second Linear of the message after the sum (N, hidden_dim), which is divided there."""
-        second = linears(self.message_mlp)[1]
+        second = self.message_mlp.last
         weight: Tensor = second.weight
         bias: Tensor = second.bias
         if self.divisor != 1:
@@ -104,18 +131,18 @@ class MessagePassingLayer(nn.Module):
         return torch.addmm(n_neighbours * bias, x, weight.t())
 
     def _update(self, h: Tensor, total: Tensor) -> Tensor:
-        return h + apply_mlp(self.update_mlp, torch.cat([h, total], dim=1))
+        return h + self.update_mlp(torch.cat([h, total], dim=1))  # type: ignore[no-any-return]
 
-    def _first_linear(self, h: Tensor, basis: Tensor, n_edges: int) -> tuple[Tensor, Tensor]:
+    def _first_linear(self, h: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
         """The first Linear of the message by blocks of its input.
 
         (N, 2 hidden_dim), each atom's share as a sender and as a receiver; (E, hidden_dim), the basis' with the bias.
         """
-        first = linears(self.message_mlp)[0]
+        first = self.message_mlp.first
         for_sender, for_receiver, for_basis = first.weight.split((h.shape[1], h.shape[1], basis.shape[1]), dim=1)
-        edge_part = F.linear(basis, for_basis, first.bias)
+        edge_part = with_suitable_rows(lambda basis: F.linear(basis, for_basis, first.bias), basis)
         ends = F.linear(h, torch.cat((for_sender, for_receiver)))
-        return ends, edge_part if len(basis) == n_edges else edge_part[:n_edges]
+        return ends, edge_part
 
 
 def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> RadialTable:
@@ -126,13 +153,13 @@ def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor, dtype: torch.
     return RadialTable(torch.cat([share, envelope], dim=2).to(dtype), radial.cutoff)
 
 
-class SimpleGNN(nn.Module):
+class SimpleGNN(Potential):
     """The lecture's network; with its default arguments exactly that, parameter for parameter.
 
     Parameters
     ----------
     n_elements : int
-        Kinds of atoms 0 .. n_elements. Ignored when `elements` is a list.
+        Atomic numbers are 0 .. n_elements, where `elements` is None; the number of `elements`, where that is a list.
     node_dim, edge_dim, n_layers : int
         Features of an atom, radial basis functions, message passing layers.
     cutoff : float
@@ -141,118 +168,47 @@ class SimpleGNN(nn.Module):
         Weight of a message as a function of r, zero at the cutoff. None, the lecture's choice, makes the energy jump
         when an atom crosses the cutoff: molecular dynamics then does not conserve energy.
     aggregation : "sum", "mean" or "max"
-        mean with an envelope is ``sum c m / (1 + sum c)``, which is smooth. max has kinks: not for dynamics.
-    elements : None, "any" or list of int
+        mean with an envelope is ``sum c m / (1 + sum c)``, which is smooth. max has kinks: not for dynamics, and always
+        evaluated at every edge.
+    elements : None, "any" or sequence of int
         Atomic numbers that the model knows. None: the numbers themselves are rows of the embedding, as in the lecture.
         "any": all atoms are the same kind (row 1).
-    options : dict
-        Rarely needed: ``basis`` = (first centre, last centre, width) of Gaussians, default (0.5, 5.0, 0.5), or
-        "exponential", functions that are narrow where potentials are steep, from ``basis_start`` to the cutoff;
-        ``readout`` = "sum" (extensive) or "mean" (intensive); ``shift``, ``scale`` = per-element lists in the order of
-        `elements` (one number each for None and "any"): e_i = scale * network + shift; ``units`` = "metal" or "lj";
-        ``least_distance`` = shortest distance in the training data; ``filters`` = "table" or "direct": whether what
-        depends on the distance alone is interpolated between ``n_knots`` distances up to the cutoff, or evaluated at
-        every edge, which costs more and differs by less than the rounding of float32 (max is always evaluated);
-        ``repulsion`` = distance at which atoms begin to repel each other, beside what the network says: see
-        `mdgnn.nn.Repulsion` (0: none of it); ``mean_neighbours`` = number of neighbours whose square root sums of
-        messages are divided by (1: the lecture's network; `mdgnn train` takes that of the data).
+    basis : (first centre, last centre, width) of Gaussians, or "exponential"
+        The latter are functions that are narrow where potentials are steep, from `basis_start` to the cutoff.
+    options
+        As of `RadialConfig` and of `ModelConfig`; with a mean_neighbours of 1 it is the lecture's network.
     """
 
-    def __init__(
-        self,
-        n_elements: int = 3,
-        node_dim: int = 32,
-        edge_dim: int = 16,
-        n_layers: int = 3,
-        *,
-        cutoff: float = 3.5,
-        envelope: str | None = None,
-        aggregation: str = "sum",
-        elements: str | list[int] | None = None,
-        **options: Any,
-    ):
-        super().__init__()
-        options = complete("SimpleGNN", options, {"basis": [0.5, 5.0, 0.5], **RADIAL, "n_knots": 512})
-        exponential = options["basis"] == "exponential"
-        if not exponential:
-            options["basis"] = three_numbers(options["basis"])
-        elements = atomic_numbers_of(elements)
-        if isinstance(elements, list):
-            n_elements = len(elements)
-        self.config: dict[str, Any] = {
-            "n_elements": n_elements,
-            "node_dim": node_dim,
-            "edge_dim": edge_dim,
-            "n_layers": n_layers,
-            "cutoff": float(cutoff),
-            "envelope": envelope,
-            "aggregation": aggregation,
-            "elements": elements,
-            **options,
-        }
-        check_simple_gnn(self.config)
-        self.cutoff, self.elements = float(cutoff), elements
-        self.readout: str = options["readout"]
-        self.units: str = options["units"]
-        self.least_distance = float(options["least_distance"])
+    Config = SimpleGNNConfig
+    config: SimpleGNNConfig
 
-        self.atom_embedding = nn.Embedding(n_elements + 1, node_dim)
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        c = self.config
+        self.atom_embedding = nn.Embedding(1 + c.n_elements, c.node_dim)
         self.exponential: ExponentialBasis | None = None
-        if exponential:
-            self.exponential = ExponentialBasis(edge_dim, self.cutoff, options["basis_start"])
+        if c.basis == "exponential":
+            self.exponential = ExponentialBasis(c.edge_dim, c.cutoff, c.basis_start)
         else:
-            start, stop, self.rbf_width = options["basis"]
-            self.rbf_centers = nn.Parameter(torch.linspace(start, stop, edge_dim), requires_grad=False)
+            start, stop, self.rbf_width = cast(tuple[float, float, float], c.basis)
+            self.rbf_centers = nn.Parameter(torch.linspace(start, stop, c.edge_dim), requires_grad=False)
+        divisor = math.sqrt(c.mean_neighbours)
         self.layers = nn.ModuleList(
-            MessagePassingLayer(node_dim, edge_dim, node_dim, aggregation, math.sqrt(options["mean_neighbours"]))
-            for _ in range(n_layers)
+            MessagePassingLayer(c.node_dim, c.edge_dim, c.node_dim, c.aggregation, divisor) for _ in range(c.n_layers)
         )
-        self.output_mlp = mlp(node_dim, node_dim, 1)
+        self.output_mlp = MLP(c.node_dim, c.node_dim, 1)
         self.tables = TableCache()
-        self.species = Elements(elements, n_elements, options["shift"], options["scale"])
-        self.repulsion = Repulsion.of(self.config, n_elements)
-        self.heads: Heads | None = None  # of other properties: mdgnn.nn.attach_heads
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the network."""
-        return self.atom_embedding.weight.dtype
-
-    def atomic_features(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(E, 3) edge vectors -> rows of the embedding (N,), features of the last layer (N, F), repulsion (N, 1).
-
-        Edges beyond the cutoff count for nothing.
-
-        Raises
-        ------
-        ValueError
-            For an atom whose element the model does not know (on the CPU; a GPU stops with an error of its own).
-        """
-        rows, h = self.species.embed(graph.atomic_numbers, self.atom_embedding)
-        tabulated = self.config["filters"] == "table" and self.config["aggregation"] != "max"
-        tabulated = tabulated and self.cutoff < float("inf")
-        if not tabulated and self.repulsion is None:  # `_directly` has distances of its own
-            return rows, self._directly(h, graph, vectors, self.cutoff), None
-        r, _ = polar(vectors, directions=False)
-        pairs = None if self.repulsion is None else self.repulsion(rows, r, graph)
-        features = self._from_tables(h, graph, r) if tabulated else self._directly(h, graph, vectors, self.cutoff)
-        return rows, features, pairs
-
-    def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:
-        """What `atomic_features` returns -> (N,) atomic energies in float64."""
-        network = apply_mlp(self.output_mlp, features)
-        return self.species.energies(rows, (network if pairs is None else network + pairs).squeeze(1))
-
-    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
-        """(E, 3) edge vectors -> (N,) atomic energies in float64. Raises as `atomic_features`."""
-        return self.read_out(*self.atomic_features(graph, vectors))
-
-    def _from_tables(self, h: Tensor, graph: Graph, distances: Tensor) -> Tensor:
+    def atomic_features(self, graph: Graph, vectors: Tensor, types: Tensor) -> Tensor:
+        """(E, 3) edge vectors, (N,) types -> (N, node_dim). Edges beyond the cutoff count for nothing."""
+        h = self.atom_embedding(types)  # N, node_dim
+        if self.config.filters == "direct" or self.config.aggregation == "max" or self.cutoff == math.inf:
+            return self._directly(h, graph, vectors, self.cutoff)
+        r, _ = polar(vectors, directions=False)  # E
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
-        smooth = self.config["envelope"] is not None
         for layer in self.layers:
-            h = layer.forward(h, radial, distances, smooth, graph)
-        return h
+            h = layer.forward(h, radial, r, self.config.envelope is not None, graph)  # N, node_dim
+        return h  # type: ignore[no-any-return]
 
     def _tabulate(self) -> RadialTable:
         """Of the basis, then the envelope, in float64."""
@@ -265,14 +221,14 @@ class SimpleGNN(nn.Module):
                 basis = call_in_float64(self.exponential, r)
             return torch.cat([basis, self._envelope(r)[:, None]], dim=1)
 
-        return tabulate(functions, self.cutoff, self.config["n_knots"], centers)
+        return tabulate(functions, self.cutoff, self.config.n_knots, centers)
 
     @property
     def _centers(self) -> Tensor:
         return self.rbf_centers if self.exponential is None else self.exponential.centers
 
     def _envelope(self, r: Tensor) -> Tensor:
-        name = self.config["envelope"]
+        name = self.config.envelope
         return torch.ones_like(r) if name is None else ENVELOPES[name](r, self.cutoff)
 
     def _directly(self, h: Tensor, graph: Graph, vectors: Tensor, cutoff: float) -> Tensor:
@@ -283,7 +239,7 @@ class SimpleGNN(nn.Module):
             distances, _ = polar(vectors, directions=False)
             basis = self.exponential(distances)
         envelope = None
-        if self.config["envelope"] is not None:
+        if self.config.envelope is not None:
             envelope = self._envelope(distances)
         elif bool((distances >= cutoff).any()):
             envelope = (distances < cutoff).to(h.dtype)
@@ -291,8 +247,6 @@ class SimpleGNN(nn.Module):
             n_neighbours = graph.n_neighbours.to(h.dtype)
         else:
             n_neighbours = sum_over_neighbours(envelope[:, None], graph)
-        extra = -len(basis) % 16 if len(basis) < 128 else 0  # as Graph.padded
-        basis = F.pad(basis, (0, 0, 0, extra)) if extra else basis
         for layer in cast(Iterable[MessagePassingLayer], self.layers):
             h = layer.direct(h, basis, envelope, n_neighbours, graph)
         return h
@@ -311,10 +265,14 @@ class SimpleGNN(nn.Module):
             The structure of each atom.
         """
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
-        rows, h = self.species.embed(graph.padded.atomic_numbers, self.atom_embedding)
-        vectors = graph.vectors.to(self.dtype)
-        h, pairs = self._directly(h, graph.padded, vectors, float("inf")), None
-        if self.repulsion is not None:
-            pairs = self.repulsion(rows, polar(vectors, directions=False)[0], graph.padded)
-        energy = total_energy(self, self.read_out(rows, h, pairs)[: graph.n_atoms], graph).to(self.dtype)
+        padded, vectors = graph.padded, graph.vectors.to(self.dtype)
+        try:
+            types = self.elements.types(padded.atomic_numbers)
+            h = self._directly(self.atom_embedding(types), padded, vectors, math.inf)
+        except IndexError as error:
+            if (unknown := self.elements.unknown(padded.atomic_numbers)) is None:
+                raise
+            raise unknown from error
+        energies = self.read_out(padded, vectors, types, h)[: graph.n_atoms]
+        energy = total_energy(self, energies, graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy

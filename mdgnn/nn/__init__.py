@@ -1,13 +1,14 @@
 """Parts of networks: elements, radial bases, cutoff envelopes, filters, activations, multilayer perceptrons,
-readouts of properties, tables that are kept, chunks of atoms."""
+readouts of properties, cached tables, chunks of atoms."""
 
+from mdgnn._internal.blas import with_suitable_rows
 from mdgnn.nn.activation import ShiftedSoftplus, shifted_softplus
 from mdgnn.nn.chunks import by_chunks
 from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
 from mdgnn.nn.elements import Elements, atomic_numbers_of
 from mdgnn.nn.filters import FILTER_MODES, Filters, call_in_float64
-from mdgnn.nn.heads import KINDS, Heads, Property, attach_heads, heads_from_header
-from mdgnn.nn.mlp import apply_mlp, linears, mlp, xavier
+from mdgnn.nn.heads import KINDS, Heads, Property
+from mdgnn.nn.mlp import MLP, xavier
 from mdgnn.nn.radial import BASES, BesselBasis, ExponentialBasis, GaussianBasis
 from mdgnn.nn.repulsion import Repulsion
 from mdgnn.nn.table_cache import TableCache
@@ -17,6 +18,7 @@ __all__ = [
     "ENVELOPES",
     "FILTER_MODES",
     "KINDS",
+    "MLP",
     "BesselBasis",
     "Elements",
     "ExponentialBasis",
@@ -27,16 +29,12 @@ __all__ = [
     "Repulsion",
     "ShiftedSoftplus",
     "TableCache",
-    "apply_mlp",
     "atomic_numbers_of",
-    "attach_heads",
     "by_chunks",
     "call_in_float64",
     "cosine_cutoff",
-    "heads_from_header",
-    "linears",
-    "mlp",
     "polynomial_cutoff",
     "shifted_softplus",
+    "with_suitable_rows",
     "xavier",
 ]

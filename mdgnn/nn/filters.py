@@ -4,10 +4,10 @@ import copy
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mdgnn._internal.blas import with_suitable_rows
 from mdgnn.nn.cutoff import ENVELOPES
 from mdgnn.nn.table_cache import TableCache
 from mdgnn.ops import Filter, RadialTable, TabulatedFilter, tabulate
@@ -18,7 +18,7 @@ FILTER_MODES = ("direct", "table")
 class Filters(nn.Module):
     """The filters of all layers, ``f_l(r) = network_l(basis(r)) * envelope(r) / divisor``, as tables or at every edge.
 
-    Tables are made anew in every call that may train the networks, and otherwise kept (see `TableCache`).
+    Tables are made anew in every call that may train the networks, and otherwise cached (see `TableCache`).
 
     Parameters
     ----------
@@ -51,22 +51,20 @@ class Filters(nn.Module):
         self.networks, self.basis = nn.ModuleList(networks), basis
         self.envelope, self.cutoff, self.mode, self.n_knots = ENVELOPES[envelope], cutoff, mode, n_knots
         self.divisor = divisor
-        self.kept = TableCache()
+        self.cache = TableCache()
 
     def forward(self, r: Tensor) -> list[Filter]:
         """(E,) distances -> the filter of each layer, for the ops that take one."""
         if self.mode == "table":
             return [TabulatedFilter(table, r) for table in self.tables()]
-        extra = -len(r) % 16 if len(r) < 128 else 0  # as Graph.padded
-        padded = F.pad(r, (0, extra), value=self.cutoff) if extra else r
-        basis, envelope = self.basis(padded), self.envelope(padded, self.cutoff)[:, None] / self.divisor
-        return [(network(basis) * envelope)[: len(r)] for network in self.networks]
+        basis, envelope = self.basis(r), self.envelope(r, self.cutoff)[:, None] / self.divisor
+        return [with_suitable_rows(network, basis) * envelope for network in self.networks]
 
     def tables(self) -> list[RadialTable]:
-        """The table of each layer, kept ones where nothing has changed."""
+        """The table of each layer, from the cache where nothing has changed."""
         tensors = [*self.parameters(), *self.buffers()]
-        found: list[RadialTable] = self.kept.get("filters", tensors, lambda: self._tabulate(tensors[0]))
-        return found
+        tables: list[RadialTable] = self.cache.get("filters", tensors, lambda: self._tabulate(tensors[0]))
+        return tables
 
     def _tabulate(self, like: Tensor) -> list[RadialTable]:
         """In float64, whatever the network's precision."""
@@ -89,10 +87,10 @@ def call_in_float64(module: nn.Module, x: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         own = (*module.named_parameters(), *module.named_buffers())
-        found: Tensor = functional_call(module, {name: t.double() for name, t in own}, (x,))
+        result: Tensor = functional_call(module, {name: t.double() for name, t in own}, (x,))
     else:
-        found = _twin(module)(x)
-    return found
+        result = _twin(module)(x)
+    return result
 
 
 def _twin(module: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph, mean_per_structure, sum_per_structure
 from mdgnn.nn.elements import Elements
-from mdgnn.nn.mlp import apply_mlp, linears, mlp
+from mdgnn.nn.mlp import MLP
 
 KINDS = ("extensive", "intensive", "atomic")
 TAKEN = frozenset(  # names that mean something else
@@ -81,7 +81,7 @@ class Heads(nn.Module):
     properties : sequence of Property
     n_features : int
         Of an atom.
-    species : Elements
+    elements : Elements
         The model's.
     energy : bool
         Whether the model has learnt energies too: otherwise nobody should ask it for energies or forces.
@@ -92,68 +92,33 @@ class Heads(nn.Module):
         If two properties have one name, or the number of shifts does not fit the elements.
     """
 
-    def __init__(self, properties: Sequence[Property], n_features: int, species: Elements, energy: bool):
+    def __init__(self, properties: Sequence[Property], n_features: int, elements: Elements, energy: bool):
         super().__init__()
         names = [p.name for p in properties]
         if len(set(names)) < len(names):
             raise ValueError(f"expected properties of different names, got {', '.join(names)}")
         self.properties, self.energy = list(properties), energy
-        self.networks = nn.ModuleList(mlp(n_features, max(1, n_features // 2), 1) for _ in properties)
-        self.species = nn.ModuleList(
-            Elements(species.elements, species.n_elements, p.shift, p.scale) for p in properties
+        self.networks = nn.ModuleList(MLP(n_features, max(1, n_features // 2), 1) for _ in properties)
+        self.elements = nn.ModuleList(
+            Elements(elements.known, elements.n_elements, p.shift, p.scale) for p in properties
         )
 
-    def forward(self, rows: Tensor, features: Tensor, graph: Graph) -> dict[str, Tensor]:
-        """(N,) rows of the embedding, (N, F) features -> float64 by name: (S,), or (N,) of an atomic property.
+    def forward(self, types: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """(N,) types, (N, F) features -> a_i by name, (N,) float64."""
+        heads: Any = zip(self.properties, self.networks, self.elements, strict=True)
+        return {p.name: elements.energies(types, network(features).squeeze(1)) for p, network, elements in heads}
 
-        Rows beyond the graph's atoms are padding.
-        """
-        found = {}
-        heads: Any = zip(self.properties, self.networks, self.species, strict=True)
-        for p, network, species in heads:
-            values = species.energies(rows, apply_mlp(network, features).squeeze(1))[: graph.n_atoms]
+    def reduce(self, values: Mapping[str, Tensor], graph: Graph) -> dict[str, Tensor]:
+        """What `forward` returns -> of structures (S,), or of atoms (N,), as each property is; float64 by name."""
+        reduced = {}
+        for p in self.properties:
+            a = values[p.name]
             if p.kind != "atomic":
-                values = (sum_per_structure if p.kind == "extensive" else mean_per_structure)(values, graph)
-            found[p.name] = values.to(torch.float64)
-        return found
+                a = sum_per_structure(a, graph) if p.kind == "extensive" else mean_per_structure(a, graph)
+            reduced[p.name] = a.to(torch.float64)
+        return reduced
 
     @property
     def header(self) -> dict[str, Any]:
         """What a model file says of them."""
         return {"energy": self.energy, "properties": [asdict(p) for p in self.properties]}
-
-
-def attach_heads(model: Any, properties: Sequence[Property], energy: bool) -> None:
-    """Give a network readouts of these properties, with random weights; those that it has already stay.
-
-    Parameters
-    ----------
-    model : PaiNN, SchNet or SimpleGNN
-    properties : sequence of Property
-    energy : bool
-        Whether its energies are worth asking for.
-
-    Raises
-    ------
-    ValueError
-        If the model has no features, or as `Heads`.
-    """
-    if not hasattr(model, "output_mlp"):
-        raise ValueError(f"{type(model).__name__} has no features of atoms to predict properties from")
-    before, weight = model.heads, linears(model.output_mlp)[0].weight
-    heads = Heads(properties, weight.shape[1], model.species, energy).to(weight.device, model.dtype)
-    for p, network in [] if before is None else zip(before.properties, before.networks, strict=True):
-        if p in properties:
-            heads.networks[heads.properties.index(p)].load_state_dict(network.state_dict())
-    model.heads = heads
-
-
-def heads_from_header(model: Any, header: Mapping[str, Any]) -> None:
-    """`attach_heads` of what a model file says.
-
-    Raises
-    ------
-    TypeError, KeyError, ValueError
-        If it says something else.
-    """
-    attach_heads(model, [Property(**p) for p in header["properties"]], bool(header["energy"]))

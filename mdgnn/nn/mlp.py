@@ -1,14 +1,43 @@
 """Multilayer perceptrons."""
 
-import torch.nn.functional as F
+from typing import cast
+
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from mdgnn.ops import silu
 
 
-def mlp(n_in: int, n_hidden: int, n_out: int, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
-    """Linear, activation, Linear."""
-    return nn.Sequential(nn.Linear(n_in, n_hidden), activation(), nn.Linear(n_hidden, n_out))
+class MLP(nn.Sequential):
+    """Linear, activation, Linear: (N, n_in) -> (N, n_out).
+
+    SiLU is `mdgnn.ops.silu`.
+
+    Parameters
+    ----------
+    n_in, n_hidden, n_out : int
+    activation : type of Module
+    """
+
+    def __init__(self, n_in: int, n_hidden: int, n_out: int, activation: type[nn.Module] = nn.SiLU):
+        super().__init__(nn.Linear(n_in, n_hidden), activation(), nn.Linear(n_hidden, n_out))
+
+    @property
+    def first(self) -> nn.Linear:
+        return cast(nn.Linear, self[0])
+
+    @property
+    def last(self) -> nn.Linear:
+        return cast(nn.Linear, self[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, activation, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(self))
+        hidden = linear(x, first.weight, first.bias)
+        hidden = silu(hidden) if isinstance(activation, nn.SiLU) else activation(hidden)
+        if last.out_features > 1:
+            return linear(hidden, last.weight, last.bias)
+        # BLAS gives products with a single column other bits for other numbers of threads.
+        return (hidden * last.weight).sum(dim=1, keepdim=True) + last.bias
 
 
 def xavier(module: nn.Module) -> None:
@@ -17,19 +46,3 @@ def xavier(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def linears(layers: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
-    """The two Linear layers of the result of `mlp`; quicker than indexing it."""
-    first, _, second = layers
-    return first, second  # type: ignore[return-value]
-
-
-def apply_mlp(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """`layers(x)` for the result of `mlp` with SiLU, by our `silu`, and without the cost of four module calls."""
-    first, second = linears(layers)
-    hidden = silu(F.linear(x, first.weight, first.bias))
-    if second.out_features > 1:
-        return F.linear(hidden, second.weight, second.bias)
-    # BLAS gives products with a single column other bits for other numbers of threads.
-    return (hidden * second.weight).sum(dim=1, keepdim=True) + second.bias

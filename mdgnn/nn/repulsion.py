@@ -1,7 +1,6 @@
 """Repulsion of pairs at short distances: a wall where there are no data to learn one from."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ class Repulsion(nn.Module):
     Parameters
     ----------
     n_elements : int
-        Rows 0 .. n_elements, as of the embedding.
+        Types are 0 .. n_elements.
     start : float
         Where terms are ``exp(-2)`` at first (Angstrom): about where atoms begin to repel each other, sigma of
         Lennard-Jones atoms.
@@ -54,17 +53,9 @@ class Repulsion(nn.Module):
         basis = Exponentials(start)
         self.functions = Filters([nn.Identity()], basis, "polynomial", cutoff=cutoff, mode=mode, n_knots=n_knots)
 
-    @staticmethod
-    def of(config: dict[str, Any], n_elements: int) -> "Repulsion | None":
-        """What the configuration of a network asks for. Raises as `Repulsion`."""
-        start = float(config["repulsion"])
-        if start == 0:
-            return None
-        return Repulsion(n_elements, start, cutoff=config["cutoff"], mode=config["filters"], n_knots=config["n_knots"])
-
-    def forward(self, rows: Tensor, r: Tensor, graph: Graph) -> Tensor:
-        """(N,) rows of the embedding, (E,) distances -> (N, 1), in units of the network."""
-        x = F.embedding(rows, self.strengths.exp())
+    def forward(self, types: Tensor, r: Tensor, graph: Graph) -> Tensor:
+        """(N,) types, (E,) distances -> (N, 1), in units of the network."""
+        x = F.embedding(types, self.strengths.exp())
         (functions,) = self.functions(r)
         return F.linear(x * cfconv(x, functions, graph.edges), torch.full_like(self.strengths[:1], 0.5))
 

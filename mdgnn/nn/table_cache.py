@@ -1,4 +1,4 @@
-"""Tables that follow from a network's parameters, kept between calls."""
+"""Tables that follow from a network's parameters, cached between calls."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ class TableCache:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[Sequence[Tensor], Any, Any]] = {}
+        self._tables: dict[str, tuple[Sequence[Tensor], Any, Any]] = {}
 
     def get(self, name: str, follows_from: Sequence[Tensor], make: Callable[[], Any]) -> Any:
         """What `make` returns, or what it returned for the same tensors."""
@@ -33,11 +33,11 @@ class TableCache:
 
     def _made(self, name: str, follows_from: Sequence[Tensor], make: Callable[[], Any]) -> Any:
         state = [(t.data_ptr(), t.dtype, t._version) for t in follows_from]
-        tensors, before, table = self._kept.get(name, ((), None, None))
+        tensors, before, table = self._tables.get(name, ((), None, None))
         if state != before or any(a is not b for a, b in zip(tensors, follows_from, strict=True)):
             with torch.inference_mode(False), torch.no_grad():  # so that autograd may use it later
                 table = make()
-            self._kept[name] = (follows_from, state, table)
+            self._tables[name] = (follows_from, state, table)
         return table
 
     def __deepcopy__(self, memo: Any) -> "TableCache":

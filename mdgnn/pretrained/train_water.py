@@ -56,7 +56,7 @@ tests = {"near": list(displaced(200, 0.02)), "scan": scan[:200]}
 shortest = min(float(graph.vectors.norm(dim=1).amin()) for graph, _, _ in train)
 
 depth = float(minimum.get_potential_energy()) - free["O"] - 2 * free["H"]
-options = {"basis": (0.7, 2.5, 0.2), "shift": depth / 3, "least_distance": shortest}
+options = {"basis": (0.7, 2.5, 0.2), "shift": depth / 3, "min_distance": shortest}
 model = SimpleGNN(2, 16, 16, 2, cutoff=3.0, envelope="polynomial", elements=[1, 8], **options)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, STEPS, pct_start=0.1, final_div_factor=1e4)

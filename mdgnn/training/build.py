@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import torch
 from mdgnn.data import Dataset, Keys, read_frames
 from mdgnn.locate import locate
 from mdgnn.model_file import load, read_header
-from mdgnn.models import MODELS, LennardJones, Model, attach_heads
-from mdgnn.training.config import Config, ModelSection
+from mdgnn.potential import Potential
+from mdgnn.training.config import Config, ModelSection, model_class
 from mdgnn.training.first import calibrate
 from mdgnn.training.folder import fingerprint
 from mdgnn.training.properties import summarize_properties
@@ -32,7 +33,7 @@ def cutoff_of(section: ModelSection, start: str | Path | None) -> float:
         return float(load(start).cutoff)
     assert section.architecture is not None
     try:
-        return float(MODELS[section.architecture](**section.options).cutoff)
+        return max(model_class(section.architecture).Config(**section.options).cutoffs)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[model] {error}") from None
 
@@ -44,7 +45,9 @@ def units_of(config: Config, start: str | Path | None) -> str:
     return str(config.model.options.get("units", "metal") if start is None else read_header(start)["units"])
 
 
-def build(config: Config, dataset: Dataset, keys: Keys, suspicious: Sequence[int] = ()) -> tuple[Model, dict[str, Any]]:
+def build(
+    config: Config, dataset: Dataset, keys: Keys, suspicious: Sequence[int] = ()
+) -> tuple[Potential, dict[str, Any]]:
     """The untrained model, and what was found out about the data on the way.
 
     Parameters
@@ -68,12 +71,12 @@ def build(config: Config, dataset: Dataset, keys: Keys, suspicious: Sequence[int
         model = model.to(DTYPES[section.dtype] if section.dtype else model.dtype)
         _extensive(model)
         _give_heads(model, config, dataset)
-        known = model.elements
-        missing = [z for z in dataset.elements if z not in known] if isinstance(known, list) else []
+        known = list(model.elements.numbers)
+        missing = [z for z in dataset.elements if model.elements.known != "any" and z not in known]
         if missing:
             raise ConfigError(f"[model] start = {section.start!r} knows {known}, and the data have {missing} too")
-        least = min(model.least_distance, _shortest(dataset)) or _shortest(dataset)
-        model.config["least_distance"] = model.least_distance = least
+        least = min(model.min_distance, _shortest(dataset)) or _shortest(dataset)
+        model.config = replace(model.config, min_distance=least)
         before = read_header(section.start)["training"]  # a record of its own, perhaps with one before that
         files = fingerprint([str(locate(section.start))])
         return model, {"start": section.start, "files": files, "training_of_start": before}
@@ -93,13 +96,15 @@ def build(config: Config, dataset: Dataset, keys: Keys, suspicious: Sequence[int
     if config.learns_energy():
         shift = _references(section, summary, keys, units)
         scale = _scale(section, summary, shift)
-    options |= {"shift": [float(e) for e in shift], "scale": [scale], "least_distance": _shortest(dataset)}
+    options |= {"shift": [float(e) for e in shift], "scale": [scale], "min_distance": _shortest(dataset)}
     options["scale"] *= len(shift)
     published = options.get("mean_neighbours") == 1
-    if "mean_neighbours" not in options and options.get("aggregation", "sum") == "sum":
+    kind = model_class(section.architecture)
+    takes_mean = "mean_neighbours" in kind.Config.names() and options.get("aggregation", "sum") == "sum"
+    if takes_mean and "mean_neighbours" not in options:
         options["mean_neighbours"] = max(1.0, summary.mean_neighbours)
     try:
-        model = MODELS[section.architecture](**options)
+        model = kind(**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[model] {error}") from None
     _extensive(model)
@@ -107,13 +112,17 @@ def build(config: Config, dataset: Dataset, keys: Keys, suspicious: Sequence[int
     model = model.to(DTYPES[section.dtype or "float32"])
     if not published and config.learns_energy():
         calibrate(model, dataset, config)
-    found = {"rms_force": summary.rms_force, "mean_neighbours": summary.mean_neighbours, "references": shift.tolist()}
+    about_data = {
+        "rms_force": summary.rms_force,
+        "mean_neighbours": summary.mean_neighbours,
+        "references": shift.tolist(),
+    }
     if isinstance(section.references, str) and section.references not in REFERENCES:
-        found["files"] = fingerprint([section.references])
-    return model, found
+        about_data["files"] = fingerprint([section.references])
+    return model, about_data
 
 
-def _extensive(model: Model) -> None:
+def _extensive(model: Potential) -> None:
     if model.readout != "sum":
         raise ConfigError(
             f"[model] readout = {model.readout!r}: an energy is a sum over atoms; "
@@ -121,16 +130,12 @@ def _extensive(model: Model) -> None:
         )
 
 
-def _give_heads(model: Model, config: Config, dataset: Dataset) -> None:
+def _give_heads(model: Potential, config: Config, dataset: Dataset) -> None:
     """Readouts of the properties; what a first model knows of those of the same name and kind stays.
 
     Its energies do if they are learnt too, or if nothing changes that they depend on.
     """
     start, energy = config.model.start, config.learns_energy()
-    if isinstance(model, LennardJones):
-        if config.property:
-            raise ConfigError(f"[model] start = {start!r}: LennardJones has no features to predict properties from")
-        return
     old = [] if model.heads is None else model.heads.properties
     if model.heads is not None and not model.heads.energy:
         if energy:
@@ -141,10 +146,15 @@ def _give_heads(model: Model, config: Config, dataset: Dataset) -> None:
     if not config.property:
         model.heads = None
         return
-    elements = model.elements if isinstance(model.elements, list) else dataset.elements
-    found = summarize_properties(dataset, config.property, elements, not isinstance(model.elements, list))
+    known_elements = model.config.elements
+    one_kind = not isinstance(known_elements, tuple)
+    elements = dataset.elements if one_kind else [*model.elements.numbers]
+    summaries = summarize_properties(dataset, config.property, elements, one_kind)
     known = {(p.name, p.kind): p for p in old}
-    attach_heads(model, [known.get((p.name, p.kind), p) for p in found], energy)
+    try:
+        model.attach_heads([known.get((p.name, p.kind), p) for p in summaries], energy)
+    except ValueError as error:
+        raise ConfigError(f"[model] {error}") from None
 
 
 def _shortest(dataset: Dataset) -> float:
@@ -180,7 +190,7 @@ def _scale(section: ModelSection, summary: Summary, shift: Array) -> float:
     return size if size > 1e-12 else 1.0
 
 
-def freeze(model: Model, patterns: Sequence[str]) -> None:
+def freeze(model: Potential, patterns: Sequence[str]) -> None:
     """Let the parameters whose names match stay as they are.
 
     Raises

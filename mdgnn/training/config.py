@@ -17,7 +17,7 @@ kind = "intensive"
 """
 
 import difflib
-import inspect
+import importlib
 import json
 import math
 import sys
@@ -27,8 +27,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from mdgnn.models import MODELS, Model
-from mdgnn.models.options import RADIAL
+from mdgnn.model_config import RENAMED
+from mdgnn.models import __all__ as our_models
+from mdgnn.models.names import class_of
+from mdgnn.potential import Potential
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import (
     ConfigError,
@@ -47,7 +49,8 @@ else:
     import tomli as tomllib
 
 OF_ENERGIES = ("output_mlp", "repulsion")  # parts of a model that nothing else depends on
-SET_BY_TRAINING = ("shift", "scale", "least_distance")  # options of models
+TRAINED = [name for name in our_models if name != "LennardJones"]
+SET_BY_TRAINING = ("shift", "scale", "min_distance", *RENAMED)  # options of models
 
 
 class ModelSection(BaseModel):
@@ -58,15 +61,16 @@ class ModelSection(BaseModel):
     says: "rms_force", or a number. `mean_neighbours`, an option of the architectures, is that of the data unless it is
     given. The last layer of a new network is made to begin with the size of the labels; but 1 is the published network,
     as it is drawn. `start` is a model file whose weights, references and scale are the first ones (of its properties,
-    those that a [[property]] names again); `freeze` are patterns (as of file names) of parameters that stay as they
-    are, as those of energies alone do where none are learnt. `dtype` is by default that of `start`, of a new model
-    "float32".
+    those that a [[property]] names again); where its model is of another package, `trusted` names the modules that may
+    be imported. `freeze` are patterns (as of file names) of parameters that stay as they are, as those of energies
+    alone do where none are learnt. `dtype` is by default that of `start`, of a new model "float32".
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     architecture: str | None = None
     start: str | None = None
+    trusted: list[str] = []
     freeze: list[str] = []
     references: dict[str, float] | str = "least_squares"
     scale: Literal["rms_force"] | Positive = "rms_force"
@@ -86,6 +90,11 @@ class ModelSection(BaseModel):
 
     @model_validator(mode="after")
     def _knows_its_options(self) -> "ModelSection":
+        for module in self.trusted:
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                raise ConfigError(f"[model] trusted: there is no module {error.name!r}") from None
         if self.start is not None:
             given = [*self.options, *(["architecture"] if self.architecture else [])]
             fields = type(self).model_fields  # a file of a resolved configuration holds their defaults
@@ -93,9 +102,9 @@ class ModelSection(BaseModel):
             if given:
                 raise ConfigError(f"[model] start = {self.start!r} brings its own {given[0]}: leave that out")
             return self
-        trained = [name for name in MODELS if name != "LennardJones"]
-        if self.architecture not in trained:
-            raise ConfigError(f"[model] needs an architecture, one of {', '.join(trained)}, got {self.architecture!r}")
+        if self.architecture is None or (":" not in self.architecture and self.architecture not in TRAINED):
+            ours = f"'package.module:Class' or one of {', '.join(TRAINED)}"
+            raise ConfigError(f"[model] needs an architecture, {ours}, got {self.architecture!r}")
         known = options_of(self.architecture)
         for name in self.options:
             if name not in known:
@@ -135,7 +144,7 @@ class Config(Section):
         """Whether energies are learnt, or forces or stress."""
         return any(last_weight(getattr(self.loss, name)) for name in ("energy", "forces", "stress"))
 
-    def frozen(self, model: Model) -> list[str]:
+    def frozen(self, model: Potential) -> list[str]:
         """Patterns of the parameters of a model that stay: those of energies alone too, where none are learnt."""
         own = [] if self.learns_energy() else [f"{name}.*" for name in OF_ENERGIES if getattr(model, name, None)]
         return [*self.model.freeze, *own]
@@ -156,8 +165,21 @@ class Config(Section):
 
 def options_of(architecture: str) -> list[str]:
     """Names of the options of a model that a configuration may set."""
-    names = [n for n, p in inspect.signature(MODELS[architecture]).parameters.items() if p.kind is not p.VAR_KEYWORD]
-    return [name for name in dict.fromkeys([*names, "basis", *RADIAL]) if name not in SET_BY_TRAINING]
+    return [name for name in model_class(architecture).Config.names() if name not in SET_BY_TRAINING]
+
+
+def model_class(architecture: str) -> type[Potential]:
+    """The class of this name, whose module is imported: a user's configuration is trusted.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    try:
+        return class_of(architecture, lambda module: True)
+    except ValueError as error:
+        raise ConfigError(f"[model] architecture {error}") from None
 
 
 def unknown(section: str, name: str, known: Iterable[str]) -> str:

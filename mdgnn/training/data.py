@@ -10,8 +10,8 @@ import torch
 from mdgnn.data import Dataset, EdgeBatches, Keys, Sample, Targets, collate, read_frames, split
 from mdgnn.data.frames import NAMED, BadFrame, Found, left_out
 from mdgnn.data.labels import names_in
-from mdgnn.models import Model, Property
-from mdgnn.potential import Prediction, evaluate
+from mdgnn.nn import Property
+from mdgnn.potential import Potential, Prediction, evaluate
 from mdgnn.training.config import Config
 from mdgnn.training.folder import fingerprint
 from mdgnn.training.losses import QUANTITIES, Sums, errors_of
@@ -179,7 +179,7 @@ def limits_of(section: DataSection) -> Limits:
     return Limits(section.batch_size, section.max_edges)
 
 
-def properties_of(model: Model) -> list[Property]:
+def properties_of(model: Potential) -> list[Property]:
     """What a model predicts beside the energy."""
     return [] if model.heads is None else model.heads.properties
 
@@ -192,7 +192,7 @@ class Share(NamedTuple):
 
 
 def predictions(
-    model: Model,
+    model: Potential,
     dataset: Dataset,
     limits: Limits,
     device: torch.device | str = "cpu",
@@ -214,14 +214,14 @@ def predictions(
     )
     for frames in batches:
         sample = collate([dataset[k] for k in frames]).to(device)
-        if heads is not None and not heads.energy:
+        if not model.has_energy:
             sample = sample._replace(targets=replace(sample.targets, energy=None, forces=None, stress=None))
         forces, virial = sample.targets.forces is not None, sample.targets.stress is not None
         yield sample, evaluate(model, sample.graph, forces=forces, virial=virial, properties=heads is not None)
 
 
 def sums_over(
-    model: Model,
+    model: Potential,
     dataset: Dataset,
     limits: Limits,
     sums: Sums,

@@ -12,8 +12,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from mdgnn.data import Dataset
-from mdgnn.models import Model
-from mdgnn.potential import stress
+from mdgnn.potential import Potential, stress
 from mdgnn.training.data import Limits, predictions, properties_of
 from mdgnn.training.folder import replace_by, write_json
 from mdgnn.training.losses import QUANTITIES
@@ -118,7 +117,7 @@ def _figures(quantity: str, truth: Array, prediction: Array) -> dict[str, float]
 
 
 def compare(
-    model: Model,
+    model: Potential,
     dataset: Dataset,
     limits: Limits = Limits(),  # noqa: B008
     device: torch.device | str = "cpu",
@@ -142,7 +141,7 @@ def compare(
         parts["numbers"].append(graph.atomic_numbers.cpu().numpy())
         parts["structure"].append(graph.structure.cpu().numpy() + first)
         parts["n_atoms"].append(torch.bincount(graph.structure, minlength=s).cpu().numpy())
-        said = None if model.heads and not model.heads.energy else found.energy
+        said = found.energy if model.has_energy else None
         parts["energy"].append(_two(targets.energy, said, (s,)))
         parts["forces"].append(_two(targets.forces, found.forces, (n, 3)))
         said = None if found.virial is None or targets.stress is None else stress(found.virial, graph.cells)

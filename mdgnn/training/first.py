@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mdgnn.data import Dataset
-from mdgnn.models import Model
+from mdgnn.potential import Potential
 from mdgnn.training.config import Config
 from mdgnn.training.data import Limits, predictions
 from mdgnn.training.references import rest_of
@@ -34,7 +34,7 @@ class First(NamedTuple):
     weights: Array
 
 
-def first_of(model: Model, dataset: Dataset, config: Config, numbers: Sequence[int] | None = None) -> First:
+def first_of(model: Potential, dataset: Dataset, config: Config, numbers: Sequence[int] | None = None) -> First:
     """Look at structures of these numbers, or at some all over the data set."""
     if numbers is None:
         n = len(dataset)
@@ -60,7 +60,7 @@ def first_of(model: Model, dataset: Dataset, config: Config, numbers: Sequence[i
     return First(numbers, labels[:2], labels[2:], table.T, weights[0])
 
 
-def calibrate(model: Any, dataset: Dataset, config: Config) -> None:
+def calibrate(model: Potential, dataset: Dataset, config: Config) -> None:
     """Let the energies and forces of a new network begin with the size that those of the data have, by its last Linear.
 
     As drawn, energies are off by the size of forces or so, often ten or a hundred times what energies per atom differ
@@ -68,22 +68,25 @@ def calibrate(model: Any, dataset: Dataset, config: Config) -> None:
     errors to zero. Medians over structures count, which neither repulsion where atoms nearly touch nor a wrong label
     moves.
     """
-    seen, last = first_of(model, dataset, config), model.output_mlp[-1]
+    linears = [m for m in model.output_mlp.modules() if isinstance(m, torch.nn.Linear)]
+    if not linears:
+        return
+    seen, last = first_of(model, dataset, config), linears[-1]
     known = np.isfinite(seen.energies).all(0) & (seen.weights > 0)
     true, predicted, counts = seen.energies[0, known], seen.energies[1, known], seen.counts[known]
     ratios = [1.0]
     if len(true) > 2 * counts.shape[1]:
-        shift = model.species.shift[model.species.row_of[torch.tensor(dataset.elements)]].numpy()
+        shift = model.elements.shift[model.elements.types(torch.tensor(dataset.elements))].numpy()
         shares = counts / counts.sum(1, keepdims=True)
         ratios.append(_ratio(np.abs(rest_of(shares, true)), _from_median(predicted - shares @ shift)))
     with_forces = np.isfinite(seen.forces).all(0) & (seen.weights > 0)
     ratios.append(_ratio(seen.forces[0, with_forces], seen.forces[1, with_forces]))
     with torch.no_grad():
-        last.weight *= min(ratios)
-        last.bias *= min(ratios)
+        last.weight.mul_(min(ratios))
+        last.bias.mul_(min(ratios))
         true, predicted = first_of(model, dataset, config).energies[:, known]
         if len(true):
-            last.bias -= float(np.median(predicted - true)) / float(model.species.scale[-1])
+            last.bias.sub_(float(np.median(predicted - true)) / float(model.elements.scale[-1]))
 
 
 def _from_median(values: Array) -> Array:
@@ -98,7 +101,7 @@ def _ratio(wanted: Array, there: Array) -> float:
     return above / below if above > 0 and 0 < below < math.inf else 1.0
 
 
-def absurd(model: Model, dataset: Dataset, config: Config, found: dict[str, Any]) -> str:
+def absurd(model: Potential, dataset: Dataset, config: Config, found: dict[str, Any]) -> str:
     """A sentence about a model that is further off, before it is trained, than any sound one, or "".
 
     Parameters
@@ -113,12 +116,12 @@ def absurd(model: Model, dataset: Dataset, config: Config, found: dict[str, Any]
     return "" if sound else _sentence(seen, model, dataset, config, found)
 
 
-def about(model: Model, dataset: Dataset, config: Config, found: dict[str, Any], numbers: Sequence[int]) -> str:
+def about(model: Potential, dataset: Dataset, config: Config, found: dict[str, Any], numbers: Sequence[int]) -> str:
     """A sentence about how far off a model is of these structures before it is trained, and why that may be."""
     return _sentence(first_of(model, dataset, config, numbers), model, dataset, config, found)
 
 
-def _sentence(seen: First, model: Model, dataset: Dataset, config: Config, found: dict[str, Any]) -> str:
+def _sentence(seen: First, model: Potential, dataset: Dataset, config: Config, found: dict[str, Any]) -> str:
     off, size = _errors(seen), _sizes(seen)
     energy_unit, force_unit = ENERGY_UNITS[model.units]
     said = {
@@ -171,14 +174,16 @@ def _rms(values: Array, known: NDArray[np.bool_], weights: Array) -> float:
     return math.sqrt(square) if math.isfinite(square) else math.inf
 
 
-def _reason(model: Model, config: Config, found: dict[str, Any]) -> str:
+def _reason(model: Potential, config: Config, found: dict[str, Any]) -> str:
     if config.model.start is not None:
         return f"Are energies and units of {config.model.start!r} those of the data?"
     options, section, given = model.config, config.model, []
     if "mean_neighbours" in section.options:
-        given.append(f"mean_neighbours = {options['mean_neighbours']:g} (the data have {found['mean_neighbours']:.4g})")
-    if options["repulsion"]:
-        given.append(f"repulsion = {options['repulsion']:g} (the least distance is {options['least_distance']:.4g})")
+        given.append(
+            f"mean_neighbours = {section.options['mean_neighbours']:g} (the data have {found['mean_neighbours']:.4g})"
+        )
+    if options.repulsion:
+        given.append(f"repulsion = {options.repulsion:g} (the least distance is {options.min_distance:.4g})")
     if section.scale != "rms_force":
         given.append(f"scale = {section.scale:g} (the root mean square of forces is {found['rms_force']:.4g})")
     if section.references != "least_squares":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mdgnn.data import Targets
 from mdgnn.graph import Graph
-from mdgnn.models import Property
+from mdgnn.nn import Property
 from mdgnn.potential import Prediction, stress
 
 QUANTITIES = ("energy", "forces", "stress")

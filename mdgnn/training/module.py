@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from mdgnn.data import Sample
-from mdgnn.models import Model
-from mdgnn.potential import evaluate
+from mdgnn.potential import Potential, evaluate
 from mdgnn.training.config import Config
 from mdgnn.training.data import properties_of
 from mdgnn.training.losses import errors_of, loss_of
@@ -46,7 +45,7 @@ class Training(pl.LightningModule):
 
     Parameters
     ----------
-    model : one of mdgnn.models.MODELS
+    model : Potential
     config : Config
 
     Attributes
@@ -57,7 +56,7 @@ class Training(pl.LightningModule):
         Figures of the last validation, for a progress bar.
     """
 
-    def __init__(self, model: Model, config: Config):
+    def __init__(self, model: Potential, config: Config):
         super().__init__()
         self.model = model
         self.averaged = AveragedModel(model, multi_avg_fn=Mean(config.optimizer.ema)).requires_grad_(False).eval()

@@ -1,6 +1,5 @@
 """What a run of training leaves when it is over: the best model with its record, the summary, the pictures."""
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 import torch
 
 from mdgnn.model_file import load, save
-from mdgnn.models import LennardJones, Model
 from mdgnn.plots import Drawing, draw
+from mdgnn.potential import Potential
 from mdgnn.training import folder as files
 from mdgnn.training import plots
 from mdgnn.training.build import cutoff_of, units_of
@@ -56,7 +55,7 @@ def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], step
     return summary
 
 
-def worse_than_constants(config: Config, model: Model, valid: Comparison) -> str:
+def worse_than_constants(config: Config, model: Potential, valid: Comparison) -> str:
     """A sentence about what a model says worse of the validation set than constants would, or "".
 
     The constant is 0 for forces and stress, else the mean of all other labels; of energies it may be the references.
@@ -77,23 +76,21 @@ def worse_than_constants(config: Config, model: Model, valid: Comparison) -> str
     return f"the model is worse than a constant on the validation set ({'; '.join(worse)}): {advice}"
 
 
-def _of_references(model: Model, valid: Comparison) -> float:
+def _of_references(model: Potential, valid: Comparison) -> float:
     """Mean error per atom of energies that are the sums of references."""
-    if isinstance(model, LennardJones):
-        return math.inf
-    rows = model.species.row_of[torch.from_numpy(valid.numbers)]
-    references = np.bincount(valid.structure, model.species.shift[rows].numpy(), len(valid.n_atoms))
+    types = model.elements.types(torch.from_numpy(valid.numbers))
+    references = np.bincount(valid.structure, model.elements.shift[types].numpy(), len(valid.n_atoms))
     return float(np.nanmean(np.abs(valid.energy[0] - references) / valid.n_atoms))
 
 
-def save_best(config: Config, folder: Path, found: dict[str, Any]) -> tuple[Model, int]:
+def save_best(config: Config, folder: Path, found: dict[str, Any]) -> tuple[Potential, int]:
     """Write the best model so far, of a run that may be under way; it and its epoch."""
     model, best_epoch = best_model(folder)
     save_model(model, folder / files.MODEL, {"config": config.content(), "best_epoch": best_epoch, "found": found})
     return model, best_epoch
 
 
-def save_model(model: Model, path: Path, record: dict[str, Any]) -> None:
+def save_model(model: Potential, path: Path, record: dict[str, Any]) -> None:
     """Write a model with what is known of its training."""
     try:
         save(model, path, record)
@@ -101,27 +98,27 @@ def save_model(model: Model, path: Path, record: dict[str, Any]) -> None:
         raise RunError(f"cannot write {path}: {error.strerror}") from None
 
 
-def comparisons(config: Config, sets: Sets, model: Model) -> dict[str, Comparison]:
+def comparisons(config: Config, sets: Sets, model: Potential) -> dict[str, Comparison]:
     """Of a model with the validation and the test set."""
     chosen = {"valid": sets.valid, "test": sets.test}
     return {name: compare(model, data, limits_of(config.data)) for name, data in chosen.items() if data is not None}
 
 
-def pictures_of(folder: Path, model: Model, compared: Mapping[str, Comparison]) -> dict[str, Callable[[], Drawing]]:
+def pictures_of(folder: Path, model: Potential, compared: Mapping[str, Comparison]) -> dict[str, Callable[[], Drawing]]:
     """How a run went and what its model is worth, by file name."""
     rows = files.read_log(folder / files.LOG)
     names = plots.names_of(properties_of(model))
     pictures: dict[str, Callable[[], Drawing]] = {}
     if rows:
         pictures[plots.LEARNING] = partial(plots.learning, rows, model.units, names)
-    if model.heads is None or model.heads.energy:
+    if model.has_energy:
         pictures[plots.DIMERS] = partial(plots.dimers, model)
     for name, comparison in compared.items():
         pictures[f"parity_{name}.png"] = partial(plots.parity, comparison.all_pairs(), model.units, names)
     return pictures
 
 
-def best_model(folder: Path) -> tuple[Model, int]:
+def best_model(folder: Path) -> tuple[Potential, int]:
     """The mean of the weights in the best checkpoint, as a model, and its epoch.
 
     Raises

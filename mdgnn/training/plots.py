@@ -11,10 +11,10 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from mdgnn.graph import Graph
-from mdgnn.models import Model, Property
+from mdgnn.nn import Property
 from mdgnn.plots import Drawing
 from mdgnn.plots import training as pictures
-from mdgnn.potential import evaluate
+from mdgnn.potential import Potential, evaluate
 
 Array = NDArray[np.float64]
 LEARNING, DIMERS = "learning.png", "dimers.png"
@@ -47,7 +47,7 @@ def parity(pairs: Mapping[str, tuple[Array, Array]], units: str, names: Mapping[
     return pictures.parity([pictures.pairs(*pair, names[name], unit_of(name, units)) for name, pair in shown.items()])
 
 
-def dimer_curve(model: Model, pair: tuple[int, int], distances: Array) -> Array:
+def dimer_curve(model: Potential, pair: tuple[int, int], distances: Array) -> Array:
     """(n,) energies of two atoms at distances, less those of the atoms alone."""
     dimers = [Atoms(numbers=pair, positions=[[0, 0, 0], [r, 0, 0]]) for r in distances]
     alone = [Atoms(numbers=[z]) for z in pair]
@@ -57,20 +57,21 @@ def dimer_curve(model: Model, pair: tuple[int, int], distances: Array) -> Array:
     return result
 
 
-def dimers(model: Model) -> Drawing:
+def dimers(model: Potential) -> Drawing:
     """Energy against distance for pairs of the model's elements, at most ten of them, down to somewhat below the
     shortest distance in the training data, which is marked."""
-    elements = model.elements if isinstance(model.elements, list) else [18]
+    known = model.config.elements
+    elements = known if isinstance(known, tuple) else [18]
     pairs = list(itertools.islice(itertools.combinations_with_replacement(elements, 2), MOST_CURVES))
-    far = model.cutoff if np.isfinite(model.cutoff) else 4 * max(model.least_distance, 1.0)
-    near = 0.9 * model.least_distance if 0 < model.least_distance < far else 0.3 * far
+    far = model.cutoff if np.isfinite(model.cutoff) else 4 * max(model.min_distance, 1.0)
+    near = 0.9 * model.min_distance if 0 < model.min_distance < far else 0.3 * far
     r = np.linspace(near, 1.05 * far, 300)
     curves = {}
     for pair in pairs:
-        symbols = "-".join(chemical_symbols[z] for z in pair) if isinstance(model.elements, list) else "any two atoms"
+        symbols = "-".join(chemical_symbols[z] for z in pair) if isinstance(known, tuple) else "any two atoms"
         curves[symbols] = dimer_curve(model, pair, r)
     energy_unit, length = ("ε", "σ") if model.units == "lj" else ("eV", "Å")
     return partial(
         pictures.plot_dimers, r=r, curves=curves, energy_unit=energy_unit, length_unit=length,
-        nearest=model.least_distance,
+        nearest=model.min_distance,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdgnn.data import Dataset
-from mdgnn.models import Property
+from mdgnn.nn import Property
 from mdgnn.training.sections import PropertySection
 
 Array = NDArray[np.float64]

@@ -25,7 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from mdgnn.data import EdgeBatches
 from mdgnn.model_file import load, read_header
-from mdgnn.models import Model
+from mdgnn.potential import Potential
 from mdgnn.threads import is_forked, mend_fork
 from mdgnn.training import folder as files
 from mdgnn.training.build import build, freeze
@@ -42,7 +42,7 @@ from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import ConfigError
 from mdgnn.training.stream import Stream
 
-Start = tuple[Model, dict[str, Any]]  # a model, and what was found out about the data for it
+Start = tuple[Potential, dict[str, Any]]  # a model, and what was found out about the data for it
 
 
 def train(config: Config, folder: str | Path, force: bool = False) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _told(summary: dict[str, Any]) -> dict[str, Any]:
 def _first_batch(config: Config, folder: Path, sets: Sets, batches: EdgeBatches, found: dict[str, Any]) -> str:
     """How far the model that training began with is from its first structures."""
     batches.set_epoch(0)
-    model: Model = load(folder / files.START).requires_grad_(False)
+    model: Potential = load(folder / files.START).requires_grad_(False)
     return about(model, sets.train, config, found, list(next(iter(batches))))
 
 
@@ -241,9 +241,11 @@ def _new(config: Config, sets: Sets) -> Start:
     freeze(model, config.frozen(model))
     for dataset, name in ((sets.valid, "validation"), (sets.test, "test")):
         elements = [] if dataset is None else dataset.elements
-        missing = [z for z in elements if isinstance(model.elements, list) and z not in model.elements]
+        missing = [z for z in elements if model.elements.known != "any" and z not in model.elements.numbers]
         if missing:
-            raise ConfigError(f"[data] the model will know {model.elements}, and the {name} set has {missing} too")
+            raise ConfigError(
+                f"[data] the model will know {[*model.elements.numbers]}, and the {name} set has {missing} too"
+            )
     return model, found
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mdgnn.data import PropertyKey
-from mdgnn.models import Property
+from mdgnn.nn import Property
 from mdgnn.training.schedules import last_weight
 
 

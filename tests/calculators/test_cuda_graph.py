@@ -16,7 +16,7 @@ NONE, ALL = np.zeros(3, dtype=bool), np.ones(3, dtype=bool)
 def model_of(name, dtype, device):
     torch.manual_seed(0)
     if name == "LennardJones":
-        return LennardJones(cutoff=2.0)
+        return LennardJones(cutoff=2.0).to(device)
     if name == "SimpleGNN":
         return SimpleGNN(8, 8, 5, 2, cutoff=2.0, envelope="cosine", elements=[18]).to(device, dtype)
     made = {"SchNet": SchNet, "PaiNN": PaiNN}[name](8, 2, 6, elements=[18], cutoff=2.0)

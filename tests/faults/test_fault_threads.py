@@ -187,7 +187,7 @@ def test_making_tables_loads_no_compiler():
 
 def test_slopes_of_tables_are_exact():
     """By dual numbers, against torch's own forward mode, of every basis, envelope and network."""
-    from mdgnn.nn import BASES, ENVELOPES, ShiftedSoftplus, mlp
+    from mdgnn.nn import BASES, ENVELOPES, MLP, ShiftedSoftplus
     from mdgnn.ops.dual import Dual
 
     torch.manual_seed(0)
@@ -195,7 +195,7 @@ def test_slopes_of_tables_are_exact():
     for make in BASES.values():
         basis = make(6, 5.0).double()
         for envelope in ENVELOPES.values():
-            for network in (mlp(6, 8, 4).double(), mlp(6, 8, 4, ShiftedSoftplus).double(), torch.nn.Identity()):
+            for network in (MLP(6, 8, 4).double(), MLP(6, 8, 4, ShiftedSoftplus).double(), torch.nn.Identity()):
 
                 def function(r, basis=basis, envelope=envelope, network=network):
                     return network(basis(r)) * envelope(r, 5.0)[:, None]

@@ -20,18 +20,20 @@ MAY_IMPORT = {  # layer: layers below it
     "adapters": {"adapters", "neighbors", "ops", "pair_cutoffs"},
     "graph": {"_internal", "ops", "neighbors"},
     "nn": {"_internal", "graph", "ops", "nn", "threads"},
-    "potential": {"_internal", "graph", "ops"},
-    "models": {"graph", "ops", "nn", "potential", "models"},
+    "model_config": {"nn"},
+    "potential": {"_internal", "graph", "model_config", "nn", "ops"},
+    "models": {"graph", "ops", "nn", "model_config", "potential", "models"},
     "engine": {"_C", "_internal", "threads", "ops", "graph", "locate", "neighbors", "nn", "potential", "engine"},
-    "model_file": {"_internal", "engine", "locate", "models"},
+    "model_file": {"_internal", "engine", "locate", "model_config", "models", "nn", "potential"},
     "calculators": {
-        *("_internal", "calculators", "engine", "graph", "model_file", "models", "neighbors", "ops", "potential"),
+        *("_internal", "calculators", "engine", "graph", "model_file", "models", "neighbors", "nn", "ops", "potential"),
     },
     "calculator": {"MDGNNCalculator", "calculators"},  # warns, and goes with the next release
     "data": {"_internal", "data", "graph", "neighbors", "ops"},
     "plots": {"_internal", "neighbors", "plots"},
     "training": {
-        *("_internal", "data", "graph", "locate", "model_file", "models", "plots", "potential", "threads", "training"),
+        *("_internal", "data", "graph", "locate", "model_config", "model_file", "models", "nn", "plots", "potential"),
+        *("threads", "training"),
     },
     "dynamics": {
         *("_internal", "calculators", "data", "dynamics", "locate", "model_file", "models", "neighbors", "plots"),

@@ -18,7 +18,7 @@ from mdgnn import Ensemble, Graph, LennardJones, MDGNNCalculator, evaluate
 from mdgnn.engine import UnsupportedError
 from mdgnn.locate import ModelFileError
 from mdgnn.model_file import read_header
-from mdgnn.models import Property, attach_heads
+from mdgnn.nn import Property
 
 PROPERTIES = [
     Property("volume", "extensive", [1.5], 2.0),
@@ -30,7 +30,7 @@ PROPERTIES = [
 def with_heads(architecture, energy=True, properties=PROPERTIES, **options):
     model = gnn(**options) if architecture == "SimpleGNN" else radial(architecture, **options)
     torch.manual_seed(1)
-    attach_heads(model, properties, energy)
+    model.attach_heads(properties, energy)
     return model.requires_grad_(False)
 
 
@@ -228,10 +228,10 @@ def test_names_that_mean_something_else_or_are_none(name):
 def test_heads_stand_where_the_model_does():
     """They stayed on the CPU; Lennard-Jones was an AttributeError."""
     model = with_heads("SchNet").to("meta")
-    attach_heads(model, [Property("other", "atomic", [0.0], 1.0)], True)
-    assert {p.device.type for p in model.parameters()} | {model.heads.species[0].shift.device.type} == {"meta"}
+    model.attach_heads([Property("other", "atomic", [0.0], 1.0)], True)
+    assert {p.device.type for p in model.parameters()} | {model.heads.elements[0].shift.device.type} == {"meta"}
     with pytest.raises(ValueError, match="^LennardJones has no features of atoms to predict properties from$"):
-        attach_heads(LennardJones(), PROPERTIES, True)
+        LennardJones().attach_heads(PROPERTIES, True)
 
 
 @pytest.mark.parametrize("backend", ["engine", "torch"])

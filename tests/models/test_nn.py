@@ -14,13 +14,12 @@ from torch.autograd import gradcheck, gradgradcheck
 from mdgnn import PaiNN, SchNet
 from mdgnn.nn import (
     BASES,
+    MLP,
     BesselBasis,
     ExponentialBasis,
     Filters,
     GaussianBasis,
-    apply_mlp,
     by_chunks,
-    mlp,
     shifted_softplus,
 )
 from mdgnn.ops import radial_filter
@@ -216,11 +215,11 @@ def test_chunks_of_atoms_change_no_derivative(monkeypatch):
 
 def test_bits_of_chunks_do_not_depend_on_threads():
     """Also where the last chunk would be a few rows, whose products have other bits."""
-    layers = mlp(64, 64, 192)
+    layers = MLP(64, 64, 192)
     x = torch.randn(8197, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
     def run():
-        (y,) = by_chunks(lambda x: (apply_mlp(layers, x),), x)
+        (y,) = by_chunks(lambda x: (layers(x),), x)
         return y, *torch.autograd.grad(y.square().sum(), x)
 
     assert_same_bits_for_any_number_of_threads(run)
@@ -229,6 +228,6 @@ def test_bits_of_chunks_do_not_depend_on_threads():
 def test_shift_and_scale_move_with_a_model_and_stay_float64():
     """At every call they were copied to the device, which no CUDA graph can capture."""
     model = SchNet(8, 1, 6, elements=[1, 8], cutoff=2.0, shift=[-1e6, 1.0]).to(torch.float32)
-    assert model.species.shift.dtype == torch.float64 and model.species.shift.tolist() == [0.0, -1e6, 1.0]
-    moved = model.to("meta").species
-    assert moved.shift.device == moved.scale.device == moved.row_of.device == torch.device("meta")
+    assert model.elements.shift.dtype == torch.float64 and model.elements.shift.tolist() == [0.0, -1e6, 1.0]
+    moved = model.to("meta").elements
+    assert moved.shift.device == moved.scale.device == moved.type_of.device == torch.device("meta")

@@ -1,5 +1,7 @@
 """SchNet and PaiNN: their equations edge by edge, files, options, edge cases. Training: test_radial_training.py."""
 
+from dataclasses import replace
+
 import laws
 import numpy as np
 import pytest
@@ -195,7 +197,7 @@ def test_model_file_and_calculator(architecture, dtype, tmp_path):
     for backend, expected in (("torch", a), ("engine", engine)):
         calc = MDGNNCalculator(tmp_path / "m.safetensors", dtype=str(dtype).split(".")[1], backend=backend)
         np.testing.assert_array_equal(calc.get_forces(atoms), expected.forces.numpy())
-    direct = getattr(mdgnn, architecture)(**{**model.config, "filters": "direct"}).to(dtype)
+    direct = getattr(mdgnn, architecture)(replace(model.config, filters="direct")).to(dtype)
     direct.load_state_dict(model.state_dict())
 
 

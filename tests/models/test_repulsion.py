@@ -9,8 +9,7 @@ from systems import gnn, radial
 
 import mdgnn
 from mdgnn import Graph, MDGNNCalculator, PaiNN, SchNet, SimpleGNN, evaluate
-from mdgnn.models import Property, attach_heads
-from mdgnn.nn import Repulsion
+from mdgnn.nn import Property, Repulsion
 
 ARCHITECTURES = ("SimpleGNN", "SchNet", "PaiNN")
 architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -118,12 +117,12 @@ def test_every_way_gives_the_same(architecture, tmp_path):
     expected = evaluate(model, graph)
     mdgnn.save(model, tmp_path / "m.safetensors")
     again = mdgnn.load(tmp_path / "m.safetensors")
-    assert again.config["repulsion"] == START and torch.equal(evaluate(again, graph).forces, expected.forces)
+    assert again.config.repulsion == START and torch.equal(evaluate(again, graph).forces, expected.forces)
     for backend in ("torch", "engine"):
         atoms.calc = MDGNNCalculator(tmp_path / "m.safetensors", dtype="float64", backend=backend)
         assert atoms.get_potential_energy() == pytest.approx(float(expected.energy), rel=1e-12)
         np.testing.assert_allclose(atoms.get_forces(), expected.forces, rtol=1e-10, atol=1e-10)
-    attach_heads(model, [Property("gap", "intensive", [0.0], 1.0)], True)
+    model.attach_heads([Property("gap", "intensive", [0.0], 1.0)], True)
     assert torch.equal(evaluate(model, graph, properties=True).energies, expected.energies)
     if architecture == "SimpleGNN":
         atoms.pbc = False

@@ -16,7 +16,6 @@ from torch import nn
 
 import mdgnn
 from mdgnn.graph import sum_over_neighbours
-from mdgnn.nn import Elements
 from mdgnn.nn.table_cache import TableCache
 
 BACKEND = os.environ.get("ASE_SUITE_BACKEND", "engine")
@@ -24,7 +23,7 @@ METALS = ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
 NEAREST = {"fcc": 2**-0.5, "bcc": 0.75**0.5, "hcp": 1.0}  # distance in units of a
 
 
-class Morse(nn.Module):
+class Morse(mdgnn.Potential):
     """Pairs of ``sqrt(D_i D_j) (x**2 - 2 x)`` with ``x = exp(a (R_i + R_j - r))``, for all elements.
 
     Parameters
@@ -39,31 +38,26 @@ class Morse(nn.Module):
         The energy of an atom alone.
     """
 
-    units, elements, readout, least_distance, heads = "metal", None, "sum", 0.0, None
-
     def __init__(self, depth, radius, rate, onset, cutoff, shift=0.0):
-        super().__init__()
-        self.config, self.dtype = {"n_elements": 118}, torch.float64
-        self.onset, self.cutoff = float(onset), float(cutoff)
+        super().__init__(cutoff=cutoff, elements=range(1, 119), shift=shift)
+        self.onset, self.output_mlp, self.tables = float(onset), nn.Identity(), TableCache()
         depth, radius = (torch.as_tensor(x, dtype=torch.float64) for x in (depth, radius))
         self.register_buffer("rates", torch.tensor([2 * rate, rate], dtype=torch.float64))
         self.register_buffer("strengths", depth[:, None].sqrt() * torch.exp(self.rates * radius[:, None]))
         self.register_buffer("shares", torch.tensor([[0.5, -1.0]], dtype=torch.float64))
-        self.species, self.tables = Elements(None, 118, shift), TableCache()
 
     def functions(self, r):
         """(G,) distances -> (G, 2): the exponentials."""
         s = ((self.cutoff - r[:, None]) / (self.cutoff - self.onset)).clamp(min=0, max=1)
         return torch.exp(-r[:, None] * self.rates) * (s * s * s * (6 * s * s - 15 * s + 10))
 
-    def atomic_energies(self, graph, vectors):
-        rows = self.species.row_of.index_select(0, graph.atomic_numbers)
-        x = F.embedding(rows, self.strengths)
+    def atomic_features(self, graph, vectors, types):
+        x = F.embedding(types, self.strengths)
         r, _ = mdgnn.ops.polar(vectors, directions=False)
         make = lambda: mdgnn.ops.tabulate(self.functions, self.cutoff, 4096, self.strengths)  # noqa: E731
         table = self.tables.get("pairs", [self.strengths], make)
         met = mdgnn.ops.cfconv(x, mdgnn.ops.TabulatedFilter(table, r), graph.edges)
-        return self.species.energies(rows, F.linear(x * met, self.shares).squeeze(1))
+        return F.linear(x * met, self.shares)
 
 
 def of_metals_and_molecules():
@@ -79,23 +73,20 @@ def of_metals_and_molecules():
     return Morse(**parameters, shift=shift.tolist())
 
 
-class EffectiveMedium(nn.Module):
+class EffectiveMedium(mdgnn.Potential):
     """EMT (Jacobsen, Stoltze, Norskov, Surf. Sci. 366, 394 (1996)) with the parameters of ASE's."""
 
-    units, readout, least_distance, heads, dtype, config = "metal", "sum", 0.0, None, torch.float64, {}
-
     def __init__(self):
-        super().__init__()
-        self.elements, self.beta = [atomic_numbers[symbol] for symbol in emt.parameters], emt.beta
-        theirs = emt.EMT()
-        theirs.initialize(Atoms(numbers=self.elements))
-        self.cutoff, self.middle, self.slope = theirs.rc_list, theirs.rc, theirs.acut
+        theirs, numbers = emt.EMT(), [atomic_numbers[symbol] for symbol in emt.parameters]
+        theirs.initialize(Atoms(numbers=numbers))
+        super().__init__(cutoff=theirs.rc_list, elements=numbers)
+        self.beta, self.middle, self.slope, self.output_mlp = emt.beta, theirs.rc, theirs.acut, nn.Identity()
         for name, values in theirs.par.items():
             of_number = torch.zeros(119, dtype=torch.float64)
-            of_number[sorted(self.elements)] = torch.from_numpy(values)
+            of_number[sorted(numbers)] = torch.from_numpy(values)
             self.register_buffer(name, of_number)
 
-    def atomic_energies(self, graph, vectors):
+    def atomic_features(self, graph, vectors, types):
         z, i, j = graph.atomic_numbers, graph.receivers, graph.senders
         r = torch.linalg.vector_norm(vectors, dim=1)
         w = torch.sigmoid(self.slope * (self.middle - r))
@@ -111,7 +102,7 @@ class EffectiveMedium(nn.Module):
         ds = -torch.log(density.where(met, 1.0) * share) / (self.beta * eta)
         reach = self.get_buffer("lambda")[z] * ds
         embedded = self.E0[z] * (1 + reach) * torch.exp(-reach) + 6 * self.V0[z] * torch.exp(-kappa * ds)
-        return embedded.where(met, 0.0) + pairs - self.E0[z]
+        return (embedded.where(met, 0.0) + pairs - self.E0[z])[:, None]
 
 
 OF_EMT = EffectiveMedium() if BACKEND == "torch" else of_metals_and_molecules()

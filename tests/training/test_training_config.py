@@ -96,7 +96,7 @@ def test_every_option_of_a_model_may_be_set():
     for architecture in ("PaiNN", "SchNet", "SimpleGNN"):
         known = options_of(architecture)
         assert {"cutoff", "envelope", "elements", "basis", "readout", "filters", "units"} <= set(known)
-        assert not {"shift", "scale", "least_distance", "options"} & set(known)
+        assert not {"shift", "scale", "min_distance", "least_distance", "options"} & set(known)
 
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))

@@ -59,7 +59,7 @@ def test_missing_labels_and_nan_do_not_count(tmp_path):
     model = mdgnn.load(tmp_path / "run" / files.MODEL)
     shift = model.heads.properties[1].shift
     c = targets.extra["neighbours"]
-    for z, mean in zip(model.elements, shift, strict=True):
+    for z, mean in zip(model.elements.numbers, shift, strict=True):
         assert mean == pytest.approx(float(c[known & (graph.atomic_numbers == z)].mean()))
     found = mdgnn.evaluate(model, graph, properties=True).properties["neighbours"]
     assert summary["errors"]["valid"]["neighbours_mae"] == pytest.approx(
@@ -150,7 +150,7 @@ def test_the_loss_is_in_units_of_the_scale():
     graph, targets = collate([dataset[k] for k in range(3)])
     model = mdgnn.SchNet(6, 1, 5, cutoff=2.5, elements=[1, 6]).double()
     properties = [standardize(s["name"], s["kind"], Labels(np.array([0.0, 8.0]), np.ones((2, 2)))) for s in SECTIONS]
-    mdgnn.models.attach_heads(model, properties, False)
+    model.attach_heads(properties, False)
     found = mdgnn.evaluate(model, graph, forces=False, properties=True)
     errors = errors_of(found, graph, targets, properties)
     counts = {name: e.errors.numel() for name, e in errors.items()}

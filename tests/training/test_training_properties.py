@@ -145,7 +145,7 @@ def test_any_atoms_alike(property_data, tmp_path):
     config = settings(property_data, model={"elements": "any"}, data={"valid": [property_data]}, run={"epochs": 1})
     train(config, tmp_path)
     model = mdgnn.load(tmp_path / files.MODEL)
-    assert model.elements == "any"
+    assert model.config.elements == "any"
     frames = [*read_frames([property_data], need=())]
     n, bonds, means = np.array([(len(a), a.info["bonds"], a.info["coordination"]) for a in frames]).T
     expected = {"bonds": (n @ bonds) / (n @ n), "coordination": means.mean()}

@@ -72,7 +72,7 @@ def test_what_a_run_leaves(finished, data):
     shortest = min(np.min(a.get_all_distances() + 9 * np.eye(len(a))) for a in frames)
     assert shortest <= header["least_distance"] < shortest * 1.05, "of the part that trains"
     model = mdgnn.load(folder / "model.safetensors")
-    assert model.elements == [18] and model.config["scale"][0] == pytest.approx(record["found"]["rms_force"])
+    assert model.config.elements == (18,) and model.config.scale[0] == pytest.approx(record["found"]["rms_force"])
     start, state = (
         mdgnn.load(folder / "start.safetensors").state_dict(),
         read_checkpoint(folder / "best.ckpt")["state_dict"],

@@ -74,7 +74,7 @@ def test_freezing_names_what_does_not_match():
 def test_references_and_scale_go_into_the_model(data, tmp_path):
     train(small(data, "run.epochs=1", "model.references={Ar = -2.5}", "model.scale=3"), tmp_path)
     config = mdgnn.load(tmp_path / "model.safetensors").config
-    assert config["shift"] == [-2.5] and config["scale"] == [3.0]
+    assert config.shift == (-2.5,) and config.scale == (3.0,)
 
 
 def test_references_from_a_file_are_in_the_units_of_the_model(data, tmp_path):

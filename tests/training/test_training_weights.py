@@ -13,7 +13,7 @@ from training_runs import clusters, file_of, small
 
 import mdgnn
 from mdgnn.data import Dataset, collate
-from mdgnn.models import Property, attach_heads
+from mdgnn.nn import Property
 from mdgnn.training.build import build
 from mdgnn.training.config import ConfigError
 from mdgnn.training.losses import Sums, errors_of, loss_of
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread_and_no_pictures")
 def untrained(architecture="SchNet"):
     torch.manual_seed(0)
     model = getattr(mdgnn, architecture)(6, 1, 5, cutoff=2.5, elements=[1, 6]).double()
-    attach_heads(model, [Property(s["name"], s["kind"], [0.5], 2.0) for s in SECTIONS], True)
+    model.attach_heads([Property(s["name"], s["kind"], [0.5], 2.0) for s in SECTIONS], True)
     return model
 
 
@@ -114,7 +114,7 @@ def test_structures_without_a_weight_are_not_seen_before_training_either(loss):
         found.append(build(config, dataset, dataset.keys)[0])
     a, b = found
     assert a.heads.properties == b.heads.properties
-    assert torch.equal(a.species.shift, b.species.shift) and torch.equal(a.species.scale, b.species.scale)
+    assert torch.equal(a.elements.shift, b.elements.shift) and torch.equal(a.elements.scale, b.elements.scale)
 
 
 def test_lone_atoms_without_a_weight_are_references_still():

@@ -1,0 +1,254 @@
+"""A model of somebody else: one file, no registration, and everything works. The file stands in `OUTSIDE`."""
+
+import importlib
+import json
+import sys
+from dataclasses import dataclass
+
+import laws
+import numpy as np
+import pytest
+import torch
+from command_line import run, sentence
+from systems import SYSTEMS, crystal, icosahedron
+from training_runs import clusters, file_of
+
+import mdgnn
+from mdgnn import Engine, Graph, MDGNNCalculator, evaluate
+from mdgnn.locate import ModelFileError
+from mdgnn.model_file import read_header
+
+OUTSIDE = '''
+from dataclasses import dataclass
+
+from torch import nn
+
+from mdgnn import ModelConfig, Potential
+from mdgnn.nn import MLP, BesselBasis, Filters
+from mdgnn.ops import cfconv, polar
+
+
+@dataclass(frozen=True)
+class DensityConfig(ModelConfig):
+    n_features: int = 8
+
+
+class Density(Potential):
+    """h_i = sum_j a(z_j) * f(r_ij): densities of neighbours, in the sense of embedded atoms."""
+
+    Config = DensityConfig
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        c = self.config
+        self.embedding = nn.Embedding(1 + c.n_elements, c.n_features)
+        network = nn.Linear(6, c.n_features)
+        self.filters = Filters([network], BesselBasis(6, c.cutoff), "polynomial",
+                               cutoff=c.cutoff, mode=c.filters, n_knots=c.n_knots)
+        self.output_mlp = MLP(c.n_features, c.n_features, 1)
+
+    def atomic_features(self, graph, vectors, types):
+        r, _ = polar(vectors, directions=False)                # E
+        (filter,) = self.filters(r)                            # E, F
+        return cfconv(self.embedding(types), filter, graph.edges)  # N, F
+'''
+NAME = "outside_models.density:Density"
+
+
+@pytest.fixture
+def density(tmp_path, monkeypatch):
+    """The class, imported from a package that mdgnn does not know."""
+    (tmp_path / "outside_models").mkdir()
+    (tmp_path / "outside_models" / "density.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("outside_models")]:
+        monkeypatch.delitem(sys.modules, name)
+    importlib.invalidate_caches()
+    yield importlib.import_module("outside_models.density").Density
+    for name in [name for name in sys.modules if name.startswith("outside_models")]:
+        sys.modules.pop(name)
+
+
+@pytest.fixture
+def model(density):
+    torch.manual_seed(0)
+    return density(8, cutoff=2.5, units="lj").double()
+
+
+def test_it_is_as_short_as_promised():
+    assert len([line for line in OUTSIDE.splitlines() if line.strip()]) <= 25
+
+
+@pytest.mark.parametrize("system", list(SYSTEMS))
+def test_it_obeys_the_laws(model, system):
+    atoms = SYSTEMS[system]
+    laws.assert_rotation(model, atoms)
+    laws.assert_rotation(model, atoms, improper=True)
+    laws.assert_translation(model, atoms)
+    laws.assert_permutation(model, atoms)
+    laws.assert_no_net_force(model, atoms)
+    laws.assert_forces_are_minus_gradient(model, atoms)
+    laws.assert_bitwise_repeatable(model, atoms)
+    if atoms.pbc.all():
+        laws.assert_stress_is_strain_derivative(model, atoms)
+    laws.assert_batch_equals_singles(model, list(SYSTEMS.values()))
+    laws.assert_smooth_at_the_cutoff(model)
+
+
+def test_it_runs_in_the_engine_and_the_calculator(model):
+    graph = Graph.from_atoms(icosahedron(3, 0.05), 2.5)
+    laws.assert_equal(Engine(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64)
+    atoms = crystal()
+    atoms.calc = MDGNNCalculator(model, dtype="float64")
+    assert atoms.calc.backend == "engine"
+    np.testing.assert_allclose(atoms.get_forces(), evaluate(model, Graph.from_atoms(atoms, 2.5)).forces, atol=1e-12)
+
+
+def test_it_is_saved_and_loaded_as_what_it_is(model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    mdgnn.save(model, path)
+    assert read_header(path)["architecture"] == NAME
+    again = mdgnn.load(path)
+    assert type(again) is type(model) and again.config == model.config
+    graph = Graph.from_atoms(icosahedron(2, 0.05), 2.5)
+    assert torch.equal(evaluate(again, graph).forces, evaluate(model, graph).forces)
+
+
+def test_a_file_imports_nothing_that_nobody_trusts(model, tmp_path, monkeypatch):
+    """Importing a module runs it: a file must not choose which."""
+    path = tmp_path / "m.safetensors"
+    mdgnn.save(model, path)
+    monkeypatch.delitem(sys.modules, "outside_models.density")
+    sentence = r"holds a 'outside_models.density:Density'.*import outside_models.density first, or .*trusted="
+    with pytest.raises(ModelFileError, match=sentence):
+        mdgnn.load(path)
+    assert "outside_models.density" not in sys.modules
+    with pytest.raises(ModelFileError, match=sentence):
+        mdgnn.load(path, trusted=["outside_models"])
+    assert type(mdgnn.load(path, trusted=["outside_models.density"])).__name__ == "Density"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("json:JSONDecoder", "is no Potential that is a model"),
+        ("outside_models.density:Densities", "has no class 'Densities'"),
+        ("outside_models.density:nn", "is no Potential that is a model"),
+        ("no_such_module:Model", "there is no module 'no_such_module'"),
+        ("outside_models.density:Density.Config", "of the form 'package.module:Class'"),
+        (".density:Density", "of the form 'package.module:Class'"),
+        (":Density", "of the form 'package.module:Class'"),
+        ("mdgnn:Potential", "is no Potential that is a model"),
+        ("nonsense", "holds a 'nonsense', this mdgnn knows LennardJones"),
+    ],
+)
+def test_architectures_that_are_none(model, tmp_path, name, words):
+    from safetensors_parts import entry_of, joined, parts
+
+    mdgnn.save(model, tmp_path / "m.safetensors")
+    header, tensors = parts(tmp_path / "m.safetensors")
+    ours = entry_of(header)
+    ours["architecture"] = name
+    header["__metadata__"]["mdgnn"] = json.dumps(ours)
+    (tmp_path / "m.safetensors").write_bytes(joined(header, tensors))
+    with pytest.raises(ModelFileError, match=words):
+        mdgnn.load(tmp_path / "m.safetensors", trusted=[name.partition(":")[0]])
+
+
+def test_it_trains_from_a_file_and_drives_dynamics(density, tmp_path, monkeypatch):
+    pytest.importorskip("lightning")
+    from mdgnn.training.config import ConfigError, parse, read
+    from mdgnn.training.run import train
+
+    data, toml = file_of(tmp_path / "data.xyz", clusters(16)), tmp_path / "train.toml"
+    toml.write_text(
+        f'model = {{ architecture = "{NAME}", n_features = 6, cutoff = 2.5, units = "lj", n_knots = 64 }}\n'
+        f'data = {{ train = "{data}", valid = 0.25, batch_size = 4 }}\nrun = {{ epochs = 2, threads = 1 }}\n'
+    )
+    assert run("train", toml, "--output", tmp_path / "run").exit_code == 0
+    content = read(toml).content()
+    path = tmp_path / "run" / "model.safetensors"
+    trained = mdgnn.load(path)
+    assert type(trained) is density and trained.config.n_features == 6 and trained.min_distance > 0.5
+    with monkeypatch.context() as context:  # fine-tuning, by a process that has not imported the module
+        context.delitem(sys.modules, "outside_models.density")
+        content["model"] = {"start": str(path)}
+        with pytest.raises(ModelFileError, match="importing a module runs it"):
+            train(parse(content), tmp_path / "tuned")
+        content["model"]["trusted"] = ["outside_models.density"]
+        train(parse(content), tmp_path / "tuned")
+        context.delitem(sys.modules, "outside_models.density")
+        told = run("evaluate", path, data, "--output", tmp_path / "errors")
+        assert told.exit_code == 1 and "importing a module runs it" in sentence(told)
+        told = run("evaluate", path, data, "--output", tmp_path / "errors", "--trust", "outside_models.density")
+        assert told.exit_code == 0, told.stderr
+    with pytest.raises(ConfigError, match=r"\[model\] trusted: there is no module 'no_such_module'"):
+        parse({**content, "model": {"start": str(path), "trusted": ["no_such_module"]}})
+    told = run("md", "lj:13", "--model", path, "--steps", 3, "--output", tmp_path / "md")
+    assert told.exit_code == 0, sentence(told)
+
+
+def test_what_is_wrong_with_its_options_is_a_sentence(density):
+    with pytest.raises(TypeError, match="Density has no option 'n_feature'; options are .*; did you mean 'n_features'"):
+        density(n_feature=3)
+    with pytest.raises(ValueError, match="expected a positive cutoff, got -1"):
+        density(cutoff=-1.0)
+    with pytest.raises(ValueError, match=r"expected n_features as an integer, got 3\.5"):
+        density(n_features=3.5)
+    config = density.Config(4, cutoff=3.0)
+    assert density(config).config is config
+    with pytest.raises(TypeError, match="one DensityConfig or options"):
+        density(config, cutoff=2.0)
+
+
+def test_calculators_run_a_file_whose_module_is_not_imported(model, tmp_path, monkeypatch):
+    """By the engine's program: the same bits, without running a line of the module."""
+    path, atoms = tmp_path / "m.safetensors", icosahedron(2, 0.05)
+    mdgnn.save(model, path)
+    expected = MDGNNCalculator(path, dtype="float64").get_forces(atoms)
+    monkeypatch.delitem(sys.modules, "outside_models.density")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path)])
+    calculator = MDGNNCalculator(path, dtype="float64")
+    assert calculator.backend == "engine" and calculator.model.units == "lj"
+    np.testing.assert_array_equal(calculator.get_forces(atoms), expected)
+    for options in ({"dtype": "float32"}, {"dtype": "float64", "backend": "torch"}):
+        with pytest.raises(ValueError, match="'outside_models.density:Density' is not imported: without it"):
+            MDGNNCalculator(path, **options)
+    assert "by the program alone" in run("info", path).output
+    atoms.calc = calculator
+    assert "outside_models.density" not in sys.modules
+
+
+def test_files_that_nobody_could_load_are_not_written(tmp_path):
+    class Local(mdgnn.SchNet):
+        pass
+
+    with pytest.raises(TypeError, match="expected a model whose class stands in a module, got .*Local"):
+        mdgnn.save(Local(4, 1, 4), tmp_path / "m.safetensors")
+
+
+def test_the_old_name_of_min_distance_is_told():
+    with pytest.warns(DeprecationWarning, match="least_distance of models is called min_distance now"):
+        model = mdgnn.SchNet(4, 1, 4, least_distance=0.7)
+    assert model.min_distance == 0.7
+    with pytest.warns(DeprecationWarning, match="min_distance"):
+        assert model.least_distance == 0.7
+
+
+def test_a_second_cutoff_has_its_place():
+    """Graphs reach as far as the largest."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(mdgnn.ModelConfig):
+        triplet_cutoff: float = 3.0
+
+        @property
+        def cutoffs(self):
+            return self.cutoff, self.triplet_cutoff
+
+    class Triplets(mdgnn.Potential):
+        pass
+
+    Triplets.Config = Config
+    assert Triplets(cutoff=4.0).cutoffs == (4.0, 3.0) and Triplets(cutoff=4.0).cutoff == 4.0
+    assert Triplets(cutoff=2.5).cutoff == 3.0
