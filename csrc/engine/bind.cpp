@@ -1,9 +1,8 @@
-#include "core/bind.hpp"
-
 #include <pybind11/stl.h>
 
 #include <variant>
 
+#include "bindings/pybind.hpp"
 #include "engine/engine.hpp"
 #include "engine/file.hpp"
 #include "ops/csr/csr.hpp"
@@ -24,7 +23,7 @@ WeightSource<T> arrays_of(const py::dict& weights) {
         const auto w = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(weights[name.c_str()]);
         if (!w) throw std::invalid_argument("expected weight '" + printable(name) + "' as numbers");
         return std::pair{std::vector<std::int64_t>(w.shape(), w.shape() + w.ndim()),
-                         std::vector<T>(w.data(), w.data() + w.size())};
+                         AlignedVector<T>(w.data(), w.data() + w.size())};
     };
 }
 

@@ -24,7 +24,7 @@ WeightSource<T> tensors_of(Safetensors& file) {
         const char* const dtype = std::is_same_v<T, float> ? "F32" : "F64";
         if (at->second.dtype != dtype)
             throw std::invalid_argument("expected " + tensor + " as " + dtype + ", got " + at->second.dtype);
-        std::vector<T> data = file.read<T>(at->second);
+        AlignedVector<T> data = file.read<T>(at->second);
         for (const T x : data)
             if (!std::isfinite(x)) throw std::invalid_argument("expected finite numbers in " + tensor);
         return std::pair{at->second.shape, std::move(data)};

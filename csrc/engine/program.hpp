@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "core/aligned.hpp"
+
 namespace mdgnn::engine {
 
 struct Declaration;  // of a kind of instruction: engine/instruction.hpp
@@ -67,7 +69,7 @@ struct Program {
 
 // The numbers of each weight; none of one that is a table's.
 template <class T>
-using Weights = std::vector<std::vector<T>>;
+using Weights = std::vector<AlignedVector<T>>;
 
 // "atom", "edge", "triplet", "structure"
 const char* name_of(Space space);

@@ -29,8 +29,8 @@ namespace mdgnn::engine {
 // The shape and the numbers of the weight of a name. Throws std::invalid_argument where there is none, or another
 // dtype; `what` names who asks.
 template <class T>
-using WeightSource = std::function<std::pair<std::vector<std::int64_t>, std::vector<T>>(const std::string& name,
-                                                                                        const std::string& what)>;
+using WeightSource = std::function<std::pair<std::vector<std::int64_t>, AlignedVector<T>>(const std::string& name,
+                                                                                          const std::string& what)>;
 
 struct Model {
     Program program;

@@ -78,8 +78,8 @@ Knots evaluate(const Table& table, const std::vector<Prepared<double>>& prepared
 
 // Of 1, t, t^2 and t^3 on each interval, t from 0 to 1.
 template <class T>
-std::vector<T> hermite(const Knots& knots, std::int64_t n_knots, std::int64_t width, int n_threads) {
-    std::vector<T> out(static_cast<std::size_t>((n_knots - 1) * 4 * width));
+AlignedVector<T> hermite(const Knots& knots, std::int64_t n_knots, std::int64_t width, int n_threads) {
+    AlignedVector<T> out(static_cast<std::size_t>((n_knots - 1) * 4 * width));
     parallel_for(n_knots - 1, 128, n_threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t g = begin; g < end; ++g) {
             const double *const f = knots.values.data() + g * width, *const s = knots.tangents.data() + g * width;

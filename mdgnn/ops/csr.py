@@ -54,11 +54,17 @@ class Rows:
             raise ValueError("expected rows.row_ptr with one entry more than rows, got none")
         if self.edge is not None and (self.index is None or self.edge.shape != self.index.shape):
             raise ValueError("expected rows.edge together with a rows.index of the same length")
-        found = self.row_ptr.data_ptr(), address(self.index), address(self.edge), self.n_rows
+        addresses = self.row_ptr.data_ptr(), address(self.index), address(self.edge), self.n_rows
         if self.row_ptr.device.type == "cpu":  # a GPU is not stopped to look
             n_entries = int(self.row_ptr[-1]) if self.index is None else self.index.shape[0]
-            self._n_values = _C.count_values(found, n_entries)
-        return found
+            self._n_values = _C.count_values(addresses, n_entries)
+        return addresses
+
+    @cached_property
+    def checked(self) -> tuple[torch.device, dict[str, int]]:
+        """The device and the size R of arrays that hold what they should."""
+        _ = self.addresses
+        return self.row_ptr.device, {"R": self.n_rows}
 
     @cached_property
     def n_values(self) -> int:
@@ -101,6 +107,12 @@ class EdgeRows:
     def n_edges(self) -> int:
         """The number of edges; -1 without senders, which an op refuses."""
         return self.by_receiver.index_size
+
+    @cached_property
+    def checked(self) -> tuple[torch.device, dict[str, int]]:
+        """The device and the sizes N and E of arrays that hold what they should."""
+        _ = self.addresses
+        return self.by_receiver.row_ptr.device, {"N": self.n_atoms, "E": self.n_edges}
 
     @cached_property
     def numbers_by_sender(self) -> Rows:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import mdgnn
-from mdgnn.ops import EdgeRows, RadialTable, Rows, rows_by
-from mdgnn.ops.radial_filter import hermite
+from mdgnn.ops import RadialTable
+from mdgnn.ops.examples import CUTOFF, N_KNOTS, Example
 
 _NO_GPU = [] if torch.cuda.is_available() else [pytest.mark.skip("no CUDA device")]
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, *_NO_GPU])])
@@ -30,24 +30,15 @@ def assert_same_bits_for_any_number_of_threads(run):
 
 def some_edges(n=5, n_edges=17, device="cpu"):
     """A graph without symmetry, with self loops; atom 1 receives nothing."""
-    g = torch.Generator().manual_seed(0)
-    receivers = torch.randint(0, max(n, 1), (n_edges,), generator=g)
-    receivers[receivers == 1] = 0
-    senders = torch.randint(0, max(n, 1), (n_edges,), generator=g)
-    return EdgeRows(Rows(rows_by(receivers.sort().values, n).row_ptr.to(device), senders.to(device)))
+    return Example(n, n_edges, device=device).edges()
 
 
-def some_table(n_channels, n_knots=9, cutoff=2.0, device="cpu", dtype=torch.float64):
+def some_table(n_channels, n_knots=N_KNOTS, device="cpu", dtype=torch.float64):
     """Random values and slopes, as rough as they come; zero at the cutoff."""
-    knots = torch.randn(2, n_knots, n_channels, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    knots[:, -1] = 0
-    return RadialTable(hermite(*knots).to(device, dtype).requires_grad_(), cutoff)
+    coefficients = Example(dtype=dtype, device=device, seed=1).coefficients(n_channels, n_knots)
+    return RadialTable(coefficients.requires_grad_(), CUTOFF)
 
 
-def some_distances(n_edges, n_knots=9, cutoff=2.0, device="cpu", dtype=torch.float64):
+def some_distances(n_edges, device="cpu", dtype=torch.float64):
     """Well inside the intervals of `some_table`, where it is smooth; each sixth is beyond the cutoff."""
-    g = torch.Generator().manual_seed(2)
-    interval = torch.randint(0, n_knots - 1, (n_edges,), generator=g)
-    interval[5::6] += n_knots
-    r = (interval + 0.2 + 0.6 * torch.rand(n_edges, dtype=torch.float64, generator=g)) * (cutoff / (n_knots - 1))
-    return r.to(device, dtype).requires_grad_()
+    return Example(n_edges=n_edges, dtype=dtype, device=device, seed=2).distances().requires_grad_()
