@@ -30,10 +30,10 @@ $(DOCS): $(STAMP)
 demo: $(STAMP)
 	$(PY) examples/demo.py demo
 
-# A worker for each core; the tests of a file stay together, and with what they train.
+# A worker for each core, with one of torch's threads; the tests of a file stay together, with what they train.
 WORKERS ?= auto
 test: build
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 check: build
 	$(PY) -m ruff format --check .

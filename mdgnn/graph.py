@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mdgnn._internal.cached import cached_property
 from mdgnn.neighbors import Edges
-from mdgnn.ops import Rows, neighbors, rows_by, scatter_add
+from mdgnn.ops import EdgeRows, Rows, neighbors, rows_by, scatter_add
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,6 @@ class Graph:
     @cached_property
     def receivers(self) -> Tensor:
         """(E,) int64."""
-        return self._find_receivers()
-
-    def _find_receivers(self) -> Tensor:
         return torch.arange(self.n_atoms, device=self.row_ptr.device).repeat_interleave(
             self.row_ptr.diff(), output_size=self.n_edges
         )
@@ -80,6 +77,11 @@ class Graph:
         return Rows(self.row_ptr, self.senders)
 
     @cached_property
+    def edges(self) -> EdgeRows:
+        """The edges by receiver and by sender."""
+        return EdgeRows(self.neighbours)
+
+    @cached_property
     def by_structure(self) -> Rows:
         """Row s gathers from arrays with a row per atom: the atoms of structure s."""
         if self.n_structures == 1:
@@ -95,15 +97,12 @@ class Graph:
     @cached_property
     def by_sender(self) -> Rows:
         """The numbers of the edges that each atom sends: row j gathers from arrays with a row per edge."""
-        rows = rows_by(self.senders, self.n_atoms)
-        return Rows(rows.row_ptr, rows.index)
+        return self.edges.numbers_by_sender
 
     @cached_property
     def sent(self) -> Rows:
         """Row j gathers from arrays with a row per atom: the receivers of the edges that atom j sends."""
-        edges = self.by_sender.index
-        assert edges is not None
-        return Rows(self.by_sender.row_ptr, self._find_receivers()[edges], edges)  # which need not be kept
+        return self.edges.by_sender
 
     @cached_property
     def padded(self) -> "Graph":

@@ -102,9 +102,7 @@ def evaluate(
         g = edge_gradient(model, energies, vectors, graph, create_graph)
         energies = (energies if create_graph else energies.detach())[: graph.n_atoms]
         energy = total_energy(model, energies, graph)
-        found, virials = force_virial(
-            g, padded.neighbours, padded.by_sender, graph.vectors.detach() if virial else None
-        )
+        found, virials = force_virial(g, padded.edges, graph.vectors.detach() if virial else None)
         virials = None if virials is None else virials[: graph.n_atoms]
         total = None if virials is None else total_virial(virials, graph)
     by_atom = found[: graph.n_atoms] if forces else None

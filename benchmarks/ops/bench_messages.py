@@ -25,7 +25,7 @@ def test_message_ops(timed, op, n_atoms):
     torch.manual_seed(0)
     if op == "concat_message":
         inputs = [torch.randn(g.n_edges, 32, requires_grad=True), torch.randn(n_atoms, 64, requires_grad=True)]
-        more, wanted = (g.neighbours, g.by_sender), torch.randn(n_atoms, 32)
+        more, wanted = (g.edges,), torch.randn(n_atoms, 32)
     else:
         inputs = [g.vectors.float().requires_grad_()]
         more, wanted = (torch.linspace(0.5, 5.0, 16), 0.5), torch.randn(g.n_edges, 16)
@@ -65,7 +65,7 @@ def test_kernels_with_a_table(timed, op, width, way):
             torch.nn.functional.normalize(g.vectors, dim=1).float(),
         ],
     }[op]()
-    module, hood = import_module(f"mdgnn.ops.{op}"), Neighbourhood(g.neighbours, g.sent, CUTOFF)
+    module, hood = import_module(f"mdgnn.ops.{op}"), Neighbourhood(g.edges.by_receiver, g.edges.by_sender, CUTOFF)
     wanted = [x is not table for x in inputs]
     found, n_outputs = module.forward(hood, inputs, wanted), 1 if op == "cfconv" else 2
     grads, kept = [torch.randn_like(x) for x in found[:n_outputs]], found[n_outputs:]

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from mdgnn import ops
-from mdgnn.ops.csr import transpose
 from mdgnn.ops.radial_filter import RadialTable, hermite
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -54,18 +53,18 @@ def test_message_ops(timed, benchmark, op, n_atoms, width, task):
 
 
 def problem(op, n_atoms, width):
-    """Inputs, the coefficients of the table or the weights last, both orders of the edges, and their number."""
+    """Inputs, the coefficients of the table or the weights last, the edges, and their number."""
     torch.manual_seed(0)
     side = (n_atoms * (4 / 3 * torch.pi * CUTOFF**3) / NEIGHBOURS) ** (1 / 3)
     positions, periodic = torch.rand(n_atoms, 3).cuda() * side, torch.ones(3, dtype=torch.bool, device="cuda")
     cell = torch.eye(3, device="cuda") * side
     found = ops.neighbors(positions, cell, periodic, CUTOFF, want=("vectors", "distances"), index_dtype=torch.int64)
-    rows = ops.Rows(found.row_ptr, found.senders)
-    columns, n_edges, blocks = transpose(rows, n_atoms), len(found.senders), 3 if op == "painn_message" else 1
+    rows = ops.EdgeRows(ops.Rows(found.row_ptr, found.senders))
+    n_edges, blocks = len(found.senders), 3 if op == "painn_message" else 1
     if op == "concat_message":
         shapes = (n_edges, width), (n_atoms, 2 * width), (n_edges,)
         inputs = [torch.randn(*shape, device="cuda", requires_grad=True) for shape in shapes]
-        return inputs, (rows, ops.Rows(columns.row_ptr, columns.edge)), n_edges
+        return inputs, rows, n_edges
     features = [torch.randn(n_atoms, blocks * width, device="cuda")]
     edges = [found.distances]
     if op == "painn_message":
@@ -73,7 +72,7 @@ def problem(op, n_atoms, width):
         edges.append(found.vectors / found.distances[:, None])
     table = hermite(*torch.randn(2, KNOTS, blocks * width, dtype=torch.float64)).float().cuda()
     inputs = [t.requires_grad_() for t in (*features, *edges, table)]
-    return inputs, (rows, columns), n_edges
+    return inputs, rows, n_edges
 
 
 def derivative(function, inputs, edges, task):
@@ -83,8 +82,9 @@ def derivative(function, inputs, edges, task):
 
     def forward():
         if last.ndim == 1:  # the weights of concat_message
-            return (function(*given, *edges, last),)
-        out = function(*given[:place], RadialTable(last, CUTOFF), *given[place:], *edges)
+            return (function(*given, edges, last),)
+        filter = ops.TabulatedFilter(RadialTable(last, CUTOFF), given[place])
+        out = function(*given[:place], filter, *given[place + 1 :], edges)
         return out if isinstance(out, tuple) else (out,)
 
     if task == "forward":

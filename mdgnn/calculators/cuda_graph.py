@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.graph import Graph
 from mdgnn.models import Model
-from mdgnn.ops import NeighborBuffers, Rows
+from mdgnn.ops import EdgeRows, NeighborBuffers, Rows
 from mdgnn.potential import evaluate
 
 
@@ -167,8 +167,7 @@ class CapturedStep:
         graph.__dict__.update(
             receivers=receivers,
             by_structure=self._by_structure,
-            by_sender=Rows(row_ptr, reverse),
-            sent=Rows(row_ptr, senders, reverse),
+            edges=EdgeRows(Rows(row_ptr, senders), Rows(row_ptr, senders, reverse)),
             padded=graph,
         )
         return graph

@@ -31,7 +31,7 @@ from mdgnn.engine.program import (
 )
 from mdgnn.engine.simplify import simplify
 from mdgnn.nn import shifted_softplus
-from mdgnn.ops import RadialTable, cfconv, concat_message_table, painn_message, polar, silu
+from mdgnn.ops import TabulatedFilter, cfconv, concat_message_table, painn_message, polar, silu
 from mdgnn.potential import Potential
 
 
@@ -75,7 +75,7 @@ def _line_of(error: Exception) -> str:
 class _Graph:
     """The model may hand on the edges of atoms, not look into them."""
 
-    neighbours, sent = object(), object()
+    edges = object()
 
     def __init__(self, program: Program):
         self.atomic_numbers = Numbers(program)
@@ -121,13 +121,15 @@ def _cat(parts: list[Any], dim: int = 0) -> Any:
     return Joined(list(parts)) if good else NotImplemented
 
 
-def _message(code: str, inputs: list[Array], shapes: list[tuple[int, int]], table: RadialTable, *edges: Any) -> Any:
-    """`edges`: lengths, directions where the message takes them, and the rows of the graph."""
-    *polar_parts, rows, columns = edges
-    names = [p.what if isinstance(p, Polar) else None for p in polar_parts]
-    if names != ["lengths", "directions"][: len(names)] or rows is not _Graph.neighbours or columns is not _Graph.sent:
+def _message(
+    code: str, inputs: list[Array], shapes: list[tuple[int, int]], filter: Any, edges: Any, unit: Any = None
+) -> Any:
+    if not isinstance(filter, TabulatedFilter):
+        raise UnsupportedError("it has no instruction for filters that are no tables")
+    (table, r), program = filter, inputs[0].program
+    along = isinstance(r, Polar) and r.what == "lengths" and edges is _Graph.edges
+    if not along or not (unit is None or (isinstance(unit, Polar) and unit.what == "directions")):
         raise UnsupportedError("the engine sends messages along the edges of the graph")
-    program = inputs[0].program
     if table.cutoff != program.cutoff:
         raise UnsupportedError(
             f"the engine takes tables up to the model's cutoff, {program.cutoff}, not {table.cutoff}"
@@ -135,17 +137,17 @@ def _message(code: str, inputs: list[Array], shapes: list[tuple[int, int]], tabl
     return program.add(code, inputs, shapes, (table.coefficients,))
 
 
-def _concat_message_table(ends: Array, table: RadialTable, *edges: Any) -> Any:
+def _concat_message_table(ends: Array, filter: Any, edges: Any) -> Any:
     width = ends.cols // 2
-    return tuple(_message("concat_message_table", [ends], [(1, width), (1, 1), (1, width)], table, *edges)[:2])
+    return tuple(_message("concat_message_table", [ends], [(1, width), (1, 1), (1, width)], filter, edges)[:2])
 
 
-def _cfconv(x: Array, table: RadialTable, *edges: Any) -> Any:
-    return _message("cfconv", [x], [(1, x.cols)], table, *edges)[0]
+def _cfconv(x: Array, filter: Any, edges: Any) -> Any:
+    return _message("cfconv", [x], [(1, x.cols)], filter, edges)[0]
 
 
-def _painn_message(x: Array, v: Array, table: RadialTable, *edges: Any) -> Any:
-    return tuple(_message("painn_message", [x, v], [(1, v.cols), (3, v.cols)], table, *edges))
+def _painn_message(x: Array, v: Array, filter: Any, unit: Any, edges: Any) -> Any:
+    return tuple(_message("painn_message", [x, v], [(1, v.cols), (3, v.cols)], filter, edges, unit))
 
 
 def _polar(vectors: Any, directions: bool = True) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mdgnn.graph import Graph
 from mdgnn.models.options import RADIAL, check_radial, complete
 from mdgnn.nn import BASES, Elements, Filters, Heads, Repulsion, apply_mlp, atomic_numbers_of, by_chunks, mlp, xavier
-from mdgnn.ops import RadialTable, direct_painn_message, painn_message, polar
+from mdgnn.ops import Filter, painn_message, polar
 
 EPSILON = 1e-8  # in |p|
 
@@ -39,15 +39,10 @@ class Layer(nn.Module):
         self.mix = nn.Linear(n_features, 2 * n_features, bias=False)
         self.update_mlp = mlp(2 * n_features, n_features, 3 * n_features)
 
-    def forward(
-        self, s: Tensor, v: Tensor, filters: RadialTable | Tensor, r: Tensor, unit: Tensor, graph: Graph
-    ) -> tuple[Tensor, Tensor]:
-        """(N, F) and (N, 3, F) -> the same; the filter as a table, or (E, 3 F) at the edges."""
+    def forward(self, s: Tensor, v: Tensor, filter: Filter, unit: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+        """(N, F) and (N, 3, F) -> the same, with a filter of 3 F values."""
         (x,) = by_chunks(lambda s: (apply_mlp(self.message_mlp, s),), s)
-        if isinstance(filters, Tensor):
-            ds, dv = direct_painn_message(x, v, filters, unit, graph.neighbours, graph.by_sender)
-        else:
-            ds, dv = painn_message(x, v, filters, r, unit, graph.neighbours, graph.sent)
+        ds, dv = painn_message(x, v, filter, unit, graph.edges)
         return by_chunks(self.update, s + ds, v + dv)  # type: ignore[return-value]
 
     def update(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,8 +141,8 @@ class PaiNN(nn.Module):
         rows, s = self.species.embed(graph.atomic_numbers, self.embedding)
         v = s.new_zeros(s.shape[0], 3, s.shape[1])
         r, unit = polar(vectors)
-        for layer, filters in zip(self.layers, self.filters(r), strict=True):
-            s, v = layer(s, v, filters, r, unit, graph)
+        for layer, filter in zip(self.layers, self.filters(r), strict=True):
+            s, v = layer(s, v, filter, unit, graph)
         return rows, s, None if self.repulsion is None else self.repulsion(rows, r, graph)
 
     def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mdgnn.graph import Graph
 from mdgnn.models.options import RADIAL, check_radial, complete
 from mdgnn.nn import BASES, Elements, Filters, Heads, Repulsion, ShiftedSoftplus, atomic_numbers_of, mlp, xavier
-from mdgnn.ops import RadialTable, cfconv, direct_cfconv, polar
+from mdgnn.ops import Filter, cfconv, polar
 
 
 class Interaction(nn.Module):
@@ -27,14 +27,9 @@ class Interaction(nn.Module):
         self.project = nn.Linear(n_features, n_features, bias=False)
         self.update = mlp(n_features, n_features, n_features, ShiftedSoftplus)
 
-    def forward(self, h: Tensor, filters: RadialTable | Tensor, r: Tensor, graph: Graph) -> Tensor:
-        """(N, F) -> (N, F); the filter as a table, or (E, F) at the edges."""
-        x = self.project(h)
-        if isinstance(filters, Tensor):
-            x = direct_cfconv(x, filters, graph.neighbours, graph.by_sender)
-        else:
-            x = cfconv(x, filters, r, graph.neighbours, graph.sent)
-        out: Tensor = h + self.update(x)
+    def forward(self, h: Tensor, filter: Filter, graph: Graph) -> Tensor:
+        """(N, F) -> (N, F), with a filter of F values."""
+        out: Tensor = h + self.update(cfconv(self.project(h), filter, graph.edges))
         return out
 
 
@@ -125,8 +120,8 @@ class SchNet(nn.Module):
         """
         rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
         r, _ = polar(vectors, directions=False)
-        for interaction, filters in zip(self.interactions, self.filters(r), strict=True):
-            h = interaction(h, filters, r, graph)
+        for interaction, filter in zip(self.interactions, self.filters(r), strict=True):
+            h = interaction(h, filter, graph)
         return rows, h, None if self.repulsion is None else self.repulsion(rows, r, graph)
 
     def read_out(self, rows: Tensor, features: Tensor, pairs: Tensor | None) -> Tensor:

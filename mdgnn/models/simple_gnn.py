@@ -31,7 +31,17 @@ from mdgnn.nn import (
     linears,
     mlp,
 )
-from mdgnn.ops import RadialTable, add_ends, concat_message, concat_message_table, edge_basis, polar, silu, tabulate
+from mdgnn.ops import (
+    RadialTable,
+    TabulatedFilter,
+    add_ends,
+    concat_message,
+    concat_message_table,
+    edge_basis,
+    polar,
+    silu,
+    tabulate,
+)
 from mdgnn.potential import total_energy
 
 
@@ -61,7 +71,7 @@ class MessagePassingLayer(nn.Module):
             lambda: _edge_table(radial, for_basis, first.bias, h.dtype),
         )
         ends = F.linear(h, torch.cat(for_ends.chunk(2, dim=1)))
-        x, n_neighbours = concat_message_table(ends, table, distances, graph.neighbours, graph.sent)
+        x, n_neighbours = concat_message_table(ends, TabulatedFilter(table, distances), graph.edges)
         total = self._total(x, n_neighbours)
         if self.aggregation == "mean":
             total = total / (1 + n_neighbours if smooth else n_neighbours.clamp(min=1))
@@ -75,10 +85,10 @@ class MessagePassingLayer(nn.Module):
         ends, edge_part = self._first_linear(h, basis, graph.n_edges)
         second = linears(self.message_mlp)[1]
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
-            x = silu(edge_part + add_ends(ends, graph.neighbours, graph.by_sender))
+            x = silu(edge_part + add_ends(ends, graph.edges))
             total = sum_over_neighbours(F.linear(x, second.weight, second.bias), graph, envelope, reduce="max")
         else:
-            x = concat_message(edge_part, ends, graph.neighbours, graph.by_sender, envelope)
+            x = concat_message(edge_part, ends, graph.edges, envelope)
             total = self._total(x, n_neighbours)
         if self.aggregation == "mean":
             total = total / (n_neighbours.clamp(min=1) if envelope is None else 1 + n_neighbours)

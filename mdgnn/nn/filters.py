@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from mdgnn.nn.cutoff import ENVELOPES
 from mdgnn.nn.table_cache import TableCache
-from mdgnn.ops import RadialTable, tabulate
+from mdgnn.ops import Filter, RadialTable, TabulatedFilter, tabulate
 
 FILTER_MODES = ("direct", "table")
 
@@ -53,10 +53,10 @@ class Filters(nn.Module):
         self.divisor = divisor
         self.kept = TableCache()
 
-    def forward(self, r: Tensor) -> list[RadialTable] | list[Tensor]:
-        """(E,) distances -> for each layer its table, or its filter (E, C) at the edges."""
+    def forward(self, r: Tensor) -> list[Filter]:
+        """(E,) distances -> the filter of each layer, for the ops that take one."""
         if self.mode == "table":
-            return self.tables()
+            return [TabulatedFilter(table, r) for table in self.tables()]
         extra = -len(r) % 16 if len(r) < 128 else 0  # as Graph.padded
         padded = F.pad(r, (0, extra), value=self.cutoff) if extra else r
         basis, envelope = self.basis(padded), self.envelope(padded, self.cutoff)[:, None] / self.divisor

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph
 from mdgnn.nn.filters import Filters
-from mdgnn.ops import cfconv, direct_cfconv
+from mdgnn.ops import cfconv
 
 RATES = (3.0, 6.0, 12.0, 24.0)  # at first, per `start`
 FASTEST = 60.0  # per `start`; exp(60), at r = 0 where tables begin, is far from the end of float32
@@ -66,11 +66,7 @@ class Repulsion(nn.Module):
         """(N,) rows of the embedding, (E,) distances -> (N, 1), in units of the network."""
         x = F.embedding(rows, self.strengths.exp())
         (functions,) = self.functions(r)
-        if isinstance(functions, Tensor):
-            met = direct_cfconv(x, functions, graph.neighbours, graph.by_sender)
-        else:
-            met = cfconv(x, functions, r, graph.neighbours, graph.sent)
-        return F.linear(x * met, torch.full_like(self.strengths[:1], 0.5))
+        return F.linear(x * cfconv(x, functions, graph.edges), torch.full_like(self.strengths[:1], 0.5))
 
 
 class Exponentials(nn.Module):

@@ -1,11 +1,11 @@
-"""cfconv: SchNet's continuous-filter convolution, with the filter interpolated from a table.
+"""cfconv: SchNet's continuous-filter convolution, with the filter interpolated from a table, or given.
 
-``out[i] = sum_k x[sender(k)] * f(r[k])`` over the edges k of receiver i, with the table's f.
+``out[i] = sum_k x[sender(k)] * f(r[k])`` over the edges k of receiver i.
 
 Schuett et al., J. Chem. Phys. 148, 241722 (2018), equation 5.
 
-Nothing of size edges x features is stored: forward, backward and double backward interpolate the filter anew. A third
-derivative is refused.
+With a table nothing of size edges x features is stored: forward, backward and double backward interpolate the filter
+anew. A third derivative is refused.
 """
 
 from collections.abc import Sequence
@@ -15,53 +15,36 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from mdgnn.ops.checks import check_arrays, check_both_orders
-from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.checks import check_arrays
+from mdgnn.ops.csr import EdgeRows, Rows, address
 from mdgnn.ops.kernels import kernels_for
 from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like, plus
 from mdgnn.ops.radial_filter import (
-    RadialTable,
+    Filter,
     check_table,
     radial_filter,
     table_address,
     table_workspace,
     workspace_address,
 )
-from mdgnn.ops.scatter_add import scatter_add
+from mdgnn.ops.scatter_add import gather_senders, scatter_add
 
 
-def direct_cfconv(x: Tensor, filters: Tensor, rows: Rows, columns: Rows) -> Tensor:
-    """``out[i] = sum_k x[sender(k)] * filters[k]``: `cfconv` with a filter (E, C) that is given at every edge."""
-    one_each = torch.arange(filters.shape[0] + 1, device=filters.device)
-    x_j = scatter_add(x, Rows(one_each, rows.index), columns=columns)
-    return scatter_add(x_j * filters, Rows(rows.row_ptr))
-
-
-def reference(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) -> Tensor:
-    """The specification, differentiable as often as `scatter_add` is; memory grows with edges x features."""
-    edges = Rows(columns.row_ptr, columns.edge)
-    return direct_cfconv(x, radial_filter(table, r), rows, edges)
-
-
-def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) -> Tensor:
+def cfconv(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
     """Sum of filtered features of each receiver's neighbours, in order.
 
     Parameters
     ----------
     x : (N, C) float32 or float64
         Features of the atoms.
-    table : RadialTable
-        The filter, C values.
-    r : (E,)
-        Lengths of the edges, in the order of the receivers.
-    rows : Rows
-        The edges of each receiver; the index holds their senders.
-    columns : Rows
-        The edges of each sender; the index holds their receivers, `edge` their numbers, each once.
+    filter : TabulatedFilter or (E, C) tensor
+        A table of C values and the lengths (E,) of the edges; or its values at every edge, which memory of that size is
+        spent on.
+    edges : EdgeRows
 
     Returns
     -------
-    (N, C), differentiable twice with respect to x, the table's coefficients and r
+    (N, C), differentiable twice with respect to x, and the table's coefficients and distances or the values
 
     Raises
     ------
@@ -69,15 +52,24 @@ def cfconv(x: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) 
         If a shape, dtype or device does not fit.
     """
     if has_torch_function_unary(x):
-        return handle_torch_function(cfconv, (x,), x, table, r, rows, columns)
+        return handle_torch_function(cfconv, (x,), x, filter, edges)
+    if isinstance(filter, Tensor):
+        return scatter_add(gather_senders(x, edges) * filter, Rows(edges.by_receiver.row_ptr))
+    table, r = filter
     if not torch.compiler.is_compiling():
         check_table(table, r)
-        check_both_orders(rows, columns)
+        _, device = edges.addresses, edges.by_receiver.row_ptr.device
         n_channels = table.coefficients.shape[2]
-        check_arrays(r.dtype, rows.row_ptr.device, ("x", x, (rows.n_rows, n_channels)), ("r", r, (rows.index_size,)))
+        check_arrays(r.dtype, device, ("x", x, (edges.n_atoms, n_channels)), ("r", r, (edges.n_edges,)))
     out: Tensor
-    (out,) = _ladder(Neighbourhood(rows, columns, table.cutoff), x, table.coefficients, r)
+    (out,) = _ladder(Neighbourhood(edges.by_receiver, edges.by_sender, table.cutoff), x, table.coefficients, r)
     return out
+
+
+def reference(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
+    """The specification, differentiable as often as `scatter_add` is; memory grows with edges x features."""
+    values = filter if isinstance(filter, Tensor) else radial_filter(*filter)
+    return cfconv(x, values, edges)
 
 
 # --- the kernels: inputs are x, coefficients, r; there is one output --------------------------------------------------

@@ -1,6 +1,6 @@
 """concat_message: the message of SimpleGNN after splitting its first Linear by blocks, summed over neighbours.
 
-``out[i] = sum_k weight[k] * silu(edge_part[k] + ends[sender(k), :H] + ends[i, H:])`` over the edges k of receiver i.
+``out[i] = sum_k envelope[k] * silu(edge_part[k] + ends[sender(k), :H] + ends[i, H:])`` over the edges k of receiver i.
 
 The derivative ladder is forward, backward, double backward: three functions below; a third derivative is refused. Of
 size edges x features they save the input edge_part alone: x is computed again. torch.compile takes the reference, a
@@ -12,42 +12,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdgnn.ops.checks import check_arrays, check_edges
-from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.checks import check_arrays
+from mdgnn.ops.csr import EdgeRows, Rows, address
 from mdgnn.ops.kernels import kernels_for
-from mdgnn.ops.scatter_add import scatter_add
+from mdgnn.ops.scatter_add import gather_receivers, gather_senders, scatter_add
 from mdgnn.ops.silu import silu
 
 _ABSENT = (0, 0, 0)
 _NO_ROWS = (0, 0, 0, 0)
 
 
-def add_ends(ends: Tensor, rows: Rows, columns: Rows) -> Tensor:
-    """(N, 2 H) -> (E, H): ``ends[senders, :H] + ends[receivers, H:]``; the derivative is a sum over rows.
-
-    `rows` and `columns` are those of `concat_message`.
-    """
-    if rows.index is None or ends.ndim != 2 or ends.shape[0] != rows.n_rows or ends.shape[1] % 2:
-        raise ValueError(
-            f"expected rows with an index, and ends of shape ({rows.n_rows}, 2 H), got {tuple(ends.shape)}"
-        )
+def add_ends(ends: Tensor, edges: EdgeRows) -> Tensor:
+    """(N, 2 H) -> (E, H): ``ends[senders, :H] + ends[receivers, H:]``; the derivative is a sum over rows."""
+    if ends.ndim != 2 or ends.shape[0] != edges.n_atoms or ends.shape[1] % 2:
+        raise ValueError(f"expected ends of shape ({edges.n_atoms}, 2 H), got {tuple(ends.shape)}")
     sent, received = ends.chunk(2, dim=1)
-    n_edges = rows.index.shape[0]
-    one_each = torch.arange(n_edges + 1, device=ends.device)
-    receivers = torch.arange(rows.n_rows, device=ends.device)
-    receivers = receivers.repeat_interleave(rows.row_ptr.diff(), output_size=n_edges)
-    by_receiver = Rows(rows.row_ptr, one_each[:-1])
-    return scatter_add(sent, Rows(one_each, rows.index), columns=columns) + scatter_add(
-        received, Rows(one_each, receivers), columns=by_receiver
-    )
+    return gather_senders(sent, edges) + gather_receivers(received, edges)
 
 
-def reference(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, weight: Tensor | None = None) -> Tensor:
+def reference(edge_part: Tensor, ends: Tensor, edges: EdgeRows, envelope: Tensor | None = None) -> Tensor:
     """The specification, differentiable as often as `scatter_add` and `silu` are."""
-    return scatter_add(silu(edge_part + add_ends(ends, rows, columns)), Rows(rows.row_ptr), weight)
+    return scatter_add(silu(edge_part + add_ends(ends, edges)), Rows(edges.by_receiver.row_ptr), envelope)
 
 
-def concat_message(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, weight: Tensor | None = None) -> Tensor:
+def concat_message(edge_part: Tensor, ends: Tensor, edges: EdgeRows, envelope: Tensor | None = None) -> Tensor:
     """Sum of messages over each receiver's edges, in order.
 
     Parameters
@@ -56,11 +44,9 @@ def concat_message(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, w
         What a message gets from its edge.
     ends : (N, 2 H)
         What it gets from its ends: columns :H of its sender's row and H: of its receiver's.
-    rows : Rows
-        The edges of each receiver; the index holds their senders.
-    columns : Rows
-        The edges of each sender; the index holds the numbers of the edges.
-    weight : (E,), optional
+    edges : EdgeRows
+    envelope : (E,), optional
+        What each message is multiplied with.
 
     Returns
     -------
@@ -72,23 +58,24 @@ def concat_message(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, w
         If a shape, dtype or device does not fit.
     """
     if torch.compiler.is_compiling():
-        return reference(edge_part, ends, rows, columns, weight)
-    _check(edge_part, ends, rows, columns, weight)
-    return _Forward.apply(edge_part, ends, weight, rows, columns)  # type: ignore[no-any-return, no-untyped-call]
+        return reference(edge_part, ends, edges, envelope)
+    _check(edge_part, ends, edges, envelope)
+    rows, columns = edges.by_receiver, edges.numbers_by_sender
+    return _Forward.apply(edge_part, ends, envelope, rows, columns)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _check(edge_part: Tensor, ends: Tensor, rows: Rows, columns: Rows, weight: Tensor | None) -> None:
-    if edge_part.ndim != 2 or rows.index is None:
-        raise ValueError(f"expected edge_part of shape (E, H) and rows with an index, got {tuple(edge_part.shape)}")
-    n_edges, width = rows.index_size, edge_part.shape[1]
+def _check(edge_part: Tensor, ends: Tensor, edges: EdgeRows, envelope: Tensor | None) -> None:
+    if edge_part.ndim != 2:
+        raise ValueError(f"expected edge_part of shape (E, H), got {tuple(edge_part.shape)}")
+    _, device = edges.addresses, edges.by_receiver.row_ptr.device
+    n_edges, width = edges.n_edges, edge_part.shape[1]
     check_arrays(
         edge_part.dtype,
-        rows.row_ptr.device,
+        device,
         ("edge_part", edge_part, (n_edges, width)),
-        ("ends", ends, (rows.n_rows, 2 * width)),
-        ("weight", weight, (n_edges,)),
+        ("ends", ends, (edges.n_atoms, 2 * width)),
+        ("envelope", envelope, (n_edges,)),
     )
-    check_edges(rows, columns)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------

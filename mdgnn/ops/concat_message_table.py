@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from mdgnn.ops.checks import check_arrays, check_both_orders
+from mdgnn.ops.checks import check_arrays
 from mdgnn.ops.concat_message import reference as concat_message_reference
-from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.csr import EdgeRows, Rows, address
 from mdgnn.ops.kernels import kernels_for
 from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like
 from mdgnn.ops.radial_filter import (
-    RadialTable,
+    TabulatedFilter,
     check_table,
     radial_filter,
     table_address,
@@ -30,34 +30,18 @@ from mdgnn.ops.radial_filter import (
 from mdgnn.ops.scatter_add import scatter_add
 
 
-def reference(ends: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows) -> tuple[Tensor, Tensor]:
-    """The specification, differentiable as often as `concat_message` is; memory grows with edges x features."""
-    interpolated = radial_filter(table, r)
-    edge_part, envelope = interpolated[:, :-1], interpolated[:, -1]
-    edges = Rows(columns.row_ptr, columns.edge)
-    out = concat_message_reference(edge_part, ends, rows, edges, envelope)
-    return out, scatter_add(envelope[:, None], Rows(rows.row_ptr))
-
-
-def concat_message_table(
-    ends: Tensor, table: RadialTable, r: Tensor, rows: Rows, columns: Rows
-) -> tuple[Tensor, Tensor]:
+def concat_message_table(ends: Tensor, filter: TabulatedFilter, edges: EdgeRows) -> tuple[Tensor, Tensor]:
     """Sum of messages over each receiver's edges, in order, and the sum of their envelopes.
 
     Parameters
     ----------
     ends : (N, 2 H) float32 or float64
         What a message gets from its ends: columns :H of its sender's row and H: of its receiver's.
-    table : RadialTable
-        H + 1 functions: what a message gets from its edge, then the envelope. Edges at or beyond its cutoff count for
-        nothing.
-    r : (E,)
-        Lengths of the edges, in the order of the receivers.
-    rows : Rows
-        The edges of each receiver; the index holds their senders.
-    columns : Rows
-        The edges of each sender; the index holds their receivers, `edge` their numbers, each once; ascending in each
-        row for the second derivative, which refuses others.
+    filter : TabulatedFilter
+        A table of H + 1 functions: what a message gets from its edge, then the envelope; and the lengths (E,) of the
+        edges. Edges at or beyond the table's cutoff count for nothing.
+    edges : EdgeRows
+        The second derivative asks for ascending numbers in each row of `edges.by_sender`, and refuses others.
 
     Returns
     -------
@@ -71,14 +55,24 @@ def concat_message_table(
         If a shape, dtype or device does not fit.
     """
     if has_torch_function_unary(ends):
-        return handle_torch_function(concat_message_table, (ends,), ends, table, r, rows, columns)
+        return handle_torch_function(concat_message_table, (ends,), ends, filter, edges)
+    table, r = filter
     if not torch.compiler.is_compiling():
         check_table(table, r)
-        check_both_orders(rows, columns)
+        _, device = edges.addresses, edges.by_receiver.row_ptr.device
         width = 2 * (table.coefficients.shape[2] - 1)
-        check_arrays(r.dtype, rows.row_ptr.device, ("ends", ends, (rows.n_rows, width)), ("r", r, (rows.index_size,)))
-    out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), ends, table.coefficients, r)
+        check_arrays(r.dtype, device, ("ends", ends, (edges.n_atoms, width)), ("r", r, (edges.n_edges,)))
+    hood = Neighbourhood(edges.by_receiver, edges.by_sender, table.cutoff)
+    out: tuple[Tensor, Tensor] = _ladder(hood, ends, table.coefficients, r)
     return out
+
+
+def reference(ends: Tensor, filter: TabulatedFilter, edges: EdgeRows) -> tuple[Tensor, Tensor]:
+    """The specification, differentiable as often as `concat_message` is; memory grows with edges x features."""
+    interpolated = radial_filter(*filter)
+    edge_part, envelope = interpolated[:, :-1], interpolated[:, -1]
+    out = concat_message_reference(edge_part, ends, edges, envelope)
+    return out, scatter_add(envelope[:, None], Rows(edges.by_receiver.row_ptr))
 
 
 # --- the kernels: inputs are ends, coefficients, r; outputs out, s; kept on the CPU: slopes (N, H) --------------------

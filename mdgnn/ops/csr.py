@@ -67,6 +67,86 @@ class Rows:
         return self._n_values
 
 
+class EdgeRows:
+    """The edges of N atoms in both orders.
+
+    Parameters
+    ----------
+    by_receiver : Rows
+        Row i: the edges that atom i receives; its index holds their senders. Edge k is its entry k.
+    by_sender : Rows, optional
+        Row j: the edges that atom j sends; its index holds their receivers, `edge` their numbers, each once; ascending
+        in each row for second derivatives of `concat_message_table`. Worked out on first use if not given.
+
+    Raises
+    ------
+    ValueError
+        When an op first uses them, if they cannot be two orders of the same edges.
+    """
+
+    def __init__(self, by_receiver: Rows, by_sender: Rows | None = None):
+        self.by_receiver = by_receiver
+        if by_sender is not None:
+            self.by_sender = by_sender
+
+    @cached_property
+    def by_sender(self) -> Rows:
+        return transpose(self.by_receiver, self.by_receiver.n_rows)
+
+    @property
+    def n_atoms(self) -> int:
+        return self.by_receiver.n_rows
+
+    @property
+    def n_edges(self) -> int:
+        """The number of edges; -1 without senders, which an op refuses."""
+        return self.by_receiver.index_size
+
+    @cached_property
+    def numbers_by_sender(self) -> Rows:
+        """Row j gathers from arrays with a row per edge: the edges that atom j sends."""
+        return Rows(self.by_sender.row_ptr, self.by_sender.edge)
+
+    @cached_property
+    def numbers_by_receiver(self) -> Rows:
+        """Row i gathers from arrays with a row per edge: the edges that atom i receives, which stand together."""
+        return Rows(self.by_receiver.row_ptr, torch.arange(self.n_edges, device=self.by_receiver.row_ptr.device))
+
+    @cached_property
+    def to_senders(self) -> Rows:
+        """Row e gathers from arrays with a row per atom: the sender of edge e."""
+        rows = self.by_receiver
+        if rows.index is None:
+            raise ValueError("expected edges.by_receiver with senders")
+        return Rows(torch.arange(self.n_edges + 1, device=rows.row_ptr.device), rows.index)
+
+    @cached_property
+    def to_receivers(self) -> Rows:
+        """Row e gathers from arrays with a row per atom: the receiver of edge e."""
+        rows = self.by_receiver
+        return Rows(torch.arange(self.n_edges + 1, device=rows.row_ptr.device), _receivers(rows))
+
+    @cached_property
+    def addresses(self) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+        """Addresses of both orders, checked."""
+        rows = self.by_receiver
+        if rows.index is None or rows.edge is not None:
+            raise ValueError("expected edges.by_receiver with senders, and with edges in the order of its rows")
+        for_receivers, on_cpu = rows.addresses, rows.row_ptr.device.type == "cpu"  # a GPU is not stopped to look
+        if on_cpu and rows.n_values > rows.n_rows:
+            raise ValueError(f"expected senders below {rows.n_rows}, the number of atoms, got {rows.n_values - 1}")
+        columns = self.by_sender
+        if columns.edge is None or columns.index_size != rows.index_size or columns.n_rows != rows.n_rows:
+            raise ValueError(
+                f"expected edges.by_sender with the receivers and the numbers of the same {rows.index_size} edges of "
+                f"{rows.n_rows} atoms"
+            )
+        for_senders = columns.addresses
+        if on_cpu and columns.n_values > rows.n_rows:
+            raise ValueError(f"expected receivers below {rows.n_rows}, the number of atoms, got {columns.n_values - 1}")
+        return for_receivers, for_senders
+
+
 def address(tensor: Tensor | None) -> int:
     """Where a tensor's data is; 0 for None alone: an empty tensor, whose address torch gives as 0, is not absent."""
     return 0 if tensor is None else tensor.data_ptr() or 1
@@ -93,11 +173,18 @@ def rows_by(receivers: Tensor, n_rows: int, senders: Tensor | None = None) -> Ro
 
 def transpose(rows: Rows, n_values: int) -> Rows:
     """The entries of `rows` grouped by the value that they gather; its index holds rows."""
-    receivers = torch.arange(rows.n_rows, device=rows.row_ptr.device).repeat_interleave(rows.row_ptr.diff())
+    receivers = _receivers(rows)
     if rows.index is None:
         return Rows(torch.arange(n_values + 1, device=rows.row_ptr.device), receivers)
     col_ptr, order = _sorted(rows.index, n_values)
     return Rows(col_ptr, receivers[order], order if rows.edge is None else rows.edge[order])
+
+
+def _receivers(rows: Rows) -> Tensor:
+    """The row of each entry."""
+    rows_of = torch.arange(rows.n_rows, device=rows.row_ptr.device)
+    n_entries = None if rows.index is None else rows.index.shape[0]
+    return rows_of.repeat_interleave(rows.row_ptr.diff(), output_size=n_entries)
 
 
 def _sorted(index: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:

@@ -15,15 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdgnn.ops.checks import check_edges
-from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.checks import check_arrays
+from mdgnn.ops.csr import EdgeRows, Rows, address
 from mdgnn.ops.kernels import kernels_for
 
 
-def reference(
-    gradients: Tensor, rows: Rows, columns: Rows, vectors: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
+def reference(gradients: Tensor, edges: EdgeRows, vectors: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """The specification, in plain torch; memory grows with 9 numbers an edge."""
+    rows = edges.by_receiver
     assert rows.index is not None
     g, senders, n = gradients.to(torch.float64), rows.index, rows.n_rows
     receivers = torch.arange(n, device=g.device).repeat_interleave(rows.row_ptr.diff())
@@ -35,9 +34,7 @@ def reference(
     return forces, g.new_zeros(n, 3, 3).index_add(0, receivers, share).index_add(0, senders, share)
 
 
-def force_virial(
-    gradients: Tensor, rows: Rows, columns: Rows, vectors: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
+def force_virial(gradients: Tensor, edges: EdgeRows, vectors: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Forces, and on request virials, of atoms from dE/dD.
 
     Sums run in the order of the edges: the same bits on every run and for any number of threads.
@@ -46,10 +43,7 @@ def force_virial(
     ----------
     gradients : (E, 3) float32 or float64
         The derivative of the energy with respect to each edge vector D = r_j - r_i + S @ cell.
-    rows : Rows
-        The edges of each receiver, in order; the index holds their senders.
-    columns : Rows
-        The edges of each sender; the index holds the numbers of the edges.
+    edges : EdgeRows
     vectors : (E, 3) float64, optional
         D; with them virials are returned.
 
@@ -65,28 +59,14 @@ def force_virial(
     ValueError
         If a shape, dtype or device does not fit.
     """
+    rows, columns = edges.by_receiver, edges.numbers_by_sender
     if torch.compiler.is_compiling():
         forces, virials = torch.ops.mdgnn.force_virial(gradients, vectors, *_flat(rows, columns))
         return forces, None if vectors is None else virials
-    if gradients.ndim != 2 or gradients.shape[1] != 3 or gradients.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"expected gradients of shape (E, 3) in float32 or float64, got {_describe(gradients)}")
-    if gradients.device != rows.row_ptr.device:
-        raise ValueError(f"expected rows on the device of the gradients, {gradients.device}, got {rows.row_ptr.device}")
-    if rows.index_size != gradients.shape[0]:
-        raise ValueError(f"expected rows with as many senders as gradients, {gradients.shape[0]}")
-    check_edges(rows, columns)
-    if vectors is not None and (
-        vectors.shape != gradients.shape or vectors.dtype != torch.float64 or vectors.device != gradients.device
-    ):
-        raise ValueError(
-            f"expected vectors of shape {tuple(gradients.shape)} torch.float64 on {gradients.device}, "
-            f"got {_describe(vectors)}"
-        )
+    _, device, n_edges = edges.addresses, rows.row_ptr.device, edges.n_edges
+    check_arrays(gradients.dtype, device, ("gradients", gradients, (n_edges, 3)))
+    check_arrays(torch.float64, device, ("vectors", vectors, (n_edges, 3)))
     return _sums(gradients, vectors, rows, columns)
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------

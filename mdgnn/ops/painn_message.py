@@ -1,4 +1,4 @@
-"""painn_message: PaiNN's message between atoms, with the filter interpolated from a table.
+"""painn_message: PaiNN's message between atoms, with the filter interpolated from a table, or given.
 
 With w = f(r[k]) * x[j], split into three blocks (a, b, c) of F columns, summed over the edges k from j to receiver i:
 
@@ -6,8 +6,8 @@ With w = f(r[k]) * x[j], split into three blocks (a, b, c) of F columns, summed 
 
 Schuett, Unke and Gastegger, ICML 2021, equations 7 and 8.
 
-Nothing of size edges x features is stored: forward, backward and double backward interpolate the filter anew. A third
-derivative is refused.
+With a table nothing of size edges x features is stored: forward, backward and double backward interpolate the filter
+anew. A third derivative is refused.
 """
 
 from collections.abc import Sequence
@@ -17,46 +17,22 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from mdgnn.ops.checks import check_arrays, check_both_orders
-from mdgnn.ops.csr import Rows, address
+from mdgnn.ops.checks import check_arrays
+from mdgnn.ops.csr import EdgeRows, Rows, address
 from mdgnn.ops.kernels import kernels_for
 from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like, plus
 from mdgnn.ops.radial_filter import (
-    RadialTable,
+    Filter,
     check_table,
     radial_filter,
     table_address,
     table_workspace,
     workspace_address,
 )
-from mdgnn.ops.scatter_add import scatter_add
+from mdgnn.ops.scatter_add import gather_senders, scatter_add
 
 
-def direct_painn_message(
-    x: Tensor, v: Tensor, filters: Tensor, unit: Tensor, rows: Rows, columns: Rows
-) -> tuple[Tensor, Tensor]:
-    """`painn_message` with a filter (E, 3 F) that is given at every edge."""
-    n_edges, width = unit.shape[0], v.shape[2]
-    by_edge = Rows(torch.arange(n_edges + 1, device=unit.device), rows.index)
-    x_j = scatter_add(x, by_edge, columns=columns)
-    v_j = scatter_add(v.flatten(1), by_edge, columns=columns).view(n_edges, 3, width)
-    a, b, c = (filters * x_j).split([width] * 3, dim=1)
-    message = unit[:, :, None] * b[:, None] + v_j * c[:, None]
-    by_receiver = Rows(rows.row_ptr)
-    return scatter_add(a, by_receiver), scatter_add(message.flatten(1), by_receiver).view(v.shape)
-
-
-def reference(
-    x: Tensor, v: Tensor, table: RadialTable, r: Tensor, unit: Tensor, rows: Rows, columns: Rows
-) -> tuple[Tensor, Tensor]:
-    """The specification, differentiable as often as `scatter_add` is; memory grows with edges x features."""
-    edges = Rows(columns.row_ptr, columns.edge)
-    return direct_painn_message(x, v, radial_filter(table, r), unit, rows, edges)
-
-
-def painn_message(
-    x: Tensor, v: Tensor, table: RadialTable, r: Tensor, unit: Tensor, rows: Rows, columns: Rows
-) -> tuple[Tensor, Tensor]:
+def painn_message(x: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
     """What each atom's scalars and vectors receive from its neighbours, summed in order.
 
     Parameters
@@ -65,22 +41,19 @@ def painn_message(
         For the scalars, for the edge's direction and for the neighbour's vector: F columns each.
     v : (N, 3, F)
         Vector features of the atoms; the middle axis is x, y, z.
-    table : RadialTable
-        The filter, 3 F values.
-    r : (E,)
-        Lengths of the edges, in the order of the receivers.
+    filter : TabulatedFilter or (E, 3 F) tensor
+        A table of 3 F values and the lengths (E,) of the edges; or its values at every edge, which memory of that size
+        is spent on.
     unit : (E, 3)
         Directions of the edges, from receiver to sender as ``D = r_j - r_i + S @ cell``.
-    rows : Rows
-        The edges of each receiver; the index holds their senders.
-    columns : Rows
-        The edges of each sender; the index holds their receivers, `edge` their numbers, each once.
+    edges : EdgeRows
 
     Returns
     -------
     ds : (N, F)
     dv : (N, 3, F)
-        Both are differentiable twice with respect to x, v, the table's coefficients, r and unit, taken as independent.
+        Both are differentiable twice with respect to x, v, unit, and the table's coefficients and distances or the
+        values, taken as independent.
 
     Raises
     ------
@@ -88,22 +61,40 @@ def painn_message(
         If a shape, dtype or device does not fit.
     """
     if has_torch_function_unary(x):
-        return handle_torch_function(painn_message, (x,), x, v, table, r, unit, rows, columns)
+        return handle_torch_function(painn_message, (x,), x, v, filter, unit, edges)
+    if isinstance(filter, Tensor):
+        return _with_values(x, v, filter, unit, edges)
+    table, r = filter
     if not torch.compiler.is_compiling():
         check_table(table, r)
-        check_both_orders(rows, columns)
-        n_atoms, n_edges, width = rows.n_rows, rows.index_size, v.shape[-1]
+        _, device = edges.addresses, edges.by_receiver.row_ptr.device
+        n_atoms, n_edges, width = edges.n_atoms, edges.n_edges, v.shape[-1]
         check_arrays(
             r.dtype,
-            rows.row_ptr.device,
+            device,
             ("x", x, (n_atoms, 3 * width)),
             ("v", v, (n_atoms, 3, width)),
             ("table.coefficients", table.coefficients, (table.coefficients.shape[0], 4, 3 * width)),
             ("r", r, (n_edges,)),
             ("unit", unit, (n_edges, 3)),
         )
-    out: tuple[Tensor, Tensor] = _ladder(Neighbourhood(rows, columns, table.cutoff), x, v, table.coefficients, r, unit)
+    hood = Neighbourhood(edges.by_receiver, edges.by_sender, table.cutoff)
+    out: tuple[Tensor, Tensor] = _ladder(hood, x, v, table.coefficients, r, unit)
     return out
+
+
+def reference(x: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
+    """The specification, differentiable as often as `scatter_add` is; memory grows with edges x features."""
+    values = filter if isinstance(filter, Tensor) else radial_filter(*filter)
+    return _with_values(x, v, values, unit, edges)
+
+
+def _with_values(x: Tensor, v: Tensor, values: Tensor, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
+    width, by_receiver = v.shape[2], Rows(edges.by_receiver.row_ptr)
+    v_j = gather_senders(v.flatten(1), edges).view(-1, 3, width)
+    a, b, c = (values * gather_senders(x, edges)).split([width] * 3, dim=1)
+    message = unit[:, :, None] * b[:, None] + v_j * c[:, None]
+    return scatter_add(a, by_receiver), scatter_add(message.flatten(1), by_receiver).view(v.shape)
 
 
 # --- the kernels: inputs are x, v, coefficients, r, unit; outputs ds, dv ---------------------------------------------

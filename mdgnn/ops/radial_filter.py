@@ -13,7 +13,7 @@ would make d, and with it the slope, wrong by G times the rounding.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -37,6 +37,17 @@ class RadialTable(NamedTuple):
 
     coefficients: Tensor
     cutoff: float
+
+
+class TabulatedFilter(NamedTuple):
+    """A table and the distances at which it is asked, (E,): a filter that no array of edges x C is made of."""
+
+    table: RadialTable
+    r: Tensor
+
+
+Filter: TypeAlias = TabulatedFilter | Tensor
+"""What messages are multiplied with: interpolated from a table, or values (E, C) at the edges."""
 
 
 def tabulate(function: Callable[[Tensor], Tensor], cutoff: float, n_knots: int, like: Tensor) -> RadialTable:

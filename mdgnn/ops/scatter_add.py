@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdgnn.ops.csr import Rows, address, transpose
+from mdgnn.ops.csr import EdgeRows, Rows, address, transpose
 from mdgnn.ops.kernels import kernels_for
 
 _REDUCE = {"sum": 0, "mean": 1, "max": 2}
@@ -70,6 +70,16 @@ def scatter_add(
     if torch.is_grad_enabled() and (values.requires_grad or (weight is not None and weight.requires_grad)):
         return _Forward.apply(values, rows, weight, columns, reduce)  # type: ignore[no-any-return, no-untyped-call]
     return forward(values, rows, weight, reduce)[0]
+
+
+def gather_senders(x: Tensor, edges: EdgeRows) -> Tensor:
+    """(N, F) -> (E, F): the row of each edge's sender; the derivative is a sum over rows."""
+    return scatter_add(x, edges.to_senders, columns=edges.numbers_by_sender)
+
+
+def gather_receivers(x: Tensor, edges: EdgeRows) -> Tensor:
+    """(N, F) -> (E, F): the row of each edge's receiver; the derivative is a sum over rows."""
+    return scatter_add(x, edges.to_receivers, columns=edges.numbers_by_receiver)
 
 
 def _check(values: Tensor, rows: Rows, weight: Tensor | None, reduce: str) -> None:

@@ -19,8 +19,8 @@ def test_a_new_model_of_the_same_operations_needs_no_cpp():
         def atomic_energies(self, graph, vectors):
             rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
             r, _ = polar(vectors, directions=False)
-            for interaction, filters in zip(self.interactions, self.filters(r), strict=True):
-                h = interaction(h, filters, r, graph) * silu(h) + h
+            for interaction, filter in zip(self.interactions, self.filters(r), strict=True):
+                h = interaction(h, filter, graph) * silu(h) + h
             return self.species.energies(rows, self.output_mlp(h).squeeze(1))
 
     torch.manual_seed(0)
@@ -53,8 +53,8 @@ def test_messages_that_are_all_of_the_embedding():
             rows, s = self.species.embed(graph.atomic_numbers, self.embedding)
             v, (r, unit) = s.new_zeros(s.shape[0], 3, s.shape[1]), polar(vectors)
             x = apply_mlp(self.layers[0].message_mlp, s)
-            for layer, table in zip(self.layers, self.filters(r), strict=True):
-                ds, dv = painn_message(x, v, table, r, unit, graph.neighbours, graph.sent)
+            for layer, filter in zip(self.layers, self.filters(r), strict=True):
+                ds, dv = painn_message(x, v, filter, unit, graph.edges)
                 s, v = layer.update(s + ds, v + dv)
             return self.species.energies(rows, apply_mlp(self.output_mlp, s).squeeze(1))
 
@@ -70,22 +70,22 @@ def variant(change):
         def atomic_energies(self, graph, vectors):
             rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
             r, _ = polar(vectors, directions=False)
-            for interaction, table in zip(self.interactions, self.filters(r), strict=True):
-                h = interaction(h, table, r, graph)
-            return self.species.energies(rows, self.output_mlp(change(self, h, table, r, graph)).squeeze(1))
+            for interaction, filter in zip(self.interactions, self.filters(r), strict=True):
+                h = interaction(h, filter, graph)
+            return self.species.energies(rows, self.output_mlp(change(self, h, filter, graph)).squeeze(1))
 
     torch.manual_seed(0)
     return Variant(8, 2, 6, cutoff=2.5).double()
 
 
-def in_place(model, h, table, r, graph):
+def in_place(model, h, filter, graph):
     new = silu(h)
     old = new
     new += h
     return new + old
 
 
-def limited(model, h, table, r, graph):
+def limited(model, h, filter, graph):
     rows = model.species.row_of.index_select(0, graph.atomic_numbers)
     return h + F.embedding(rows, model.embedding.weight, max_norm=1.0)
 
@@ -94,19 +94,19 @@ def limited(model, h, table, r, graph):
     ("change", "message"),
     [
         (in_place, "changes in place"),
-        (lambda m, h, table, r, g: h / (h[:, :1] + (h[:, :1] == 0)), "part .* of an array|comparisons"),
-        (lambda m, h, table, r, g: h + (h == 0), "comparisons"),
-        (lambda m, h, table, r, g: h * (0.1 * h.shape[0]), "unsupported operand"),
-        (lambda m, h, table, r, g: h * len(h), "has no len"),
-        (lambda m, h, table, r, g: h * 2.0, "unsupported operand"),
-        (lambda m, h, table, r, g: cfconv(h, table._replace(cutoff=2.0), r, g.neighbours, g.sent), "2.5, not 2.0"),
-        (lambda m, h, table, r, g: cfconv(h, table, r, g.sent, g.neighbours), "along the edges of the graph"),
-        (lambda m, h, table, r, g: cfconv(h, table, h, g.neighbours, g.sent), "along the edges of the graph"),
-        (lambda m, h, table, r, g: cfconv(h.chunk(2, 1)[0], table, r, g.neighbours, g.sent), "split"),
-        (lambda m, h, table, r, g: torch.cat([h, h], dim=0), "instruction for cat"),
-        (lambda m, h, table, r, g: h.sum(0), "instruction for 'sum'"),
-        (lambda m, h, table, r, g: torch.tanh(h), "instruction for tanh"),
-        (lambda m, h, table, r, g: h.new_zeros(3, 8), "makes zeros"),
+        (lambda m, h, f, g: h / (h[:, :1] + (h[:, :1] == 0)), "part .* of an array|comparisons"),
+        (lambda m, h, f, g: h + (h == 0), "comparisons"),
+        (lambda m, h, f, g: h * (0.1 * h.shape[0]), "unsupported operand"),
+        (lambda m, h, f, g: h * len(h), "has no len"),
+        (lambda m, h, f, g: h * 2.0, "unsupported operand"),
+        (lambda m, h, f, g: cfconv(h, f._replace(table=f.table._replace(cutoff=2.0)), g.edges), "2.5, not 2.0"),
+        (lambda m, h, f, g: cfconv(h, f, object()), "along the edges of the graph"),
+        (lambda m, h, f, g: cfconv(h, f._replace(r=h), g.edges), "along the edges of the graph"),
+        (lambda m, h, f, g: cfconv(h.chunk(2, 1)[0], f, g.edges), "split"),
+        (lambda m, h, f, g: torch.cat([h, h], dim=0), "instruction for cat"),
+        (lambda m, h, f, g: h.sum(0), "instruction for 'sum'"),
+        (lambda m, h, f, g: torch.tanh(h), "instruction for tanh"),
+        (lambda m, h, f, g: h.new_zeros(3, 8), "makes zeros"),
         (limited, "instruction for embedding"),
     ],
 )

@@ -114,7 +114,7 @@ def filters(mode="table", n_knots=65):
 
 
 def knots(made):
-    return [table.coefficients for table in made(R)]
+    return [table.coefficients for table in made.tables()]
 
 
 def test_direct_filters_are_networks_of_the_basis_times_the_envelope():
@@ -127,14 +127,14 @@ def test_direct_filters_are_networks_of_the_basis_times_the_envelope():
 
 
 def test_tables_interpolate_the_direct_filters():
-    for table, expected in zip(filters(n_knots=1025)(R), filters("direct")(R), strict=True):
-        torch.testing.assert_close(radial_filter(table, R), expected, rtol=0, atol=1e-10)
+    for tabulated, expected in zip(filters(n_knots=1025)(R), filters("direct")(R), strict=True):
+        torch.testing.assert_close(radial_filter(*tabulated), expected, rtol=0, atol=1e-10)
 
 
 def test_tables_are_kept_until_a_parameter_changes():
     made = filters().requires_grad_(False)
-    first = made(R)
-    assert made(R) is first
+    first = made.tables()
+    assert made.tables() is first
 
     def in_place():
         made.networks[0][2].bias.add_(1.0)
@@ -155,19 +155,19 @@ def test_tables_are_kept_until_a_parameter_changes():
         made.basis.centers.add_(0.1)
 
     for change in (in_place, new_data, new_parameter, loaded, assigned, moved_basis, made.float, made.double):
-        before = made(R)
+        before = made.tables()
         change()
-        assert made(R) is not before, change.__name__
+        assert made.tables() is not before, change.__name__
         fresh = copy.deepcopy(made)
         assert all(torch.equal(a, b) for a, b in zip(knots(made), knots(fresh), strict=True)), change.__name__
 
 
 def test_tables_are_made_anew_while_parameters_are_trained():
     made = filters()
-    assert made(R) is not made(R) and knots(made)[0].requires_grad
+    assert made.tables() is not made.tables() and knots(made)[0].requires_grad
     with torch.no_grad():
-        kept = made(R)
-        assert made(R) is kept and not kept[0].coefficients.requires_grad
+        kept = made.tables()
+        assert made.tables() is kept and not kept[0].coefficients.requires_grad
     assert knots(made)[0].requires_grad, "tables that are kept without gradients do not serve training"
 
 
@@ -176,7 +176,7 @@ def test_tables_of_inference_mode_are_not_kept_for_autograd():
     with torch.inference_mode():
         made(R)
     r = R.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(radial_filter(made(r)[0], r).sum(), r)
+    (slope,) = torch.autograd.grad(radial_filter(*made(r)[0]).sum(), r)
     assert slope.shape == r.shape and slope.any()
 
 

@@ -12,27 +12,27 @@ from kernels import (
 )
 from torch.autograd import gradcheck, gradgradcheck
 
-from mdgnn.ops import RadialTable, Rows, cfconv, radial_filter
+from mdgnn.ops import EdgeRows, RadialTable, Rows, TabulatedFilter, cfconv, radial_filter
 
 
 def problem(n=5, n_edges=17, width=4, device="cpu", dtype=torch.float64):
-    """x, table, r, rows, columns; atom 1 receives nothing."""
+    """x, table, r, edges; atom 1 receives nothing."""
     x = torch.randn(n, width, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).to(device, dtype)
     table = some_table(width, device=device, dtype=dtype)
     return (
         x.requires_grad_(),
         table,
         some_distances(n_edges, device=device, dtype=dtype),
-        *some_edges(n, n_edges, device),
+        some_edges(n, n_edges, device),
     )
 
 
-def formula(x, table, r, rows):
+def formula(x, table, r, edges):
     """Edge by edge, from the definition."""
-    w, out = radial_filter(table, r), []
+    w, out, rows = radial_filter(table, r), [], edges.by_receiver
     for i in range(rows.n_rows):
-        edges = range(int(rows.row_ptr[i]), int(rows.row_ptr[i + 1]))
-        out.append(sum((w[k] * x[rows.index[k]] for k in edges), torch.zeros_like(x[0])))
+        row = range(int(rows.row_ptr[i]), int(rows.row_ptr[i + 1]))
+        out.append(sum((w[k] * x[rows.index[k]] for k in row), torch.zeros_like(x[0])))
     return torch.stack(out)
 
 
@@ -40,9 +40,9 @@ def formula(x, table, r, rows):
 @dtypes
 @pytest.mark.parametrize("width", [1, 4, 32, 37])
 def test_equals_its_formula_with_both_derivatives(device, dtype, width):
-    x, table, r, rows, columns = problem(width=width, device=device, dtype=dtype)
+    x, table, r, edges = problem(width=width, device=device, dtype=dtype)
     inputs, found = (x, table.coefficients, r), []
-    for out in (cfconv(x, table, r, rows, columns), formula(x, table, r, rows)):
+    for out in (cfconv(x, TabulatedFilter(table, r), edges), formula(x, table, r, edges)):
         first = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
         found.append((out, *first, *second))
@@ -55,10 +55,10 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width):
 
 @devices
 def test_derivatives(device):
-    x, table, r, rows, columns = problem(n=4, n_edges=7, width=3, device=device)
+    x, table, r, edges = problem(n=4, n_edges=7, width=3, device=device)
 
     def op(x, coefficients, r):
-        return cfconv(x, RadialTable(coefficients, table.cutoff), r, rows, columns)
+        return cfconv(x, TabulatedFilter(RadialTable(coefficients, table.cutoff), r), edges)
 
     assert gradcheck(op, (x, table.coefficients, r)) and gradgradcheck(op, (x, table.coefficients, r))
 
@@ -66,11 +66,11 @@ def test_derivatives(device):
 @devices
 @pytest.mark.parametrize("wanted", [0, 1, 2], ids=["x", "coefficients", "r"])
 def test_each_input_alone_gets_the_same_derivatives(wanted, device):
-    x, table, r, rows, columns = problem(device=device)
+    x, table, r, edges = problem(device=device)
     grads = []
     for together in (True, False):
         given = [t.detach().requires_grad_(together or k == wanted) for k, t in enumerate((x, table.coefficients, r))]
-        out = cfconv(given[0], RadialTable(given[1], table.cutoff), given[2], rows, columns)
+        out = cfconv(given[0], TabulatedFilter(RadialTable(given[1], table.cutoff), given[2]), edges)
         (first,) = torch.autograd.grad(out.square().sum(), given[wanted], create_graph=True)
         grads.append((first, *torch.autograd.grad(first.square().sum(), given[wanted])))
     for a, b in zip(*grads, strict=True):
@@ -80,18 +80,19 @@ def test_each_input_alone_gets_the_same_derivatives(wanted, device):
 @devices
 def test_other_strides(device):
     given = problem(width=6, device=device)
-    x, table, r, rows, columns = (t.detach() if isinstance(t, torch.Tensor) else t for t in given)
-    expected = cfconv(x, table, r, rows, columns)
+    x, table, r, edges = (t.detach() if isinstance(t, torch.Tensor) else t for t in given)
+    expected = cfconv(x, TabulatedFilter(table, r), edges)
     coefficients = torch.stack([table.coefficients] * 2, -1)[..., 0]
-    out = cfconv(x.t().contiguous().t(), RadialTable(coefficients, 2.0), torch.stack([r] * 2, 1)[:, 0], rows, columns)
+    filter = TabulatedFilter(RadialTable(coefficients, 2.0), torch.stack([r] * 2, 1)[:, 0])
+    out = cfconv(x.t().contiguous().t(), filter, edges)
     assert torch.equal(out, expected)
 
 
 @devices
 @pytest.mark.parametrize(("n", "n_edges", "width"), [(0, 0, 4), (3, 0, 4), (1, 0, 1), (3, 5, 0)])
 def test_empty_input(n, n_edges, width, device):
-    x, table, r, rows, columns = problem(n, n_edges, width, device)
-    out = cfconv(x, table, r, rows, columns)
+    x, table, r, edges = problem(n, n_edges, width, device)
+    out = cfconv(x, TabulatedFilter(table, r), edges)
     assert out.shape == (n, width) and (n_edges or not out.any())
     g = torch.autograd.grad(out.sum(), (x, table.coefficients, r), create_graph=True)
     assert [t.shape for t in g] == [x.shape, table.coefficients.shape, r.shape]
@@ -100,10 +101,10 @@ def test_empty_input(n, n_edges, width, device):
 
 @dtypes
 def test_bits_do_not_depend_on_threads(dtype):
-    x, table, r, rows, columns = problem(n=900, n_edges=20000, width=33, dtype=dtype)
+    x, table, r, edges = problem(n=900, n_edges=20000, width=33, dtype=dtype)
 
     def run():
-        out = cfconv(x, table, r, rows, columns)
+        out = cfconv(x, TabulatedFilter(table, r), edges)
         return out, *torch.autograd.grad(out.square().sum(), (x, r))
 
     assert_same_bits_for_any_number_of_threads(run)
@@ -117,26 +118,26 @@ def test_bits_do_not_depend_on_threads(dtype):
         ({"r": torch.zeros(16, dtype=torch.float64)}, r"r of shape \(17,\)"),
         ({"r": torch.zeros(17)}, "r of shape"),
         ({"table": RadialTable(torch.zeros(4, 3, 4, dtype=torch.float64), 2.0)}, "coefficients of shape"),
-        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "columns with receivers and edges"),
-        ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]))}, "rows with senders"),
-        ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]), torch.full((17,), 5))}, "senders and receivers below 5"),
+        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "with the receivers and the numbers"),
+        ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]))}, "by_receiver with senders"),
+        ({"rows": Rows(torch.tensor([0, 17, 17, 17, 17, 17]), torch.full((17,), 5))}, "senders below 5"),
     ],
 )
 def test_bad_input_gets_a_sentence(change, message):
-    given = dict(zip(("x", "table", "r", "rows", "columns"), problem(), strict=True)) | change
+    x, table, r, edges = problem()
+    given = {"x": x, "table": table, "r": r, "rows": edges.by_receiver, "columns": edges.by_sender} | change
     with pytest.raises(ValueError, match=message):
-        cfconv(**given)
+        filter = TabulatedFilter(given["table"], given["r"])
+        cfconv(given["x"], filter, EdgeRows(given["rows"], given["columns"]))
 
 
 def test_compiles_with_rows_that_nothing_has_looked_at():
-    x, table, r, rows, columns = problem()
+    x, table, r, edges = problem()
+    rows, columns = edges.by_receiver, edges.by_sender
 
     def f(x, r):
-        return (
-            cfconv(x, table, r, Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index, columns.edge))
-            .square()
-            .sum()
-        )
+        fresh = EdgeRows(Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index, columns.edge))
+        return cfconv(x, TabulatedFilter(table, r), fresh).square().sum()
 
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, r), f(x, r))

@@ -8,31 +8,31 @@ import torch.nn.functional as F
 from kernels import devices, dtypes, some_distances, some_edges, some_table
 from torch.autograd import gradcheck, gradgradcheck
 
-from mdgnn.ops import RadialTable, Rows, concat_message_table, radial_filter
+from mdgnn.ops import EdgeRows, RadialTable, Rows, TabulatedFilter, concat_message_table, radial_filter
 
 reference = import_module("mdgnn.ops.concat_message_table").reference
 
 
 def problem(n=5, n_edges=17, width=4, device="cpu", dtype=torch.float64):
-    """ends, table, r, rows, columns; atom 1 receives nothing."""
+    """ends, table, r, edges; atom 1 receives nothing."""
     ends = torch.randn(n, 2 * width, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).to(device, dtype)
     table = some_table(width + 1, device=device, dtype=dtype)
     return (
         ends.requires_grad_(),
         table,
         some_distances(n_edges, device=device, dtype=dtype),
-        *some_edges(n, n_edges, device),
+        some_edges(n, n_edges, device),
     )
 
 
-def formula(ends, table, r, rows):
+def formula(ends, table, r, edges):
     """Edge by edge, from the definition."""
-    t, width, out, s = radial_filter(table, r), ends.shape[1] // 2, [], []
+    t, width, out, s, rows = radial_filter(table, r), ends.shape[1] // 2, [], [], edges.by_receiver
     for i in range(rows.n_rows):
-        edges = range(int(rows.row_ptr[i]), int(rows.row_ptr[i + 1]))
-        x = [F.silu(ends[rows.index[k], :width] + ends[i, width:] + t[k, :-1]) * t[k, -1] for k in edges]
+        row = range(int(rows.row_ptr[i]), int(rows.row_ptr[i + 1]))
+        x = [F.silu(ends[rows.index[k], :width] + ends[i, width:] + t[k, :-1]) * t[k, -1] for k in row]
         out.append(sum(x, torch.zeros_like(ends[0, :width])))
-        s.append(sum((t[k, -1:] for k in edges), torch.zeros_like(ends[0, :1])))
+        s.append(sum((t[k, -1:] for k in row), torch.zeros_like(ends[0, :1])))
     return torch.stack(out), torch.stack(s)
 
 
@@ -40,12 +40,12 @@ def formula(ends, table, r, rows):
 @dtypes
 @pytest.mark.parametrize("width", [1, 4, 32, 37])
 def test_equals_its_formula_with_both_derivatives(device, dtype, width):
-    ends, table, r, rows, columns = problem(width=width, device=device, dtype=dtype)
+    ends, table, r, edges = problem(width=width, device=device, dtype=dtype)
     inputs, found = (ends, table.coefficients, r), []
     for out, s in (
-        concat_message_table(ends, table, r, rows, columns),
-        reference(ends, table, r, rows, columns),
-        formula(ends, table, r, rows),
+        concat_message_table(ends, TabulatedFilter(table, r), edges),
+        reference(ends, TabulatedFilter(table, r), edges),
+        formula(ends, table, r, edges),
     ):
         first = torch.autograd.grad(out.square().sum() + (s**3).sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
@@ -60,10 +60,10 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width):
 
 @devices
 def test_derivatives(device):
-    ends, table, r, rows, columns = problem(n=4, n_edges=7, width=2, device=device)
+    ends, table, r, edges = problem(n=4, n_edges=7, width=2, device=device)
 
     def op(ends, coefficients, r):
-        return concat_message_table(ends, RadialTable(coefficients, table.cutoff), r, rows, columns)
+        return concat_message_table(ends, TabulatedFilter(RadialTable(coefficients, table.cutoff), r), edges)
 
     assert gradcheck(op, (ends, table.coefficients, r)) and gradgradcheck(op, (ends, table.coefficients, r))
 
@@ -72,7 +72,7 @@ def test_derivatives(device):
 @pytest.mark.parametrize("width", [1, 16])
 def test_huge_numbers_and_those_that_are_none(dtype, width):
     """SiLU of a hugely negative number is zero, and so is its slope; NaN of either sign stays."""
-    rows, columns = Rows(torch.tensor([0, 1]), torch.tensor([0])), Rows(*map(torch.tensor, ([0, 1], [0], [0])))
+    edges = EdgeRows(Rows(torch.tensor([0, 1]), torch.tensor([0])))
     table = RadialTable(torch.zeros(4, 4, width + 1, dtype=dtype), 2.0)
     table.coefficients[:, 0, -1] = 1.0  # c = 1, f = 0
     huge = float(torch.finfo(dtype).max)
@@ -80,37 +80,38 @@ def test_huge_numbers_and_those_that_are_none(dtype, width):
         ends = torch.zeros(1, 2 * width, dtype=dtype)
         ends[:, :width] = x
         ends.requires_grad_()
-        out, _ = concat_message_table(ends, table, torch.ones(1, dtype=dtype), rows, columns)
+        out, _ = concat_message_table(ends, TabulatedFilter(table, torch.ones(1, dtype=dtype)), edges)
         (g,) = torch.autograd.grad(out.sum(), ends)
         assert torch.allclose(out, torch.full_like(out, value), rtol=1e-6, atol=1e-5), (x, out)
         assert torch.allclose(g, torch.full_like(g, slope), rtol=1e-6, atol=1e-5), (x, g)
     for nan in (float("nan"), -float("nan"), float("inf") - float("inf")):
         ends = torch.full((1, 2 * width), nan, dtype=dtype)
-        assert concat_message_table(ends, table, torch.ones(1, dtype=dtype), rows, columns)[0].isnan().all()
+        assert concat_message_table(ends, TabulatedFilter(table, torch.ones(1, dtype=dtype)), edges)[0].isnan().all()
 
 
 def test_nothing_is_kept_for_a_derivative_that_nobody_wants():
-    ends, table, r, rows, columns = problem()
+    ends, table, r, edges = problem()
     sizes = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(tuple(t.shape)) or t, lambda t: t):
-        concat_message_table(ends.detach(), table, r, rows, columns)
+        concat_message_table(ends.detach(), TabulatedFilter(table, r), edges)
     assert sizes and (5, 4) not in sizes
     sizes.clear()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(tuple(t.shape)) or t, lambda t: t):
-        concat_message_table(ends, table, r, rows, columns)
+        concat_message_table(ends, TabulatedFilter(table, r), edges)
     assert (5, 4) in sizes
 
 
 def test_edges_of_a_sender_in_another_order():
     """The first derivatives are the same; the second, whose kernel walks along them, refuses."""
-    ends, table, r, rows, columns = problem(n=400, n_edges=40_000, width=32)
+    ends, table, r, edges = problem(n=400, n_edges=40_000, width=32)
+    rows, columns = edges.by_receiver, edges.by_sender
     order = torch.arange(40_000)
     for j in range(400):
         order[columns.row_ptr[j] : columns.row_ptr[j + 1]] = order[columns.row_ptr[j] : columns.row_ptr[j + 1]].flip(0)
     other = Rows(columns.row_ptr, columns.index[order], columns.edge[order])
     inputs, found = (ends, r), []
     for c in (columns, other):
-        out, _ = concat_message_table(ends, table, r, rows, c)
+        out, _ = concat_message_table(ends, TabulatedFilter(table, r), EdgeRows(rows, c))
         found.append(torch.autograd.grad(out.square().sum(), inputs, create_graph=True))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
@@ -121,8 +122,8 @@ def test_edges_of_a_sender_in_another_order():
 
 @pytest.mark.parametrize(("n", "n_edges"), [(0, 0), (3, 0), (1, 0)])
 def test_empty_input(n, n_edges):
-    given = problem(n=n, n_edges=n_edges)
-    out, s = concat_message_table(*given)
+    ends, table, r, edges = given = problem(n=n, n_edges=n_edges)
+    out, s = concat_message_table(ends, TabulatedFilter(table, r), edges)
     assert out.shape == (n, 4) and s.shape == (n, 1) and not out.any() and not s.any()
     inputs = (given[0], given[1].coefficients, given[2])
     first = torch.autograd.grad(out.sum() + s.sum(), inputs, create_graph=True)
@@ -135,10 +136,10 @@ def test_empty_input(n, n_edges):
     [
         ({"ends": torch.zeros(5, 9, dtype=torch.float64)}, r"ends of shape \(5, 8\)"),
         ({"r": torch.zeros(16, dtype=torch.float64)}, r"r of shape \(17,\)"),
-        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "columns with receivers and edges"),
+        ({"edges": EdgeRows(Rows(torch.zeros(6, dtype=torch.int64)))}, "by_receiver with senders"),
     ],
 )
 def test_bad_input_gets_a_sentence(change, message):
-    given = dict(zip(("ends", "table", "r", "rows", "columns"), problem(), strict=True)) | change
+    given = dict(zip(("ends", "table", "r", "edges"), problem(), strict=True)) | change
     with pytest.raises(ValueError, match=message):
-        concat_message_table(**given)
+        concat_message_table(given["ends"], TabulatedFilter(given["table"], given["r"]), given["edges"])

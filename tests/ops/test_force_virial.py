@@ -7,32 +7,31 @@ import torch
 from kernels import assert_same_bits_for_any_number_of_threads, devices, dtypes
 from torch.autograd import gradcheck, gradgradcheck
 
-from mdgnn.ops import Rows, force_virial, rows_by
+from mdgnn.ops import EdgeRows, Rows, force_virial, rows_by
 
 reference = import_module("mdgnn.ops.force_virial").reference
 
 
 def problem(n=7, n_edges=23, device="cpu", dtype=torch.float64):
-    """Gradients, vectors, rows and columns of a graph without symmetry, with self loops; atom 2 has no edges."""
+    """Gradients, vectors and edges of a graph without symmetry, with self loops; atom 2 has no edges."""
     g = torch.Generator().manual_seed(0)
     ends = torch.randint(0, max(n, 1), (2, n_edges), generator=g)
     ends[ends == 2] = 0
     receivers = ends[0].sort().values.to(device)
-    columns = rows_by(ends[1].to(device), n)
     gradients = torch.randn(n_edges, 3, dtype=torch.float64, generator=g).to(device, dtype)
     vectors = torch.randn(n_edges, 3, dtype=torch.float64, generator=g).to(device)
     rows = Rows(rows_by(receivers, n).row_ptr, ends[1].to(device))
-    return gradients, vectors, rows, Rows(columns.row_ptr, columns.index)
+    return gradients, vectors, EdgeRows(rows)
 
 
 @devices
 @dtypes
 def test_equals_its_formula(device, dtype):
-    gradients, vectors, rows, columns = problem(device=device, dtype=dtype)
+    gradients, vectors, edges = problem(device=device, dtype=dtype)
     for given in (None, vectors):
-        expected = reference(gradients, rows, columns, given)
-        found = force_virial(gradients, rows, columns, given)
-        tracked = force_virial(gradients.clone().requires_grad_(), rows, columns, given)
+        expected = reference(gradients, edges, given)
+        found = force_virial(gradients, edges, given)
+        tracked = force_virial(gradients.clone().requires_grad_(), edges, given)
         for a, b, c in zip(expected, found, tracked, strict=True):
             if a is None:
                 assert b is None and c is None
@@ -43,22 +42,22 @@ def test_equals_its_formula(device, dtype):
     total = -torch.einsum("ka,kb->ab", gradients.double(), vectors)
     torch.testing.assert_close(found[1].sum(0), (total + total.T) / 2)
     assert torch.equal(found[1], found[1].transpose(1, 2))
-    for again in (force_virial(gradients, rows, columns, vectors), force_virial(gradients, rows, columns, vectors)):
+    for again in (force_virial(gradients, edges, vectors), force_virial(gradients, edges, vectors)):
         assert torch.equal(again[0], found[0]) and torch.equal(again[1], found[1]), "two runs differ"
 
 
 @devices
 def test_derivatives(device):
-    gradients, vectors, rows, columns = problem(n=5, n_edges=9, device=device)
+    gradients, vectors, edges = problem(n=5, n_edges=9, device=device)
     inputs = gradients.requires_grad_(), vectors.requires_grad_()
-    assert gradcheck(lambda g: force_virial(g, rows, columns)[0], gradients)
-    assert gradgradcheck(lambda g: force_virial(g, rows, columns)[0], gradients)
+    assert gradcheck(lambda g: force_virial(g, edges)[0], gradients)
+    assert gradgradcheck(lambda g: force_virial(g, edges)[0], gradients)
     for wanted in (slice(None), slice(0, 1), slice(1, 2)):
-        op = lambda g, v: force_virial(g, rows, columns, v)[wanted]  # noqa: B023, E731
+        op = lambda g, v: force_virial(g, edges, v)[wanted]  # noqa: B023, E731
         assert gradcheck(op, inputs) and gradgradcheck(op, inputs)
 
     def first(g, v):  # bilinear: the ladder has no end
-        out = force_virial(g, rows, columns, v)
+        out = force_virial(g, edges, v)
         return torch.autograd.grad(sum(t.square().sum() for t in out), (g, v), create_graph=True)
 
     assert gradgradcheck(first, inputs)
@@ -67,7 +66,8 @@ def test_derivatives(device):
 @devices
 @dtypes
 def test_operators(device, dtype):
-    gradients, vectors, rows, columns = problem(device=device, dtype=dtype)
+    gradients, vectors, edges = problem(device=device, dtype=dtype)
+    rows, columns = edges.by_receiver, edges.numbers_by_sender
     graph = (rows.row_ptr, rows.index, columns.row_ptr, columns.index)
     inputs = gradients.requires_grad_(), vectors.requires_grad_()
     operators = torch.ops.mdgnn
@@ -77,7 +77,7 @@ def test_operators(device, dtype):
     for given in ((*grads, vectors), (grads[0], None, None), (None, *grads[1:], vectors)):
         torch.library.opcheck(operators.force_virial_backward.default, (*given, *graph, dtype))
     found = []
-    for op in (operators.force_virial(*inputs, *graph), force_virial(gradients, rows, columns, vectors)):
+    for op in (operators.force_virial(*inputs, *graph), force_virial(gradients, edges, vectors)):
         one = torch.autograd.grad(sum(t.square().sum() for t in op), inputs, create_graph=True)
         found.append((*op, *one, *torch.autograd.grad(sum(t.square().sum() for t in one), inputs)))
     for a, b in zip(*found, strict=True):
@@ -87,10 +87,10 @@ def test_operators(device, dtype):
 @pytest.mark.parametrize("virial", [True, False])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
 def test_compiles(virial):
-    gradients, vectors, rows, columns = problem()
+    gradients, vectors, edges = problem()
 
     def f(g):
-        forces, virials = force_virial(g.sin(), rows, columns, vectors if virial else None)
+        forces, virials = force_virial(g.sin(), edges, vectors if virial else None)
         return forces.cos().sum() + (virials.square().sum() if virial else 0)
 
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
@@ -105,18 +105,18 @@ def test_empty_input(device, n, n_edges):
     by = rows_by(index, n)
     gradients = torch.ones(n_edges, 3, device=device, requires_grad=True)
     vectors = torch.zeros(n_edges, 3, dtype=torch.float64, device=device)
-    forces, virials = force_virial(gradients, Rows(by.row_ptr, index), Rows(by.row_ptr, by.index), vectors)
+    forces, virials = force_virial(gradients, EdgeRows(Rows(by.row_ptr, index)), vectors)
     assert forces.shape == (n, 3) and virials.shape == (n, 3, 3) and not forces.any() and not virials.any()
     (grad,) = torch.autograd.grad(forces.sum() + virials.sum(), gradients)
     assert grad.shape == (n_edges, 3) and not grad.any()
 
 
 def test_non_contiguous_input():
-    gradients, vectors, rows, columns = problem()
+    gradients, vectors, edges = problem()
     strided = [t.t().contiguous().t() for t in (gradients, vectors)]
     for a, b in zip(
-        force_virial(strided[0], rows, columns, strided[1]),
-        force_virial(gradients, rows, columns, vectors),
+        force_virial(strided[0], edges, strided[1]),
+        force_virial(gradients, edges, vectors),
         strict=True,
     ):
         assert torch.equal(a, b)
@@ -124,29 +124,28 @@ def test_non_contiguous_input():
 
 @dtypes
 def test_bits_do_not_depend_on_threads(dtype):
-    gradients, vectors, rows, columns = problem(3000, 60000, dtype=dtype)
+    gradients, vectors, edges = problem(3000, 60000, dtype=dtype)
     gradients.requires_grad_()
 
     def run():
-        out = force_virial(gradients, rows, columns, vectors)
+        out = force_virial(gradients, edges, vectors)
         return *out, *torch.autograd.grad(sum(t.square().sum() for t in out), gradients)
 
     assert_same_bits_for_any_number_of_threads(run)
 
 
 def test_bad_input_gets_a_sentence():
-    gradients, vectors, rows, columns = problem()
-    for bad in (gradients[:, :2], gradients.half(), gradients[0]):
-        with pytest.raises(ValueError, match=r"gradients of shape \(E, 3\)"):
-            force_virial(bad, rows, columns)
-    with pytest.raises(ValueError, match="as many senders as gradients, 22"):
-        force_virial(gradients[1:], rows, columns)
-    with pytest.raises(ValueError, match="as many senders as gradients, 22"):  # also where a derivative is wanted
-        force_virial(gradients[1:].clone().requires_grad_(), rows, columns)
+    gradients, vectors, edges = problem()
+    for bad in (gradients[:, :2], gradients[0], gradients[1:], gradients[1:].clone().requires_grad_()):
+        with pytest.raises(ValueError, match=r"gradients of shape \(23, 3\)"):
+            force_virial(bad, edges)
+    with pytest.raises(ValueError, match="gradients in float32 or float64, got torch.float16"):
+        force_virial(gradients.half(), edges)
+    rows = edges.by_receiver
     with pytest.raises(ValueError, match="row_ptr to rise from 0 to the number of entries, 23"):
-        force_virial(gradients, Rows(rows.row_ptr.clamp(max=22), rows.index), columns)
+        force_virial(gradients, EdgeRows(Rows(rows.row_ptr.clamp(max=22), rows.index), edges.by_sender))
     with pytest.raises(ValueError, match="senders below 7"):
-        force_virial(gradients, Rows(rows.row_ptr, rows.index + 7), columns)
+        force_virial(gradients, EdgeRows(Rows(rows.row_ptr, rows.index + 7), edges.by_sender))
     for bad in (vectors.float(), vectors[1:]):
         with pytest.raises(ValueError, match=r"vectors of shape \(23, 3\) torch.float64"):
-            force_virial(gradients, rows, columns, bad)
+            force_virial(gradients, edges, bad)

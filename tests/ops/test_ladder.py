@@ -11,7 +11,7 @@ from kernels import (
     some_table,
 )
 
-from mdgnn.ops import RadialTable, cfconv, concat_message_table, painn_message
+from mdgnn.ops import RadialTable, TabulatedFilter, cfconv, concat_message_table, painn_message
 
 OPS = {"cfconv": cfconv, "concat_message_table": concat_message_table, "painn_message": painn_message}
 ops = pytest.mark.parametrize("name", list(OPS))
@@ -19,7 +19,7 @@ ops = pytest.mark.parametrize("name", list(OPS))
 
 def problem(name, n=5, n_edges=17, width=4, dtype=torch.float64, device="cpu"):
     """A function of the differentiable inputs, and those: features, coefficients, distances and directions."""
-    rows, columns = some_edges(n, n_edges, device)
+    edges = some_edges(n, n_edges, device)
     g = torch.Generator().manual_seed(4)
     r = some_distances(n_edges, device=device, dtype=dtype).detach()
 
@@ -35,8 +35,8 @@ def problem(name, n=5, n_edges=17, width=4, dtype=torch.float64, device="cpu"):
     place = 2 if name == "painn_message" else 1  # of the table among the arguments
 
     def call(coefficients, *rest):
-        args = (*rest[:place], RadialTable(coefficients, table.cutoff), *rest[place:])
-        out = OPS[name](*args, rows, columns)
+        filter = TabulatedFilter(RadialTable(coefficients, table.cutoff), rest[place])
+        out = OPS[name](*rest[:place], filter, *rest[place + 1 :], edges)
         return (out,) if name == "cfconv" else out
 
     return call, [t.requires_grad_() for t in (table.coefficients.detach().to(device, dtype), *inputs)]
@@ -60,7 +60,8 @@ def test_operators_pass_opcheck(name, device):
     call, inputs = problem(name, device=device)
     seen = []
     operator = getattr(torch.ops.mdgnn, name)
-    rows, columns = some_edges(device=device)
+    edges = some_edges(device=device)
+    rows, columns = edges.by_receiver, edges.by_sender
     place = 2 if name == "painn_message" else 1
     tensors = [*inputs[1 : 1 + place], inputs[0], *inputs[1 + place :]]
     graph = (rows.row_ptr, rows.index, columns.row_ptr, columns.index, columns.edge, 2.0)
@@ -94,7 +95,8 @@ def test_compiles_whole_with_both_derivatives(name, device):
 def test_operators_are_differentiable_twice(name, device):
     """The operators' own registration, without compiling: as the eager path, bit for bit."""
     call, inputs = problem(name, device=device)
-    rows, columns = some_edges(device=device)
+    edges = some_edges(device=device)
+    rows, columns = edges.by_receiver, edges.by_sender
     graph = (rows.row_ptr, rows.index, columns.row_ptr, columns.index, columns.edge, 2.0)
     place = 2 if name == "painn_message" else 1
 

@@ -5,8 +5,17 @@ import torch
 import torch.nn.functional as F
 from kernels import dtypes, some_table
 
-from mdgnn.ops import RadialTable, Rows, cfconv, concat_message, concat_message_table, painn_message, rows_by
-from mdgnn.ops.csr import transpose
+from mdgnn.ops import (
+    EdgeRows,
+    RadialTable,
+    Rows,
+    TabulatedFilter,
+    cfconv,
+    concat_message,
+    concat_message_table,
+    painn_message,
+    rows_by,
+)
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 WITH_TABLE = {"cfconv": cfconv, "concat_message_table": concat_message_table, "painn_message": painn_message}
@@ -15,18 +24,18 @@ ops = pytest.mark.parametrize("name", list(OPS))
 
 
 def problem(name, dtype, n=60, n_edges=3000, width=64, n_knots=33, long_row=False, crystal=False):
-    """Inputs on the CPU, as the op takes them but for the table's coefficients, which are last; rows and columns."""
+    """Inputs on the CPU, as the op takes them but for the table's coefficients, which are last; edges."""
     g = torch.Generator().manual_seed(5)
     receivers = torch.randint(0, n, (n_edges,), generator=g)
     receivers[receivers == 1] = 0
     if long_row:
         receivers[n_edges // 8 :] = n // 2
     rows = Rows(rows_by(receivers.sort().values, n).row_ptr, torch.randint(0, n, (n_edges,), generator=g))
-    columns = transpose(rows, n)
+    edges = EdgeRows(rows)
     if name == "concat_message":
         shapes = (n_edges, width), (n, 2 * width), (n_edges,)
         inputs = [2 * torch.randn(*shape, dtype=torch.float64, generator=g).to(dtype) for shape in shapes]
-        return inputs, rows, Rows(columns.row_ptr, columns.edge)
+        return inputs, edges
     r = 2.4 * torch.rand(n_edges, dtype=torch.float64, generator=g)
     if crystal:  # all edges in three intervals
         r = torch.tensor([0.71, 1.0, 1.41, 2.01], dtype=torch.float64)[(r * 1.6).long()]
@@ -39,34 +48,39 @@ def problem(name, dtype, n=60, n_edges=3000, width=64, n_knots=33, long_row=Fals
     directions = [torch.randn(n_edges, 3, dtype=torch.float64, generator=g)] if name == "painn_message" else []
     n_channels = {"cfconv": width, "concat_message_table": width + 1, "painn_message": 3 * width}[name]
     table = some_table(n_channels, n_knots).coefficients.detach()
-    return [t.to(dtype) for t in (*features, r, *directions, table)], rows, columns
+    return [t.to(dtype) for t in (*features, r, *directions, table)], edges
 
 
-def results(name, inputs, rows, columns):
+def results(name, inputs, edges):
     """Outputs, and both derivatives of a loss."""
     inputs = [t.detach().requires_grad_() for t in inputs]
     if name == "concat_message":
-        out = concat_message(*inputs[:2], rows, columns, inputs[2])
+        out = concat_message(*inputs[:2], edges, inputs[2])
     else:
         features, rest = (inputs[:2], inputs[2:-1]) if name == "painn_message" else (inputs[:1], inputs[1:-1])
-        out = WITH_TABLE[name](*features, RadialTable(inputs[-1], 2.0), *rest, rows, columns)
+        filter = TabulatedFilter(RadialTable(inputs[-1], 2.0), rest[0])
+        out = WITH_TABLE[name](*features, filter, *rest[1:], edges)
     out = out if isinstance(out, tuple) else (out,)
     first = torch.autograd.grad(sum(t.square().sum() for t in out), inputs, create_graph=True)
     return *out, *first, *torch.autograd.grad(sum((g / g.detach().norm()).square().sum() for g in first), inputs)
 
 
-def on_gpu(rows):
+def on_gpu(edges):
+    return EdgeRows(*map(_on_gpu, (edges.by_receiver, edges.by_sender)))
+
+
+def _on_gpu(rows):
     return Rows(*(None if t is None else t.cuda() for t in (rows.row_ptr, rows.index, rows.edge)))
 
 
 def check_against_cpu(name, dtype, shift=0, **options):
-    inputs, rows, columns = problem(name, dtype, **options)
-    expected = results(name, inputs, rows, columns)
+    inputs, edges = problem(name, dtype, **options)
+    expected = results(name, inputs, edges)
     moved = []
     for t in inputs:  # `shift`: addresses that are no multiples of 16
         memory = torch.empty(t.numel() + shift, dtype=dtype, device="cuda")
         moved.append(memory[shift:].view(t.shape).copy_(t))
-    found, again = (results(name, moved, on_gpu(rows), on_gpu(columns)) for _ in range(2))
+    found, again = (results(name, moved, on_gpu(edges)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True)), "two runs differ"
     # A distance in units of the knots' spacing, of which t is the fraction, is rounded or, by a fused operation, not.
     tolerance = {torch.float64: 1e-14, torch.float32: 5e-6}[dtype] * (50 + options.get("n_knots", 33))
@@ -112,20 +126,20 @@ def test_addresses_that_vectors_do_not_fit(name, dtype, shift):
 @ops
 def test_captured_in_a_cuda_graph(name):
     """Forward and both derivatives of the kernels, replayed with other numbers."""
-    inputs, rows, columns = problem(name, torch.float32)
-    inputs, rows, columns = [t.cuda() for t in inputs], on_gpu(rows), on_gpu(columns)
+    inputs, edges = problem(name, torch.float32)
+    inputs, edges = [t.cuda() for t in inputs], on_gpu(edges)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        results(name, inputs, rows, columns)
+        results(name, inputs, edges)
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = results(name, inputs, rows, columns)
+        found = results(name, inputs, edges)
     for t in inputs:
         t.mul_(0.9)
     graph.replay()
-    for a, b in zip(found, results(name, inputs, rows, columns), strict=True):
+    for a, b in zip(found, results(name, inputs, edges), strict=True):
         assert torch.equal(a, b)
 
 
@@ -140,24 +154,24 @@ def test_results_for_more_numbers_than_32_bits_count(name):
     last = torch.full((1,), n - 1)
     row_ptr = torch.zeros(n + 1, dtype=torch.int64)
     row_ptr[-1] = 1
-    rows, columns = on_gpu(Rows(row_ptr, last)), on_gpu(Rows(row_ptr, last, torch.zeros(1, dtype=torch.int64)))
+    edges = on_gpu(EdgeRows(Rows(row_ptr, last)))
     x = torch.zeros(n, row, device="cuda")
     x[-1] = torch.arange(row)
     table = RadialTable(torch.ones(1, 4, row, device="cuda"), 2.0)
     r = torch.full((1,), 1.0, device="cuda")
     with torch.no_grad():
         if name == "cfconv":
-            out = cfconv(x, table, r, rows, columns)
+            out = cfconv(x, TabulatedFilter(table, r), edges)
         elif name == "concat_message_table":
             x[-1, width:] = 0
             table = RadialTable(torch.ones(1, 4, width + 1, device="cuda"), 2.0)
-            out, _ = concat_message_table(x, table, r, rows, columns)
+            out, _ = concat_message_table(x, TabulatedFilter(table, r), edges)
             x = F.silu(torch.arange(width, device="cuda") + 1.875)
             torch.testing.assert_close(out[-1], 1.875 * x)
             return
         else:
             v, unit = torch.zeros(n, 3, width, device="cuda"), torch.ones(1, 3, device="cuda")
-            out, _ = painn_message(x, v, table, r, unit, rows, columns)
+            out, _ = painn_message(x, v, TabulatedFilter(table, r), unit, edges)
     assert torch.equal(out[-1], 1.875 * torch.arange(width, device="cuda"))
     assert not out[:-1].any()
 
@@ -173,7 +187,7 @@ def test_more_edges_times_features_than_32_bits_count():
     part, ends = torch.zeros(n_edges, width, device="cuda"), torch.zeros(n, 2 * width, device="cuda")
     last = part[-1] = torch.arange(width, device="cuda") / 64
     inputs = (part.requires_grad_(), ends.requires_grad_())
-    out = concat_message(*inputs, Rows(row_ptr, edges // 1024), Rows(row_ptr, edges))
+    out = concat_message(*inputs, EdgeRows(Rows(row_ptr, edges // 1024), Rows(row_ptr, edges // 1024, edges)))
     of_part, of_ends = torch.autograd.grad(out.sum(), inputs)
     torch.testing.assert_close(out[-1], F.silu(last))
     assert not out[:-1].any()

@@ -14,20 +14,20 @@ from kernels import (
 from laws import random_rotation
 from torch.autograd import gradcheck, gradgradcheck
 
-from mdgnn.ops import RadialTable, Rows, painn_message, radial_filter
+from mdgnn.ops import EdgeRows, RadialTable, Rows, TabulatedFilter, painn_message, radial_filter
 
-NAMES = ("x", "v", "table", "r", "unit", "rows", "columns")
+NAMES = ("x", "v", "table", "r", "unit", "edges")
 
 
 def problem(n=5, n_edges=17, width=4, device="cpu", dtype=torch.float64):
-    """x, v, table, r, unit, rows, columns; atom 1 receives nothing. The op does not need unit vectors to be units."""
+    """x, v, table, r, unit, edges; atom 1 receives nothing. The op does not need unit vectors to be units."""
     g = torch.Generator().manual_seed(3)
     shapes = (n, 3 * width), (n, 3, width), (n_edges, 3)
     x, v, unit = (
         torch.randn(*shape, dtype=torch.float64, generator=g).to(device, dtype).requires_grad_() for shape in shapes
     )
     table, r = some_table(3 * width, device=device, dtype=dtype), some_distances(n_edges, device=device, dtype=dtype)
-    return x, v, table, r, unit, *some_edges(n, n_edges, device)
+    return x, v, table, r, unit, some_edges(n, n_edges, device)
 
 
 def floats(given):
@@ -35,9 +35,13 @@ def floats(given):
     return x, v, table.coefficients, r, unit
 
 
-def formula(x, v, table, r, unit, rows):
+def with_table(x, v, table, r, unit, edges):
+    return painn_message(x, v, TabulatedFilter(table, r), unit, edges)
+
+
+def formula(x, v, table, r, unit, edges):
     """Edge by edge, from the definition."""
-    w, ds, dv = radial_filter(table, r), [], []
+    w, ds, dv, rows = radial_filter(table, r), [], [], edges.by_receiver
     for i in range(rows.n_rows):
         scalar, vector = torch.zeros_like(v[0, 0]), torch.zeros_like(v[0])
         for k in range(int(rows.row_ptr[i]), int(rows.row_ptr[i + 1])):
@@ -55,7 +59,7 @@ def formula(x, v, table, r, unit, rows):
 def test_equals_its_formula_with_both_derivatives(device, dtype, width):
     given, found = problem(width=width, device=device, dtype=dtype), []
     inputs = floats(given)
-    for ds, dv in (painn_message(*given), formula(*given[:6])):
+    for ds, dv in (with_table(*given), formula(*given)):
         first = torch.autograd.grad(ds.square().sum() + dv.square().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
         found.append((ds, dv, *first, *second))
@@ -71,7 +75,7 @@ def test_derivatives(device):
     given = problem(n=3, n_edges=5, width=2, device=device)
 
     def op(x, v, coefficients, r, unit):
-        return painn_message(x, v, RadialTable(coefficients, 2.0), r, unit, *given[5:])
+        return with_table(x, v, RadialTable(coefficients, 2.0), r, unit, given[5])
 
     assert gradcheck(op, floats(given)) and gradgradcheck(op, floats(given))
 
@@ -86,7 +90,7 @@ def test_each_input_alone_gets_the_same_derivatives(wanted, take, device):
         x, v, coefficients, r, unit = used = [
             t.detach().requires_grad_(together or k == wanted) for k, t in enumerate(floats(given))
         ]
-        out = painn_message(x, v, RadialTable(coefficients, 2.0), r, unit, *given[5:])[take]
+        out = with_table(x, v, RadialTable(coefficients, 2.0), r, unit, given[5])[take]
         if not out.requires_grad:
             assert (wanted, take) in {(1, 0), (4, 0)}, "only scalars do not depend on vectors"
             return
@@ -100,23 +104,23 @@ def test_each_input_alone_gets_the_same_derivatives(wanted, take, device):
 
 
 def test_rotating_directions_and_vectors_rotates_vectors_and_keeps_scalars():
-    x, v, table, r, unit, rows, columns = problem()
+    x, v, table, r, unit, edges = problem()
     turn = torch.tensor(random_rotation(np.random.default_rng(0)))
-    ds, dv = painn_message(x, v, table, r, unit, rows, columns)
+    ds, dv = with_table(x, v, table, r, unit, edges)
     for matrix in (turn, -turn):
         turned = torch.einsum("ab,nbf->naf", matrix, v)
-        ds2, dv2 = painn_message(x, turned, table, r, unit @ matrix.t(), rows, columns)
+        ds2, dv2 = with_table(x, turned, table, r, unit @ matrix.t(), edges)
         torch.testing.assert_close(ds2, ds, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(dv2, torch.einsum("ab,nbf->naf", matrix, dv), rtol=1e-12, atol=1e-12)
 
 
 @devices
 def test_other_strides(device):
-    x, v, table, r, unit, rows, columns = problem(width=6, device=device)
-    expected = painn_message(x, v, table, r, unit, rows, columns)
+    x, v, table, r, unit, edges = problem(width=6, device=device)
+    expected = with_table(x, v, table, r, unit, edges)
     x, v, unit, r = (torch.stack([t] * 2, -1)[..., 0] for t in (x, v, unit, r))
     coefficients = torch.stack([table.coefficients] * 2, -1)[..., 0]
-    for a, b in zip(painn_message(x, v, RadialTable(coefficients, 2.0), r, unit, rows, columns), expected, strict=True):
+    for a, b in zip(with_table(x, v, RadialTable(coefficients, 2.0), r, unit, edges), expected, strict=True):
         assert torch.equal(a, b)
 
 
@@ -124,7 +128,7 @@ def test_other_strides(device):
 @pytest.mark.parametrize(("n", "n_edges", "width"), [(0, 0, 4), (3, 0, 4), (1, 0, 1), (3, 5, 0)])
 def test_empty_input(n, n_edges, width, device):
     given = problem(n, n_edges, width, device)
-    ds, dv = painn_message(*given)
+    ds, dv = with_table(*given)
     assert ds.shape == (n, width) and dv.shape == (n, 3, width) and (n_edges or not dv.any())
     g = torch.autograd.grad(ds.sum() + dv.sum(), floats(given), create_graph=True)
     assert [t.shape for t in g] == [t.shape for t in floats(given)]
@@ -136,7 +140,7 @@ def test_bits_do_not_depend_on_threads(dtype):
     x, v, _, r, unit = floats(given)
 
     def run():
-        ds, dv = painn_message(*given)
+        ds, dv = with_table(*given)
         return ds, dv, *torch.autograd.grad(ds.square().sum() + dv.square().sum(), (x, v, r, unit))
 
     assert_same_bits_for_any_number_of_threads(run)
@@ -155,20 +159,21 @@ def test_bits_do_not_depend_on_threads(dtype):
         ({"r": torch.zeros(16, dtype=torch.float64)}, r"r of shape \(17,\)"),
         ({"unit": torch.zeros(17, dtype=torch.float64)}, r"unit of shape \(17, 3\)"),
         ({"unit": torch.zeros(17, 3)}, r"unit of shape \(17, 3\) torch.float64"),
-        ({"columns": Rows(torch.tensor([0, 17]), torch.arange(17))}, "columns with receivers and edges"),
+        ({"edges": EdgeRows(Rows(torch.zeros(6, dtype=torch.int64)))}, "by_receiver with senders"),
     ],
 )
 def test_bad_input_gets_a_sentence(change, message):
     with pytest.raises(ValueError, match=message):
-        painn_message(**dict(zip(NAMES, problem(), strict=True)) | change)
+        with_table(**dict(zip(NAMES, problem(), strict=True)) | change)
 
 
 def test_compiles_with_rows_that_nothing_has_looked_at():
-    x, v, table, r, unit, rows, columns = problem()
+    x, v, table, r, unit, edges = problem()
+    rows, columns = edges.by_receiver, edges.by_sender
 
     def f(x, v, r, unit):
-        fresh = Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index, columns.edge)
-        ds, dv = painn_message(x, v, table, r, unit, *fresh)
+        fresh = EdgeRows(Rows(rows.row_ptr, rows.index), Rows(columns.row_ptr, columns.index, columns.edge))
+        ds, dv = with_table(x, v, table, r, unit, fresh)
         return ds.square().sum() + dv.square().sum()
 
     inputs = (x, v, r, unit)

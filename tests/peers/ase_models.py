@@ -62,7 +62,7 @@ class Morse(nn.Module):
         r, _ = mdgnn.ops.polar(vectors, directions=False)
         make = lambda: mdgnn.ops.tabulate(self.functions, self.cutoff, 4096, self.strengths)  # noqa: E731
         table = self.tables.get("pairs", [self.strengths], make)
-        met = mdgnn.ops.cfconv(x, table, r, graph.neighbours, graph.sent)
+        met = mdgnn.ops.cfconv(x, mdgnn.ops.TabulatedFilter(table, r), graph.edges)
         return self.species.energies(rows, F.linear(x * met, self.shares).squeeze(1))
 
 

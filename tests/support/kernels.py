@@ -4,8 +4,7 @@ import pytest
 import torch
 
 import mdgnn
-from mdgnn.ops import RadialTable, Rows, rows_by
-from mdgnn.ops.csr import transpose
+from mdgnn.ops import EdgeRows, RadialTable, Rows, rows_by
 from mdgnn.ops.radial_filter import hermite
 
 _NO_GPU = [] if torch.cuda.is_available() else [pytest.mark.skip("no CUDA device")]
@@ -30,16 +29,12 @@ def assert_same_bits_for_any_number_of_threads(run):
 
 
 def some_edges(n=5, n_edges=17, device="cpu"):
-    """Rows by receiver and columns by sender of a graph without symmetry, with self loops.
-
-    Atom 1 receives nothing.
-    """
+    """A graph without symmetry, with self loops; atom 1 receives nothing."""
     g = torch.Generator().manual_seed(0)
     receivers = torch.randint(0, max(n, 1), (n_edges,), generator=g)
     receivers[receivers == 1] = 0
     senders = torch.randint(0, max(n, 1), (n_edges,), generator=g)
-    rows = Rows(rows_by(receivers.sort().values, n).row_ptr.to(device), senders.to(device))
-    return rows, transpose(rows, n)
+    return EdgeRows(Rows(rows_by(receivers.sort().values, n).row_ptr.to(device), senders.to(device)))
 
 
 def some_table(n_channels, n_knots=9, cutoff=2.0, device="cpu", dtype=torch.float64):
