@@ -60,10 +60,10 @@ nequip_NEEDS := nequip
 schnetpack_NEEDS := --no-deps schnetpack
 torch_sim_NEEDS := "torch-sim-atomistic>=0.6"
 lammps_TESTS := tests/validation/test_lammps_melt.py
-mace_TESTS := tests/adapters/test_adapters_matscipy.py tests/house/test_readme.py -k "adapters or peers"
-nequip_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or peers"
+mace_TESTS := tests/adapters/test_adapters_matscipy.py tests/house/test_readme.py -k "adapters or guide"
+nequip_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or guide"
 schnetpack_TESTS := tests/models/test_schnetpack.py
-torch_sim_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or peers"
+torch_sim_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or guide"
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 
 peers: $(PEERS:%=peer-%)

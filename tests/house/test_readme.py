@@ -81,12 +81,12 @@ def test_blocks(page, tmp_path, monkeypatch, capsys, one_thread):
 
 
 @pytest.mark.parametrize(("peer", "code"), WITH_PEERS, ids=[peer for peer, _ in WITH_PEERS])
-def test_blocks_with_peers(peer, code):
+def test_blocks_of_guides_for_peers(peer, code):
     pytest.importorskip(peer)
     exec(compile(code, "guide", "exec"), {})
 
 
-def test_every_peer_has_a_block():
+def test_every_peer_has_its_block():
     assert {peer for peer, _ in WITH_PEERS} == set(PEERS)
 
 
