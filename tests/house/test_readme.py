@@ -82,7 +82,7 @@ def test_blocks(page, tmp_path, monkeypatch, capsys, one_thread):
 
 @pytest.mark.parametrize(("peer", "code"), WITH_PEERS, ids=[peer for peer, _ in WITH_PEERS])
 def test_blocks_of_guides_for_peers(peer, code):
-    pytest.importorskip(peer)
+    pytest.importorskip(peer, reason=f"needs {peer}: `make peers` runs it")
     exec(compile(code, "guide", "exec"), {})
 
 
