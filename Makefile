@@ -9,7 +9,7 @@ DOCS := $(VENV)/.installed-docs
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check docs bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test build check cuda docs bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
 
 build: $(DEV)
 
@@ -45,6 +45,14 @@ check: build
 docs: $(DOCS)
 	$(PY) docs/fill_results.py --check
 	$(PY) -m sphinx -q -W --keep-going -d build/doctrees docs build/site
+
+# The CUDA kernels compile, also where no GPU is to run them.
+CUDA_ARCHITECTURES ?= 90
+cuda:
+	command -v nvcc > /dev/null || { echo "make cuda needs nvcc on the PATH"; exit 1; }
+	set -e; for file in $$(find csrc -name '*.cu'); do \
+	    echo $$file; nvcc -std=c++20 -arch=sm_$(CUDA_ARCHITECTURES) -Icsrc -c $$file -o /dev/null; \
+	done
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
@@ -118,10 +126,10 @@ fuzz: build
 # The C++ of the neighbour list alone: its sources with those of its driver.
 CXX ?= g++
 COMPILE = $(CXX) -std=c++20 -ffp-contract=off -I$(CURDIR)/csrc
-SOURCES := tests/cpp/neighbors.cpp $(filter-out %/bind.cpp %/bind_cuda.cpp,$(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp))
+SOURCES := tests/cpp/neighbors.cpp $(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp)
 
 # The C++ of the engine, with what its instructions need.
-OF_ENGINE := $(filter-out %/bind.cpp %/bind_table.cpp %/table_twice.cpp,$(wildcard \
+OF_ENGINE := $(filter-out %/bind.cpp %/table_twice.cpp,$(wildcard \
     $(addprefix csrc/,$(addsuffix /*.cpp,core engine $(addprefix ops/,cfconv concat_message csr force_virial painn_message polar)))))
 
 # Under the sanitizers of the compiler; the second without code for AVX. Then the engine under that of threads,

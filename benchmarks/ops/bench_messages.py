@@ -13,7 +13,7 @@ import pytest
 import torch
 from clusters import CUTOFF, SIZES, displaced, graph
 
-from mdgnn.ops.ladder import Neighbourhood
+from mdgnn.ops import OPS
 
 MODULES = {name: import_module(f"mdgnn.ops.{name}") for name in ("concat_message", "edge_basis")}
 
@@ -65,17 +65,17 @@ def test_kernels_with_a_table(timed, op, width, way):
             torch.nn.functional.normalize(g.vectors, dim=1).float(),
         ],
     }[op]()
-    module, hood = import_module(f"mdgnn.ops.{op}"), Neighbourhood(g.edges.by_receiver, g.edges.by_sender, CUTOFF)
-    wanted = [x is not table for x in inputs]
-    found, n_outputs = module.forward(hood, inputs, wanted), 1 if op == "cfconv" else 2
-    grads, kept = [torch.randn_like(x) for x in found[:n_outputs]], found[n_outputs:]
+    declared = next(o for o in OPS if o.name == op)
+    static, needs_grad = declared.static(g.edges, CUTOFF), [x is not table for x in inputs]
+    results, n_outputs = declared.forward(static, inputs, needs_grad), len(declared.outputs)
+    grads, saved = [torch.randn_like(x) for x in results[:n_outputs]], results[n_outputs:]
     a, n = torch.randn(width, 512), operations[way == "backward"] * g.n_edges // 512
     b = torch.randn(512, n)  # width x 512 x n multiplications
     functions = {
         "ours": lambda: (
-            module.forward(hood, inputs, wanted)
+            declared.forward(static, inputs, needs_grad)
             if way == "forward"
-            else module.backward(hood, grads, inputs, kept, wanted)
+            else declared.backward(static, grads, inputs, saved, needs_grad)
         ),
         "arithmetic": lambda: a @ b,
     }

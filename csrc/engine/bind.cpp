@@ -1,4 +1,4 @@
-#include "core/bind.hpp"
+#include "bindings/pybind.hpp"
 
 #include <pybind11/stl.h>
 

@@ -1,22 +1,39 @@
 """Compiled operations as differentiable torch functions, one file each."""
 
-import mdgnn.ops.scatter_add_operators  # noqa: F401  (registers them)
-from mdgnn.ops.cfconv import cfconv
-from mdgnn.ops.concat_message import add_ends, concat_message
-from mdgnn.ops.concat_message_table import concat_message_table
+from mdgnn.ops.cfconv import CFCONV, cfconv
+from mdgnn.ops.concat_message import CONCAT_MESSAGE, add_ends, concat_message
+from mdgnn.ops.concat_message_table import CONCAT_MESSAGE_TABLE, concat_message_table
 from mdgnn.ops.csr import EdgeRows, Rows, rows_by
-from mdgnn.ops.edge_basis import edge_basis
+from mdgnn.ops.edge_basis import EDGE_BASIS, edge_basis
 from mdgnn.ops.edges_within import edges_within
-from mdgnn.ops.force_virial import force_virial
+from mdgnn.ops.force_virial import FORCE_VIRIAL, force_virial
 from mdgnn.ops.neighbor_buffers import NeighborBuffers
 from mdgnn.ops.neighbors import Neighbors, neighbors
-from mdgnn.ops.painn_message import painn_message
-from mdgnn.ops.polar import polar
+from mdgnn.ops.operators import register
+from mdgnn.ops.painn_message import PAINN_MESSAGE, painn_message
+from mdgnn.ops.polar import POLAR, polar
 from mdgnn.ops.radial_filter import Filter, RadialTable, TabulatedFilter, radial_filter, tabulate
-from mdgnn.ops.scatter_add import scatter_add
-from mdgnn.ops.silu import silu
+from mdgnn.ops.scatter_add import SCATTER_ADD, scatter_add
+from mdgnn.ops.silu import SILU, silu
+
+OPS = (
+    CFCONV,
+    CONCAT_MESSAGE,
+    CONCAT_MESSAGE_TABLE,
+    EDGE_BASIS,
+    FORCE_VIRIAL,
+    PAINN_MESSAGE,
+    POLAR,
+    SCATTER_ADD,
+    SILU,
+)
+"""The declarations of all ops, which tests, benchmarks and documentation go through."""
+
+for _op in OPS:
+    register(_op)
 
 __all__ = [
+    "OPS",
     "EdgeRows",
     "Filter",
     "NeighborBuffers",

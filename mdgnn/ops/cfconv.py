@@ -8,26 +8,29 @@ With a table nothing of size edges x features is stored: forward, backward and d
 anew. A third derivative is refused.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from mdgnn.ops.checks import check_arrays
-from mdgnn.ops.csr import EdgeRows, Rows, address
+from mdgnn.ops.csr import EdgeRows, Rows
+from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous, empty_like, plus
+from mdgnn.ops.examples import CUTOFF, Example
 from mdgnn.ops.kernels import kernels_for
-from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like, plus
 from mdgnn.ops.radial_filter import (
     Filter,
+    RadialTable,
+    TabulatedFilter,
     check_table,
     radial_filter,
-    table_address,
     table_workspace,
-    workspace_address,
 )
 from mdgnn.ops.scatter_add import gather_senders, scatter_add
+
+
+class Static(NamedTuple):
+    edges: EdgeRows
+    cutoff: float
 
 
 def cfconv(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
@@ -55,14 +58,9 @@ def cfconv(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
         return handle_torch_function(cfconv, (x,), x, filter, edges)
     if isinstance(filter, Tensor):
         return scatter_add(gather_senders(x, edges) * filter, Rows(edges.by_receiver.row_ptr))
-    table, r = filter
-    if not torch.compiler.is_compiling():
-        check_table(table, r)
-        _, device = edges.addresses, edges.by_receiver.row_ptr.device
-        n_channels = table.coefficients.shape[2]
-        check_arrays(r.dtype, device, ("x", x, (edges.n_atoms, n_channels)), ("r", r, (edges.n_edges,)))
+    (coefficients, cutoff), r = filter
     out: Tensor
-    (out,) = _ladder(Neighbourhood(edges.by_receiver, edges.by_sender, table.cutoff), x, table.coefficients, r)
+    (out,) = CFCONV(Static(edges, cutoff), x, coefficients, r)
     return out
 
 
@@ -75,57 +73,76 @@ def reference(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
 # --- the kernels: inputs are x, coefficients, r; there is one output --------------------------------------------------
 
 
-def _op(hood: Neighbourhood, x: Tensor, coefficients: Tensor, r: Tensor, workspace: Tensor | None = None) -> Any:
-    edges, table = (hood.rows.addresses, hood.columns.addresses), table_address(coefficients, hood.cutoff)
-    return x.element_size(), *edges, _matrix(x), table, address(r), workspace_address(workspace, r)
+def _op(static: Static, x: Tensor, coefficients: Tensor, r: Tensor, workspace: Tensor | None = None) -> dict[str, Any]:
+    """The fields of CfConv in csrc/ops/cfconv/cfconv.hpp."""
+    rows, columns = static.edges.addresses
+    table = (coefficients, static.cutoff)
+    return {"rows": rows, "columns": columns, "x": x, "table": table, "r": r, "workspace": (workspace, r.shape[0])}
 
 
-def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
-    return (0, 0, 0) if tensor is None else (address(tensor), *tensor.shape)
-
-
-def forward(hood: Neighbourhood, inputs: Tensors, wanted: Sequence[bool]) -> Tensors:
+def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
     """The sums (N, C); no graph is recorded."""
     x, coefficients, r = contiguous(inputs)
-    out = x.new_empty(hood.rows.n_rows, x.shape[1])
-    kernels, where = kernels_for(x)
-    kernels.cfconv(_op(hood, x, coefficients, r), _matrix(out), where)
+    out = x.new_empty(static.edges.n_atoms, x.shape[1])
+    kernels, context = kernels_for(x)
+    kernels.cfconv(itemsize=x.element_size(), **_op(static, x, coefficients, r), out=out, context=context)
     return [out]
 
 
-def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, kept: Tensors, wanted: Sequence[bool]) -> Optionals:
-    """The derivatives for x, coefficients and r, as `wanted`; no graph is recorded."""
+def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
+    """The derivatives for x, coefficients and r, as `needs_grad`; no graph is recorded."""
     (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
-    by_x, by_coefficients, by_r = found = empty_like((x, coefficients, r), wanted)
-    outs = (_matrix(by_x), address(by_r), address(by_coefficients))
-    workspace, (kernels, where) = table_workspace(coefficients, r, wanted[1]), kernels_for(x)
-    kernels.cfconv_backward(_op(hood, x, coefficients, r, workspace), _matrix(grad), *outs, where)
+    by_x, by_coefficients, by_r = found = empty_like((x, coefficients, r), needs_grad)
+    op, (kernels, context) = (
+        _op(static, x, coefficients, r, table_workspace(coefficients, r, needs_grad[1])),
+        kernels_for(x),
+    )
+    outs = {"out_x": by_x, "out_r": by_r, "out_coefficients": by_coefficients}
+    kernels.cfconv_backward(itemsize=x.element_size(), **op, grad=grad, **outs, context=context)
     return found
 
 
-def double_backward(
-    hood: Neighbourhood, grad2: Optionals, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]
-) -> Optionals:
-    """The derivative of ``<grad2, backward(grad, ...)>`` for grad, x, coefficients and r, as `wanted`."""
+def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
+    """The derivative of ``<grad2, backward(grad, ...)>`` for grad, x, coefficients and r, as `needs_grad`."""
     (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
     grad2_x, grad2_table, grad2_r = contiguous(grad2)
-    out_grad, out_x, out_coefficients, out_r = found = empty_like((grad, x, coefficients, r), wanted)
-    workspace, (kernels, where) = table_workspace(coefficients, r, wanted[2]), kernels_for(x)
-    given = (_op(hood, x, coefficients, r, workspace), _matrix(grad), _matrix(grad2_x), address(grad2_r))
+    out_grad, out_x, out_coefficients, out_r = found = empty_like((grad, x, coefficients, r), needs_grad)
     if grad2_x is None and grad2_r is None:
         found = [None if t is None else t.zero_() for t in found]
     else:
-        outs = (_matrix(out_x), address(out_r), address(out_coefficients))
-        kernels.cfconv_double_backward(*given, _matrix(out_grad), *outs, where)
+        workspace, (kernels, context) = table_workspace(coefficients, r, needs_grad[2]), kernels_for(x)
+        given = {"grad": grad, "grad2_x": grad2_x, "grad2_r": grad2_r}
+        outs = {"out_grad": out_grad, "out_x": out_x, "out_r": out_r, "out_coefficients": out_coefficients}
+        op = _op(static, x, coefficients, r, workspace)
+        kernels.cfconv_double_backward(itemsize=x.element_size(), **op, **given, **outs, context=context)
     if grad2_table is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, grad2_table, r)
-        more = (wanted[1], False, wanted[3])
-        found = plus(found, (*forward(hood, replaced, more), *backward(hood, (grad,), replaced, (), more)))
+        more = (needs_grad[1], False, needs_grad[3])
+        found = plus(found, (*forward(static, replaced, more), *backward(static, (grad,), replaced, (), more)))
     return found
 
 
-def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
-    return [(n_rows, inputs[0].shape[1])]
+def _arguments(static: Static, x: Tensor, coefficients: Tensor, r: Tensor) -> tuple[Any, ...]:
+    return x, TabulatedFilter(RadialTable(coefficients, static.cutoff), r), static.edges
 
 
-_ladder = Ladder(Op("cfconv", ("x", "coefficients", "r"), _shapes, forward, backward, double_backward))
+def _example(e: Example) -> tuple[Static, tuple[Tensor, ...]]:
+    return Static(e.edges(), CUTOFF), (e.normal(e.n_atoms, e.width), e.coefficients(e.width), e.distances())
+
+
+CFCONV = Op(
+    "cfconv",
+    "out[i] = sum_k x[j] * f(r[k])",
+    cfconv,
+    reference,
+    _arguments,
+    Static,
+    inputs=(Array("x", "N C"), Array("coefficients", "G 4 C"), Array("r", "E")),
+    outputs=(Array("out", "N C"),),
+    forward=forward,
+    backward=backward,
+    double_backward=double_backward,
+    example=_example,
+    check=lambda static, inputs: check_table(inputs[1], static.cutoff),
+    source="Schuett et al., J. Chem. Phys. 148, 241722 (2018), equation 5",
+)

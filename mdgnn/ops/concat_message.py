@@ -2,24 +2,25 @@
 
 ``out[i] = sum_k envelope[k] * silu(edge_part[k] + ends[sender(k), :H] + ends[i, H:])`` over the edges k of receiver i.
 
-The derivative ladder is forward, backward, double backward: three functions below; a third derivative is refused. Of
-size edges x features they save the input edge_part alone: x is computed again. torch.compile takes the reference, a
-chain of registered operators; so this one needs no registration of its own.
+Of size edges x features the derivatives save the input edge_part alone: its sum with the ends is computed again. A
+third derivative is refused.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mdgnn.ops.checks import check_arrays
-from mdgnn.ops.csr import EdgeRows, Rows, address
+from mdgnn.ops.csr import EdgeRows, Rows
+from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous, empty_like
+from mdgnn.ops.examples import Example
 from mdgnn.ops.kernels import kernels_for
 from mdgnn.ops.scatter_add import gather_receivers, gather_senders, scatter_add
 from mdgnn.ops.silu import silu
 
-_ABSENT = (0, 0, 0)
-_NO_ROWS = (0, 0, 0, 0)
+
+class Static(NamedTuple):
+    edges: EdgeRows
 
 
 def add_ends(ends: Tensor, edges: EdgeRows) -> Tensor:
@@ -57,133 +58,82 @@ def concat_message(edge_part: Tensor, ends: Tensor, edges: EdgeRows, envelope: T
     ValueError
         If a shape, dtype or device does not fit.
     """
-    if torch.compiler.is_compiling():
-        return reference(edge_part, ends, edges, envelope)
-    _check(edge_part, ends, edges, envelope)
-    rows, columns = edges.by_receiver, edges.numbers_by_sender
-    return _Forward.apply(edge_part, ends, envelope, rows, columns)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def _check(edge_part: Tensor, ends: Tensor, edges: EdgeRows, envelope: Tensor | None) -> None:
-    if edge_part.ndim != 2:
-        raise ValueError(f"expected edge_part of shape (E, H), got {tuple(edge_part.shape)}")
-    _, device = edges.addresses, edges.by_receiver.row_ptr.device
-    n_edges, width = edges.n_edges, edge_part.shape[1]
-    check_arrays(
-        edge_part.dtype,
-        device,
-        ("edge_part", edge_part, (n_edges, width)),
-        ("ends", ends, (edges.n_atoms, 2 * width)),
-        ("envelope", envelope, (n_edges,)),
-    )
-
-
-# --- the kernels -----------------------------------------------------------------------------------------------------
-
-
-def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
-    return _ABSENT if tensor is None else (tensor.data_ptr(), *tensor.shape)
-
-
-def _contiguous(edge_part: Tensor, ends: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Of edge_part only the rows must be, so that it may be a block of columns of something larger."""
-    edge_part = edge_part if edge_part.stride(1) == 1 else edge_part.contiguous()
-    return edge_part, ends.contiguous(), None if weight is None else weight.contiguous()
-
-
-def _op(edge_part: Tensor, ends: Tensor, weight: Tensor | None, rows: Rows, columns: tuple[int, ...]) -> Any:
-    """What all three kernels take."""
-    part, stride = _matrix(edge_part), edge_part.stride(0)
-    return edge_part.element_size(), rows.addresses, columns, part, stride, _matrix(ends), address(weight)
-
-
-def forward(edge_part: Tensor, ends: Tensor, weight: Tensor | None, rows: Rows) -> Tensor:
-    """The sums (N, H); no graph is recorded."""
-    edge_part, ends, weight = _contiguous(edge_part, ends, weight)
-    out = edge_part.new_empty(rows.n_rows, edge_part.shape[1])
-    kernels, where = kernels_for(out)
-    kernels.concat_message(_op(edge_part, ends, weight, rows, _NO_ROWS), _matrix(out), where)
+    out: Tensor
+    (out,) = CONCAT_MESSAGE(Static(edges), edge_part, ends, envelope)
     return out
 
 
-def backward(
-    grad: Tensor,
-    edge_part: Tensor,
-    ends: Tensor,
-    weight: Tensor | None,
-    rows: Rows,
-    columns: Rows,
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The derivatives for edge_part and, as `wanted`, for ends and weight; no graph is recorded."""
-    grad, (edge_part, ends, weight) = grad.contiguous(), _contiguous(edge_part, ends, weight)
-    out_edge = edge_part.new_empty(edge_part.shape)
-    out_ends = torch.empty_like(ends) if wanted[0] else None
-    out_weight = torch.empty_like(weight) if wanted[1] and weight is not None else None
-    op, (kernels, where) = _op(edge_part, ends, weight, rows, columns.addresses), kernels_for(grad)
-    outs = (_matrix(out_edge), _matrix(out_ends), address(out_weight))
-    kernels.concat_message_backward(op, _matrix(grad), *outs, where)
-    return out_edge, out_ends, out_weight
+# --- the kernels: inputs are edge_part, ends, envelope; there is one output -------------------------------------------
 
 
-def double_backward(
-    grad2: tuple[Tensor | None, Tensor | None, Tensor | None],
-    grad: Tensor,
-    edge_part: Tensor,
-    ends: Tensor,
-    weight: Tensor | None,
-    rows: Rows,
-    columns: Rows,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The derivative of ``<grad2, backward(grad, ...)>`` for grad, edge_part, ends and weight."""
-    by_edge, by_ends, by_weight = (None if g is None else g.contiguous() for g in grad2)
-    grad, (edge_part, ends, weight) = grad.contiguous(), _contiguous(edge_part, ends, weight)
-    out_grad, out_edge = torch.empty_like(grad), edge_part.new_empty(edge_part.shape)
-    out_ends = torch.empty_like(ends)
-    out_weight = None if weight is None else torch.empty_like(weight)
-    op, (kernels, where) = _op(edge_part, ends, weight, rows, columns.addresses), kernels_for(grad)
-    given = (_matrix(by_edge), _matrix(by_ends), address(by_weight))
-    outs = (_matrix(out_grad), _matrix(out_edge), _matrix(out_ends), address(out_weight))
-    kernels.concat_message_double_backward(op, _matrix(grad), given, *outs, where)
-    return out_grad, out_edge, out_ends, out_weight
+def _contiguous(edge_part: Tensor, ends: Tensor, envelope: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Of edge_part only the rows must be, so that it may be a block of columns of something larger."""
+    edge_part = edge_part if edge_part.stride(1) == 1 else edge_part.contiguous()
+    return edge_part, ends.contiguous(), None if envelope is None else envelope.contiguous()
 
 
-# --- eager autograd --------------------------------------------------------------------------------------------------
+def _op(edges: EdgeRows, edge_part: Tensor, ends: Tensor, envelope: Tensor | None) -> dict[str, Any]:
+    """The fields of ConcatMessage in csrc/ops/concat_message/concat_message.hpp."""
+    rows, columns = edges.by_receiver.addresses, edges.numbers_by_sender.addresses
+    arrays = {"edge_part": edge_part, "edge_stride": edge_part.stride(0), "ends": ends, "envelope": envelope}
+    return {"itemsize": edge_part.element_size(), "rows": rows, "columns": columns, **arrays}
 
 
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, edge_part: Tensor, ends: Tensor, weight: Tensor | None, rows: Rows, columns: Rows) -> Tensor:
-        ctx.rows, ctx.columns = rows, columns
-        ctx.save_for_backward(edge_part, ends, weight)
-        return forward(edge_part, ends, weight, rows)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        run: Any = _Backward.apply if torch.is_grad_enabled() else backward
-        found = run(grad, *ctx.saved_tensors, ctx.rows, ctx.columns, ctx.needs_input_grad[1:3])
-        return (*found, None, None)
+def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
+    """The sums (N, H); no graph is recorded."""
+    edge_part, ends, envelope = _contiguous(*inputs)
+    out = edge_part.new_empty(static.edges.n_atoms, edge_part.shape[1])
+    kernels, context = kernels_for(out)
+    kernels.concat_message(**_op(static.edges, edge_part, ends, envelope), out=out, context=context)
+    return [out]
 
 
-class _Backward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        *tensors, ctx.rows, ctx.columns, _ = args
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        return backward(*args)
-
-    @staticmethod
-    def backward(ctx: Any, *grad2: Tensor | None) -> tuple[Any, ...]:
-        args = (*grad2, *ctx.saved_tensors, ctx.rows, ctx.columns)
-        return (*_DoubleBackward.apply(*args), None, None, None)  # type: ignore[no-untyped-call]
+def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
+    """The gradients of edge_part, ends and envelope, as `needs_grad`; no graph is recorded."""
+    (grad,), (edge_part, ends, envelope) = contiguous(grads), _contiguous(*inputs)
+    out_edge = edge_part.new_empty(edge_part.shape)  # which the kernel always writes
+    _, out_ends, out_envelope = empty_like((None, ends, envelope), needs_grad)
+    op, (kernels, context) = _op(static.edges, edge_part, ends, envelope), kernels_for(grad)
+    outs = {"out_edge_part": out_edge, "out_ends": out_ends, "out_envelope": out_envelope}
+    kernels.concat_message_backward(**op, grad=grad, **outs, context=context)
+    return out_edge if needs_grad[0] else None, out_ends, out_envelope
 
 
-class _DoubleBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        return double_backward(args[:3], *args[3:])
+def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
+    """The gradient of ``<grad2, backward(grad, ...)>`` for grad, edge_part, ends and envelope, as `needs_grad`."""
+    by_edge, by_ends, by_envelope = contiguous(grad2)
+    (grad,), (edge_part, ends, envelope) = contiguous(grads), _contiguous(*inputs)
+    out_grad, out_edge = torch.empty_like(grad), edge_part.new_empty(edge_part.shape)  # always written
+    _, _, out_ends, out_envelope = empty_like((None, None, ends, envelope), needs_grad)
+    op, (kernels, context) = _op(static.edges, edge_part, ends, envelope), kernels_for(grad)
+    given = {"grad": grad, "grad2_edge_part": by_edge, "grad2_ends": by_ends, "grad2_envelope": by_envelope}
+    outs = {"out_grad": out_grad, "out_edge_part": out_edge, "out_ends": out_ends, "out_envelope": out_envelope}
+    kernels.concat_message_double_backward(**op, **given, **outs, context=context)
+    return out_grad if needs_grad[0] else None, out_edge if needs_grad[1] else None, out_ends, out_envelope
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError("concat_message: third derivatives are not implemented; the ladder ends at the second")
+
+def _arguments(static: Static, edge_part: Tensor, ends: Tensor, envelope: Tensor | None) -> tuple[Any, ...]:
+    return edge_part, ends, static.edges, envelope
+
+
+def _example(e: Example) -> tuple[Static, tuple[Tensor | None, ...]]:
+    envelope = e.uniform(e.n_edges) if e.option("envelope", True) else None
+    return Static(e.edges()), (e.normal(e.n_edges, e.width), e.normal(e.n_atoms, 2 * e.width), envelope)
+
+
+CONCAT_MESSAGE = Op(
+    "concat_message",
+    "out[i] = sum_k envelope[k] silu(edge_part[k] + ends[j, :H] + ends[i, H:])",
+    concat_message,
+    reference,
+    _arguments,
+    Static,
+    inputs=(Array("edge_part", "E H"), Array("ends", "N 2H"), Array("envelope", "E", optional=True)),
+    outputs=(Array("out", "N H"),),
+    forward=forward,
+    backward=backward,
+    double_backward=double_backward,
+    example=_example,
+    options=({"envelope": True}, {"envelope": False}),
+    source="the lecture's network",
+)

@@ -7,27 +7,30 @@ Nothing of size edges x features is stored: forward, backward and double backwar
 derivative is refused.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from mdgnn.ops.checks import check_arrays
 from mdgnn.ops.concat_message import reference as concat_message_reference
-from mdgnn.ops.csr import EdgeRows, Rows, address
+from mdgnn.ops.csr import EdgeRows, Rows
+from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous, empty_like
+from mdgnn.ops.examples import CUTOFF, Example
 from mdgnn.ops.kernels import kernels_for
-from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like
 from mdgnn.ops.radial_filter import (
+    RadialTable,
     TabulatedFilter,
     check_table,
     radial_filter,
-    table_address,
     table_workspace,
-    workspace_address,
 )
 from mdgnn.ops.scatter_add import scatter_add
+
+
+class Static(NamedTuple):
+    edges: EdgeRows
+    cutoff: float
 
 
 def concat_message_table(ends: Tensor, filter: TabulatedFilter, edges: EdgeRows) -> tuple[Tensor, Tensor]:
@@ -56,14 +59,8 @@ def concat_message_table(ends: Tensor, filter: TabulatedFilter, edges: EdgeRows)
     """
     if has_torch_function_unary(ends):
         return handle_torch_function(concat_message_table, (ends,), ends, filter, edges)
-    table, r = filter
-    if not torch.compiler.is_compiling():
-        check_table(table, r)
-        _, device = edges.addresses, edges.by_receiver.row_ptr.device
-        width = 2 * (table.coefficients.shape[2] - 1)
-        check_arrays(r.dtype, device, ("ends", ends, (edges.n_atoms, width)), ("r", r, (edges.n_edges,)))
-    hood = Neighbourhood(edges.by_receiver, edges.by_sender, table.cutoff)
-    out: tuple[Tensor, Tensor] = _ladder(hood, ends, table.coefficients, r)
+    (coefficients, cutoff), r = filter
+    out: tuple[Tensor, Tensor] = CONCAT_MESSAGE_TABLE(Static(edges, cutoff), ends, coefficients, r)
     return out
 
 
@@ -75,86 +72,99 @@ def reference(ends: Tensor, filter: TabulatedFilter, edges: EdgeRows) -> tuple[T
     return out, scatter_add(envelope[:, None], Rows(edges.by_receiver.row_ptr))
 
 
-# --- the kernels: inputs are ends, coefficients, r; outputs out, s; kept on the CPU: slopes (N, H) --------------------
+# --- the kernels: inputs are ends, coefficients, r; outputs out, s; saved on the CPU: silu_grads (N, H) ---------------
 
 
 def _op(
-    hood: Neighbourhood,
-    ends: Tensor,
-    coefficients: Tensor,
-    r: Tensor,
-    slopes: Tensor | None = None,
+    static: Static,
+    inputs: Tensors,
+    silu_grads: Tensor | None = None,
     memory: tuple[Tensor | None, Tensor | None] = (None, None),
-) -> Any:
-    edges, table = (hood.rows.addresses, hood.columns.addresses), table_address(coefficients, hood.cutoff)
-    given = (address(r), address(slopes), workspace_address(memory[0], r), address(memory[1]))
-    return ends.element_size(), *edges, _matrix(ends), table, *given
+) -> dict[str, Any]:
+    """The fields of ConcatMessageTable in csrc/ops/concat_message/table.hpp."""
+    (rows, columns), (ends, coefficients, r) = static.edges.addresses, inputs
+    arrays = {"ends": ends, "table": (coefficients, static.cutoff), "r": r, "silu_grads": silu_grads}
+    return {"rows": rows, "columns": columns, **arrays, "workspace": (memory[0], r.shape[0]), "of_edges": memory[1]}
 
 
-def _memory(coefficients: Tensor, r: Tensor, wanted: bool) -> tuple[Tensor | None, Tensor | None]:
+def _inputs(prefix: str, ends: Tensor | None, coefficients: Tensor | None, r: Tensor | None) -> dict[str, Any]:
+    return {f"{prefix}ends": ends, f"{prefix}coefficients": coefficients, f"{prefix}r": r}
+
+
+def _results(prefix: str, out: Tensor | None, s: Tensor | None, silu_grads: Tensor | None = None) -> dict[str, Any]:
+    return {f"{prefix}messages": out, f"{prefix}s": s, f"{prefix}silu_grads": silu_grads}
+
+
+def _memory(coefficients: Tensor, r: Tensor, needs_grad: bool) -> tuple[Tensor | None, Tensor | None]:
     """What a GPU needs for the gradient of the table: to sort edges in, and 4 numbers an edge."""
-    workspace = table_workspace(coefficients, r, wanted)
+    workspace = table_workspace(coefficients, r, needs_grad)
     return workspace, None if workspace is None else r.new_empty(r.shape[0], 4)
 
 
-def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
-    return (0, 0, 0) if tensor is None else (address(tensor), *tensor.shape)
+def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
+    """The sums (N, H) and (N, 1), and the sums of silu_grads that the derivative for ends is made of."""
+    ends, *_ = inputs = contiguous(inputs)
+    n, width = ends.shape[0], ends.shape[1] // 2
+    out, s = ends.new_empty(n, width), ends.new_empty(n, 1)
+    silu_grads = ends.new_empty(n, width) if needs_grad[0] and ends.device.type == "cpu" else None
+    (kernels, context), results = kernels_for(ends), _results("out_", out, s, silu_grads)
+    kernels.concat_message_table(itemsize=ends.element_size(), **_op(static, inputs), **results, context=context)
+    return [out, s, silu_grads]
 
 
-def _gradients(ends: Tensor | None, coefficients: Tensor | None, r: Tensor | None) -> Any:
-    return _matrix(ends), address(coefficients), address(r)
-
-
-def _result(out: Tensor | None, s: Tensor | None, slopes: Tensor | None = None) -> Any:
-    return _matrix(out), address(s), address(slopes)
-
-
-def forward(hood: Neighbourhood, inputs: Tensors, wanted: Sequence[bool]) -> Tensors:
-    """The sums (N, H) and (N, 1), and the sums of slopes that the derivative for ends is made of."""
-    ends, coefficients, r = contiguous(inputs)
-    out, s, slopes = (ends.new_empty(shape) for shape in _shapes(hood.rows.n_rows, inputs, wanted[0]))
-    kernels, where = kernels_for(ends)
-    result = _result(out, s, slopes if slopes.numel() else None)
-    kernels.concat_message_table(_op(hood, ends, coefficients, r), result, where)
-    return [out, s, slopes]
-
-
-def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, kept: Tensors, wanted: Sequence[bool]) -> Optionals:
-    """The derivatives for ends, coefficients and r, as `wanted`; no graph is recorded."""
+def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
+    """The derivatives for ends, coefficients and r, as `needs_grad`; no graph is recorded."""
     grads, inputs = contiguous(grads), contiguous(inputs)
-    found = empty_like(inputs, wanted)
+    found = empty_like(inputs, needs_grad)
     ends, coefficients, r = inputs
-    (slopes,) = kept
-    if wanted[0] and ends.device.type == "cpu" and slopes.shape != grads[0].shape:
-        raise ValueError(f"expected what the forward kept, {tuple(grads[0].shape)}, got {tuple(slopes.shape)}")
-    memory, (kernels, where) = _memory(coefficients, r, wanted[1]), kernels_for(ends)
-    given = (_op(hood, ends, coefficients, r, slopes, memory), _result(*grads))
-    kernels.concat_message_table_backward(*given, _gradients(*found), where)
+    (silu_grads,) = saved
+    if needs_grad[0] and ends.device.type == "cpu" and (silu_grads is None or silu_grads.shape != grads[0].shape):
+        raise ValueError(f"expected what the forward saved, of shape {tuple(grads[0].shape)}")
+    op, (kernels, context) = _op(static, inputs, silu_grads, _memory(coefficients, r, needs_grad[1])), kernels_for(ends)
+    given = _results("grad_", *grads) | _inputs("out_", *found)
+    kernels.concat_message_table_backward(itemsize=ends.element_size(), **op, **given, context=context)
     return found
 
 
-def double_backward(
-    hood: Neighbourhood, grad2: Optionals, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]
-) -> Optionals:
-    """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `wanted`."""
-    grads, (ends, coefficients, r) = contiguous(grads), contiguous(inputs)
+def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
+    """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `needs_grad`."""
+    grads, inputs = contiguous(grads), contiguous(inputs)
+    ends, coefficients, r = inputs
     by_ends, by_table, by_r = contiguous(grad2)
     by_ends = torch.zeros_like(ends) if by_ends is None else by_ends
     by_r = torch.zeros_like(r) if by_r is None else by_r
-    out_grads = empty_like(grads, [wanted[0] or wanted[1]] * 2)
-    found = empty_like((ends, coefficients, r), wanted[2:])
-    memory, (kernels, where) = _memory(coefficients, r, wanted[3]), kernels_for(ends)
-    given = (_op(hood, ends, coefficients, r, memory=memory), _result(*grads), _gradients(by_ends, by_table, by_r))
-    kernels.concat_message_table_double_backward(*given, _result(*out_grads), _gradients(*found), where)
-    return [*(t if w else None for t, w in zip(out_grads, wanted[:2], strict=True)), *found]
+    out_grads = empty_like(grads, [needs_grad[0] or needs_grad[1]] * 2)
+    found = empty_like((ends, coefficients, r), needs_grad[2:])
+    op, (kernels, context) = _op(static, inputs, None, _memory(coefficients, r, needs_grad[3])), kernels_for(ends)
+    given = _results("grad_", *grads) | _inputs("grad2_", by_ends, by_table, by_r)
+    outs = _results("out_grad_", *out_grads) | _inputs("out_", *found)
+    kernels.concat_message_table_double_backward(itemsize=ends.element_size(), **op, **given, **outs, context=context)
+    return [*(t if w else None for t, w in zip(out_grads, needs_grad[:2], strict=True)), *found]
 
 
-def _shapes(n_rows: Any, inputs: Tensors, keep: bool = True) -> list[tuple[Any, ...]]:
-    width = inputs[0].shape[1] // 2
-    return [(n_rows, width), (n_rows, 1), (n_rows if keep and inputs[0].device.type == "cpu" else 0, width)]
+def _arguments(static: Static, ends: Tensor, coefficients: Tensor, r: Tensor) -> tuple[Any, ...]:
+    return ends, TabulatedFilter(RadialTable(coefficients, static.cutoff), r), static.edges
 
 
-_INPUTS = ("ends", "coefficients", "r")
-_ladder = Ladder(
-    Op("concat_message_table", _INPUTS, _shapes, forward, backward, double_backward, n_outputs=2, n_kept=1)
+def _example(e: Example) -> tuple[Static, tuple[Tensor, ...]]:
+    ends = e.normal(e.n_atoms, 2 * e.width)
+    return Static(e.edges(), CUTOFF), (ends, e.coefficients(e.width + 1), e.distances())
+
+
+CONCAT_MESSAGE_TABLE = Op(
+    "concat_message_table",
+    "out[i] = sum_k c(r[k]) silu(ends[j, :H] + ends[i, H:] + f(r[k])), s[i] = sum_k c(r[k])",
+    concat_message_table,
+    reference,
+    _arguments,
+    Static,
+    inputs=(Array("ends", "N 2H"), Array("coefficients", "G 4 H+1"), Array("r", "E")),
+    outputs=(Array("out", "N H"), Array("s", "N 1")),
+    saved=(Array("silu_grads", "N H", present=lambda static, inputs: inputs[0].device.type == "cpu"),),
+    forward=forward,
+    backward=backward,
+    double_backward=double_backward,
+    example=_example,
+    check=lambda static, inputs: check_table(inputs[1], static.cutoff),
+    source="the lecture's network",
 )

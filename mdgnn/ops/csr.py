@@ -61,6 +61,12 @@ class Rows:
         return found
 
     @cached_property
+    def checked(self) -> tuple[torch.device, dict[str, int]]:
+        """The device and the size R of arrays that hold what they should."""
+        _ = self.addresses
+        return self.row_ptr.device, {"R": self.n_rows}
+
+    @cached_property
     def n_values(self) -> int:
         """The number of values that the entries need; known on the CPU alone."""
         _ = self.addresses
@@ -101,6 +107,12 @@ class EdgeRows:
     def n_edges(self) -> int:
         """The number of edges; -1 without senders, which an op refuses."""
         return self.by_receiver.index_size
+
+    @cached_property
+    def checked(self) -> tuple[torch.device, dict[str, int]]:
+        """The device and the sizes N and E of arrays that hold what they should."""
+        _ = self.addresses
+        return self.by_receiver.row_ptr.device, {"N": self.n_atoms, "E": self.n_edges}
 
     @cached_property
     def numbers_by_sender(self) -> Rows:

@@ -2,18 +2,21 @@
 
 ``r[e] = |vectors[e]|,  basis[e, k] = exp(-(r[e] - centers[k])^2 / (2 width^2))``
 
-The derivative ladder is forward, backward, double backward, with respect to the vectors; a third derivative is refused.
-The kernels are the CPU's; CUDA, torch.compile and trainable centres take the reference.
+Derivatives are with respect to the vectors; a third is refused. The kernels are the CPU's; CUDA,
+torch.compile and trainable centres take the reference.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mdgnn import _C
-from mdgnn.ops.csr import address
-from mdgnn.threads import get_num_threads
+from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous
+from mdgnn.ops.kernels import kernels_for
+
+
+class Static(NamedTuple):
+    width: float
 
 
 def reference(vectors: Tensor, centers: Tensor, width: float) -> tuple[Tensor, Tensor]:
@@ -40,112 +43,74 @@ def edge_basis(vectors: Tensor, centers: Tensor, width: float) -> tuple[Tensor, 
     ValueError
         If a shape, dtype or device does not fit, or the width is not positive.
     """
-    if vectors.ndim != 2 or vectors.shape[1] != 3 or vectors.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"expected vectors of shape (E, 3) in float32 or float64, got {_describe(vectors)}")
-    if centers.ndim != 1 or centers.dtype != vectors.dtype or centers.device != vectors.device:
-        raise ValueError(f"expected centers as (B,) {vectors.dtype} on {vectors.device}, got {_describe(centers)}")
     if not width > 0:
         raise ValueError(f"expected a positive width, got {width}")
-    if torch.compiler.is_compiling() or vectors.device.type != "cpu" or centers.requires_grad:
+    if centers.requires_grad:
+        EDGE_BASIS.check_arguments(Static(width), (vectors, centers))
         return reference(vectors, centers, width)
-    return _Forward.apply(vectors, centers, 0.5 / width**2)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
-
-
-# --- the kernels -----------------------------------------------------------------------------------------------------
-
-
-def _op(vectors: Tensor, centers: Tensor, sharpness: float) -> Any:
-    """What all three kernels take, of contiguous arrays."""
-    n_edges, n_basis = vectors.shape[0], centers.shape[0]
-    return vectors.element_size(), vectors.data_ptr(), n_edges, centers.data_ptr(), n_basis, sharpness
-
-
-def forward(vectors: Tensor, centers: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
-    """Distances and basis; no graph is recorded."""
-    vectors, centers = vectors.contiguous(), centers.contiguous()
-    distances = vectors.new_empty(vectors.shape[0])
-    basis = vectors.new_empty(vectors.shape[0], centers.shape[0])
-    op = _op(vectors, centers, sharpness)
-    _C.edge_basis(op, distances.data_ptr(), basis.data_ptr(), get_num_threads())
+    distances, basis = EDGE_BASIS(Static(width), vectors, centers)
     return distances, basis
 
 
-def backward(
-    grad_distances: Tensor | None, grad_basis: Tensor | None, vectors: Tensor, centers: Tensor, sharpness: float
-) -> Tensor:
-    """The derivative for the vectors; no graph is recorded."""
-    grad_distances, grad_basis = _contiguous(grad_distances), _contiguous(grad_basis)
-    vectors, centers = vectors.contiguous(), centers.contiguous()
+# --- the kernels: inputs are vectors, centers; outputs distances, basis -----------------------------------------------
+
+
+def _op(static: Static, vectors: Tensor, centers: Tensor) -> dict[str, Any]:
+    """The fields of EdgeBasis in csrc/ops/edge_basis/edge_basis.hpp."""
+    arrays = {"vectors": vectors, "n_edges": vectors.shape[0], "centers": centers, "n_basis": centers.shape[0]}
+    return {"itemsize": vectors.element_size(), **arrays, "sharpness": 0.5 / static.width**2}
+
+
+def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
+    """Distances and basis; no graph is recorded."""
+    vectors, centers = contiguous(inputs)
+    distances, basis = vectors.new_empty(vectors.shape[0]), vectors.new_empty(vectors.shape[0], centers.shape[0])
+    kernels, context = kernels_for(vectors)
+    kernels.edge_basis(**_op(static, vectors, centers), distances=distances, basis=basis, context=context)
+    return distances, basis
+
+
+def backward(static: Static, grads: Optionals, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
+    """The gradient of the vectors; no graph is recorded."""
+    (vectors, centers), (grad_distances, grad_basis) = contiguous(inputs), contiguous(grads)
     out = torch.empty_like(vectors)
-    op, given = _op(vectors, centers, sharpness), (address(grad_distances), address(grad_basis))
-    _C.edge_basis_backward(op, *given, out.data_ptr(), get_num_threads())
-    return out
+    kernels, context = kernels_for(vectors)
+    given = {"grad_distances": grad_distances, "grad_basis": grad_basis, "out": out}
+    kernels.edge_basis_backward(**_op(static, vectors, centers), **given, context=context)
+    return out, None
 
 
 def double_backward(
-    grad2: Tensor,
-    grad_distances: Tensor | None,
-    grad_basis: Tensor | None,
-    vectors: Tensor,
-    centers: Tensor,
-    sharpness: float,
-) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """The derivative of ``<grad2, backward(grad_distances, ...)>`` for grad_distances, grad_basis and vectors."""
-    grad2, grad_distances, grad_basis = grad2.contiguous(), _contiguous(grad_distances), _contiguous(grad_basis)
-    vectors, centers = vectors.contiguous(), centers.contiguous()
-    out_distances = None if grad_distances is None else torch.empty_like(grad_distances)
-    out_basis = None if grad_basis is None else torch.empty_like(grad_basis)
+    static: Static, grad2: Optionals, grads: Optionals, inputs: Tensors, needs_grad: Flags
+) -> Optionals:
+    """The gradient of ``<grad2, backward(grads, ...)>`` for grads and vectors."""
+    (vectors, centers), (by, _), (grad_distances, grad_basis) = map(contiguous, (inputs, grad2, grads))
+    out_distances, out_basis = (None if g is None else torch.empty_like(g) for g in (grad_distances, grad_basis))
     out = torch.empty_like(vectors)
-    op, given = _op(vectors, centers, sharpness), (address(grad_distances), address(grad_basis))
-    outs = (address(out_distances), address(out_basis), out.data_ptr())
-    _C.edge_basis_double_backward(op, grad2.data_ptr(), *given, *outs, get_num_threads())
-    return out_distances, out_basis, out
+    kernels, context = kernels_for(vectors)
+    given = {"grad2": by, "grad_distances": grad_distances, "grad_basis": grad_basis}
+    outs = {"out_distances": out_distances, "out_basis": out_basis, "out": out}
+    kernels.edge_basis_double_backward(**_op(static, vectors, centers), **given, **outs, context=context)
+    return out_distances, out_basis, out, None
 
 
-def _contiguous(tensor: Tensor | None) -> Any:
-    return None if tensor is None else tensor.contiguous()
+def _arguments(static: Static, vectors: Tensor, centers: Tensor) -> tuple[Any, ...]:
+    return vectors, centers, static.width
 
 
-# --- eager autograd --------------------------------------------------------------------------------------------------
-
-
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, centers: Tensor, sharpness: float) -> tuple[Tensor, Tensor]:
-        ctx.sharpness = sharpness
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(vectors, centers)
-        return forward(vectors, centers, sharpness)
-
-    @staticmethod
-    def backward(ctx: Any, grad_distances: Tensor | None, grad_basis: Tensor | None) -> tuple[Any, ...]:
-        if grad_distances is None and grad_basis is None:
-            return None, None, None
-        run: Any = _Backward.apply if torch.is_grad_enabled() else backward
-        return run(grad_distances, grad_basis, *ctx.saved_tensors, ctx.sharpness), None, None
-
-
-class _Backward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> Tensor:
-        *tensors, ctx.sharpness = args
-        ctx.save_for_backward(*tensors)
-        return backward(*args)
-
-    @staticmethod
-    def backward(ctx: Any, grad2: Tensor) -> tuple[Any, ...]:
-        return (*_DoubleBackward.apply(grad2, *ctx.saved_tensors, ctx.sharpness), None, None)  # type: ignore[no-untyped-call]
-
-
-class _DoubleBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        return double_backward(*args)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError("edge_basis: third derivatives are not implemented; the ladder ends at the second")
+EDGE_BASIS = Op(
+    "edge_basis",
+    "r[e] = |vectors[e]|, basis[e, k] = exp(-(r[e] - centers[k])^2 / (2 width^2))",
+    edge_basis,
+    reference,
+    _arguments,
+    Static,
+    inputs=(Array("vectors", "E 3"), Array("centers", "B", differentiable=False)),
+    outputs=(Array("distances", "E"), Array("basis", "E B")),
+    forward=forward,
+    backward=backward,
+    double_backward=double_backward,
+    example=lambda e: (Static(0.7), (e.normal(e.n_edges, 3), e.uniform(e.width) * 2)),
+    devices=("cpu",),
+    partial_grads=True,
+)

@@ -5,19 +5,23 @@
 
 Half of an edge's virial goes to either end, as is usual for pair potentials; whole or half lists make no difference.
 
-Both are bilinear in g and D, so the derivative ladder has two functions that are each other's derivatives: forward, and
-backward, which hands gradients of atoms to edges. They serve any number of derivatives.
+Both are bilinear in g and D, so that two kernels that are each other's derivatives make the whole ladder: the sums, and
+what hands gradients of atoms to edges. A third derivative is refused, as that of a model's energy is.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mdgnn.ops.checks import check_arrays
-from mdgnn.ops.csr import EdgeRows, Rows, address
+from mdgnn.ops.csr import EdgeRows
+from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous
+from mdgnn.ops.examples import Example
 from mdgnn.ops.kernels import kernels_for
+
+
+class Static(NamedTuple):
+    edges: EdgeRows
 
 
 def reference(gradients: Tensor, edges: EdgeRows, vectors: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -52,191 +56,111 @@ def force_virial(gradients: Tensor, edges: EdgeRows, vectors: Tensor | None = No
     forces : (N, 3) float64
     virials : (N, 3, 3) float64 or None
         In the unit of the energy, symmetric. Their sum over the atoms of a structure is its virial, -dE/d(strain).
-        Both are differentiable any number of times with respect to gradients and vectors.
+        Both are differentiable twice with respect to gradients and vectors.
 
     Raises
     ------
     ValueError
         If a shape, dtype or device does not fit.
     """
-    rows, columns = edges.by_receiver, edges.numbers_by_sender
-    if torch.compiler.is_compiling():
-        forces, virials = torch.ops.mdgnn.force_virial(gradients, vectors, *_flat(rows, columns))
-        return forces, None if vectors is None else virials
-    _, device, n_edges = edges.addresses, rows.row_ptr.device, edges.n_edges
-    check_arrays(gradients.dtype, device, ("gradients", gradients, (n_edges, 3)))
-    check_arrays(torch.float64, device, ("vectors", vectors, (n_edges, 3)))
-    return _sums(gradients, vectors, rows, columns)
-
-
-# --- the kernels -----------------------------------------------------------------------------------------------------
-
-
-def forward(gradients: Tensor, vectors: Tensor | None, rows: Rows, columns: Rows) -> tuple[Tensor, Tensor | None]:
-    """Forces (N, 3) and, given vectors, virials (N, 3, 3); no graph is recorded."""
-    gradients = gradients.contiguous()
-    vectors = None if vectors is None else vectors.contiguous()
-    forces = gradients.new_empty(rows.n_rows, 3, dtype=torch.float64)
-    virials = None if vectors is None else forces.new_empty(rows.n_rows, 3, 3)
-    op = (gradients.element_size(), rows.addresses, columns.addresses, address(vectors))
-    kernels, where = kernels_for(gradients)
-    kernels.force_virial(op, gradients.data_ptr(), forces.data_ptr(), address(virials), where)
+    forces, virials = FORCE_VIRIAL(Static(edges), gradients, vectors)
     return forces, virials
 
 
-def backward(
-    grad_forces: Tensor | None,
-    grad_virials: Tensor | None,
-    vectors: Tensor | None,
-    rows: Rows,
-    columns: Rows,
-    dtype: torch.dtype,
+# --- the kernels: inputs are gradients, vectors; outputs forces, virials ----------------------------------------------
+
+
+def _op(edges: EdgeRows, itemsize: int, vectors: Tensor | None) -> dict[str, Any]:
+    """The fields of EdgeVectors in csrc/ops/force_virial/force_virial.hpp."""
+    rows, columns = edges.by_receiver.addresses, edges.numbers_by_sender.addresses
+    return {"itemsize": itemsize, "rows": rows, "columns": columns, "vectors": vectors}
+
+
+def _sum(edges: EdgeRows, gradients: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The forces and, given vectors, the virials."""
+    forces = gradients.new_empty(edges.n_atoms, 3, dtype=torch.float64)
+    virials = None if vectors is None else forces.new_empty(edges.n_atoms, 3, 3)
+    op, (kernels, context) = _op(edges, gradients.element_size(), vectors), kernels_for(gradients)
+    kernels.force_virial(**op, gradients=gradients, forces=forces, virials=virials, context=context)
+    return forces, virials
+
+
+def _hand(
+    edges: EdgeRows, forces: Tensor | None, virials: Tensor | None, vectors: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """The derivative (E, 3) for the gradients, in their dtype; grad_virials needs vectors. No graph is recorded."""
-    forces, virials, vectors = (None if t is None else t.contiguous() for t in (grad_forces, grad_virials, vectors))
-    out = rows.row_ptr.new_empty(rows.index_size, 3, dtype=dtype)
-    op = (out.element_size(), rows.addresses, columns.addresses, address(vectors))
-    kernels, where = kernels_for(out)
-    kernels.force_virial_backward(op, address(forces), address(virials), out.data_ptr(), where)
+    """(E, 3), what edges get of the gradients of their atoms' forces and, with vectors, virials."""
+    out = edges.by_receiver.row_ptr.new_empty(edges.n_edges, 3, dtype=dtype)
+    op, (kernels, context) = _op(edges, out.element_size(), vectors), kernels_for(out)
+    kernels.force_virial_backward(**op, grad_forces=forces, grad_virials=virials, out=out, context=context)
     return out
 
 
-# --- derivatives: of the sums by what hands to edges, and the other way round ----------------------------------------
+def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
+    """Forces (N, 3) and, given vectors, virials (N, 3, 3); no graph is recorded."""
+    return _sum(static.edges, *contiguous(inputs))
 
 
-def _differentiate_sums(
-    hand: Callable[..., Tensor], graph: Any, inputs: Sequence[Any], grads: Sequence[Any], wanted: Sequence[bool]
-) -> list[Tensor | None]:
-    """For gradients and vectors, which have the same part in the virial."""
-    gradients, vectors, dtype = inputs
-    forces, virials = grads[0], None if vectors is None else grads[1]  # without vectors an operator's is empty
+def backward(static: Static, grads: Optionals, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
+    """The gradients of gradients and vectors, which have the same part in the virial; no graph is recorded."""
+    (forces, virials), (gradients, vectors), edges = contiguous(grads), contiguous(inputs), static.edges
+    virials = None if vectors is None else virials
     found: list[Tensor | None] = [None, None]
-    if wanted[0] and (forces is not None or virials is not None):
-        found[0] = hand(forces, virials, None if virials is None else vectors, *graph, dtype)
-    if wanted[1] and virials is not None:
-        found[1] = hand(None, virials, gradients.to(torch.float64), *graph, torch.float64)
-    return found
+    if needs_grad[0]:
+        found[0] = _hand(edges, forces, virials, None if virials is None else vectors, gradients.dtype)
+    if needs_grad[1] and virials is not None:
+        found[1] = _hand(edges, None, virials, gradients.to(torch.float64), torch.float64)
+    return [torch.zeros_like(t) if w and g is None else g for g, t, w in zip(found, inputs, needs_grad, strict=True)]
 
 
-def _differentiate_hand(
-    sums: Callable[..., Any],
-    hand: Callable[..., Tensor],
-    graph: Any,
-    inputs: Sequence[Any],
-    grad: Tensor,
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    """For grad_forces, grad_virials and vectors."""
-    grad_virials, vectors = inputs
-    found: list[Tensor | None] = [None, None, None]
-    if wanted[0] or wanted[1]:
-        forces, virials = sums(grad, vectors if wanted[1] else None, *graph)
-        found[:2] = [forces if wanted[0] else None, virials if wanted[1] else None]
-    if wanted[2] and grad_virials is not None:
-        found[2] = hand(None, grad_virials, grad.to(torch.float64), *graph, torch.float64)
-    return found
+def double_backward(
+    static: Static, grad2: Optionals, grads: Optionals, inputs: Tensors, needs_grad: Flags
+) -> Optionals:
+    """The gradient of ``<grad2, backward(grads, ...)>`` for grads, gradients and vectors: by the same two sums."""
+    by_gradients, by_vectors = contiguous(grad2)
+    (_, virials), (gradients, vectors), edges = contiguous(grads), contiguous(inputs), static.edges
+    found: list[Tensor | None] = [None] * 4
+    if by_gradients is not None and (needs_grad[0] or needs_grad[1]):
+        found[:2] = _sum(edges, by_gradients, vectors if needs_grad[1] else None)
+    if by_vectors is not None and needs_grad[1]:
+        _, more = _sum(edges, by_vectors, gradients.to(torch.float64))
+        assert more is not None
+        found[1] = more if found[1] is None else found[1] + more
+    if by_vectors is not None and virials is not None and needs_grad[2]:
+        found[2] = _hand(edges, None, virials, by_vectors, gradients.dtype)
+    if by_gradients is not None and virials is not None and needs_grad[3]:
+        found[3] = _hand(edges, None, virials, by_gradients.to(torch.float64), torch.float64)
+    like = (*grads, *inputs)
+    return [
+        None if not w else torch.zeros_like(t) if g is None and t is not None else g
+        for g, t, w in zip(found, like, needs_grad, strict=True)
+    ]
 
 
-def _sums(gradients: Tensor, vectors: Tensor | None, rows: Rows, columns: Rows) -> tuple[Tensor, Tensor | None]:
-    if torch.is_grad_enabled() and (gradients.requires_grad or (vectors is not None and vectors.requires_grad)):
-        return _Sums.apply(gradients, vectors, rows, columns)  # type: ignore[no-any-return, no-untyped-call]
-    return forward(gradients, vectors, rows, columns)
+def _arguments(static: Static, gradients: Tensor, vectors: Tensor | None) -> tuple[Any, ...]:
+    return gradients, static.edges, vectors
 
 
-def _hand(*args: Any) -> Tensor:
-    run: Any = _Hand.apply if torch.is_grad_enabled() else backward
-    return run(*args)  # type: ignore[no-any-return]
+def _example(e: Example) -> tuple[Static, tuple[Tensor | None, ...]]:
+    vectors = e.normal(e.n_edges, 3, dtype=torch.float64) if e.option("virials", True) else None
+    return Static(e.edges()), (e.normal(e.n_edges, 3), vectors)
 
 
-class _Sums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gradients: Tensor, vectors: Tensor | None, rows: Rows, columns: Rows) -> Any:
-        ctx.graph, ctx.dtype = (rows, columns), gradients.dtype
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(gradients if ctx.needs_input_grad[1] else None, vectors)
-        return forward(gradients, vectors, rows, columns)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        inputs = (*ctx.saved_tensors, ctx.dtype)
-        return (*_differentiate_sums(_hand, ctx.graph, inputs, grads, ctx.needs_input_grad), None, None)
-
-
-class _Hand(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, grad_forces: Tensor | None, grad_virials: Tensor | None, *args: Any) -> Tensor:
-        vectors, *ctx.graph, _ = args
-        ctx.save_for_backward(grad_virials if ctx.needs_input_grad[2] else None, vectors)
-        return backward(grad_forces, grad_virials, *args)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        found = _differentiate_hand(_sums, _hand, ctx.graph, ctx.saved_tensors, grad, ctx.needs_input_grad)
-        return (*found, None, None, None)
-
-
-# --- operators for torch.compile -------------------------------------------------------------------------------------
-
-_GRAPH = "Tensor? vectors, Tensor row_ptr, Tensor index, Tensor col_ptr, Tensor col_index"
-_library = torch.library.Library("mdgnn", "FRAGMENT")
-_library.define(f"force_virial(Tensor gradients, {_GRAPH}) -> (Tensor, Tensor)")
-_library.define(
-    f"force_virial_backward(Tensor? grad_forces, Tensor? grad_virials, {_GRAPH}, ScalarType dtype) -> Tensor"
+FORCE_VIRIAL = Op(
+    "force_virial",
+    "forces[i] = sum of g over received edges - over sent ones, virials[i] = -1/4 sum of (g x D + D x g) over both",
+    force_virial,
+    reference,
+    _arguments,
+    Static,
+    inputs=(Array("gradients", "E 3"), Array("vectors", "E 3", torch.float64, optional=True)),
+    outputs=(
+        Array("forces", "N 3", torch.float64),
+        Array("virials", "N 3 3", torch.float64, present=lambda static, inputs: inputs[1] is not None),
+    ),
+    forward=forward,
+    backward=backward,
+    double_backward=double_backward,
+    example=_example,
+    options=({}, {"virials": False}),
+    partial_grads=True,
 )
-
-
-def _flat(rows: Rows, columns: Rows) -> tuple[Any, ...]:
-    return rows.row_ptr, rows.index, columns.row_ptr, columns.index
-
-
-def _operator(gradients: Tensor, vectors: Tensor | None, *graph: Any) -> tuple[Tensor, Tensor]:
-    forces, virials = forward(gradients, vectors, Rows(*graph[:2]), Rows(*graph[2:]))
-    return forces, forces.new_empty(0) if virials is None else virials
-
-
-def _backward_operator(forces: Tensor | None, virials: Tensor | None, vectors: Tensor | None, *args: Any) -> Tensor:
-    return backward(forces, virials, vectors, Rows(*args[:2]), Rows(*args[2:4]), args[4])
-
-
-for _key in ("CPU", "CUDA"):
-    _library.impl("force_virial", _operator, _key)
-    _library.impl("force_virial_backward", _backward_operator, _key)
-
-
-@torch.library.register_fake("mdgnn::force_virial")
-def _(gradients: Tensor, vectors: Tensor | None, row_ptr: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    n = row_ptr.shape[0] - 1
-    forces = gradients.new_empty(n, 3, dtype=torch.float64)
-    return forces, forces.new_empty(0 if vectors is None else (n, 3, 3))
-
-
-@torch.library.register_fake("mdgnn::force_virial_backward")
-def _(forces: Any, virials: Any, vectors: Any, row_ptr: Tensor, index: Tensor, *rest: Any) -> Tensor:
-    return row_ptr.new_empty(index.shape[0], 3, dtype=rest[-1])
-
-
-def _save_sums(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.dtype = inputs[0].dtype
-    ctx.save_for_backward(*inputs)
-
-
-def _sums_derivative(ctx: Any, *grads: Tensor | None) -> Any:
-    gradients, vectors, *graph = ctx.saved_tensors
-    hand, inputs = torch.ops.mdgnn.force_virial_backward, (gradients, vectors, ctx.dtype)
-    return (*_differentiate_sums(hand, graph, inputs, grads, ctx.needs_input_grad), *[None] * 4)
-
-
-def _save_hand(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[1:-1])
-
-
-def _hand_derivative(ctx: Any, grad: Tensor) -> Any:
-    grad_virials, vectors, *graph = ctx.saved_tensors
-    operators, inputs = torch.ops.mdgnn, (grad_virials, vectors)
-    sums, hand = operators.force_virial, operators.force_virial_backward
-    return (*_differentiate_hand(sums, hand, graph, inputs, grad, ctx.needs_input_grad), *[None] * 5)
-
-
-torch.library.register_autograd("mdgnn::force_virial", _sums_derivative, setup_context=_save_sums)
-torch.library.register_autograd("mdgnn::force_virial_backward", _hand_derivative, setup_context=_save_hand)

@@ -13,9 +13,9 @@ from mdgnn.threads import get_num_threads
 
 def kernels_for(tensor: Tensor) -> tuple[Any, tuple[int, int, int]]:
     """The extension for a tensor's device, and where it shall run: threads, device, stream."""
-    device = tensor.device
-    if device.type == "cpu":
+    if tensor.is_cpu:
         return _C, (get_num_threads(), 0, 0)
+    device = tensor.device
     if device.type != "cuda" or find_spec("mdgnn._C_cuda") is None:
         raise RuntimeError(f"mdgnn was built without kernels for {device.type}; build it where nvcc is on the PATH")
     stream = torch.cuda.current_stream(device).cuda_stream

@@ -10,26 +10,30 @@ With a table nothing of size edges x features is stored: forward, backward and d
 anew. A third derivative is refused.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from mdgnn.ops.checks import check_arrays
-from mdgnn.ops.csr import EdgeRows, Rows, address
+from mdgnn.ops.csr import EdgeRows, Rows
+from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous, empty_like, plus
+from mdgnn.ops.examples import CUTOFF, Example
 from mdgnn.ops.kernels import kernels_for
-from mdgnn.ops.ladder import Ladder, Neighbourhood, Op, Optionals, Tensors, contiguous, empty_like, plus
 from mdgnn.ops.radial_filter import (
     Filter,
+    RadialTable,
+    TabulatedFilter,
     check_table,
     radial_filter,
-    table_address,
     table_workspace,
-    workspace_address,
 )
 from mdgnn.ops.scatter_add import gather_senders, scatter_add
+
+
+class Static(NamedTuple):
+    edges: EdgeRows
+    cutoff: float
 
 
 def painn_message(x: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
@@ -64,22 +68,8 @@ def painn_message(x: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: Edg
         return handle_torch_function(painn_message, (x,), x, v, filter, unit, edges)
     if isinstance(filter, Tensor):
         return _with_values(x, v, filter, unit, edges)
-    table, r = filter
-    if not torch.compiler.is_compiling():
-        check_table(table, r)
-        _, device = edges.addresses, edges.by_receiver.row_ptr.device
-        n_atoms, n_edges, width = edges.n_atoms, edges.n_edges, v.shape[-1]
-        check_arrays(
-            r.dtype,
-            device,
-            ("x", x, (n_atoms, 3 * width)),
-            ("v", v, (n_atoms, 3, width)),
-            ("table.coefficients", table.coefficients, (table.coefficients.shape[0], 4, 3 * width)),
-            ("r", r, (n_edges,)),
-            ("unit", unit, (n_edges, 3)),
-        )
-    hood = Neighbourhood(edges.by_receiver, edges.by_sender, table.cutoff)
-    out: tuple[Tensor, Tensor] = _ladder(hood, x, v, table.coefficients, r, unit)
+    (coefficients, cutoff), r = filter
+    out: tuple[Tensor, Tensor] = PAINN_MESSAGE(Static(edges, cutoff), x, v, coefficients, r, unit)
     return out
 
 
@@ -91,7 +81,7 @@ def reference(x: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: EdgeRow
 
 def _with_values(x: Tensor, v: Tensor, values: Tensor, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
     width, by_receiver = v.shape[2], Rows(edges.by_receiver.row_ptr)
-    v_j = gather_senders(v.flatten(1), edges).view(-1, 3, width)
+    v_j = gather_senders(v.flatten(1), edges).view(edges.n_edges, 3, width)
     a, b, c = (values * gather_senders(x, edges)).split([width] * 3, dim=1)
     message = unit[:, :, None] * b[:, None] + v_j * c[:, None]
     return scatter_add(a, by_receiver), scatter_add(message.flatten(1), by_receiver).view(v.shape)
@@ -100,72 +90,92 @@ def _with_values(x: Tensor, v: Tensor, values: Tensor, unit: Tensor, edges: Edge
 # --- the kernels: inputs are x, v, coefficients, r, unit; outputs ds, dv ---------------------------------------------
 
 
-def _op(hood: Neighbourhood, inputs: Tensors, workspace: Tensor | None = None) -> Any:
-    x, v, coefficients, r, unit = inputs
-    arrays = (hood.rows.addresses, hood.columns.addresses, _matrix(x), _matrix(v))
-    table = table_address(coefficients, hood.cutoff)
-    return x.element_size(), *arrays, table, address(r), address(unit), workspace_address(workspace, r)
+def _op(static: Static, inputs: Tensors, workspace: Tensor | None = None) -> dict[str, Any]:
+    """The fields of PainnMessage in csrc/ops/painn_message/painn_message.hpp."""
+    (rows, columns), (x, v, coefficients, r, unit) = static.edges.addresses, inputs
+    arrays = {"x": x, "v": v, "table": (coefficients, static.cutoff), "r": r, "unit": unit}
+    return {"rows": rows, "columns": columns, **arrays, "workspace": (workspace, r.shape[0])}
 
 
-def _matrix(tensor: Tensor | None) -> tuple[int, int, int]:
-    """A row for each atom; components and features in one."""
-    return (0, 0, 0) if tensor is None else (address(tensor), tensor.shape[0], tensor.shape[1:].numel())
+def _named(prefix: str, tensors: Optionals) -> dict[str, Tensor | None]:
+    """One for each input."""
+    names = ("x", "v", "coefficients", "r", "unit")
+    return {prefix + name: t for name, t in zip(names, tensors, strict=True)}
 
 
-def _gradients(x: Tensor | None, v: Tensor | None, *rest: Tensor | None) -> Any:
-    """`rest`: of the table, r and unit."""
-    return _matrix(x), _matrix(v), *map(address, rest)
-
-
-def _pairs(wanted: Sequence[bool]) -> list[bool]:
+def _pairs(needs_grad: Flags) -> list[bool]:
     """x and v come together, and r and unit."""
-    x, v, coefficients, r, unit = wanted
+    x, v, coefficients, r, unit = needs_grad
     return [x or v, x or v, coefficients, r or unit, r or unit]
 
 
-def forward(hood: Neighbourhood, inputs: Tensors, wanted: Sequence[bool]) -> Tensors:
+def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
     """The sums ds (N, F) and dv (N, 3, F); no graph is recorded."""
     _, v, *_ = inputs = contiguous(inputs)
     ds, dv = v.new_empty(v.shape[0], v.shape[2]), torch.empty_like(v)
-    kernels, where = kernels_for(v)
-    kernels.painn_message(_op(hood, inputs), (_matrix(ds), _matrix(dv)), where)
+    kernels, context = kernels_for(v)
+    kernels.painn_message(itemsize=v.element_size(), **_op(static, inputs), out_s=ds, out_v=dv, context=context)
     return [ds, dv]
 
 
-def backward(hood: Neighbourhood, grads: Tensors, inputs: Tensors, kept: Tensors, wanted: Sequence[bool]) -> Optionals:
-    """The derivatives for the inputs, as `wanted`; no graph is recorded."""
+def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
+    """The derivatives for the inputs, as `needs_grad`; no graph is recorded."""
     (ds, dv), inputs = contiguous(grads), contiguous(inputs)
-    found = empty_like(inputs, _pairs(wanted))
-    grad = (_matrix(ds), _matrix(dv))
-    workspace, (kernels, where) = table_workspace(inputs[2], inputs[3], wanted[2]), kernels_for(ds)
-    kernels.painn_message_backward(_op(hood, inputs, workspace), grad, _gradients(*found), where)
-    return [t if w else None for t, w in zip(found, wanted, strict=True)]
+    found = empty_like(inputs, _pairs(needs_grad))
+    op = _op(static, inputs, table_workspace(inputs[2], inputs[3], needs_grad[2]))
+    kernels, context = kernels_for(ds)
+    given = {"grad_s": ds, "grad_v": dv, **_named("out_", found)}
+    kernels.painn_message_backward(itemsize=ds.element_size(), **op, **given, context=context)
+    return [t if w else None for t, w in zip(found, needs_grad, strict=True)]
 
 
-def double_backward(
-    hood: Neighbourhood, grad2: Optionals, grads: Tensors, inputs: Tensors, wanted: Sequence[bool]
-) -> Optionals:
-    """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `wanted`."""
+def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
+    """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `needs_grad`."""
     (ds, dv), inputs, grad2 = contiguous(grads), contiguous(inputs), contiguous(grad2)
-    outs = empty_like((ds, dv), [wanted[0] or wanted[1]] * 2)
-    found = [*outs, *empty_like(inputs, _pairs(wanted[2:]))]
+    outs = empty_like((ds, dv), [needs_grad[0] or needs_grad[1]] * 2)
+    found = [*outs, *empty_like(inputs, _pairs(needs_grad[2:]))]
     x, v, coefficients, r, unit = inputs
-    workspace, (kernels, where) = table_workspace(coefficients, r, wanted[4]), kernels_for(ds)
+    op, (kernels, context) = _op(static, inputs, table_workspace(coefficients, r, needs_grad[4])), kernels_for(ds)
     factors = [torch.zeros_like(t) if g is None else g for g, t in zip(grad2, inputs, strict=True)]
-    grad, out_grad = (_matrix(ds), _matrix(dv)), (_matrix(outs[0]), _matrix(outs[1]))
-    given = (_op(hood, inputs, workspace), grad, _gradients(factors[0], factors[1], None, *factors[3:]))
-    kernels.painn_message_double_backward(*given, out_grad, _gradients(*found[2:]), where)
+    factors[2] = None  # which is not read: see below
+    given = {"grad_s": ds, "grad_v": dv, **_named("grad2_", factors)}
+    results = {"out_grad_s": outs[0], "out_grad_v": outs[1], **_named("out_", found[2:])}
+    kernels.painn_message_double_backward(itemsize=ds.element_size(), **op, **given, **results, context=context)
     if grad2[2] is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, v, grad2[2], r, unit)
-        more = (wanted[2], wanted[3], False, wanted[5], wanted[6])
-        found = plus(found, (*forward(hood, replaced, more), *backward(hood, (ds, dv), replaced, (), more)))
-    return [t if w else None for t, w in zip(found, wanted, strict=True)]
+        more = (needs_grad[2], needs_grad[3], False, needs_grad[5], needs_grad[6])
+        found = plus(found, (*forward(static, replaced, more), *backward(static, (ds, dv), replaced, (), more)))
+    return [t if w else None for t, w in zip(found, needs_grad, strict=True)]
 
 
-def _shapes(n_rows: Any, inputs: Tensors) -> list[tuple[Any, ...]]:
-    width = inputs[1].shape[2]
-    return [(n_rows, width), (n_rows, 3, width)]
+def _arguments(static: Static, x: Tensor, v: Tensor, coefficients: Tensor, r: Tensor, unit: Tensor) -> tuple[Any, ...]:
+    return x, v, TabulatedFilter(RadialTable(coefficients, static.cutoff), r), unit, static.edges
 
 
-_INPUTS = ("x", "v", "coefficients", "r", "unit")
-_ladder = Ladder(Op("painn_message", _INPUTS, _shapes, forward, backward, double_backward, n_outputs=2))
+def _example(e: Example) -> tuple[Static, tuple[Tensor, ...]]:
+    features = e.normal(e.n_atoms, 3 * e.width), e.normal(e.n_atoms, 3, e.width)
+    return Static(e.edges(), CUTOFF), (*features, e.coefficients(3 * e.width), e.distances(), e.normal(e.n_edges, 3))
+
+
+PAINN_MESSAGE = Op(
+    "painn_message",
+    "ds[i] = sum_k a, dv[i] = sum_k unit[k] outer b + v[j] * c; (a, b, c) = f(r[k]) * x[j]",
+    painn_message,
+    reference,
+    _arguments,
+    Static,
+    inputs=(
+        Array("x", "N 3F"),
+        Array("v", "N 3 F"),
+        Array("coefficients", "G 4 3F"),
+        Array("r", "E"),
+        Array("unit", "E 3"),
+    ),
+    outputs=(Array("ds", "N F"), Array("dv", "N 3 F")),
+    forward=forward,
+    backward=backward,
+    double_backward=double_backward,
+    example=_example,
+    check=lambda static, inputs: check_table(inputs[2], static.cutoff),
+    source="Schuett, Unke and Gastegger, ICML 2021, equations 7 and 8",
+)

@@ -2,20 +2,22 @@
 
 ``r[e] = |vectors[e]|,  unit[e] = vectors[e] / r[e]``
 
-The derivative ladder is forward, backward, double backward; a third derivative is refused. Only the vectors are kept
-for it. The kernels are the CPU's; CUDA and torch.compile take the reference.
+Only the vectors are saved for the derivatives; a third is refused. The kernels are the CPU's; CUDA and
+torch.compile take the reference.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from mdgnn import _C
-from mdgnn.ops.csr import address
-from mdgnn.ops.ladder import third_derivative
-from mdgnn.threads import get_num_threads
+from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous
+from mdgnn.ops.kernels import kernels_for
+
+
+class Static(NamedTuple):
+    directions: bool
 
 
 def reference(vectors: Tensor, directions: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -42,93 +44,81 @@ def polar(vectors: Tensor, directions: bool = True) -> tuple[Tensor, Tensor | No
     """
     if has_torch_function_unary(vectors):
         return handle_torch_function(polar, (vectors,), vectors, directions=directions)
-    if vectors.ndim != 2 or vectors.shape[1] != 3 or vectors.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"expected vectors of shape (E, 3) in float32 or float64, got {tuple(vectors.shape)} {vectors.dtype}"
-        )
-    if torch.compiler.is_compiling() or vectors.device.type != "cpu":
-        return reference(vectors, directions)
-    out: tuple[Tensor, Tensor | None] = _Forward.apply(vectors, directions)  # type: ignore[no-untyped-call]
-    return out
-
-
-# --- the kernels -----------------------------------------------------------------------------------------------------
-
-
-def _op(vectors: Tensor) -> tuple[int, int, int]:
-    return vectors.element_size(), vectors.data_ptr(), vectors.shape[0]
-
-
-def forward(vectors: Tensor, directions: bool) -> tuple[Tensor, Tensor | None]:
-    """No graph is recorded."""
-    vectors = vectors.contiguous()
-    lengths, unit = vectors.new_empty(vectors.shape[0]), torch.empty_like(vectors) if directions else None
-    _C.polar(_op(vectors), (lengths.data_ptr(), address(unit)), get_num_threads())
+    lengths: Tensor
+    lengths, unit = POLAR(Static(directions), vectors)
     return lengths, unit
 
 
-def backward(grad_lengths: Tensor | None, grad_unit: Tensor | None, vectors: Tensor) -> Tensor:
-    """The derivative for the vectors; no graph is recorded."""
-    vectors, grad = vectors.contiguous(), _contiguous(grad_lengths, grad_unit)
+# --- the kernels: input vectors; outputs lengths, unit ----------------------------------------------------------------
+
+
+def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
+    """No graph is recorded."""
+    (vectors,) = contiguous(inputs)
+    lengths, unit = vectors.new_empty(vectors.shape[0]), torch.empty_like(vectors) if static.directions else None
+    kernels, context = kernels_for(vectors)
+    kernels.polar(
+        itemsize=vectors.element_size(),
+        vectors=vectors,
+        n_edges=vectors.shape[0],
+        lengths=lengths,
+        unit=unit,
+        context=context,
+    )
+    return lengths, unit
+
+
+def backward(static: Static, grads: Optionals, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
+    """The gradient of the vectors; no graph is recorded."""
+    (vectors,), (lengths, unit) = contiguous(inputs), contiguous(grads)
     out = torch.empty_like(vectors)
-    _C.polar_backward(_op(vectors), _addresses(grad), out.data_ptr(), get_num_threads())
-    return out
+    kernels, context = kernels_for(vectors)
+    size, n_edges = vectors.element_size(), vectors.shape[0]
+    kernels.polar_backward(
+        itemsize=size, vectors=vectors, n_edges=n_edges, grad_lengths=lengths, grad_unit=unit, out=out, context=context
+    )
+    return [out]
 
 
 def double_backward(
-    grad2: Tensor, grad_lengths: Tensor | None, grad_unit: Tensor | None, vectors: Tensor
-) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """The derivative of ``<grad2, backward(grad_lengths, ...)>`` for grad_lengths, grad_unit and vectors."""
-    grad2, vectors, grad = grad2.contiguous(), vectors.contiguous(), _contiguous(grad_lengths, grad_unit)
-    out_lengths, out_unit = (None if g is None else torch.empty_like(g) for g in grad)
+    static: Static, grad2: Optionals, grads: Optionals, inputs: Tensors, needs_grad: Flags
+) -> Optionals:
+    """The gradient of ``<grad2, backward(grads, ...)>`` for grads and vectors."""
+    (by,), (vectors,), (lengths, unit) = contiguous(grad2), contiguous(inputs), contiguous(grads)
+    out_lengths, out_unit = (None if g is None else torch.empty_like(g) for g in (lengths, unit))
     out = torch.empty_like(vectors)
-    outs = (_addresses((out_lengths, out_unit)), out.data_ptr())
-    _C.polar_double_backward(_op(vectors), grad2.data_ptr(), _addresses(grad), *outs, get_num_threads())
+    kernels, context = kernels_for(vectors)
+    given = {
+        "itemsize": vectors.element_size(),
+        "vectors": vectors,
+        "n_edges": vectors.shape[0],
+        "grad2": by,
+        "grad_lengths": lengths,
+        "grad_unit": unit,
+    }
+    outs = {"out_lengths": out_lengths, "out_unit": out_unit, "out": out}
+    kernels.polar_double_backward(**given, **outs, context=context)
     return out_lengths, out_unit, out
 
 
-def _contiguous(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    return tuple(None if t is None else t.contiguous() for t in tensors)
+def _arguments(static: Static, vectors: Tensor) -> tuple[Any, ...]:
+    return vectors, static.directions
 
 
-def _addresses(pair: tuple[Tensor | None, ...]) -> tuple[int, int]:
-    return address(pair[0]), address(pair[1])
-
-
-# --- eager autograd --------------------------------------------------------------------------------------------------
-
-
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, directions: bool) -> Any:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(vectors)
-        return forward(vectors, directions)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        if all(g is None for g in grads):
-            return None, None
-        run: Any = _Backward.apply if torch.is_grad_enabled() else backward
-        return run(*grads, *ctx.saved_tensors), None
-
-
-class _Backward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *tensors: Any) -> Tensor:
-        ctx.save_for_backward(*tensors)
-        return backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, grad2: Tensor) -> Any:
-        return _DoubleBackward.apply(grad2, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-
-
-class _DoubleBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *tensors: Any) -> Any:
-        return double_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise third_derivative("polar")
+POLAR = Op(
+    "polar",
+    "r[e] = |vectors[e]|, unit[e] = vectors[e] / r[e]",
+    polar,
+    reference,
+    _arguments,
+    Static,
+    inputs=(Array("vectors", "E 3"),),
+    outputs=(Array("lengths", "E"), Array("unit", "E 3", present=lambda static, inputs: static.directions)),
+    forward=forward,
+    backward=backward,
+    double_backward=double_backward,
+    example=lambda e: (Static(e.option("directions", True)), (e.normal(e.n_edges, 3),)),
+    options=({}, {"directions": False}),
+    devices=("cpu",),
+    partial_grads=True,
+)

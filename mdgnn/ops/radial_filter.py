@@ -18,8 +18,6 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from mdgnn.ops.checks import check_arrays
-from mdgnn.ops.csr import address
 from mdgnn.ops.dual import value_and_slope
 from mdgnn.ops.kernels import kernels_for
 
@@ -107,35 +105,30 @@ def radial_filter(table: RadialTable, r: Tensor) -> Tensor:
         If a shape, dtype or device does not fit.
     """
     if not torch.compiler.is_compiling():
-        check_table(table, r)
+        check_table(*table)
+        if table.coefficients.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"expected a table in float32 or float64, got {table.coefficients.dtype}")
+        if r.ndim != 1 or r.dtype != table.coefficients.dtype or r.device != table.coefficients.device:
+            raise ValueError(
+                f"expected r of shape (E,) {table.coefficients.dtype} on {table.coefficients.device}, "
+                f"got {tuple(r.shape)} {r.dtype} on {r.device}"
+            )
     return reference(table, r)
 
 
-def check_table(table: RadialTable, r: Tensor) -> None:
-    """Raise ValueError unless `table` is one, and `r` (E,) distances for it."""
-    coefficients, cutoff = table
+def check_table(coefficients: Tensor, cutoff: float) -> None:
+    """Raise ValueError unless they are those of a table."""
     if coefficients.ndim != 3 or coefficients.shape[0] < 1 or coefficients.shape[1] != 4 or not cutoff > 0:
         raise ValueError(
             f"expected a table with coefficients of shape (G - 1, 4, C), G > 1, and a positive cutoff, "
             f"got {tuple(coefficients.shape)} and {cutoff}"
         )
-    check_arrays(coefficients.dtype, coefficients.device, ("r", r, (r.numel(),)))
 
 
-def table_address(coefficients: Tensor, cutoff: float) -> tuple[int, int, int, float]:
-    """What a kernel takes of a contiguous table."""
-    return coefficients.data_ptr(), coefficients.shape[0], coefficients.shape[2], cutoff
-
-
-def table_workspace(coefficients: Tensor, r: Tensor, wanted: bool = True) -> Tensor | None:
+def table_workspace(coefficients: Tensor, r: Tensor, needs_grad: bool = True) -> Tensor | None:
     """Memory in which the kernels of a GPU sort edges for the gradient of a table; None where none is needed."""
-    if not wanted or coefficients.device.type == "cpu":
+    if not needs_grad or coefficients.device.type == "cpu":
         return None
     n_intervals, _, width = coefficients.shape
     n_bytes = kernels_for(coefficients)[0].table_workspace(r.element_size(), r.shape[0], n_intervals, width)
     return torch.empty(n_bytes, dtype=torch.uint8, device=r.device)
-
-
-def workspace_address(workspace: Tensor | None, r: Tensor) -> tuple[int, int]:
-    """What a kernel takes of it."""
-    return address(workspace), r.shape[0]

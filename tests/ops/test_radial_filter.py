@@ -140,8 +140,8 @@ def test_empty_input(n_edges, n_channels):
     [
         (torch.zeros(4, 3, 2), torch.zeros(3), r"coefficients of shape \(G - 1, 4, C\).*got \(4, 3, 2\)"),
         (torch.zeros(0, 4, 2), torch.zeros(3), "G > 1"),
-        (torch.zeros(4, 4, 2), torch.zeros(3, 1), r"r of shape \(3,\)"),
-        (torch.zeros(4, 4, 2), torch.zeros(3, dtype=torch.float64), r"r of shape \(3,\) torch.float32"),
+        (torch.zeros(4, 4, 2), torch.zeros(3, 1), r"r of shape \(E,\)"),
+        (torch.zeros(4, 4, 2), torch.zeros(3, dtype=torch.float64), r"r of shape \(E,\) torch.float32"),
         (torch.zeros(4, 4, 2, dtype=torch.float16), torch.zeros(3, dtype=torch.float16), "float32 or float64"),
     ],
 )

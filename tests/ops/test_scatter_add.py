@@ -105,53 +105,6 @@ def test_max_needs_no_edges_of_its_columns(device):
 
 
 @devices
-def test_third_derivative_is_refused(device):
-    values, rows, weight = problem("gather", device)
-    values.requires_grad_(), weight.requires_grad_()
-    g = scatter_add(values, rows, weight).pow(3).sum()
-    for _ in range(2):
-        (g,) = torch.autograd.grad(g.sum(), weight, create_graph=True)
-        g = g.square()
-    with pytest.raises(RuntimeError, match="third derivatives are not implemented"):
-        torch.autograd.grad(g.sum(), weight)
-
-
-@devices
-@pytest.mark.parametrize("kind", ["gather", "unsorted-messages"])
-@pytest.mark.parametrize("weighted", [True, False])
-def test_opcheck(device, kind, weighted):
-    values, rows, weight = problem(kind, device)
-    weight = weight.requires_grad_() if weighted else None
-    graph = (rows.row_ptr, rows.index, rows.edge, weight, None, None, None)
-    torch.library.opcheck(torch.ops.mdgnn.scatter_add.default, (values.requires_grad_(), *graph, "sum"))
-    grad = torch.randn(rows.n_rows, values.shape[1], dtype=torch.float64, device=device, requires_grad=True)
-    empty = torch.empty(0, dtype=torch.int64, device=device)
-    torch.library.opcheck(
-        torch.ops.mdgnn.scatter_add_backward.default, (grad, values, *graph, empty, "sum", [True, weighted])
-    )
-    grad2 = torch.randn_like(values)
-    with torch.no_grad():
-        torch.library.opcheck(
-            torch.ops.mdgnn.scatter_add_double_backward.default, (grad2, None, grad, values, *graph, "mean")
-        )
-    torch.library.opcheck(torch.ops.mdgnn.counting_sort.default, (torch.tensor([2, 0, 2], device=device), 3))
-
-
-@reductions
-def test_compiles(reduce):
-    values, rows, weight = problem("unsorted-gather")
-    values.requires_grad_(), weight.requires_grad_()
-
-    def f(v, w):
-        return scatter_add(v.sin(), rows, w, reduce=reduce).cos().sum()
-
-    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(values, weight), f(values, weight))
-    ours, eager = (torch.autograd.grad(g(values, weight), (values, weight)) for g in (compiled, f))
-    torch.testing.assert_close(ours, eager)
-
-
-@devices
 @reductions
 @pytest.mark.parametrize(("n_rows", "n_values", "n_cols"), [(0, 0, 4), (3, 0, 4), (3, 2, 0), (1, 1, 1)])
 def test_empty_input(device, reduce, n_rows, n_values, n_cols):
@@ -162,14 +115,6 @@ def test_empty_input(device, reduce, n_rows, n_values, n_cols):
     assert out.shape == (n_rows, n_cols) and not out.any()
     out.sum().backward()
     assert not values.grad.any()
-
-
-def test_non_contiguous_input():
-    values, rows, weight = problem("gather", n_cols=6)
-    strided, spread = values.t().contiguous().t(), torch.stack([weight, weight], 1)[:, 0]
-    assert not strided.is_contiguous() and not spread.is_contiguous()
-    assert torch.equal(scatter_add(strided, rows, spread), scatter_add(values, rows, weight))
-    assert torch.equal(scatter_add(values[:, ::2], rows), scatter_add(values[:, ::2].contiguous(), rows))
 
 
 @reductions

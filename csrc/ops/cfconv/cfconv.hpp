@@ -23,6 +23,16 @@ struct CfConv {
     const T* r = nullptr;      // (E)
     TableWorkspace workspace;  // for results for coefficients
     bool adds = false;         // the CPU's backward adds to grad_r what it would write
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("rows", rows);
+        visit("columns", columns);
+        visit("x", x);
+        visit("table", table);
+        visit("r", r);
+        visit("workspace", workspace);
+    }
 };
 
 #define MDGNN_CFCONV_INTERFACE                                                                                         \

@@ -21,6 +21,16 @@ struct ConcatMessage {
     std::int64_t edge_stride = 0;  // from one row of edge_part to the next
     Matrix<const T> ends;          // (N, 2 H): an atom's share as a sender, then as a receiver
     const T* weight = nullptr;     // (E) or null: 1
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("rows", rows);
+        visit("columns", columns);
+        visit("edge_part", edge_part);
+        visit("edge_stride", edge_stride);
+        visit("ends", ends);
+        visit("envelope", weight);
+    }
 };
 
 // What multiplies the results of backward: edge (E, H), ends (N, 2 H), weight (E); each may be null.
@@ -28,6 +38,13 @@ template <class T>
 struct ConcatMessageGrad2 {
     Matrix<const T> edge, ends;
     const T* weight = nullptr;
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("edge_part", edge);
+        visit("ends", ends);
+        visit("envelope", weight);
+    }
 };
 
 #define MDGNN_CONCAT_MESSAGE_INTERFACE                                                                              \

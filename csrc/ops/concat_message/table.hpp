@@ -26,6 +26,18 @@ struct ConcatMessageTable {
     TableWorkspace workspace;   // for results for coefficients, on CUDA: memory, and (E, 4) numbers
     T* of_edges = nullptr;
     bool adds = false;  // the CPU's backward adds to r what it would write
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("rows", rows);
+        visit("columns", columns);
+        visit("ends", ends);
+        visit("table", table);
+        visit("r", r);
+        visit("silu_grads", slopes);
+        visit("workspace", workspace);
+        visit("of_edges", of_edges);
+    }
 };
 
 // Of the results: messages (N, H) and s (N); from the CPU's forward also (N, H) sums of c(r[k]) silu'(x[k, f]), if not
@@ -34,6 +46,13 @@ template <class T>
 struct ConcatMessageResult {
     Matrix<T> messages;
     T *s = nullptr, *slopes = nullptr;
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("messages", messages);
+        visit("s", s);
+        visit("silu_grads", slopes);
+    }
 };
 
 // One for each input: ends (N, 2 H), coefficients (n_intervals, 4, H + 1), r (E).
@@ -41,6 +60,13 @@ template <class T>
 struct ConcatMessageGradients {
     Matrix<T> ends;
     T *coefficients = nullptr, *r = nullptr;
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("ends", ends);
+        visit("coefficients", coefficients);
+        visit("r", r);
+    }
 };
 
 #define MDGNN_CONCAT_MESSAGE_TABLE_INTERFACE                                                                      \

@@ -19,6 +19,15 @@ struct EdgeBasis {
     const T* centers = nullptr;  // (n_basis)
     std::int64_t n_basis = 0;
     T sharpness = 0;  // 1 / (2 width^2)
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("vectors", vectors);
+        visit("n_edges", n_edges);
+        visit("centers", centers);
+        visit("n_basis", n_basis);
+        visit("sharpness", sharpness);
+    }
 };
 
 namespace cpu {

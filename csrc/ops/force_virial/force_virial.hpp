@@ -20,6 +20,13 @@ namespace mdgnn {
 struct EdgeVectors {
     Rows rows, columns;
     const double* vectors = nullptr;
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("rows", rows);
+        visit("columns", columns);
+        visit("vectors", vectors);
+    }
 };
 
 #define MDGNN_FORCE_VIRIAL_INTERFACE                                                                                 \

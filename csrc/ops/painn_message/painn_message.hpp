@@ -25,12 +25,30 @@ struct PainnMessage {
     const T* unit = nullptr;   // (E, 3)
     TableWorkspace workspace;  // for results for coefficients
     bool adds = false;         // the CPU's backward adds to r and unit what it would write
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("rows", rows);
+        visit("columns", columns);
+        visit("x", x);
+        visit("v", v);
+        visit("table", table);
+        visit("r", r);
+        visit("unit", unit);
+        visit("workspace", workspace);
+    }
 };
 
 // Of the results: scalars (N, F), vectors (N, 3 F).
 template <class T>
 struct PainnResult {
     Matrix<T> s, v;
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("s", s);
+        visit("v", v);
+    }
 };
 
 // One for each input: x (N, 3 F), v (N, 3 F), coefficients (n_intervals, 4, 3 F), r (E), unit (E, 3).
@@ -38,6 +56,15 @@ template <class T>
 struct PainnGradients {
     Matrix<T> x, v;
     T *coefficients = nullptr, *r = nullptr, *unit = nullptr;
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("x", x);
+        visit("v", v);
+        visit("coefficients", coefficients);
+        visit("r", r);
+        visit("unit", unit);
+    }
 };
 
 #define MDGNN_PAINN_MESSAGE_INTERFACE                                                                                 \

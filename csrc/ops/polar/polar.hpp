@@ -19,6 +19,12 @@ void polar(const T* vectors, std::int64_t n_edges, T* lengths, T* directions, co
 template <class T>
 struct PolarPair {
     T *lengths = nullptr, *directions = nullptr;
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("lengths", lengths);
+        visit("unit", directions);
+    }
 };
 
 // grad_vectors (E, 3)

@@ -23,6 +23,15 @@ struct ScatterAdd {
     Matrix<const T> values;     // (n_values, F)
     const T* weight = nullptr;  // (E) or null: 1
     Reduce reduce = Reduce::sum;
+
+    template <class V>
+    void fields(V&& visit) {
+        visit("rows", rows);
+        visit("columns", columns);
+        visit("values", values);
+        visit("weight", weight);
+        visit("reduce", reduce);
+    }
 };
 
 #define MDGNN_SCATTER_ADD_INTERFACE                                                                                  \

@@ -1,5 +1,5 @@
 // The neighbour list of the CUDA module. Arrays are addresses in device memory, checked in Python.
-#include "core/bind.hpp"
+#include "bindings/pybind.hpp"
 #include "neighbors/neighbors.hpp"
 
 namespace py = pybind11;

@@ -1,13 +1,13 @@
 // numpy in, numpy out. Dtypes are checked by pybind11 and values by the search; mdgnn/neighbors.py prepares the rest.
-#include "core/bind.hpp"
+#include "neighbors/neighbors.hpp"
 
 #include <unistd.h>
 
 #include <limits>
 #include <string>
 
+#include "bindings/pybind.hpp"
 #include "core/block.hpp"
-#include "neighbors/neighbors.hpp"
 
 namespace py = pybind11;
 

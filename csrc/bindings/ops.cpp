@@ -1,0 +1,70 @@
+// The kernels of all ops by name. Compiled twice: into _C for the CPU and, with MDGNN_CUDA_MODULE, into _C_cuda.
+#include "bindings/ops.hpp"
+
+#include "bindings/call.hpp"
+#include "ops/cfconv/cfconv.hpp"
+#include "ops/concat_message/concat_message.hpp"
+#include "ops/concat_message/table.hpp"
+#include "ops/edge_basis/edge_basis.hpp"
+#include "ops/force_virial/force_virial.hpp"
+#include "ops/painn_message/painn_message.hpp"
+#include "ops/polar/polar.hpp"
+#include "ops/scatter_add/scatter_add.hpp"
+#include "ops/silu/silu.hpp"
+
+#ifdef MDGNN_CUDA_MODULE
+namespace device = mdgnn::cuda;
+#else
+namespace device = mdgnn::cpu;
+#endif
+
+// Of a kernel, in namespace `of`, that is a template of the floating type: its name, then those of its parameters; of a
+// struct what the names of its fields begin with.
+#define MDGNN_ADD(of, kernel, ...) add<&of::kernel<float>, &of::kernel<double>>(module, #kernel, {__VA_ARGS__})
+
+namespace mdgnn::bindings {
+
+void add_ops(PyObject* module) {
+    MDGNN_ADD(device, cfconv, "", "out");
+    MDGNN_ADD(device, cfconv_backward, "", "grad", "out_x", "out_r", "out_coefficients");
+    MDGNN_ADD(device, cfconv_double_backward, "", "grad", "grad2_x", "grad2_r", "out_grad", "out_x", "out_r",
+              "out_coefficients");
+
+    MDGNN_ADD(device, concat_message, "", "out");
+    MDGNN_ADD(device, concat_message_backward, "", "grad", "out_edge_part", "out_ends", "out_envelope");
+    MDGNN_ADD(device, concat_message_double_backward, "", "grad", "grad2_", "out_grad", "out_edge_part", "out_ends",
+              "out_envelope");
+
+    MDGNN_ADD(device, concat_message_table, "", "out_");
+    MDGNN_ADD(device, concat_message_table_backward, "", "grad_", "out_");
+    MDGNN_ADD(device, concat_message_table_double_backward, "", "grad_", "grad2_", "out_grad_", "out_");
+
+    MDGNN_ADD(device, force_virial, "", "gradients", "forces", "virials");
+    MDGNN_ADD(device, force_virial_backward, "", "grad_forces", "grad_virials", "out");
+
+    MDGNN_ADD(device, painn_message, "", "out_");
+    MDGNN_ADD(device, painn_message_backward, "", "grad_", "out_");
+    MDGNN_ADD(device, painn_message_double_backward, "", "grad_", "grad2_", "out_grad_", "out_");
+
+    MDGNN_ADD(device, scatter_add, "", "out", "argmax");
+    MDGNN_ADD(device, scatter_add_backward, "", "grad", "argmax", "out_values", "out_weight");
+    MDGNN_ADD(device, scatter_add_double_backward, "", "grad", "grad2_values", "grad2_weight", "out_grad", "out_values",
+              "out_weight");
+
+#ifndef MDGNN_CUDA_MODULE
+    MDGNN_ADD(cpu, edge_basis, "", "distances", "basis");
+    MDGNN_ADD(cpu, edge_basis_backward, "", "grad_distances", "grad_basis", "out");
+    MDGNN_ADD(cpu, edge_basis_double_backward, "", "grad2", "grad_distances", "grad_basis", "out_distances",
+              "out_basis", "out");
+
+    MDGNN_ADD(cpu, polar, "vectors", "n_edges", "lengths", "unit");
+    MDGNN_ADD(cpu, polar_backward, "vectors", "n_edges", "grad_", "out");
+    MDGNN_ADD(cpu, polar_double_backward, "vectors", "n_edges", "grad2", "grad_", "out_", "out");
+
+    MDGNN_ADD(cpu, silu, "n", "x", "out");
+    MDGNN_ADD(cpu, silu_backward, "n", "grad", "x", "out");
+    MDGNN_ADD(cpu, silu_double_backward, "n", "grad2", "grad", "x", "out");
+#endif
+}
+
+}  // namespace mdgnn::bindings

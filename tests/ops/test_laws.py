@@ -1,0 +1,325 @@
+"""What every op promises, whatever it computes: the tests go through the declarations."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from kernels import assert_same_bits_for_any_number_of_threads, devices, dtypes
+from torch.autograd import gradcheck, gradgradcheck
+
+import mdgnn.ops
+from mdgnn.ops import OPS
+from mdgnn.ops.declaration import FLOATS, as_tuple, table_of_ops
+from mdgnn.ops.examples import Example
+from mdgnn.ops.static import flatten, symbols
+
+ROOT = Path(__file__).parents[2]
+VARIANTS = [
+    pytest.param(op, options, id="-".join([op.name, *map(str, options)])) for op in OPS for options in op.options
+]
+variants = pytest.mark.parametrize(("op", "options"), VARIANTS)
+every = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+
+
+@pytest.fixture(autouse=True)
+def kernels_of_small_arrays(monkeypatch):
+    """silu leaves small arrays to torch."""
+    monkeypatch.setitem(mdgnn.ops.silu.__globals__, "_TORCH_SPLITS", 0)
+
+
+def problem(op, options=None, **example):
+    """Static arguments, and inputs of which the differentiable ones ask for gradients."""
+    static, inputs = op.example(Example(options=options or op.options[0], **example))
+    for array, x in zip(op.inputs, inputs, strict=True):
+        if x is not None:
+            x.requires_grad_(array.differentiable)
+    return static, inputs
+
+
+def differentiable(inputs):
+    return [x for x in inputs if x is not None and x.requires_grad]
+
+
+def outputs(op, static, inputs, function=None):
+    """Of the public function, or of the reference; those that are there."""
+    found = as_tuple((function or op.function)(*op.arguments(static, *inputs)))
+    return [t for t in found if t is not None]
+
+
+def everything(op, static, inputs, function=None, loss=None):
+    """The outputs, and as many derivatives of a loss as there are; with respect to all that have them."""
+    loss = loss or (lambda results: sum((t * (1 + k)).square().sum() for k, t in enumerate(results)))
+    found = outputs(op, static, inputs, function)
+    first = torch.autograd.grad(loss(found), differentiable(inputs), create_graph=True)
+    if op.max_derivatives(static) < 2:
+        return *found, *first
+    return *found, *first, *torch.autograd.grad(loss(first), differentiable(inputs), allow_unused=True)
+
+
+def assert_close(found, expected, tolerance):
+    for a, b in zip(found, expected, strict=True):
+        b = torch.zeros_like(a) if b is None else b
+        scale = tolerance * max(0.1, float(b.detach().abs().max()) if b.numel() else 0)
+        torch.testing.assert_close(torch.zeros_like(b) if a is None else a, b, rtol=tolerance, atol=scale)
+
+
+@devices
+@dtypes
+@variants
+@pytest.mark.parametrize("width", [1, 4, 37])
+def test_equals_its_reference_with_all_derivatives(op, options, device, dtype, width):
+    static, inputs = problem(op, options, width=width, dtype=dtype, device=device)
+    found, expected = (everything(op, static, inputs, f) for f in (op.function, op.reference))
+    assert_close(found, expected, {torch.float64: 1e-11, torch.float32: 2e-4}[dtype])
+
+
+@devices
+@variants
+def test_derivatives_are_those_of_finite_differences(op, options, device):
+    static, inputs = problem(op, options, n_atoms=3, n_edges=5, width=2, device=device)
+    given = differentiable(inputs)
+
+    def function(*changed):
+        rest = iter(changed)
+        return tuple(outputs(op, static, [next(rest) if x is not None and x.requires_grad else x for x in inputs]))
+
+    assert gradcheck(function, given)
+    if op.max_derivatives(static) >= 2:
+        assert gradgradcheck(function, given)
+
+
+@devices
+@variants
+def test_each_input_alone_gets_the_same_bits(op, options, device):
+    """So a calculator, whose weights have no gradient, gives the forces of a model in training."""
+    static, inputs = problem(op, options, device=device)
+    n = sum(x is not None and x.requires_grad for x in inputs)
+    results = outputs(op, static, inputs)
+    together = torch.autograd.grad(sum(t.square().sum() for t in results), differentiable(inputs))
+    for k in range(n):
+        alone, count = [], 0
+        for x in inputs:
+            mine = x is not None and x.requires_grad
+            alone.append(None if x is None else x.detach().requires_grad_(mine and count == k))
+            count += mine
+        (found,) = torch.autograd.grad(sum(t.square().sum() for t in outputs(op, static, alone)), differentiable(alone))
+        assert torch.equal(found, together[k])
+
+
+@devices
+@variants
+def test_each_output_alone_has_derivatives(op, options, device):
+    """Of results that nothing is made of, the gradients are absent or zero."""
+    static, inputs = problem(op, options, device=device)
+    for k in range(len(outputs(op, static, inputs))):
+        both = []
+        for function in (op.function, op.reference):
+            out = outputs(op, static, inputs, function)[k]
+            first = torch.autograd.grad(
+                out.square().sum(), differentiable(inputs), create_graph=True, allow_unused=True
+            )
+            both.append(
+                [torch.zeros_like(x) if g is None else g for g, x in zip(first, differentiable(inputs), strict=True)]
+            )
+        assert_close(*both, 1e-11)
+
+
+@devices
+@variants
+def test_third_derivative_is_refused(op, options, device):
+    static, inputs = problem(op, options, device=device)
+    if op.max_derivatives(static) < 2:
+        first = torch.autograd.grad(
+            sum(t.square().sum() for t in outputs(op, static, inputs)), differentiable(inputs), create_graph=True
+        )
+        with pytest.raises(RuntimeError, match=f"{op.name}: .*no second derivative"):
+            torch.autograd.grad(first[0].square().sum(), differentiable(inputs)[0])
+        return
+    if device != "cpu" and "cuda" not in op.devices:
+        pytest.skip("the reference has all derivatives")
+    x = differentiable(inputs)
+    first = torch.autograd.grad(sum((t**3).sum() for t in outputs(op, static, inputs)), x, create_graph=True)
+    second = torch.autograd.grad(sum((t**3).sum() for t in first), x, create_graph=True, allow_unused=True)
+    with pytest.raises(RuntimeError, match=f"{op.name}: third derivatives are not implemented"):
+        torch.autograd.grad(sum((t**3).sum() for t in second if t is not None), x, allow_unused=True)
+
+
+@devices
+@variants
+def test_operators_pass_opcheck_and_have_the_bits_of_the_eager_path(op, options, device):
+    if not op.has_operators:
+        assert not hasattr(torch.ops.mdgnn, op.name)
+        return
+    static, inputs = problem(op, options, device=device)
+    flat = flatten(static)
+    operators = [getattr(torch.ops.mdgnn, f"{op.name}{end}") for end in ("", "_backward", "_double_backward")]
+    torch.library.opcheck(operators[0].default, (*inputs, *flat))
+    results = as_tuple(operators[0](*inputs, *flat))
+    saved = results[len(op.outputs) :]
+    assert not any(t.requires_grad for t in saved)
+    there = [o.present is None or o.present(static, inputs) for o in op.outputs]
+    seen = [t for t, present in zip(results, there, strict=False) if present]
+    for ours, eager in zip(seen, outputs(op, static, inputs), strict=True):
+        assert torch.equal(ours, eager)
+    grads = [torch.ones_like(t) if p else None for t, p in zip(results, there, strict=False)]
+    needs_grad = [x is not None and a.differentiable for x, a in zip(inputs, op.inputs, strict=True)]
+    if op.max_derivatives(static) >= 2:  # opcheck differentiates
+        torch.library.opcheck(operators[1].default, (*grads, *saved, *inputs, *flat, needs_grad))
+
+    def derivatives(results):
+        first = torch.autograd.grad(sum(t.square().sum() for t in results), differentiable(inputs), create_graph=True)
+        if op.max_derivatives(static) < 2:
+            return first
+        loss = sum(t.square().sum() for t in first)
+        return *first, *torch.autograd.grad(loss, differentiable(inputs), allow_unused=True)
+
+    for a, b in zip(derivatives(seen), derivatives(outputs(op, static, inputs)), strict=True):
+        assert torch.equal(torch.zeros_like(b) if a is None else a, b)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+@variants
+def test_compiles_whole(op, options):
+    """Also with rows that nothing has looked at."""
+    static, inputs = problem(op, options)
+
+    def loss(*given):
+        rest = iter(given)
+        used = [next(rest) if x is not None and x.requires_grad else x for x in inputs]
+        return sum(t.square().sum() for t in as_tuple(op.function(*op.arguments(static, *used))) if t is not None)
+
+    given = differentiable(inputs)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    found = (compiled(*given), *torch.autograd.grad(compiled(*given), given))
+    assert_close(found, (loss(*given), *torch.autograd.grad(loss(*given), given)), 1e-10)
+
+
+@devices
+@variants
+@pytest.mark.parametrize(("n_atoms", "n_edges", "width"), [(0, 0, 4), (3, 0, 4), (1, 0, 1), (1, 2, 1), (3, 5, 0)])
+def test_empty_input(op, options, device, n_atoms, n_edges, width):
+    static, inputs = problem(op, options, n_atoms=n_atoms, n_edges=n_edges, width=width, device=device)
+    found, expected = (everything(op, static, inputs, f) for f in (op.function, op.reference))
+    for a, b in zip(found, expected, strict=True):
+        assert a is None or a.shape == (a if b is None else b).shape
+    assert_close(found, expected, 1e-11)
+
+
+@variants
+def test_atoms_that_receive_nothing_get_zero(op, options):
+    static, inputs = problem(op, options)
+    if op.outputs[0].shape.split()[0] in "NR" and op.name != "force_virial":  # whose atoms get of what they send, too
+        for out in outputs(op, static, inputs):
+            assert not out[1].any() and out.any()
+
+
+@devices
+@variants
+def test_other_strides(op, options, device):
+    static, inputs = problem(op, options, device=device)
+    strided = [
+        None if x is None else torch.stack([x.detach()] * 2, -1)[..., 0].requires_grad_(x.requires_grad) for x in inputs
+    ]
+    assert not any(x.is_contiguous() for x in strided if x is not None)
+    for a, b in zip(everything(op, static, strided), everything(op, static, inputs), strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+@dtypes
+@variants
+def test_bits_do_not_depend_on_threads(op, options, dtype):
+    static, inputs = problem(op, options, n_atoms=700, n_edges=12_000, width=33, dtype=dtype)
+    assert_same_bits_for_any_number_of_threads(lambda: [t for t in everything(op, static, inputs) if t is not None])
+
+
+@devices
+@dtypes
+@variants
+def test_two_runs_have_the_same_bits(op, options, dtype, device):
+    static, inputs = problem(op, options, n_atoms=700, n_edges=12_000, width=33, dtype=dtype, device=device)
+    for a, b in zip(everything(op, static, inputs), everything(op, static, inputs), strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_half_precision_and_integers_are_refused(op, dtype):
+    static, inputs = problem(op)
+    changed = [None if x is None else x.detach().to(dtype) for x in inputs]
+    if op.name == "silu" and dtype.is_floating_point:  # torch's does
+        (out,) = outputs(op, static, changed)
+        assert torch.equal(out, torch.nn.functional.silu(changed[0]))
+        return
+    with pytest.raises(
+        (ValueError, RuntimeError), match=f"float32 or float64, got {dtype}|{dtype}|not implemented for"
+    ):
+        outputs(op, static, changed)
+
+
+WRONG = {
+    "shape": lambda x: x.detach()[..., None],
+    "last axis": lambda x: (
+        torch.cat([x.detach()] * 3)[: 2 * len(x) + 1] if x.ndim == 1 else x.detach().repeat_interleave(2, -1)[..., 1:]
+    ),
+    "dtype": lambda x: x.detach().to(next(d for d in FLOATS if d != x.dtype)),
+    "no tensor": lambda x: 1.0,
+}
+
+
+def own_symbols(op, array):
+    """Those of an array whose sizes the graph does not give."""
+    return set(re.findall("[A-Z]", array.shape)) - set(symbols(op.static))
+
+
+@every
+@pytest.mark.parametrize("what", WRONG)
+def test_each_wrong_argument_is_named(op, what):
+    static, inputs = problem(op)
+    for k, array in enumerate(op.inputs):
+        if array.shape == "..." or (what == "last axis" and own_symbols(op, array)):
+            continue  # which is no mistake
+        if inputs[k] is None or (k == 0 and what in ("dtype", "no tensor")):
+            continue  # the first gives the dtype
+        changed = [x if m != k else WRONG[what](x) for m, x in enumerate(inputs)]
+        with pytest.raises(ValueError, match=rf"expected {array.name} of shape \(.*got ") as error:
+            op.check_arguments(static, changed)
+        assert "\n" not in str(error.value)
+
+
+@every
+def test_sizes_that_disagree_are_refused(op):
+    """Of a symbol that two arrays have, the second is refused."""
+    static, inputs = problem(op)
+    own = [own_symbols(op, array) for array in op.inputs]
+    for k in range(1, len(inputs)):
+        if inputs[k] is None or not own[k] & set().union(*own[:k]):
+            continue
+        changed = [x if m != k else x.detach().repeat_interleave(2, -1) for m, x in enumerate(inputs)]
+        with pytest.raises(ValueError, match=rf"expected {op.inputs[k].name} of shape \("):
+            op.check_arguments(static, changed)
+
+
+def test_every_op_is_declared():
+    """A folder of kernels that autograd calls has a declaration of its name, and a file of that name."""
+    without = {"csr", "radial_filter"}  # rows of graphs, and what the kernels of messages share
+    folders = {p.name for p in (ROOT / "csrc" / "ops").iterdir() if p.is_dir()} - without
+    declared = {op.name for op in OPS}
+    assert folders <= declared
+    assert declared - folders == {"concat_message_table"}, "whose kernels stand beside those of concat_message"
+    of_files = {p.stem for p in (ROOT / "mdgnn" / "ops").glob("*.py") if declares(p)}
+    assert of_files == declared
+
+
+def declares(path):
+    """Whether a file makes an Op."""
+    calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    return any(isinstance(c.func, ast.Name) and c.func.id == "Op" for c in calls)
+
+
+def test_the_table_of_the_documentation_has_a_row_for_every_op():
+    rows = table_of_ops(OPS).splitlines()[2:]
+    assert [re.match(r"\| `(\w+)` \|", row)[1] for row in rows] == [op.name for op in OPS]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 7 for row in rows), "seven bars, others are escaped"
