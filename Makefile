@@ -42,6 +42,10 @@ check: build
 	$(PY) -m mypy.stubtest mdgnn._C --allowlist tests/support/stubtest_allowlist.txt --ignore-unused-allowlist
 	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp benchmarks -name '*.[ch]pp' -o -name '*.cu')
 
+docs: $(DOCS)
+	$(PY) docs/fill_results.py --check
+	$(PY) -m sphinx -q -W --keep-going -d build/doctrees docs build/site
+
 # The CUDA kernels compile, also where no GPU is to run them.
 CUDA_ARCHITECTURES ?= 90
 cuda:
@@ -49,10 +53,6 @@ cuda:
 	set -e; for file in $$(find csrc -name '*.cu'); do \
 	    echo $$file; nvcc -std=c++20 -arch=sm_$(CUDA_ARCHITECTURES) -Icsrc -c $$file -o /dev/null; \
 	done
-
-docs: $(DOCS)
-	$(PY) docs/fill_results.py --check
-	$(PY) -m sphinx -q -W --keep-going -d build/doctrees docs build/site
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only

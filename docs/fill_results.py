@@ -12,6 +12,8 @@ and some rows and columns of one table:
     <!--table cpu.md; Engine; SimpleGNN* or SchNet*; task and ours as engine-->
     <!--/-->
 
+`<!--table ops-->` is that of the ops, from their declarations.
+
 The parts are: file, beginning of the heading, pattern of the row's cells joined by " & ", column, or "first" for the
 first one. Without --check the texts between the comments are written anew; with it, pages that would change are an
 error. So is a number with a unit of speed, size or accuracy that stands outside of such marks and of code.
@@ -105,6 +107,11 @@ def inline(query: str) -> str:
 
 def table(query: str) -> str:
     """Rows and columns of one table, as Markdown."""
+    if query == "ops":
+        from mdgnn.ops import OPS
+        from mdgnn.ops.declaration import table_of_ops
+
+        return table_of_ops(OPS) + "\n"
     file, heading, pattern, selection = query.split("; ")
     columns, _, titles = zip(*(one.strip().partition(" as ") for one in selection.split(" and ")), strict=True)
     head = [title or column for column, title in zip(columns, titles, strict=True)]

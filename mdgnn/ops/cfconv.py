@@ -60,7 +60,7 @@ def cfconv(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
     if isinstance(filter, Tensor):
         check_values(x, filter=(filter, (edges.n_edges, x.shape[-1])))
         return scatter_add(gather_senders(x, edges) * filter, Rows(edges.by_receiver.row_ptr))
-    (coefficients, cutoff), r = filter
+    (coefficients, cutoff, _), r = filter
     out: Tensor
     (out,) = CFCONV(Static(edges, cutoff), x, coefficients, r)
     return out

@@ -59,7 +59,7 @@ def concat_message_table(ends: Tensor, filter: TabulatedFilter, edges: EdgeRows)
     """
     if has_torch_function_unary(ends):
         return handle_torch_function(concat_message_table, (ends,), ends, filter, edges)
-    (coefficients, cutoff), r = filter
+    (coefficients, cutoff, _), r = filter
     out: tuple[Tensor, Tensor] = CONCAT_MESSAGE_TABLE(Static(edges, cutoff), ends, coefficients, r)
     return out
 

@@ -69,7 +69,7 @@ def painn_message(x: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: Edg
         return handle_torch_function(painn_message, (x,), x, v, filter, unit, edges)
     if isinstance(filter, Tensor):
         return _with_values(x, v, filter, unit, edges)
-    (coefficients, cutoff), r = filter
+    (coefficients, cutoff, _), r = filter
     out: tuple[Tensor, Tensor] = PAINN_MESSAGE(Static(edges, cutoff), x, v, coefficients, r, unit)
     return out
 

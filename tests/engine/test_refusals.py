@@ -14,7 +14,6 @@ from torch import nn
 
 from mdgnn import Engine, Graph, LennardJones, MDGNNCalculator, PaiNN, SchNet, SimpleGNN, evaluate
 from mdgnn.engine import UnsupportedError, trace
-from mdgnn.nn import apply_mlp
 from mdgnn.ops import cfconv, painn_message, polar, scatter_add, silu
 
 
@@ -22,12 +21,11 @@ def test_a_new_model_of_the_same_operations_needs_no_cpp():
     """SchNet with a gate on every block, which no model here has."""
 
     class Gated(SchNet):
-        def atomic_energies(self, graph, vectors):
-            rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
-            r, _ = polar(vectors, directions=False)
+        def atomic_features(self, graph, vectors, types):
+            h, (r, _) = self.embedding(types), polar(vectors, directions=False)
             for interaction, filter in zip(self.interactions, self.filters(r), strict=True):
-                h = interaction(h, filter, graph) * silu(h) + h
-            return self.species.energies(rows, self.output_mlp(h).squeeze(1))
+                h = interaction(h, filter, graph.edges) * silu(h) + h
+            return h
 
     torch.manual_seed(0)
     model = Gated(8, 2, 6, cutoff=2.5).double()
@@ -57,14 +55,14 @@ def test_messages_that_are_all_of_the_embedding():
     """An array is in two messages, of which one has vectors that nothing depends on."""
 
     class FromEmbedding(PaiNN):
-        def atomic_energies(self, graph, vectors):
-            rows, s = self.species.embed(graph.atomic_numbers, self.embedding)
+        def atomic_features(self, graph, vectors, types):
+            s = self.embedding(types)
             v, (r, unit) = s.new_zeros(s.shape[0], 3, s.shape[1]), polar(vectors)
-            x = apply_mlp(self.layers[0].message_mlp, s)
+            x = self.layers[0].message_mlp(s)
             for layer, filter in zip(self.layers, self.filters(r), strict=True):
                 ds, dv = painn_message(x, v, filter, unit, graph.edges)
                 s, v = layer.update(s + ds, v + dv)
-            return self.species.energies(rows, apply_mlp(self.output_mlp, s).squeeze(1))
+            return s
 
     torch.manual_seed(0)
     model, graph = FromEmbedding(8, 2, 6, cutoff=2.5).double(), Graph.from_atoms(icosahedron(3, 0.05), 2.5)
@@ -77,12 +75,11 @@ def variant(change):
     """A SchNet whose features `change` makes something of, between the blocks and the readout."""
 
     class Variant(SchNet):
-        def atomic_energies(self, graph, vectors):
-            rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
-            r, _ = polar(vectors, directions=False)
+        def atomic_features(self, graph, vectors, types):
+            h, (r, _) = self.embedding(types), polar(vectors, directions=False)
             for interaction, filter in zip(self.interactions, self.filters(r), strict=True):
-                h = interaction(h, filter, graph)
-            return self.species.energies(rows, self.output_mlp(change(self, h, filter, graph)).squeeze(1))
+                h = interaction(h, filter, graph.edges)
+            return change(self, h, filter, graph)
 
     torch.manual_seed(0)
     return Variant(8, 2, 6, cutoff=2.5).double()
@@ -116,7 +113,7 @@ def constant_changed(model, h, filter, graph):
 
 
 def limited(model, h, filter, graph):
-    rows = model.species.row_of.index_select(0, graph.atomic_numbers)
+    rows = model.elements.type_of.index_select(0, graph.atomic_numbers)
     return h + F.embedding(rows, model.embedding.weight, max_norm=1.0)
 
 
@@ -237,12 +234,9 @@ def test_the_compiler_of_torch_is_not_imported(tmp_path):
 
 def test_one_numbering_of_elements():
     class Groups(SchNet):
-        def atomic_energies(self, graph, vectors):
-            rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
+        def atomic_features(self, graph, vectors, types):
             other = torch.zeros(121, dtype=torch.int64).index_select(0, graph.atomic_numbers)
-            return self.species.energies(
-                rows, self.output_mlp(h + F.embedding(other, self.embedding.weight)).squeeze(1)
-            )
+            return self.embedding(types) + F.embedding(other, self.embedding.weight)
 
     with pytest.raises(UnsupportedError, match="one numbering"):
         Engine(Groups(8, 1, 6, cutoff=2.5))

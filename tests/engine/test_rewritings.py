@@ -15,7 +15,7 @@ from torch import nn
 
 from mdgnn import Graph, PaiNN, evaluate
 from mdgnn.engine import trace
-from mdgnn.nn import apply_mlp, shifted_softplus
+from mdgnn.nn import shifted_softplus
 from mdgnn.ops import polar, silu
 
 WIDTH = 8
@@ -30,16 +30,14 @@ class Line(PaiNN):
         self.wide, self.activation = nn.Linear(2 * WIDTH, WIDTH), nn.SiLU()
         self.factor = nn.Parameter(torch.rand(WIDTH) + 0.5)
 
-    def atomic_energies(self, graph, vectors):
-        rows, h = self.species.embed(graph.atomic_numbers, self.embedding)
-        r, unit = polar(vectors)
+    def atomic_features(self, graph, vectors, types):
+        h, (r, unit) = self.embedding(types), polar(vectors)
         v = h.new_zeros(h.shape[0], 3, h.shape[1])
         (filter,) = self.filters(r)  # interpolated by whoever runs the program, as torch does
         filter = filter._replace(table=filter.table._replace(function=None))
-        h, v = self.layers[0](h, v, filter, unit, graph)
+        h, v = self.layers[0](h, v, filter, unit, graph.edges)
         out = self.line(self, h, v)
-        out = out.square().sum(1) if out.ndim == 3 else out
-        return self.species.energies(rows, apply_mlp(self.output_mlp, out).squeeze(1))
+        return out.square().sum(1) if out.ndim == 3 else out
 
 
 def in_place_sum(m, h, v):

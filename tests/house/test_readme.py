@@ -74,7 +74,7 @@ def test_blocks(page, tmp_path, monkeypatch, capsys, one_thread):
         elif language == "toml":
             run_toml(code)
         else:
-            assert peer_of(code) or language in ("cpp", "make"), f"{page} has a block of {language}, which nothing runs"
+            assert peer_of(code), f"{page} has a block of {language}, which nothing runs"
     for name in set(sys.modules) - before:  # files of the page are no modules of the next
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
