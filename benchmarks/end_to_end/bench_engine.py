@@ -1,8 +1,8 @@
 """Engine: energy and forces with the neighbour list given, float32, 3 layers, against the same weights elsewhere
 
-torch path: `mdgnn.evaluate`. The lecture's code has SimpleGNN's weights and computes derivatives for positions alone;
-schnetpack's networks, where they are installed, have weights of their own. The engine's time includes sorting edges by
-sender. Atoms are displaced at random.
+torch path: `mdgnn.evaluate`, on a graph that has its edges by sender, while the engine's time includes sorting them.
+The lecture's code has SimpleGNN's weights and computes derivatives for positions alone; schnetpack's networks, where
+they are installed, have weights of their own. Atoms are displaced at random.
 """
 
 import pytest

@@ -1,6 +1,7 @@
 """Models: energy+forces on a graph that is reused, and training steps on both; float32, 3 layers
 
-Plain torch has the same weights; SimpleGNN's is the lecture's code, line for line. schnetpack's networks, where they
+"direct" is ours without tables of filters. Plain torch has the same weights; SimpleGNN's is the lecture's code, line
+for line; at 561 atoms it also runs compiled by torch.compile, for these shapes alone. schnetpack's networks, where they
 are installed, have weights of their own. A training step is one of Adam, on 32 clusters of 55 atoms. Atoms are
 displaced at random: PaiNN's vectors vanish in a symmetric cluster, where the gradient of their length is all rounding.
 """
@@ -10,7 +11,7 @@ import schnetpack_code
 import torch
 from clusters import displaced, liquid
 from networks import FEATURES, make
-from plain_torch import energy_and_forces
+from plain_torch import compiled, energy_and_forces
 
 from mdgnn import Graph, evaluate
 
@@ -34,7 +35,13 @@ def test_energy_forces(timed, name, n_atoms, width):
     functions = {"ours": lambda: evaluate(model, g)}
     if n_atoms < 6525 or name not in WIDE:
         assert_equal(evaluate(model, g), *energy_and_forces(model, g))
+        direct = make(name, width, filters="direct").requires_grad_(False)
+        assert_equal(evaluate(direct, g), *energy_and_forces(model, g))
+        functions["direct"] = lambda: evaluate(direct, g)
         functions["plain torch"] = lambda: energy_and_forces(model, g)
+    if n_atoms == 561 and width == FEATURES[name]:
+        functions["torch.compile"] = compiled(model, g)
+        assert_equal(evaluate(model, g), *functions["torch.compile"]())
     if n_atoms == 561 and name in WIDE and schnetpack_code.SPEC:
         functions["schnetpack"] = schnetpack_code.energy_and_forces_of(name, width, g)
     task = f"{name}, F={width}" + (", liquid" if n_atoms == 500 else "")
@@ -44,7 +51,7 @@ def test_energy_forces(timed, name, n_atoms, width):
 @models
 def test_training_step(timed, name):
     g = Graph.batch([displaced(55, seed) for seed in range(32)])
-    wanted = torch.randn(g.n_atoms, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.randn(g.n_atoms, 3, generator=torch.Generator().manual_seed(0))
 
     def step(code):
         model = make(name, FEATURES[name])
@@ -55,7 +62,7 @@ def test_training_step(timed, name):
                 energies, forces = evaluate(model, g, create_graph=True)[1:3]
             else:
                 energies, forces = energy_and_forces(model, g, create_graph=True)
-            loss = energies.square().mean() + (forces - wanted).square().mean()
+            loss = energies.square().mean() + (forces - target).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -7,6 +7,7 @@
 #include <functional>
 #include <vector>
 
+#include "core/aligned.hpp"
 #include "core/view.hpp"
 #include "engine/linear.hpp"
 #include "engine/plan.hpp"
@@ -38,7 +39,7 @@ struct Outputs {
 // Memory of a call, which grows to that of the largest structure and stays for the next one.
 template <class T>
 struct Workspace {
-    std::vector<T> atoms, edges;
+    AlignedVector<T> atoms, edges;
     std::vector<std::int64_t> elements, col_ptr, receivers, order, next;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/aligned.hpp"
 #include "core/view.hpp"
 
 namespace mdgnn::engine {
@@ -23,7 +24,7 @@ class Packed {
 
   private:
     std::int64_t inputs_ = 0, outputs_ = 0, stride_ = 0;
-    std::vector<T> data_;
+    AlignedVector<T> data_;
 };
 
 // Some columns of an array with rows of `stride` numbers.

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "core/aligned.hpp"
+
 namespace mdgnn::engine {
 
 enum class Code {
@@ -41,7 +43,7 @@ struct Instruction {
 template <class T>
 struct Weight {
     std::vector<std::int64_t> shape;
-    std::vector<T> data;
+    AlignedVector<T> data;
 };
 
 template <class T>

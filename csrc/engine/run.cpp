@@ -99,9 +99,9 @@ void Run<T>::sort_edges() {
 
 template <class T>
 void Run<T>::make_room(bool with_gradients) {
-    const auto room = [](std::vector<T>& memory, std::int64_t numbers) {
+    const auto room = [](AlignedVector<T>& memory, std::int64_t numbers) {
         const std::size_t size = static_cast<std::size_t>(numbers);
-        if (memory.size() < size) std::vector<T>().swap(memory), memory.resize(size);
+        if (memory.size() < size) AlignedVector<T>().swap(memory), memory.resize(size);
     };
     room(memory_.atoms, padded_ * (plan_.total + plan_.spare));
     const std::int64_t n = padded(n_edges_), back = with_gradients, turn = engine_.directions() ? 3 : 0;

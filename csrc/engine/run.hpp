@@ -99,7 +99,7 @@ class Run {
 
 template <class T>
 struct LocalArrays {
-    std::vector<T> numbers;
+    AlignedVector<T> numbers;
 };
 
 // `passes`: how often all instructions run, about.
@@ -110,7 +110,7 @@ void Run<T>::each_block(const Phase& phase, int passes, const Body& body) const 
     const std::int64_t least = kWorth / (passes * phase.work + 1), share = n_ / (8 * std::max(context_.n_threads, 1));
     const std::int64_t grain = std::max(least, std::min(share, block_)) / kTile * kTile + kTile;
     parallel_for(n_, grain, context_.n_threads, [&](std::int64_t begin, std::int64_t end) {
-        std::vector<T>& memory = scratch_of_this_thread<LocalArrays<T>>().numbers;
+        AlignedVector<T>& memory = scratch_of_this_thread<LocalArrays<T>>().numbers;
         const std::size_t size = static_cast<std::size_t>(plan_.local * block_);
         if (memory.size() < size) memory.resize(size);
         for (std::int64_t i = begin; i < end; i += block_) body(Block<T>{i, std::min(block_, end - i), memory.data()});

@@ -119,15 +119,15 @@ Safetensors::Safetensors(std::istream& in, std::uint64_t size) : in_(in) {
 }
 
 template <class T>
-std::vector<T> Safetensors::read(const Tensor& tensor) {
+AlignedVector<T> Safetensors::read(const Tensor& tensor) {
     const std::uint64_t n_bytes = tensor.end - tensor.begin;
     if (tensor.dtype != (sizeof(T) == 4 ? "F32" : "F64")) throw std::logic_error("a tensor of another dtype");
-    std::vector<T> numbers(static_cast<std::size_t>(n_bytes / sizeof(T)));
+    AlignedVector<T> numbers(static_cast<std::size_t>(n_bytes / sizeof(T)));
     read_bytes(in_, first_ + tensor.begin, reinterpret_cast<char*>(numbers.data()), n_bytes);
     return numbers;
 }
 
-template std::vector<float> Safetensors::read(const Tensor&);
-template std::vector<double> Safetensors::read(const Tensor&);
+template AlignedVector<float> Safetensors::read(const Tensor&);
+template AlignedVector<double> Safetensors::read(const Tensor&);
 
 }  // namespace mdgnn::engine

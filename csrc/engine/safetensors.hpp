@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "core/aligned.hpp"
+
 namespace mdgnn::engine {
 
 struct Tensor {
@@ -27,7 +29,7 @@ class Safetensors {
 
     // The numbers of a tensor that has the dtype of T.
     template <class T>
-    std::vector<T> read(const Tensor& tensor);
+    AlignedVector<T> read(const Tensor& tensor);
 
   private:
     std::istream& in_;

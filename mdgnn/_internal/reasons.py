@@ -26,9 +26,9 @@ def out_of_memory(error: BaseException) -> str:
     text = str(error)
     if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", text):
         return ""
-    found = re.search(r"allocate ([\d.]+ \w+)(?:.* shape (\([\d, ]*\)))?", text)
-    asked = f": {found[1]} more were asked for" if found else ""
-    array = f", by an array of shape {found[2]}" if found and found[2] else ""
+    match = re.search(r"allocate ([\d.]+ \w+)(?:.* shape (\([\d, ]*\)))?", text)
+    asked = f": {match[1]} more were asked for" if match else ""
+    array = f", by an array of shape {match[2]}" if match and match[2] else ""
     advice = "fewer atoms or a shorter cutoff need less, and is the cell in the right unit?"
     return f"there is not enough memory{asked}{array}; {advice}"
 

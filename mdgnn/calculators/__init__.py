@@ -1,6 +1,7 @@
 """ASE calculators."""
 
-from mdgnn.calculators.calculator import MDGNNCalculator
 from mdgnn.calculators.ensemble import Ensemble
+from mdgnn.calculators.function_calculator import FunctionCalculator
+from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
 
-__all__ = ["Ensemble", "MDGNNCalculator"]
+__all__ = ["Ensemble", "FunctionCalculator", "MDGNNCalculator"]

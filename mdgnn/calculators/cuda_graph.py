@@ -38,7 +38,7 @@ class CapturedStep:
     device, dtype
         Of the model.
     virials : bool
-        Whether they are wanted.
+        Compute them, of atoms, too.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class CapturedStep:
         return CapturedStep, self._arguments
 
     def fits(self, numbers: Any, pbc: Any, virials: bool) -> bool:
-        """Whether these are the atoms that the step was made for, and it gives what is wanted."""
+        """Whether these are the atoms that the step was made for, and it gives virials if they are asked for."""
         _, of_numbers, of_pbc, *_ = self._arguments
         return np.array_equal(of_numbers, numbers) and np.array_equal(of_pbc, pbc) and self.virials >= virials
 
@@ -76,16 +76,16 @@ class CapturedStep:
         self._cell.copy_(torch.from_numpy(np.ascontiguousarray(cell)))
         while True:
             self._run()
-            found = self._out.to("cpu", copy=True).numpy()
-            if found[1] != 0:
+            out = self._out.to("cpu", copy=True).numpy()
+            if out[1] != 0:
                 self._buffers.check()
-            if found[0] <= self.capacity:
+            if out[0] <= self.capacity:
                 break
-            self._make_room(int(found[0] * 1.2) + 64)
+            self._make_room(int(out[0] * 1.2) + 64)
         n = len(self._numbers)
-        energies, forces, rest = np.split(found[4:], [n, 4 * n])
+        energies, forces, rest = np.split(out[4:], [n, 4 * n])
         virials = rest.reshape(n, 3, 3) if self.virials else None
-        return StepResult(float(found[3]), energies, forces.reshape(n, 3), virials, float(found[2]))
+        return StepResult(float(out[3]), energies, forces.reshape(n, 3), virials, float(out[2]))
 
     def _make_room(self, capacity: int) -> None:
         self.capacity, self._replay = capacity, None
@@ -135,17 +135,17 @@ class CapturedStep:
         distances = torch.where(number < edges.n_edges, edges.distances, torch.inf)
         least = torch.cat((distances, distances.new_full((1,), torch.inf))).min()
         graph = self._graph()
-        found = evaluate(self.model, graph, virial=self.virials, dtype=self.dtype)
-        assert found.forces is not None
+        prediction = evaluate(self.model, graph, virial=self.virials, dtype=self.dtype)
+        assert prediction.forces is not None
         parts = [
             edges.status[:2].to(torch.float64),
             least[None],
-            found.energy,
-            found.energies,
-            found.forces.reshape(-1),
+            prediction.energy,
+            prediction.energies,
+            prediction.forces.reshape(-1),
         ]
-        if found.virials is not None:
-            parts.append(found.virials.reshape(-1))
+        if prediction.virials is not None:
+            parts.append(prediction.virials.reshape(-1))
         torch.cat(parts, out=self._out)
 
     def _graph(self) -> Graph:

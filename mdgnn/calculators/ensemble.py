@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.calculators.calculator import all_changes
 
 from mdgnn._internal.warn_user import warn_user
-from mdgnn.calculators.caching import CachingCalculator
-from mdgnn.calculators.calculator import PARAMETERS, MDGNNCalculator
+from mdgnn.calculators.caching_calculator import CachingCalculator
+from mdgnn.calculators.mdgnn_calculator import PARAMETERS, MDGNNCalculator
 from mdgnn.potential import Potential
 
 
@@ -87,11 +87,11 @@ class Ensemble(CachingCalculator):
         atoms = self.given(atoms)
         stress = self.wants_stress(atoms, properties)
         others = self.wants_others(properties)
-        found = [member.compute(atoms, stress=stress, others=others) for member in self.members]
-        results: dict[str, Any] = {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
+        of_members = [member.compute(atoms, stress=stress, others=others) for member in self.members]
+        results: dict[str, Any] = {name: np.mean([one[name] for one in of_members], axis=0) for name in of_members[0]}
         results |= {name: float(value) for name, value in results.items() if not np.ndim(value)}
-        results["energy_std"] = float(np.std([one["energy"] for one in found]))
-        away = np.stack([one["forces"] for one in found]) - results["forces"]
+        results["energy_std"] = float(np.std([one["energy"] for one in of_members]))
+        away = np.stack([one["forces"] for one in of_members]) - results["forces"]
         results["forces_std"] = np.sqrt(np.square(away).sum(axis=2).mean(axis=0))
         self.atoms, self.results = atoms, results
         self._warn(results["forces_std"])

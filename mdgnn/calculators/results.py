@@ -12,37 +12,50 @@ from mdgnn.calculators.checks import volume_of
 from mdgnn.nn import Property
 from mdgnn.potential import Prediction
 
-
-def stress_of(virials: NDArray[np.float64], atoms: Atoms) -> dict[str, NDArray[np.float64]]:
-    """From the virials (N, 3, 3) of atoms: their stresses (N, 6) in the whole volume, as ASE has them, and the stress
-    (6,), which is their sum. Raises as `results_of`."""
-    stresses: NDArray[np.float64] = full_3x3_to_voigt_6_stress(-virials / volume_of(atoms))
-    return {"stress": stresses.sum(axis=0), "stresses": stresses}
+Array = NDArray[np.float64]
 
 
-def results_of(
-    found: Prediction, structures: Sequence[Atoms], properties: Sequence[Property] = ()
-) -> list[dict[str, Any]]:
-    """Of each structure: energies where there are forces, stress and stresses where there are virials, and properties,
-    each a number or (N,) of an atomic one.
+def energy_results(
+    energy: float, energies: Array, forces: Array, virials: Array | None, atoms: Atoms
+) -> dict[str, Any]:
+    """The results of an energy, under ASE's names.
+
+    Parameters
+    ----------
+    energy : float
+    energies : (N,)
+        Of atoms.
+    forces : (N, 3)
+    virials : (N, 3, 3), optional
+        Of atoms. Their stresses (N, 6) are their shares, in the whole volume, of the stress (6,), which is their sum.
+    atoms : ase.Atoms
 
     Raises
     ------
     PropertyNotImplementedError
-        For a virial of a cell without a volume.
+        For virials in a cell without a volume.
     """
+    results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
+    if virials is None:
+        return results
+    stresses: Array = full_3x3_to_voigt_6_stress(-virials / volume_of(atoms))
+    return {**results, "stress": stresses.sum(axis=0), "stresses": stresses}
+
+
+def results_of(
+    prediction: Prediction, structures: Sequence[Atoms], properties: Sequence[Property] = ()
+) -> list[dict[str, Any]]:
+    """Of each structure: those of the energy where there are forces, and properties, each a number or (N,) of an atomic
+    one. Raises as `energy_results`."""
     results: list[dict[str, Any]] = [{} for _ in structures]
     ends = np.cumsum([len(atoms) for atoms in structures])[:-1]
-    if found.forces is not None:
-        energy = found.energy.tolist()
-        energies, forces = (np.split(x.cpu().numpy(), ends) for x in (found.energies, found.forces))
-        for k, one in enumerate(results):
-            one |= {"energy": energy[k], "free_energy": energy[k], "energies": energies[k], "forces": forces[k]}
-    if found.virials is not None:
-        for one, atoms, virials in zip(results, structures, np.split(found.virials.cpu().numpy(), ends), strict=True):
-            one |= stress_of(virials, atoms)
+    if prediction.forces is not None:
+        atomic = [prediction.energies, prediction.forces, prediction.virials]
+        split = ([None] * len(structures) if x is None else np.split(x.cpu().numpy(), ends) for x in atomic)
+        structure_by_structure = zip(prediction.energy.tolist(), *split, structures, strict=True)
+        results = [energy_results(*one) for one in structure_by_structure]
     kinds = {p.name: p.kind for p in properties}
-    for name, of_all in (found.properties or {}).items():
+    for name, of_all in (prediction.properties or {}).items():
         values = of_all.cpu().numpy()
         parts = np.split(values, ends) if kinds[name] == "atomic" else values.tolist()
         for one, value in zip(results, parts, strict=True):

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mdgnn._internal.file_names import short_name
 from mdgnn.cli.dataset_commands import dataset
-from mdgnn.cli.errors import CommandError, errors_as_sentences
-from mdgnn.cli.names import short_name
+from mdgnn.cli.errors import errors_as_sentences
 from mdgnn.cli.train_commands import evaluate_command, plot_command, train_command
 
 app = typer.Typer(
@@ -66,29 +66,11 @@ def relax_command(
     each frame, and so are constraints; those that ASE cannot read there are in final.traj too.
     """
     with errors_as_sentences():
-        from mdgnn.cli.output import print_table
-        from mdgnn.cli.relax import RelaxSettings, relax
+        from mdgnn.cli.dynamics import RunOptions, relax
 
         chosen = _given(model=model, seed=seed, device=device, dtype=dtype, index=index, format=format)
         folder = output or Path(f"mdgnn-relax-{short_name(structure)}")
-        settings = RelaxSettings(structure, fmax=fmax, optimizer=optimizer, steps=steps, **chosen)
-        summary = relax(settings, folder, force)
-        energy, length = summary["units"]["energy"], summary["units"]["length"]
-        rows = {
-            "steps": str(summary["steps"]),
-            "energy": f"{summary['final_energy']:.6f} {energy} (at the start {summary['initial_energy']:.6f})",
-            "largest force": f"{summary['final_fmax']:.6f} {energy}/{length}",
-        }
-        if "true_lj_energy" in summary:
-            rows["true Lennard-Jones energy"] = f"{summary['true_lj_energy']:.6f} {energy}"
-        if summary.get("lowest_known_lj_energy") is not None:
-            rows["lowest known"] = f"{summary['lowest_known_lj_energy']:.6f} {energy}"
-        print_table(f"{structure} relaxed with {settings.model}", {**rows, "output": str(folder)})
-        if not summary["converged"]:
-            raise CommandError(
-                f"not converged: after {summary['steps']} steps the largest force is {summary['final_fmax']:.4g}, "
-                f"more than {fmax:g} {energy}/{length}"
-            )
+        relax(RunOptions(structure, folder, force, **chosen), fmax=fmax, optimizer=optimizer, steps=steps)
 
 
 @app.command("md")
@@ -144,37 +126,24 @@ def md_command(
     Output: trajectory.xyz, log.csv, final.xyz, summary.json, checkpoint.npz and plots. Tags, arrays and information
     of the file are in each frame, and so are constraints; those that ASE cannot read there are in final.traj too.
     """
-    given = _given(
-        structure=structure,
-        model=model,
-        ensemble=ensemble,
-        temperature=temperature,
-        timestep=timestep,
-        steps=steps,
-        friction=friction,
-        pressure=pressure,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        index=index,
-        format=format,
-        interval=interval,
-        checkpoint_interval=checkpoint_interval,
-    )
+    chosen = _given(model=model, seed=seed, device=device, dtype=dtype, index=index, format=format)
+    of_ensemble = _given(temperature=temperature, friction=friction, pressure=pressure)
+    of_run = _given(timestep=timestep, steps=steps, interval=interval, checkpoint_interval=checkpoint_interval)
     if (structure is None) == (restart is None):
         raise typer.BadParameter("give a structure to start from, or --restart FOLDER, and not both")
     if restart is not None and (output is not None or force):
         raise typer.BadParameter("--restart writes to the folder it continues; --output and --force do not go with it")
     with errors_as_sentences():
-        from mdgnn.cli import md
-        from mdgnn.cli.settings import MDSettings
+        from mdgnn.cli import dynamics
+        from mdgnn.cli.dynamics import RunOptions
 
         if restart is not None:
-            folder, summary = restart, md.restart(restart, given)
-        else:
-            folder = output or Path(f"mdgnn-md-{short_name(given['structure'])}")
-            summary = md.start(MDSettings(**given), folder, force)
-        _print_md(summary, folder)
+            expected = {**chosen, **_given(ensemble=ensemble), **of_ensemble, **of_run}
+            dynamics.restart(restart, expected)
+        elif structure is not None:
+            folder = output or Path(f"mdgnn-md-{short_name(structure)}")
+            options = RunOptions(structure, folder, force, **chosen)
+            dynamics.simulate(options, ensemble or "nve", of_ensemble, of_run)
 
 
 @app.command("info")
@@ -184,34 +153,12 @@ def info_command(
     """Versions, threads, CUDA and shipped models; or what a model file says about itself."""
     with errors_as_sentences():
         from mdgnn.cli import info
-        from mdgnn.cli.output import print_table
+        from mdgnn.cli.terminal import print_table
 
         if model is None:
             print_table("mdgnn", info.installation())
         else:
             print_table(model, info.model(model))
-
-
-def _print_md(summary: dict[str, Any], folder: Path) -> None:
-    from mdgnn.cli.output import print_table
-
-    units, settings = summary["units"], summary["settings"]
-    energy = units["energy"]
-    rows = {
-        "steps": f"{summary['steps']} of {settings['timestep']:g} {units['time']}",
-        "mean temperature": f"{summary['mean_temperature_second_half']:.4g} {units['temperature']} (second half)",
-        "total energy": f"{summary['final_total_energy']:.6f} {energy}",
-        "at the start": f"{summary['initial_total_energy']:.6f} {energy}",
-    }
-    if "energy_drift_per_atom" in summary:
-        rows["drift per atom"] = f"{summary['energy_drift_per_atom']:.2e} {energy}"
-    if settings["ensemble"] == "npt":
-        rows["mean pressure"] = f"{summary['mean_pressure_second_half']:.4g} {units['pressure']} (second half)"
-        rows["mean density"] = f"{summary['mean_density_second_half']:.4g} {units['density']} (second half)"
-        rows["drift per atom"] = f"{summary['conserved_energy_drift_per_atom']:.2e} {energy} (of what npt conserves)"
-    print_table(
-        f"{settings['ensemble']} of {settings['structure']} with {settings['model']}", {**rows, "output": str(folder)}
-    )
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -16,44 +16,20 @@ from ase.io.extxyz import write_extxyz
 from ase.io.formats import open_with_compression
 
 from mdgnn._internal.folder_lock import check_idle, lock_file
-from mdgnn.calculators.calculator import MDGNNCalculator
-from mdgnn.cli import output
 from mdgnn.cli.errors import CommandError
-from mdgnn.cli.system import suitable_threads
+from mdgnn.cli.terminal import progress
 from mdgnn.data import Keys, read_frames, split
 from mdgnn.data.checks import image_distance
 from mdgnn.data.frames import digest_of
 from mdgnn.data.labels import find, targets_of
-from mdgnn.data.lennard_jones import boxes, clusters, label, lecture_clusters, weigh
 from mdgnn.data.sources import BadFramesError, Database, File, open_source
-from mdgnn.models import LennardJones
+from mdgnn.dynamics.lj_frames import lj_frames
+from mdgnn.dynamics.system import suitable_threads
 from mdgnn.neighbors import primitive_neighbor_list
 
-BOX_CUTOFF = 10.0  # sigma, of labels; see mdgnn.data.lennard_jones.label
-DYNAMICS_CUTOFF = 2.5
 LARGEST = 561
 PARTS = ("train", "valid", "test")
 LISTED = 10  # bad frames in a summary
-
-
-def lj_frames(n_frames: int, seed: int, kind: str = "all", largest: int = 55) -> Iterator[Atoms]:
-    """Labelled Lennard-Jones frames; of "all", every fourth is a box. More of them begin with the same ones."""
-    full = MDGNNCalculator(LennardJones(), dtype="float64", too_close="ignore")
-    cut = MDGNNCalculator(LennardJones(cutoff=BOX_CUTOFF, mode="cut"), dtype="float64", too_close="ignore")
-    short = MDGNNCalculator(LennardJones(cutoff=DYNAMICS_CUTOFF, mode="shifted"), dtype="float64", too_close="ignore")
-    of_clusters, of_boxes = clusters(seed, full, range(3, largest + 1)), boxes(seed, short)
-    if kind == "lecture":
-        of_clusters = lecture_clusters(seed)
-    for k in range(n_frames):
-        if kind == "boxes" or (kind == "all" and k % 4 == 3):
-            atoms = next(of_boxes)
-            label([atoms], cut, BOX_CUTOFF)
-        else:
-            atoms = next(of_clusters)
-            label([atoms], full)
-        if kind != "lecture":
-            weigh(atoms)
-        yield atoms
 
 
 def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int | None, force: bool) -> dict[str, str]:
@@ -71,7 +47,7 @@ def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int | None
             show(k + 1, "")
             yield _text(atoms)
 
-    with _hold([path], force), suitable_threads(1), output.progress("frames", n_frames) as show:
+    with _hold([path], force), suitable_threads(1), progress("frames", n_frames) as show:
         _write([path], [counted(show)])
     return {name: f"{count} frames" for name, count in sorted(kinds.items())}
 
@@ -116,9 +92,9 @@ def _shortest(atoms: Atoms) -> float:
     reach = min(2.0, 1.001 * image_distance(atoms))
     whole = float(np.ptp(atoms.positions, axis=0).sum() + np.abs(atoms.cell.array).sum()) + 1
     while True:
-        found = primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, reach)
-        if len(found) or reach > whole:
-            return float(found.min(initial=np.inf))
+        distances = primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, reach)
+        if len(distances) or reach > whole:
+            return float(distances.min(initial=np.inf))
         reach *= 2
 
 

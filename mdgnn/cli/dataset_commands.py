@@ -37,7 +37,7 @@ def lj_command(
     """
     with errors_as_sentences():
         from mdgnn.cli.dataset import make_lj
-        from mdgnn.cli.output import print_table
+        from mdgnn.cli.terminal import print_table
 
         print_table(str(output), make_lj(output, frames, seed, kind, largest, force))
 
@@ -62,7 +62,7 @@ def summary_command(
         from rich.text import Text
 
         from mdgnn.cli.dataset import summarize
-        from mdgnn.cli.output import show
+        from mdgnn.cli.terminal import show
         from mdgnn.data import Keys
 
         rows, notes = summarize(files, Keys(energy_key, forces_key, stress_key), units, format)
@@ -88,6 +88,6 @@ def split_command(
     """Share the frames of a file out at random into files of extended XYZ."""
     with errors_as_sentences():
         from mdgnn.cli.dataset import split_file
-        from mdgnn.cli.output import print_table
+        from mdgnn.cli.terminal import print_table
 
         print_table(file, split_file(file, fractions, seed, output, force, format))

@@ -11,23 +11,14 @@ from typing import TextIO
 import typer
 
 from mdgnn._internal.reasons import first_line, out_of_memory
+from mdgnn._internal.run_errors import InterruptedRunError, RunError
 
 # About code that the user has not written: told only if warnings were asked for, by -W or PYTHONWARNINGS.
 FOR_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ImportWarning, ResourceWarning)
 
 
 class CommandError(Exception):
-    """A problem that one sentence explains; exit status 1."""
-
-    status = 1
-
-
-class InterruptedRunError(CommandError):
-    """A run that a signal ended in good order; exit status 128 + signal, as shells expect."""
-
-    def __init__(self, signum: int, message: str):
-        super().__init__(message)
-        self.status = 128 + signum
+    """What is wrong with a command, in one sentence; exit status 1."""
 
 
 @contextmanager
@@ -40,8 +31,10 @@ def errors_as_sentences() -> Iterator[None]:
     warnings.showwarning = _show_warning
     try:
         yield
-    except CommandError as error:
-        _tell(str(error), error.status)
+    except InterruptedRunError as error:
+        _tell(str(error), 128 + error.signum)  # as shells expect
+    except (CommandError, RunError) as error:
+        _tell(str(error), 1)
     except KeyboardInterrupt:
         _tell("interrupted", 128 + signal.SIGINT)
     except OSError as error:

@@ -1,54 +1,42 @@
 """`mdgnn train`, `mdgnn evaluate` and `mdgnn plot`: from options to the work, and from results to tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from mdgnn.cli.errors import CommandError, InterruptedRunError
-from mdgnn.cli.output import clear, hold, print_table, show
+from mdgnn.cli.errors import CommandError
+from mdgnn.cli.terminal import print_table, show
 from mdgnn.data import Dataset, Keys, PropertyKey, read_frames
 from mdgnn.data.frames import left_out
 from mdgnn.data.labels import names_in
+from mdgnn.dynamics.run_folder import clear, hold
 from mdgnn.model_file import load
 from mdgnn.plots import draw
 from mdgnn.potential import Potential
 from mdgnn.training import evaluate as evaluation
 from mdgnn.training import plots, run
-from mdgnn.training.callbacks import InterruptedTrainingError
 from mdgnn.training.config import read
 from mdgnn.training.data import properties_of
-from mdgnn.training.folder import RunError
 from mdgnn.training.outcome import redraw
 
-Result = TypeVar("Result")
 PARITY = "parity.png"
 ABREAST = 2  # quantities in a table, which a terminal of 80 columns shows
 
 
-def _sentences(work: Callable[[], Result]) -> Result:
-    """Problems of a run, as the command line tells them."""
-    try:
-        return work()
-    except InterruptedTrainingError as error:
-        raise InterruptedRunError(error.signum, str(error)) from None
-    except RunError as error:
-        raise CommandError(str(error)) from None
-
-
 def start(config: Path, settings: Sequence[str], folder: Path, force: bool) -> None:
     """Train, and say what came of it."""
-    summary = _sentences(lambda: run.train(read(config, settings), folder, force))
+    summary = run.train(read(config, settings), folder, force)
     _tell(summary, folder)
 
 
 def go_on(folder: Path, settings: Sequence[str]) -> None:
     """Continue a run, and say what came of it."""
-    _tell(_sentences(lambda: run.resume(folder, settings)), folder)
+    _tell(run.resume(folder, settings), folder)
 
 
 def _tell(summary: dict[str, Any], folder: Path) -> None:
@@ -121,7 +109,7 @@ def _evaluate(task: Task, folder: Path) -> None:
         typer.echo(f"mdgnn: {left_out(frames.skipped)}", err=True)
     clear(folder, (evaluation.ERRORS, evaluation.TABLE, evaluation.STRUCTURES, PARITY))
     about = {"model": task.model, "data": task.data, "units": model.units, "skipped": [str(b) for b in frames.skipped]}
-    _sentences(lambda: evaluation.write(comparison, folder, about))
+    evaluation.write(comparison, folder, about)
     names = plots.names_of(properties_of(model))
     draw(folder, {PARITY: lambda: plots.parity(comparison.all_pairs(), model.units, names)})
     _print_errors(comparison.table(), names, model.units, f"{task.model} on {', '.join(task.data)}")
@@ -150,5 +138,5 @@ def _print_some(table: dict[str, dict[str, float]], quantities: dict[str, tuple[
 
 def plot(folder: Path) -> None:
     """Draw the pictures of a run."""
-    for name in _sentences(lambda: redraw(folder)):
+    for name in redraw(folder):
         typer.echo(folder / name)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from mdgnn._internal.file_names import short_name
 from mdgnn.cli.errors import CommandError, errors_as_sentences
-from mdgnn.cli.names import short_name
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an earlier run's files in the output folder.")]
 SetOption = Annotated[

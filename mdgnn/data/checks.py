@@ -164,19 +164,19 @@ class Magnitudes:
 
     def verdicts(self) -> dict[int, str]:
         """Reasons against frames, by number."""
-        found = {**self._flat_energies(), **self._hartree()}
+        suspicious = {**self._flat_energies(), **self._hartree()}
         stresses = {seen.number: seen.stress for seen in self._seen}
-        found |= _large(stresses, TYPICAL_STRESS, "stresses", "eV/Angstrom^3; GPa or kbar?")
+        suspicious |= _large(stresses, TYPICAL_STRESS, "stresses", "eV/Angstrom^3; GPa or kbar?")
         forces = {seen.number: seen.force for seen in self._seen}
-        found |= _large(forces, TYPICAL_FORCE, "forces", "eV/Angstrom; kcal/mol or kJ/mol?")
-        found |= _placeholders({seen.number: (seen.energy, seen.force) for seen in self._seen}, "energy")
-        found |= _placeholders({seen.number: (seen.stress, seen.force) for seen in self._seen}, "stress")
+        suspicious |= _large(forces, TYPICAL_FORCE, "forces", "eV/Angstrom; kcal/mol or kJ/mol?")
+        suspicious |= _placeholders({seen.number: (seen.energy, seen.force) for seen in self._seen}, "energy")
+        suspicious |= _placeholders({seen.number: (seen.stress, seen.force) for seen in self._seen}, "stress")
         several = [seen for seen in self._seen if seen.n_atoms > 1]
         near = [seen.number for seen in several if seen.near]
         if 2 * len(near) > len(several):
             reason = f"suspicious: in most frames of this file atoms are closer than {NEAR} Angstrom; nm or fractions?"
-            found |= dict.fromkeys(near, reason)
-        return found
+            suspicious |= dict.fromkeys(near, reason)
+        return suspicious
 
     def _hartree(self) -> dict[int, str]:
         """Frames with the energy of all electrons in Hartree, if most are so."""
@@ -193,7 +193,7 @@ class Magnitudes:
         for seen in self._seen:
             if np.isfinite(seen.energy):
                 groups.setdefault(seen.formula, {}).setdefault(seen.n_atoms, []).append(seen)
-        found: dict[int, str] = {}
+        suspicious: dict[int, str] = {}
         for formula, sizes in groups.items():
             known = sorted(n for n, frames in sizes.items() if len(frames) >= FRAMES_OF_SIZE)
             if len(known) < 2 or known[-1] < SIZES_APART * known[0]:
@@ -206,8 +206,8 @@ class Magnitudes:
                     f"suspicious: {formula} has the energy {middle[0]:.4g} with {known[0]} atoms and {middle[1]:.4g} "
                     f"with {known[-1]}; energies per atom or per formula unit?"
                 )
-                found |= {seen.number: reason for frames in sizes.values() for seen in frames}
-        return found
+                suspicious |= {seen.number: reason for frames in sizes.values() for seen in frames}
+        return suspicious
 
 
 def _placeholders(sizes: dict[int, tuple[float, float]], name: str) -> dict[int, str]:

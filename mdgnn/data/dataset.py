@@ -109,13 +109,13 @@ class Dataset:
     def __getitem__(self, k: int) -> Sample:
         row = int(self._rows[k])
         atoms = self._frames[row]
-        found = self._lists.get(row, int(self.n_atoms[k])) or self._search(atoms)
+        edges = self._lists.get(row, int(self.n_atoms[k])) or self._search(atoms)
         numbers = torch.from_numpy(atoms.numbers.astype(np.int64))
         graph = Graph(
             numbers,
-            torch.from_numpy(vectors_of(atoms, found)),
-            torch.from_numpy(found.row_ptr),
-            torch.from_numpy(found.senders),
+            torch.from_numpy(vectors_of(atoms, edges)),
+            torch.from_numpy(edges.row_ptr),
+            torch.from_numpy(edges.senders),
             torch.zeros_like(numbers),
             torch.from_numpy(atoms.cell.array.reshape(1, 3, 3).copy()),
         )

@@ -91,16 +91,16 @@ def find(atoms: Atoms, name: str) -> Any:
 
     ASE's reader of extended XYZ puts "energy", "forces" and "stress" into a calculator, other names into the first two.
     """
-    found = [
+    values = [
         place[name]
         for place in (atoms.arrays, atoms.info, getattr(atoms.calc, "results", {}))
         if place.get(name) is not None
     ]
-    for other in found[1:]:
-        a, b = np.ravel(other), np.ravel(found[0])
+    for other in values[1:]:
+        a, b = np.ravel(other), np.ravel(values[0])
         if a.shape == b.shape and not _equal(a, b):
             raise LabelError(f"{name} stands there twice, with different values")
-    return found[0] if found else None
+    return values[0] if values else None
 
 
 def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
@@ -155,13 +155,13 @@ def _property(property_: PropertyKey, value: Any, n: int) -> NDArray[np.float64]
 
 def _stress(atoms: Atoms, keys: Keys) -> NDArray[np.float64] | None:
     """(1, 3, 3), of the first of the names under which there is one; the others must agree."""
-    found: dict[str, NDArray[np.float64]] = {}
+    stresses: dict[str, NDArray[np.float64]] = {}
     for name in (keys.stress, *(VIRIALS if keys.stress == Keys.stress else ())):
         value = find(atoms, name)
         if value is not None:
-            found[name] = _stress_of(atoms, name, value)
-    for name, other in found.items():
-        first, stress = next(iter(found.items()))
+            stresses[name] = _stress_of(atoms, name, value)
+    for name, other in stresses.items():
+        first, stress = next(iter(stresses.items()))
         close = np.isclose(other, stress, rtol=0, atol=ROUNDING + ROUNDED * np.abs(stress).max(), equal_nan=True)
         if not close.all():
             k, m = np.argwhere(~close)[0][1:]
@@ -170,7 +170,7 @@ def _stress(atoms: Atoms, keys: Keys) -> NDArray[np.float64] | None:
                 f"by the one and {other[0, k, m]:.6g} by the other (-virial/volume); name the virial as the key of the "
                 "stress, or take out the one that is wrong"
             )
-    return next(iter(found.values()), None)
+    return next(iter(stresses.values()), None)
 
 
 def _stress_of(atoms: Atoms, name: str, value: Any) -> NDArray[np.float64]:

@@ -11,11 +11,17 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, TypeAlias
 
+from mdgnn._internal.reasons import first_line
 from mdgnn._internal.stop_signals import StopSignals
+from mdgnn.plots.style import save
 
-# A call of a module's function that lacks its first argument, the path; what it has, another process can be sent.
-Drawing = partial[None]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# A call of a module's function, with its arguments: another process can be sent that, and draws the figure.
+Drawing: TypeAlias = "partial[Figure]"
 LONGEST_S = 30.0  # of all pictures together; they take a second, and longer where Matplotlib has to look for its fonts
 # What it reads is what this process has just written to a file without a name, which nobody else can reach.
 _CODE = "import pickle, sys; sys.path = pickle.load(sys.stdin.buffer); pickle.load(sys.stdin.buffer)()"
@@ -116,7 +122,7 @@ def _draw_here(folder: str, drawings: Mapping[str, Drawing]) -> None:
     for name, drawing in drawings.items():
         path, reason = Path(folder, name), None
         try:
-            drawing(path)
+            save(drawing(), path)
         except Exception as error:
             reason = _reason(error)
             path.unlink(missing_ok=True)
@@ -127,4 +133,4 @@ def _reason(error: Exception) -> str:
     """One line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return first_line(error) or type(error).__name__

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 
 from mdgnn.neighbors import neighbor_list
 from mdgnn.plots.process import Drawing
-from mdgnn.plots.style import Array, new_figure, save, symbol
+from mdgnn.plots.style import Array, new_figure, symbol
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_PAIRS = 5_000_000  # of all frames together, in 150 bins
 
@@ -72,13 +75,12 @@ def distribution(frames: Mapping[str, Sequence[Atoms]], length_unit: str, of: in
 
 
 def plot_distribution(
-    path: Path,
     curves: Mapping[str, tuple[Array, Array]],
     periodic: bool,
     r_max: float,
     length_unit: str,
     notes: Sequence[str],
-) -> None:
+) -> "Figure":
     """Curves by name; periodic ones are relative to an ideal gas."""
     figure, unit = new_figure(6, 3.5), symbol(length_unit)
     axes = figure.subplots()
@@ -88,4 +90,4 @@ def plot_distribution(
     axes.set(xlabel=f"distance r ({unit})", ylabel=ylabel, xlim=(0, r_max))
     axes.set_ylim(bottom=0)
     axes.legend(loc="best", title="\n".join(notes) or None, title_fontsize=8)
-    save(figure, path)
+    return figure

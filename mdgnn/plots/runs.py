@@ -1,14 +1,17 @@
 """Figures of the logs of relaxation and dynamics."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdgnn.plots.style import Array, line, new_figure, save, symbol
+from mdgnn.plots.style import Array, line, new_figure, symbol
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def plot_relaxation(path: Path, log: Array, energy_unit: str, force_unit: str) -> None:
+def plot_relaxation(log: Array, energy_unit: str, force_unit: str) -> "Figure":
     """Energy and largest force against the step; log (steps, 3) has columns step, energy, fmax."""
     figure = new_figure(6, 5)
     top, bottom = figure.subplots(2, 1, sharex=True)
@@ -18,10 +21,10 @@ def plot_relaxation(path: Path, log: Array, energy_unit: str, force_unit: str) -
     line(bottom, log[:, 0], np.maximum(log[:, 2], 1e-12), marker, markersize=3, color="C1")
     bottom.set(xlabel="step", ylabel=f"largest force ({symbol(force_unit)})", yscale="log")
     bottom.xaxis.get_major_locator().set_params(integer=True)
-    save(figure, path)
+    return figure
 
 
-def plot_energies(path: Path, log: Array, n_atoms: int, time_unit: str, energy_unit: str) -> None:
+def plot_energies(log: Array, n_atoms: int, time_unit: str, energy_unit: str) -> "Figure":
     """Energies per atom against time.
 
     log (frames, 6 or more) has columns step, time, total, potential, kinetic energy, temperature; a barostat's has
@@ -38,10 +41,10 @@ def plot_energies(path: Path, log: Array, n_atoms: int, time_unit: str, energy_u
     line(bottom, time, conserved - conserved[0], lw=1)
     bottom.set(xlabel=f"time ({symbol(time_unit)})", ylabel=f"{name} − initial, per atom ({symbol(energy_unit)})")
     bottom.ticklabel_format(axis="y", scilimits=(-2, 3))
-    save(figure, path)
+    return figure
 
 
-def plot_temperature(path: Path, log: Array, time_unit: str, temperature_unit: str, target: float | None) -> None:
+def plot_temperature(log: Array, time_unit: str, temperature_unit: str, target: float | None) -> "Figure":
     """Temperature against time, the mean of its second half, and the thermostat's; log as in `plot_energies`."""
     figure = new_figure(6, 3.5)
     axes = figure.subplots()
@@ -53,10 +56,10 @@ def plot_temperature(path: Path, log: Array, time_unit: str, temperature_unit: s
         axes.axhline(target, color="C0", lw=1, ls="--", label=f"thermostat {target:g}")
     axes.set(xlabel=f"time ({symbol(time_unit)})", ylabel=f"temperature ({symbol(temperature_unit)})")
     axes.legend(loc="best")
-    save(figure, path)
+    return figure
 
 
-def plot_density(path: Path, time: Array, quantities: Mapping[str, Array], time_unit: str, pressure: float) -> None:
+def plot_density(time: Array, quantities: Mapping[str, Array], time_unit: str, pressure: float) -> "Figure":
     """Density and pressure, by name with unit, against time; the means of their second halves and the barostat's."""
     figure = new_figure(6, 5)
     panels = figure.subplots(2, 1, sharex=True)
@@ -71,4 +74,4 @@ def plot_density(path: Path, time: Array, quantities: Mapping[str, Array], time_
     panels[1].set_xlabel(f"time ({symbol(time_unit)})")
     for axes in panels:
         axes.legend(loc="best")
-    save(figure, path)
+    return figure

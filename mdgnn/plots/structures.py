@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,10 +10,11 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mdgnn.plots.process import Drawing
-from mdgnn.plots.style import new_figure, note, save
+from mdgnn.plots.style import new_figure, note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 MOST_ATOMS = 10_000
@@ -109,7 +109,7 @@ def _by_depth(z: Array) -> Array:
     return colours
 
 
-def plot_structures(path: Path, scenes: Mapping[str, Scene]) -> None:
+def plot_structures(scenes: Mapping[str, Scene]) -> "Figure":
     """Scenes side by side, by name, all on the same scale."""
     figure = new_figure(PANEL * len(scenes), PANEL)
     panels = figure.subplots(1, len(scenes), squeeze=False)[0]
@@ -123,7 +123,7 @@ def plot_structures(path: Path, scenes: Mapping[str, Scene]) -> None:
         axes.set_frame_on(False)
         axes.set_title(name)
         note(axes, view.notes)
-    save(figure, path)
+    return figure
 
 
 def _draw_atoms(axes: "Axes", view: Scene, pixel: float) -> None:

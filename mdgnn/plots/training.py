@@ -2,24 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdgnn.plots.process import Drawing
-from mdgnn.plots.style import line, literal, new_figure, save
+from mdgnn.plots.style import line, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 MANY = 3000  # points, of which single ones are no longer seen
 SQUARES = 100  # a side, in which they are counted
 
 
-def plot_learning(path: Path, columns: Mapping[str, Array], errors: Mapping[str, str]) -> None:
+def plot_learning(columns: Mapping[str, Array], errors: Mapping[str, str]) -> "Figure":
     """Losses, errors of the quantities, and learning rate against the epoch.
 
     columns has epoch, train_loss, valid_loss, lr and, for each quantity, quantity_rmse and quantity_mae; errors has the
@@ -42,7 +42,7 @@ def plot_learning(path: Path, columns: Mapping[str, Array], errors: Mapping[str,
     panels[-1].set(xlabel="epoch", ylabel="learning rate")
     for axes in panels:
         axes.set_yscale("log")
-    save(figure, path)
+    return figure
 
 
 class Pairs(NamedTuple):
@@ -90,7 +90,7 @@ def parity(shown: Sequence[Pairs]) -> Drawing:
     return partial(plot_parity, shown=shown)
 
 
-def plot_parity(path: Path, shown: Sequence[Pairs]) -> None:
+def plot_parity(shown: Sequence[Pairs]) -> "Figure":
     """Panels side by side; many points as the number of them in each square."""
     figure = new_figure(4.2 * max(1, len(shown)), 4.4)
     panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
@@ -100,7 +100,7 @@ def plot_parity(path: Path, shown: Sequence[Pairs]) -> None:
         axes.set(xlabel=f"reference{label}", ylabel=f"model{label}", aspect="equal", xlim=some.ends, ylim=some.ends)
         axes.set_title(literal("\n".join([some.title, *some.notes])), fontsize=10)
         axes.locator_params(nbins=6)
-    save(figure, path)
+    return figure
 
 
 def _diagonal(axes: "Axes", some: Pairs) -> None:
@@ -114,9 +114,7 @@ def _diagonal(axes: "Axes", some: Pairs) -> None:
         )
 
 
-def plot_dimers(
-    path: Path, r: Array, curves: Mapping[str, Array], energy_unit: str, length_unit: str, nearest: float
-) -> None:
+def plot_dimers(r: Array, curves: Mapping[str, Array], energy_unit: str, length_unit: str, nearest: float) -> "Figure":
     """Energies by the name of the pair against the distance; what is nearer than `nearest`, of the training data, is
     marked."""
     figure = new_figure(6, 4)
@@ -131,4 +129,4 @@ def plot_dimers(
     axes.set(xlabel=f"distance ({length_unit})", ylabel=f"energy ({energy_unit})", xlim=(r[0], r[-1]))
     axes.set_ylim(-1.3 * depth, 2.0 * depth)
     axes.legend(loc="best", fontsize=9)
-    save(figure, path)
+    return figure

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
+from mdgnn._internal.run_errors import InterruptedRunError
 from mdgnn._internal.stop_signals import StopSignals
 from mdgnn.training.config import Config
 from mdgnn.training.folder import BEST, LAST, LOG, Log, RunError
@@ -22,12 +23,11 @@ from mdgnn.training.stream import Stream
 ADVICE = "a smaller [optimizer] lr or clip may help, or a structure whose atoms nearly coincide is in the data"
 
 
-class InterruptedTrainingError(RunError):
+class InterruptedTrainingError(InterruptedRunError):
     """A signal ended the run in good order."""
 
     def __init__(self, signum: int, step: int, folder: Path):
-        super().__init__(f"interrupted after step {step}; mdgnn train --resume {folder} goes on from there")
-        self.signum = signum
+        super().__init__(signum, f"interrupted after step {step}; mdgnn train --resume {folder} goes on from there")
 
 
 class Watch(pl.Callback):

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,16 +14,14 @@ from typing import Any
 import torch
 
 from mdgnn._internal.folder_lock import InUseError, is_empty, lock_folder
+from mdgnn._internal.replace_file import replace_file
+from mdgnn._internal.run_errors import RunError as RunError
 from mdgnn.data.sources import part_of
 
 CONFIG, START, LOG, LAST, BEST = "config.json", "start.safetensors", "log.csv", "last.ckpt", "best.ckpt"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
 IN_CHECKPOINTS = ("state_dict", "optimizer_states", "loops", "callbacks")
 OURS = (CONFIG, START, LOG, LAST, BEST, MODEL, SUMMARY)
-
-
-class RunError(Exception):
-    """A problem of a run that one sentence explains."""
 
 
 @contextmanager
@@ -75,16 +72,9 @@ def replace_by(path: Path, data: bytes) -> None:
     RunError
         If the system refuses, as where the disk is full.
     """
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-            os.fsync(file.fileno())
-        part.replace(path)
+        replace_file(path, data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error.strerror}") from None
 
 

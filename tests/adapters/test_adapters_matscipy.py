@@ -65,7 +65,6 @@ def test_edges_are_those_of_matscipy(atoms, cutoff):
         np.array([1.0, 0.2, 0.2]),
         np.diag(np.full(9, 1.8)) + 0.1,
     ],
-    ids=repr,
 )
 def test_every_form_of_a_cutoff(cutoff):
     atoms = water()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces
 from ase.filters import UnitCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
@@ -16,6 +17,9 @@ from exact import lj
 from systems import crystal, icosahedron, slab, triclinic, water
 
 from mdgnn import Graph, LennardJones, MDGNNCalculator, SimpleGNN, evaluate
+from mdgnn.calculators import FunctionCalculator
+from mdgnn.calculators.mdgnn_calculator import choose_executor
+from mdgnn.dynamics import quench
 
 
 @pytest.mark.parametrize("atoms", [icosahedron(3, 0.05), crystal(), slab(), triclinic(True, n=6)], ids=len)
@@ -189,12 +193,14 @@ def test_results_that_are_not_finite_stop_the_run():
         model.output_mlp[2].bias.fill_(float("nan"))
     atoms = icosahedron(2)
     atoms.calc = MDGNNCalculator(model)
-    with pytest.raises(CalculatorError, match="energy that are not finite|not finite"):
+    with pytest.raises(CalculatorError, match="returned energy that are not finite"):
         atoms.get_potential_energy()
     assert not atoms.calc.results
-    close = Atoms("Ar2", [[0, 0, 0], [1e-40, 0, 0]])
-    with pytest.raises((CalculatorError, ValueError), match="not finite|coincide"):
-        MDGNNCalculator(LennardJones()).get_forces(close)
+    for distance in (0.0, 1e-40, 1e-9):
+        with pytest.raises(ValueError, match="atoms 0 and 1 coincide"):
+            MDGNNCalculator(LennardJones()).get_forces(Atoms("Ar2", [[0, 0, 0], [distance, 0, 0]]))
+    with pytest.raises(CalculatorError, match="returned energy that are not finite"):
+        MDGNNCalculator(LennardJones(epsilon=1e300), dtype="float64").get_forces(Atoms("Ar2", [[0, 0, 0], [0.1, 0, 0]]))
 
 
 @pytest.mark.parametrize(
@@ -260,3 +266,77 @@ def test_nve_of_the_shipped_model_conserves_energy(one_thread):
             assert 0.1 < np.mean(temperatures[2000:]) < 0.3
         spread[dt] = np.std(energies[: int(2 / dt)])
     assert 3.2 < spread[0.002] / spread[0.001] < 4.8
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "has_energy", "network", "executor"),
+    [
+        ("auto", "cpu", True, True, "engine"),
+        ("auto", "cpu", True, False, "torch"),  # a pair potential
+        ("auto", "cpu", False, False, "torch"),  # properties alone
+        ("auto", "cuda", True, True, "captured step"),
+        ("auto", "cuda", True, False, "captured step"),
+        ("auto", "cuda", False, False, "torch"),
+        ("torch", "cpu", True, True, "torch"),
+        ("torch", "cuda", True, True, "torch"),
+        ("engine", "cpu", True, True, "engine"),
+        ("engine", "cpu", True, False, "engine"),
+        ("engine", "cpu", False, False, "engine"),  # which then says that it cannot
+    ],
+)
+def test_what_computes(backend, device, has_energy, network, executor):
+    assert choose_executor(backend, device, has_energy, network) == executor
+
+
+@pytest.mark.parametrize("too_close", ["warn", "ignore", "raise"])
+def test_the_branch_of_captured_steps_on_the_cpu_where_the_same_step_runs_op_by_op(too_close):
+    """What a calculator on CUDA does around its step: results, stress from then on, a change of atoms, close atoms."""
+    plain = MDGNNCalculator("lj", dtype="float64", backend="torch", too_close=too_close)
+    captured = MDGNNCalculator("lj", dtype="float64", too_close=too_close)
+    captured._executor, captured.engine = "captured step", None
+    for atoms in (crystal(), crystal()[:-1], icosahedron(2)):
+        for names in (["energy"], ["stress"]) if atoms.pbc.any() else (["energy"],):
+            for calc in (plain, captured):
+                calc.calculate(atoms, names)
+            assert set(captured.results) == set(plain.results)
+            for name, value in plain.results.items():
+                np.testing.assert_allclose(captured.results[name], value, rtol=1e-9, atol=1e-9)
+    step = captured._step
+    captured.calculate(icosahedron(2))
+    assert captured._step is step, "the same atoms have the same step"
+    close = Atoms("Ar2", [[0, 0, 0], [0.5, 0, 0]])
+    if too_close == "raise":
+        with pytest.raises(CalculatorError, match="atoms 0 and 1 are 0.5 apart"):
+            captured.get_potential_energy(close)
+    elif too_close == "warn":
+        with pytest.warns(UserWarning, match="atoms 0 and 1 are 0.5 apart"):
+            captured.get_potential_energy(close)
+    else:
+        captured.get_potential_energy(close)
+    with pytest.raises(ValueError, match="atoms 0 and 1 coincide"):
+        captured.get_potential_energy(Atoms("Ar2", [[0, 0, 0], [1e-9, 0, 0]]))
+    assert not captured.results
+
+
+def test_the_old_place_of_the_calculator_warns():
+    with pytest.warns(FutureWarning, match="import MDGNNCalculator from mdgnn") as told:
+        from mdgnn.calculator import MDGNNCalculator as Old
+    assert Old is MDGNNCalculator and told[0].filename == __file__
+    import mdgnn.calculator
+
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = mdgnn.calculator.nonsense
+
+
+def test_a_function_is_a_calculator():
+    def spring(positions):
+        return 0.5 * np.square(positions - 1).sum(), positions - 1
+
+    atoms = Atoms("Ar3", np.random.default_rng(0).normal(size=(3, 3)), calculator=FunctionCalculator(spring))
+    numeric = calculate_numerical_forces(atoms, eps=1e-4)
+    np.testing.assert_allclose(atoms.get_forces(), numeric, atol=1e-8)
+    assert quench(atoms).converged
+    np.testing.assert_allclose(atoms.positions, 1, atol=1e-3)
+    atoms.pbc, atoms.cell = True, np.eye(3)
+    with pytest.raises(ValueError, match="without periodic boundaries"):
+        atoms.get_potential_energy()

@@ -99,7 +99,7 @@ def test_backends_agree_and_are_named():
 
 @pytest.mark.parametrize("backend", ["engine", "torch"])
 def test_many_structures_at_once(backend, monkeypatch):
-    monkeypatch.setattr("mdgnn.calculators.calculator.BATCH", 100)
+    monkeypatch.setattr("mdgnn.calculators.mdgnn_calculator.BATCH", 100)
     calc = MDGNNCalculator("lj", dtype="float64", backend=backend)
     structures = [icosahedron(3, 0.05), Atoms("Ar"), crystal(), icosahedron(2), slab(), triclinic(True, n=6)]
     together = calc.evaluate(structures)

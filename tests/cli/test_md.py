@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.calculators.calculator import CalculatorError
+from figures import assert_picture
 from typer.testing import CliRunner
 
 import mdgnn
-from mdgnn.calculators.calculator import MDGNNCalculator
-from mdgnn.cli import app, checkpoint
-from mdgnn.cli.errors import CommandError
+from mdgnn import MDGNNCalculator
+from mdgnn.cli import app
+from mdgnn.dynamics import RunError, checkpoint
 
 # Runs the command line, and kills itself in the middle of the evaluation with this number.
 KILLED = """
 import os, signal, sys
-from mdgnn.calculators.calculator import MDGNNCalculator
+from mdgnn import MDGNNCalculator
 from mdgnn.cli import main
 calls, calculate = int(sys.argv.pop(1)), MDGNNCalculator.calculate
 def counted(self, *args, **kwargs):
@@ -210,8 +211,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(models, monke
         raise OSError(28, "No space left on device")
 
     state = checkpoint.load(Path("run/checkpoint.npz"))
-    monkeypatch.setattr(np, "savez", refuse)
-    with pytest.raises(CommandError, match="No space left on device; the checkpoint before it is intact"):
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(RunError, match="No space left on device; the checkpoint before it is intact"):
         checkpoint.save(Path("run/checkpoint.npz"), state)
     assert Path("run/checkpoint.npz").read_bytes() == before
     assert not list(Path("run").glob("*.part"))
@@ -278,4 +279,4 @@ def test_the_thermostat_holds_its_temperature(models):
     first, last = (ase.io.read("run/trajectory.xyz", index=index) for index in (0, -1))
     np.testing.assert_allclose(last.get_center_of_mass(), first.get_center_of_mass(), atol=1e-6)
     for name in ("energy.png", "temperature.png", "radial_distribution.png", "structures.png"):
-        assert (Path("run") / name).read_bytes().startswith(b"\x89PNG")
+        assert_picture(Path("run") / name)

@@ -13,15 +13,16 @@ import pytest
 from ase import units
 from ase.build import bulk
 from ase.constraints import FixAtoms
+from figures import assert_picture
 from scipy.optimize import brentq
 from systems import gnn
 from test_md import KILLED, assert_same_run, read_log, run, signal_in_evaluation, summary
 
 import mdgnn
 from mdgnn import MDGNNCalculator
-from mdgnn.cli import checkpoint
-from mdgnn.cli.npt import NPT, rest
-from mdgnn.cli.system import LJ, METAL
+from mdgnn.dynamics import NPT, checkpoint
+from mdgnn.dynamics.npt import MTK
+from mdgnn.dynamics.units import LJ, METAL
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,8 +39,8 @@ def fcc(a=1.59, repeat=2):
 def dynamics(atoms, timestep, temperature, pressure, barostat_time=2.0):
     atoms.set_masses(np.ones(len(atoms)))
     atoms.set_velocities(np.random.default_rng(1).normal(0, np.sqrt(temperature), (len(atoms), 3)))
-    rest(atoms)
-    return NPT(atoms, timestep, temperature, pressure, replace(LJ, barostat_time=barostat_time))
+    NPT().settle(atoms)
+    return MTK(atoms, timestep, temperature, pressure, replace(LJ, barostat_time=barostat_time))
 
 
 def mean_and_error(values, n_blocks=8):
@@ -80,7 +81,7 @@ def test_pressure_and_temperature_are_those_asked_for():
     np.testing.assert_allclose(last.cell.array / last.cell.array[0, 0], np.eye(3), atol=1e-7)  # the shape stays
     assert np.abs(last.get_momenta().sum(axis=0)).max() < 1e-3  # float32 forces cancel to their precision
     for name in ("density.png", "energy.png", "temperature.png", "radial_distribution.png", "structures.png"):
-        assert (Path("run") / name).read_bytes().startswith(b"\x89PNG")
+        assert_picture(Path("run") / name)
 
 
 def test_an_ideal_gas_has_pv_of_nkt():

@@ -149,9 +149,18 @@ def test_splits_follow_the_seed_and_stay_what_they_are():
     )  # on every machine: this example must never change
 
 
-@pytest.mark.parametrize("fractions", [[], [0.8, 0.3], [-0.1], [float("nan")]])
-def test_fractions_that_are_none(fractions):
-    with pytest.raises(ValueError, match="fractions|sizes"):
-        split(10, fractions, 0)
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([], "sizes of parts with a sum of at most 10, got none"),
+        ([5, 6], "sizes of parts with a sum of at most 10, got 5, 6"),
+        ([0.8, 0.3], "fractions with a sum of at most 1, got 0.8, 0.3"),
+        ([-0.1], "fractions with a sum of at most 1, got -0.1"),
+        ([float("nan")], "fractions with a sum of at most 1, got nan"),
+    ],
+)
+def test_fractions_that_are_none(parts, words):
+    with pytest.raises(ValueError, match=f"expected {words}$"):
+        split(10, parts, 0)
     with pytest.raises(ValueError, match="seed"):
         split(10, [0.5], -1)

@@ -12,17 +12,18 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from systems import crystal, icosahedron
 
 from mdgnn import LennardJones, MDGNNCalculator
-from mdgnn.cli.dataset import lj_frames
-from mdgnn.data import Dataset, lennard_jones, read_frames
-from mdgnn.data.lennard_jones import (
+from mdgnn.data import Dataset, read_frames
+from mdgnn.dynamics import lj_frames as frames_of
+from mdgnn.dynamics import quench
+from mdgnn.dynamics.lj_frames import (
     apart,
-    basin_hopping,
     boxes,
     clusters,
     compact,
     in_sphere,
     label,
-    quench,
+    lj_frames,
+    minima,
     tail,
     weigh,
 )
@@ -145,9 +146,9 @@ def test_boxes_are_solid_and_melted():
 
 def test_basin_hopping_finds_the_minimum_of_seven():
     atoms = compact(7, np.random.default_rng(3))
-    energies = [FULL.get_potential_energy(a) for a in basin_hopping(_with(atoms), np.random.default_rng(0), hops=12)]
+    energies = [FULL.get_potential_energy(a) for a in minima(_with(atoms), np.random.default_rng(0), hops=12)]
     assert min(energies) == pytest.approx(-16.505384, abs=1e-4)
-    assert quench(_with(icosahedron(2))) == pytest.approx(-44.326801, abs=1e-4)
+    assert quench(_with(icosahedron(2))).energy == pytest.approx(-44.326801, abs=1e-4)
     assert [len(compact(n, np.random.default_rng(0))) for n in (3, 13, 38, 55, 100)] == [3, 13, 38, 55, 100]
 
 
@@ -177,8 +178,8 @@ def test_liquids_are_as_hot_as_asked(monkeypatch):
                 found.append((temperature, np.square(frame.get_velocities()).mean()))
             yield frame
 
-    dynamics = lennard_jones._dynamics
-    monkeypatch.setattr(lennard_jones, "_dynamics", watched)
+    dynamics = frames_of._dynamics
+    monkeypatch.setattr(frames_of, "_dynamics", watched)
     list(itertools.islice(boxes(0, SHORT, repeat=2), 4 * 24))
     asked, kinetic = np.array(found).reshape(4, 12, 2).mean(axis=1).T
     assert len(set(asked)) == 4 and np.abs(kinetic - asked).max() < 0.25

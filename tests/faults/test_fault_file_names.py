@@ -17,12 +17,11 @@ from labelled import molecules
 from typer.testing import CliRunner
 
 import mdgnn
+from mdgnn._internal.file_names import shell_path, short_name
 from mdgnn.cli import app
-from mdgnn.cli.errors import CommandError
-from mdgnn.cli.names import pasted, short_name
-from mdgnn.cli.structures import read_structure
 from mdgnn.data import DataError, read_frames
 from mdgnn.data.sources import open_source, part_of
+from mdgnn.dynamics import read_structure
 from mdgnn.training.folder import fingerprint
 
 ODD = [
@@ -51,8 +50,8 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mdgnn.cli.md.Simulation._plot", lambda *_: None)
-    monkeypatch.setattr("mdgnn.cli.relax._plot", lambda *_: None)
+    monkeypatch.setattr("mdgnn.dynamics.simulation.draw_run", lambda *_: None)
+    monkeypatch.setattr("mdgnn.dynamics.relaxation._plot", lambda *_: None)
 
 
 def sentence(result):
@@ -124,7 +123,7 @@ def test_a_frame_of_another_file_is_an_option(model):
     for index, n in ((0, 2), (1, 3), (2, 4), (-1, 4), (-2, 3), (-3, 2), (None, 4)):
         assert len(read_structure("run", rng(), index)) == n
     for index in (3, -4, 99):
-        with pytest.raises(CommandError, match=f"there is no frame {index} in run"):
+        with pytest.raises(ValueError, match=f"there is no frame {index} in run"):
             read_structure("run", rng(), index)
     done = run("relax", "run", "--index", -2, "--model", model, "--fmax", 99, "--output", "out")
     assert done.exit_code == 0 and len(ase.io.read("out/final.xyz")) == 3
@@ -139,7 +138,7 @@ def test_a_format_of_one_frame_has_no_others():
     write("POSCAR", Atoms("Ar", cell=[3, 3, 3], pbc=True), "vasp")
     assert len(read_structure("POSCAR", rng(), 0)) == len(read_structure("POSCAR", rng(), -1)) == 1
     for index in (1, -2):
-        with pytest.raises(CommandError, match="one frame"):
+        with pytest.raises(ValueError, match="one frame"):
             read_structure("POSCAR", rng(), index)
 
 
@@ -171,9 +170,9 @@ def test_what_is_neither_a_file_nor_a_part_of_one_names_both_readings(path, word
 
 def test_lj_n_is_a_cluster_unless_there_is_such_a_file():
     assert len(read_structure("lj:13", rng())) == 13 and short_name("lj:13") == "lj13"
-    with pytest.raises(CommandError, match="--index goes with a file, and there is no file 'lj:13'"):
+    with pytest.raises(ValueError, match="--index goes with a file, and there is no file 'lj:13'"):
         read_structure("lj:13", rng(), index=0)
-    with pytest.raises(CommandError, match="--format goes with a file"):
+    with pytest.raises(ValueError, match="--format goes with a file"):
         read_structure("lj:13", rng(), format="xyz")
     write("lj:13", chain(2))
     assert len(read_structure("lj:13", rng())) == 2 and short_name("lj:13") == "lj_13"
@@ -297,9 +296,9 @@ def test_output_folders_of_odd_names(model):
 
 
 @pytest.mark.parametrize("name", ["a run", "-run", "it's", "run"])
-def test_advice_can_be_pasted(name):
-    assert Path(shlex.split(f"mdgnn md --restart {pasted(name)}")[-1]) == Path(name)
-    assert not pasted(name).startswith("-")
+def test_advice_can_be_shell_path(name):
+    assert Path(shlex.split(f"mdgnn md --restart {shell_path(name)}")[-1]) == Path(name)
+    assert not shell_path(name).startswith("-")
 
 
 def test_a_summary_invents_no_elements():

@@ -13,10 +13,10 @@ from ase.data import covalent_radii
 from command_line import run
 
 import mdgnn
-from mdgnn.cli.system import make_system
 from mdgnn.data import DataError, read_frames
 from mdgnn.data.density import check_density
 from mdgnn.data.labels import Keys, LabelError, targets_of
+from mdgnn.dynamics.system import make_system
 
 PDB = """CRYST1{cell} P 1           1
 HETATM    1  O   HOH A   1       0.000   0.000   0.119  1.00  0.00           O
@@ -32,8 +32,8 @@ RIGHT = "   12.000   12.000   12.000  90.00  90.00  90.00"
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mdgnn.cli.md.Simulation._plot", lambda *_: None)
-    monkeypatch.setattr("mdgnn.cli.relax._plot", lambda *_: None)
+    monkeypatch.setattr("mdgnn.dynamics.simulation.draw_run", lambda *_: None)
+    monkeypatch.setattr("mdgnn.dynamics.relaxation._plot", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

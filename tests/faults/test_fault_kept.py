@@ -2,8 +2,6 @@
 
 import inspect
 import json
-import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import ase.constraints
@@ -37,17 +35,16 @@ from ase.constraints import (
 from ase.constraints.constraint import FixConstraint, IndexedConstraint
 from ase.io.jsonio import encode
 from command_line import run
-from typer.testing import CliRunner
 
 import mdgnn
-from mdgnn.cli import checkpoint, md
-from mdgnn.cli.errors import CommandError
-from mdgnn.cli.relax import RelaxSettings, relax
-from mdgnn.cli.settings import MDSettings
-from mdgnn.cli.structures import lj_cluster, read_structure
 from mdgnn.data.labels import targets_of
+from mdgnn.dynamics import NVE, Langevin, checkpoint, read_structure, restart
+from mdgnn.dynamics import relax as relax_by
+from mdgnn.dynamics import simulate as simulate_by
+from mdgnn.dynamics.lj_clusters import lj_cluster
 
 N = 13
+COLD = NVE(temperature=0.1)
 
 
 def _relations(kind):
@@ -113,13 +110,17 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(md.Simulation, "_plot", lambda *_: None)
-    monkeypatch.setattr("mdgnn.cli.relax._plot", lambda *_: None)
+    monkeypatch.setattr("mdgnn.dynamics.simulation.draw_run", lambda *_: None)
+    monkeypatch.setattr("mdgnn.dynamics.relaxation._plot", lambda *_: None)
 
 
-def settings(model, **others):
-    given = {"ensemble": "nve", "temperature": 0.1, "steps": 24, "interval": 3, "checkpoint_interval": 5, "seed": 2}
-    return MDSettings("atoms", model, dtype="float64", **{**given, **others})
+def simulate(atoms, model, folder, ensemble=COLD, **others):
+    given = {"steps": 24, "interval": 3, "checkpoint_interval": 5, "seed": 2, "dtype": "float64"} | others
+    return simulate_by(atoms, model, ensemble, folder=Path(folder), **given)
+
+
+def relax(atoms, model, folder, **others):
+    return relax_by(atoms, model, folder=Path(folder), **{"dtype": "float64"} | others)
 
 
 def assert_same_run(a, b):
@@ -136,20 +137,19 @@ def test_every_class_of_constraints_is_tried():
 
 
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("ensemble", ["nve", "langevin"])
+@pytest.mark.parametrize("ensemble", [COLD, Langevin(temperature=0.1)], ids=["nve", "langevin"])
 def test_a_restart_with_any_constraint_has_the_same_bits_or_the_run_is_refused(model, kind, ensemble):
     atoms = cluster()
     atoms.set_constraint(MADE[kind]())
     if kind in NOT_IN_DYNAMICS:
-        with pytest.raises(CommandError, match=f"got {kind.__name__}, which does not say how many"):
-            md.start(settings(model, ensemble=ensemble), Path("whole"), atoms=atoms)
+        with pytest.raises(ValueError, match=f"got {kind.__name__}, which does not say how many"):
+            simulate(atoms, model, "whole", ensemble=ensemble)
         assert not Path("whole").exists()
         return
-    whole = settings(model, ensemble=ensemble)
-    md.start(whole, Path("whole"), atoms=atoms)
-    md.start(settings(model, ensemble=ensemble, steps=7), Path("parts"), atoms=atoms)
-    md.restart(Path("parts"), {"steps": 16})
-    md.restart(Path("parts"), {"steps": 24})
+    simulate(atoms, model, "whole", ensemble)
+    simulate(atoms, model, "parts", ensemble, steps=7)
+    restart(Path("parts"), steps=16)
+    restart(Path("parts"), steps=24)
     assert_same_run("whole", "parts")
 
 
@@ -159,8 +159,8 @@ def test_two_constraints_at_once_and_one_on_a_periodic_crystal(model, tmp_path):
     atoms.rattle(0.02, seed=1)
     atoms.set_constraint([FixAtoms([5]), FixBondLengths([[0, 1], [1, 2], [2, 3]])])
     for name, steps in (("whole", 20), ("parts", 9)):
-        md.start(settings(str(tmp_path / "periodic"), steps=steps), Path(name), atoms=atoms)
-    md.restart(Path("parts"), {"steps": 20})
+        simulate(atoms, str(tmp_path / "periodic"), name, steps=steps)
+    restart(Path("parts"), steps=20)
     assert_same_run("whole", "parts")
 
 
@@ -170,9 +170,9 @@ def test_symmetry_is_not_for_dynamics_and_says_so(model):
     vars(symmetry).update(atoms=atoms.copy(), symprec=0.01, do_adjust_positions=True, do_adjust_cell=True)
     vars(symmetry).update(verbose=False, rotations=[np.eye(3)], translations=[np.zeros(3)], symm_map=[np.arange(N)])
     atoms.set_constraint(symmetry)
-    with pytest.raises(CommandError, match="got FixSymmetry, which does not say how many degrees of freedom"):
-        md.start(settings(model), Path("run"), atoms=atoms)
-    relax(RelaxSettings("atoms", model, dtype="float64"), Path("relaxed"), atoms=atoms)
+    with pytest.raises(ValueError, match="got FixSymmetry, which does not say how many degrees of freedom"):
+        simulate(atoms, model, "run")
+    relax(atoms, model, "relaxed")
     (entry,) = ase.io.read("relaxed/final.xyz").info["ase_constraints"]
     assert entry["name"] == "FixSymmetry" and len(entry["kwargs"]["atoms"]["numbers"]["__ndarray__"][2]) == N
 
@@ -181,7 +181,7 @@ def test_symmetry_is_not_for_dynamics_and_says_so(model):
 def test_a_relaxation_goes_on_from_its_files_with_the_constraint(model, kind):
     atoms = cluster()
     atoms.set_constraint(MADE[kind]())
-    relax(RelaxSettings("atoms", model, steps=3, dtype="float64"), Path("first"), atoms=atoms)
+    relax(atoms, model, "first", steps=3)
     for name in ("trajectory.xyz", "final.xyz"):
         there = read_structure(f"first/{name}", np.random.default_rng(0))
         assert "ase_constraints" not in there.info
@@ -203,13 +203,13 @@ def test_bond_lengths_are_held_over_relaxations_that_follow_each_other(model):
     atoms = cluster()
     atoms.set_constraint(FixBondLengths([[3, 4], [5, 6]]))
     length = atoms.get_distance(3, 4)
-    relax(RelaxSettings("atoms", model, steps=2, dtype="float64"), Path("first"), atoms=atoms)
+    relax(atoms, model, "first", steps=2)
     done = run("relax", "first/trajectory.xyz", "--model", model, "--dtype", "float64", "--output", "second")
     assert done.exit_code == 0, done.output
     final = ase.io.read("second/final.traj")
     assert final.get_distance(3, 4) == pytest.approx(length, abs=1e-9)
-    free = relax(RelaxSettings("atoms", model, dtype="float64"), Path("free"), atoms=cluster())
-    assert json.loads(Path("second/summary.json").read_text())["final_energy"] > free["final_energy"] + 1e-4
+    free = relax(cluster(), model, "free")
+    assert json.loads(Path("second/summary.json").read_text())["final_energy"] > free.energy + 1e-4
 
 
 def rich():
@@ -262,8 +262,8 @@ def test_tags_arrays_and_information_of_a_file_are_in_every_frame(model, command
 
 def test_they_go_through_a_restart(model):
     for name, steps in (("whole", 20), ("parts", 7)):
-        md.start(settings(model, steps=steps), Path(name), atoms=rich())
-    md.restart(Path("parts"), {"steps": 20})
+        simulate(rich(), model, name, steps=steps)
+    restart(Path("parts"), steps=20)
     assert_same_run("whole", "parts")
     assert_rich(ase.io.read("parts/final.xyz"))
 
@@ -273,8 +273,8 @@ def test_a_run_without_masses_has_none_after_a_restart(tmp_path):
     mdgnn.save(mdgnn.SimpleGNN(elements=[1, 8]), tmp_path / "metal")
     atoms = Atoms("OH2", [[0, 0, 0], [0.97, 0, 0], [-0.24, 0.94, 0]])
     for name, steps in (("whole", 12), ("parts", 5)):
-        md.start(settings(str(tmp_path / "metal"), steps=steps, temperature=30), Path(name), atoms=atoms)
-    md.restart(Path("parts"), {"steps": 12})
+        simulate(atoms, str(tmp_path / "metal"), name, NVE(temperature=30), steps=steps)
+    restart(Path("parts"), steps=12)
     assert_same_run("whole", "parts")
     assert "masses" not in ase.io.read("parts/final.xyz").arrays
 
@@ -288,15 +288,13 @@ def test_labels_of_another_calculation_do_not_contradict_the_results(model, work
     atoms.arrays["velocities"] = np.ones((N, 3))
     atoms.calc = SinglePointCalculator(atoms, energy=3.0, forces=np.ones((N, 3)), stress=np.ones(6), dipole=np.ones(3))
     ase.io.write("in.json", atoms)
-    if work == "relax":
-        summary = relax(RelaxSettings("x", model, steps=2, dtype="float64"), Path("out"), atoms=atoms)
-    else:
-        summary = md.start(settings(model), Path("out"), atoms=atoms)
+    with pytest.warns(UserWarning, match="of another calculation"):
+        result = relax(atoms, model, "out", steps=2) if work == "relax" else simulate(atoms, model, "out")
     frame = ase.io.read("out/final.xyz")
     assert_rich(frame)
     assert set(frame.calc.results) == {"energy", "forces"}
     if work == "relax":
-        assert frame.get_potential_energy() == pytest.approx(summary["final_energy"], abs=1e-8)
+        assert frame.get_potential_energy() == pytest.approx(result.energy, abs=1e-8)
     assert targets_of(frame).stress is None, "a virial of the start is none of the end"
     assert atoms.info["energy"] == 5.0 and "forces" in atoms.arrays, "the caller's atoms are as they were"
 
@@ -307,13 +305,11 @@ def test_what_is_left_out_is_said(model):
     atoms.arrays["tensor"] = np.ones((N, 2, 2))
     atoms.arrays["wave"] = np.ones(N) * 1j
     atoms.arrays["residue"] = np.array(["a b"] * N)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        code = CliRunner()
-        with code.isolation() as streams:
-            md.start(settings(model, steps=3), Path("out"), atoms=atoms)
-            stderr = streams[1].getvalue().decode()
-    assert "REF_energy" in stderr and all(n in stderr for n in ("made by", "3", "tensor", "wave", "residue")), stderr
+    with pytest.warns(UserWarning, match="not in the output") as told:
+        simulate(atoms, model, "out", steps=3)
+    assert all(warning.filename == __file__ for warning in told), "at the user's line"
+    sentences = " ".join(str(warning.message) for warning in told)
+    assert all(n in sentences for n in ("REF_energy", "made by", "3", "tensor", "wave", "residue")), sentences
     assert_rich(ase.io.read("out/final.xyz"))
 
 
@@ -343,25 +339,25 @@ def test_constraints_of_a_file_that_was_read_by_ase_alone_are_not_claimed(model)
     """Only `read_structure` knows the entry; who gives atoms gives their constraints with them."""
     atoms = cluster()
     atoms.set_constraint(FixCom())
-    relax(RelaxSettings("x", model, steps=1), Path("first"), atoms=atoms)
+    relax(atoms, model, "first", steps=1)
     again = ase.io.read("first/final.xyz")
     assert again.info["ase_constraints"] and not again.constraints
-    relax(RelaxSettings("x", model, steps=1), Path("second"), atoms=again)
+    with pytest.warns(UserWarning, match="of another calculation: ase_constraints"):
+        relax(again, model, "second", steps=1)
     assert "ase_constraints" not in ase.io.read("second/final.xyz").info
 
 
 def test_the_rest_of_a_thermostat_is_no_constraint_of_the_user(model):
     """It is kept for the restart, which is bit for bit, and is in no frame; one of the user's is."""
-    settings = MDSettings("x", model, ensemble="langevin", steps=20, checkpoint_interval=5)
-    md.start(settings, Path("whole"), atoms=cluster())
-    md.start(replace(settings, steps=10), Path("part"), atoms=cluster())
-    md.restart(Path("part"), {"steps": 20})
+    simulate(cluster(), model, "whole", Langevin(), steps=20)
+    simulate(cluster(), model, "part", Langevin(), steps=10)
+    restart(Path("part"), steps=20)
     for name in ("trajectory.xyz", "log.csv", "final.xyz"):
         assert Path("part", name).read_bytes() == Path("whole", name).read_bytes()
     assert not Path("whole/final.traj").exists() and b"FixCom" not in Path("whole/trajectory.xyz").read_bytes()
     atoms = cluster()
     atoms.set_constraint(FixCom())
-    md.start(settings, Path("own"), atoms=atoms)
+    simulate(atoms, model, "own", Langevin(), steps=20)
     assert b"FixCom" in Path("own/trajectory.xyz").read_bytes()
 
 
@@ -383,7 +379,7 @@ def test_a_frame_has_the_models_energy_and_the_log_the_one_that_is_conserved(mod
     added = spring.adjust_potential_energy(atoms)
     assert added > 0.1
     atoms.set_constraint(spring)
-    summary = md.start(settings(model, steps=3, temperature=0.0), Path("out"), atoms=atoms)
+    summary = simulate(atoms, model, "out", NVE(temperature=0.0), steps=3)
     first = ase.io.read("out/trajectory.xyz", index=0)
     assert first.get_potential_energy(apply_constraint=False) == pytest.approx(plain, abs=1e-8)
     assert summary["initial_total_energy"] == pytest.approx(plain + added, abs=1e-9)
@@ -396,10 +392,10 @@ def test_a_constraint_of_ones_own_is_refused_before_anything_is_written(model):
     atoms = cluster()
     atoms.set_constraint(Mine([0]))
     for work in (
-        lambda: md.start(settings(model), Path("out"), atoms=atoms),
-        lambda: relax(RelaxSettings("x", model), Path("out"), atoms=atoms),
+        lambda: simulate(atoms, model, "out"),
+        lambda: relax(atoms, model, "out"),
     ):
-        with pytest.raises(CommandError, match="constraints of ASE's own, which files can hold, got Mine"):
+        with pytest.raises(ValueError, match="constraints of ASE's own, which files can hold, got Mine"):
             work()
         assert not Path("out").exists()
 
@@ -416,7 +412,7 @@ def _old_checkpoint(path, atoms):
 
 def test_a_checkpoint_of_format_1_goes_on(model):
     for name, steps in (("whole", 20), ("parts", 7)):
-        md.start(settings(model, steps=steps), Path(name), atoms=cluster())
+        simulate(cluster(), model, name, steps=steps)
     _old_checkpoint(Path("parts/checkpoint.npz"), cluster())
     done = run("md", "--restart", "parts", "--steps", 20)
     assert done.exit_code == 0 and done.stderr == "", done.output
@@ -427,7 +423,7 @@ def test_a_checkpoint_of_format_1_goes_on(model):
 def test_a_checkpoint_of_format_1_with_bond_lengths_says_that_it_is_not_exact(model):
     atoms = cluster()
     atoms.set_constraint(FixBondLengths([[0, 1]]))
-    md.start(settings(model, steps=7), Path("run"), atoms=atoms)
+    simulate(atoms, model, "run", steps=7)
     _old_checkpoint(Path("run/checkpoint.npz"), atoms)
     done = run("md", "--restart", "run", "--steps", 20)
     assert done.exit_code == 0 and "FixBondLengths" in done.stderr and "not bit for bit" in done.stderr
@@ -435,7 +431,7 @@ def test_a_checkpoint_of_format_1_with_bond_lengths_says_that_it_is_not_exact(mo
 
 
 def test_a_checkpoint_of_a_later_format_is_refused(model):
-    md.start(settings(model, steps=3), Path("run"), atoms=cluster())
+    simulate(cluster(), model, "run", steps=3)
     with np.load("run/checkpoint.npz") as content:
         arrays = dict(content)
     record = json.loads(str(arrays.pop("record"))) | {"format_version": 3}

@@ -10,7 +10,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from command_line import PNG, run
+from command_line import run
+from figures import assert_picture
 
 from mdgnn.plots import draw, runs
 
@@ -119,7 +120,7 @@ def test_a_run_with_tex_switched_on_and_no_tex_has_its_pictures(model, monkeypat
     done = subprocess.run([*command, "--model", str(model)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     for name in ("energy.png", "radial_distribution.png", "structures.png"):
-        assert Path("o", name).read_bytes().startswith(PNG)
+        assert_picture(Path("o", name))
 
 
 def test_a_python_that_cannot_start_another_says_so(model, monkeypatch):

@@ -13,14 +13,15 @@ from ase.io import write
 from command_line import run, sentence
 
 import mdgnn
-from mdgnn.cli.relax import RelaxSettings, check_size, relax, true_lj_energy
-from mdgnn.cli.structures import lj_cluster
+from mdgnn.dynamics import relax
+from mdgnn.dynamics.lj_clusters import lj_cluster, true_lj_energy
+from mdgnn.dynamics.relaxation import check_size
 
 
 @pytest.fixture(autouse=True)
 def in_empty_folder_without_pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mdgnn.cli.relax.draw", lambda *_: [])
+    monkeypatch.setattr("mdgnn.dynamics.relaxation.draw", lambda *_: [])
 
 
 def summary(folder):
@@ -33,7 +34,7 @@ def test_ten_steps_of_a_thousand_atoms_take_seconds(model):
     result = run("relax", "lj:1000", "--model", model, "--steps", 10, "--output", "o")
     assert time.perf_counter() - begin < 90
     assert result.exit_code == 1 and "not converged: after 10 steps" in sentence(result)
-    assert summary("o")["settings"]["optimizer"] == "LBFGS" == RelaxSettings("lj:13").optimizer
+    assert summary("o")["settings"]["optimizer"] == "LBFGS"
     assert summary("o")["final_energy"] < summary("o")["initial_energy"]
 
 
@@ -72,7 +73,7 @@ def test_memory_that_is_used_up_all_the_same_is_a_sentence(model, monkeypatch):
     def refused(*_, **__):
         raise MemoryError("Unable to allocate 6.71 GiB")
 
-    monkeypatch.setattr("mdgnn.cli.relax._optimize", refused)
+    monkeypatch.setattr("mdgnn.dynamics.relaxation._optimize", refused)
     assert "there is not enough memory: 6.71 GiB more were asked for" in sentence(
         run("relax", "lj:13", "--model", model)
     )
@@ -85,9 +86,9 @@ def test_the_best_known_minima(n):
     for seed in range(3):
         start = lj_cluster(str(n), np.random.default_rng(seed))
         start.positions += np.random.default_rng(seed).normal(0, 0.1, start.positions.shape)
-        found = relax(RelaxSettings(f"lj:{n}"), Path("o"), force=True, atoms=start)
-        assert found["converged"] and found["steps"] < 100
-        assert found["true_lj_energy"] == pytest.approx(lowest, abs=0.05)
+        relaxed = relax(start, "lj", folder=Path("o"), force=True)
+        assert relaxed.converged and relaxed.steps < 100
+        assert relaxed.summary["true_lj_energy"] == pytest.approx(lowest, abs=0.05)
 
 
 def test_the_true_energy_is_that_of_all_pairs_in_little_memory():
@@ -110,6 +111,6 @@ def test_a_displaced_icosahedron_of_309_atoms_stays_one():
     whole = lj_cluster("309", np.random.default_rng(0))
     start = whole.copy()
     start.positions += np.random.default_rng(2).normal(0, 0.1, start.positions.shape)
-    found = relax(RelaxSettings("displaced"), Path("o"), atoms=start)
-    best = relax(RelaxSettings("whole"), Path("whole"), atoms=whole)
-    assert found["converged"] and found["final_energy"] == pytest.approx(best["final_energy"], abs=0.01)
+    relaxed, best = relax(start, "lj"), relax(whole, "lj")
+    assert relaxed.converged and relaxed.energy == pytest.approx(best.energy, abs=0.01)
+    assert not list(Path().iterdir()), "nothing is written without a folder"

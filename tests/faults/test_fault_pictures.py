@@ -15,10 +15,11 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.io import write
-from command_line import PNG, run, sentence
+from command_line import run, sentence
+from figures import assert_picture
 
 import mdgnn
-from mdgnn.cli import frames, output
+from mdgnn.dynamics import run_folder, trajectory
 from mdgnn.plots import draw, process, radial, runs, style
 from mdgnn.plots import training as pictures
 from mdgnn.plots.structures import EDGES, MOST_ATOMS, scene, structures
@@ -57,7 +58,7 @@ def test_dynamics_in_a_cell_of_a_million_sigma_ends_with_pictures_of_the_atoms(m
     assert result.exit_code == 0 and result.stderr == ""
     assert time.perf_counter() - begin < 60
     for name in (*PICTURES, "temperature.png"):
-        assert Path("o", name).read_bytes().startswith(PNG)
+        assert_picture(Path("o", name))
     seen = scene(atoms, reduced=True)
     assert seen.corners is None and "the cell is much larger: 1e+06 x 1e+06 x 1e+06 σ" in seen.notes
     assert (seen.high - seen.low).max() < 5, "the picture is of the atoms"
@@ -163,13 +164,13 @@ def test_frames_are_found_without_reading_all(n_atoms, monkeypatch):
             all_of_them.append(atoms)
             write("one.xyz", atoms, format="extxyz")
             file.write(Path("one.xyz").read_bytes())
-    found = frames.some(Path("t.xyz"), range(20, 40), 40, n_atoms)
+    found = trajectory.sample_frames(Path("t.xyz"), range(20, 40), 40, n_atoms)
     assert len(found) == 20
     for here, there in zip(found, all_of_them[20:], strict=True):
         np.testing.assert_allclose(here.positions, there.positions, atol=1e-7)
-    monkeypatch.setattr(frames, "MOST_LINES", 3 * n_atoms)
-    monkeypatch.setattr(frames, "MOST_ATOMS", 3 * max(1, n_atoms // 2))
-    few = frames.some(Path("t.xyz"), range(20, 40), 40, n_atoms)
+    monkeypatch.setattr(trajectory, "MOST_LINES", 3 * n_atoms)
+    monkeypatch.setattr(trajectory, "MOST_ATOMS", 3 * max(1, n_atoms // 2))
+    few = trajectory.sample_frames(Path("t.xyz"), range(20, 40), 40, n_atoms)
     assert len(few) == 3 and all(len(atoms) == max(1, n_atoms // 2) for atoms in few)
 
 
@@ -177,13 +178,13 @@ def test_the_data_are_on_the_disk_before_a_picture_is_begun(model, monkeypatch):
     seen = []
 
     def looks(folder, pictures):
-        seen.append({name: (folder / name).exists() for name in (output.SUMMARY, output.FINAL)})
+        seen.append({name: (folder / name).exists() for name in (run_folder.SUMMARY, run_folder.FINAL)})
 
-    monkeypatch.setattr("mdgnn.cli.md.draw", looks)
-    monkeypatch.setattr("mdgnn.cli.relax.draw", looks)
+    monkeypatch.setattr("mdgnn.dynamics.md_plots.draw", looks)
+    monkeypatch.setattr("mdgnn.dynamics.relaxation.draw", looks)
     for command in ("md", "relax"):
         assert run(command, "lj:13", "--model", model, "--steps", 60, "--output", command).exit_code == 0
-    assert seen == [{output.SUMMARY: True, output.FINAL: True}] * 2
+    assert seen == [{run_folder.SUMMARY: True, run_folder.FINAL: True}] * 2
 
 
 def test_training_is_over_before_its_pictures_and_plot_tells_if_one_is_missing(tmp_path, monkeypatch):
@@ -221,7 +222,7 @@ def test_a_signal_while_a_picture_is_drawn_ends_the_drawing_alone(number, capsys
 def test_ctrl_c_in_a_terminal_while_pictures_are_drawn_leaves_a_finished_run(model):
     """The signal goes to the whole group of processes, as a terminal sends it, twice."""
     program = (
-        "import mdgnn.cli.relax as relax, mdgnn.plots.process as process; from mdgnn.cli import main\n"
+        "import mdgnn.dynamics.relaxation as relax, mdgnn.plots.process as process; from mdgnn.cli import main\n"
         "process._CODE, draw = 'import time; time.sleep(1000)', relax.draw\n"
         "relax.draw = lambda *job: (print('drawing', flush=True), draw(*job))\n"
         "main()"

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.lj import LennardJones as ASELennardJones
 from systems import crystal, gnn, radial, slab, triclinic
 
@@ -69,7 +70,7 @@ def test_only_where_the_cell_has_a_volume():
     atoms = crystal()
     atoms.pbc, atoms.cell = False, None
     atoms.calc = MDGNNCalculator("lj")
-    with pytest.raises(mdgnn.calculators.calculator.PropertyNotImplementedError, match="positive volume"):
+    with pytest.raises(PropertyNotImplementedError, match="positive volume"):
         atoms.get_stresses()
     atoms.get_potential_energy()
     assert "stresses" not in atoms.calc.results

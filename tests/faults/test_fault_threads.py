@@ -95,7 +95,7 @@ def test_first_uses_of_all_else():
         """
         def one(k):
             import mdgnn
-            from mdgnn.data.lennard_jones import compact
+            from mdgnn.dynamics.lj_frames import compact
             rng = np.random.default_rng(0)
             positions = rng.random((4000, 3)) * 11
             edges = mdgnn.NeighborList(1.2, 0.1).update(positions)

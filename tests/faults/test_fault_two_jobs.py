@@ -21,13 +21,13 @@ from command_line import run as call
 import mdgnn
 from mdgnn._internal import folder_lock
 from mdgnn._internal.folder_lock import NAME, InUseError, is_empty, lock_file, lock_folder
-from mdgnn.cli import md, relax
 
 pytest.importorskip("lightning")
 
 from training_runs import small
 
 from mdgnn.cli import train as cli_train
+from mdgnn.dynamics import relaxation, simulation
 from mdgnn.training import folder as files
 from mdgnn.training import outcome, plots, run
 from mdgnn.training.folder import RunError
@@ -246,9 +246,9 @@ def test_every_command_is_refused_by_a_folder_in_use(name, model, data, trained)
 @pytest.mark.parametrize(
     ("name", "module", "within"),
     [
-        ("md", md, "make_system"),
-        ("md --restart", md, "make_system"),
-        ("relax", relax, "make_system"),
+        ("md", simulation, "make_system"),
+        ("md --restart", simulation, "make_system"),
+        ("relax", relaxation, "make_system"),
         ("train", run, "_read"),
         ("train --resume longer", run, "_read"),
         ("evaluate", cli_train, "load"),

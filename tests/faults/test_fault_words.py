@@ -16,7 +16,7 @@ from ase.build import bulk
 from command_line import run as call
 
 import mdgnn
-from mdgnn.cli import info, output
+from mdgnn.cli import info, terminal
 from mdgnn.cli.errors import errors_as_sentences
 from mdgnn.data import read_frames
 from mdgnn.data.sources import DataError
@@ -101,7 +101,7 @@ def raising(error):
 LITTLE = """
 import resource
 from pathlib import Path
-import mdgnn.cli.relax
+import mdgnn.cli.dynamics
 most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 3 * 10**8
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 mdgnn.cli.main()
@@ -185,9 +185,9 @@ def test_info_fits_on_a_page_where_there_is_no_terminal(model):
 
 
 def test_a_table_is_as_narrow_as_what_is_in_it(capsys):
-    output.print_table("a table", {"steps": "12", "output": "mdgnn-md-lj13"})
+    terminal.print_table("a table", {"steps": "12", "output": "mdgnn-md-lj13"})
     lines = capsys.readouterr().out.splitlines()
     assert "│ steps  │ 12            │" in lines and max(map(len, lines)) == 26
-    output.print_table("a table", {"output": "/scratch/" + "a" * 300, "n" * 95: "x y"})
+    terminal.print_table("a table", {"output": "/scratch/" + "a" * 300, "n" * 95: "x y"})
     text = capsys.readouterr().out
     assert text.count("a") == 300 + text.split("\n")[0].count("a") + 1 and "…" not in text

@@ -16,8 +16,8 @@ pytest.importorskip("lightning")
 from training_runs import clusters, file_of, labelled, small
 
 from mdgnn import LennardJones
-from mdgnn.cli.dataset import lj_frames
 from mdgnn.data import Dataset, Keys, read_frames
+from mdgnn.dynamics.lj_frames import lj_frames
 from mdgnn.training.build import build
 from mdgnn.training.config import parse
 from mdgnn.training.data import read_sets

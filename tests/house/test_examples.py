@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from figures import assert_picture
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NUMBER = r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?"
@@ -23,11 +24,6 @@ def numbers(output, start):
     """The numbers on the only line that begins with `start`, after that beginning."""
     (line,) = [line for line in output.splitlines() if line.startswith(start)]
     return [float(x) for x in re.findall(NUMBER, line[len(start) :])]
-
-
-def assert_picture(path):
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert path.stat().st_size > 10_000
 
 
 def test_examples_are_few_and_short():

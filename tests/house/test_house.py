@@ -1,8 +1,10 @@
 """Rules of the house: which way imports point, what importing costs, what the compiled sources may contain."""
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,12 +28,28 @@ MAY_IMPORT = {  # layer: layers below it
     "calculators": {
         *("_internal", "calculators", "engine", "graph", "model_file", "models", "neighbors", "nn", "ops", "potential"),
     },
+    "calculator": {"MDGNNCalculator", "calculators"},  # warns, and goes with the next release
     "data": {"_internal", "data", "graph", "neighbors", "ops"},
     "plots": {"_internal", "neighbors", "plots"},
     "training": {
         *("_internal", "data", "graph", "locate", "model_config", "model_file", "models", "nn", "plots", "potential"),
         *("threads", "training"),
     },
+    "dynamics": {
+        *("_internal", "calculators", "data", "dynamics", "locate", "model_file", "models", "neighbors", "plots"),
+        "threads",
+    },
+    "cli": {
+        *("_internal", "cli", "data", "dynamics", "engine", "locate", "model_file", "models", "neighbors", "plots"),
+        *("potential", "threads", "training"),
+    },
+}
+NO_LAYERS = {"__init__", "_C", "_C_cuda", "pretrained"}  # the lazy package, binaries, scripts and files of models
+MAY_INCLUDE = {  # folder of csrc: those that its kernels may include from
+    "core": {"core"},
+    "neighbors": {"core", "neighbors"},
+    "ops": {"core", "ops"},
+    "engine": {"core", "ops", "engine"},
 }
 
 
@@ -44,13 +62,65 @@ def imports_of(path):
             yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("mdgnn."))
 
 
+def includes_of(path):
+    """In brackets or quotes, with any blanks."""
+    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text", ['#include "torch/extension.h"', "#include <torch/all.h>", "  #  include<ATen/ATen.h>"]
+)
+def test_an_include_is_seen_however_it_is_written(tmp_path, text):
+    (tmp_path / "x.hpp").write_text(f"#pragma once\n{text}\n")
+    (name,) = includes_of(tmp_path / "x.hpp")
+    assert name.split("/")[0] in ("torch", "ATen")
+
+
 @pytest.mark.parametrize("layer", MAY_IMPORT)
 def test_imports_point_one_way(layer):
     package = ROOT / "mdgnn"
-    files = [package / f"{layer}.py"] if (package / f"{layer}.py").exists() else list((package / layer).glob("*.py"))
+    files = [package / f"{layer}.py"] if (package / f"{layer}.py").exists() else list((package / layer).rglob("*.py"))
     assert files
     for path in files:
         assert set(imports_of(path)) <= MAY_IMPORT[layer], path
+
+
+def test_every_module_has_a_layer_and_layers_are_in_an_order():
+    layers = {path.name.split(".")[0] for path in (ROOT / "mdgnn").iterdir() if path.suffix in (".py", "") and (
+        path.is_file() or any(path.glob("*.py")))}  # fmt: skip
+    assert layers - NO_LAYERS == set(MAY_IMPORT)
+    below = {layer: (names - {layer}) & set(MAY_IMPORT) for layer, names in MAY_IMPORT.items()}
+    assert list(TopologicalSorter(below).static_order())[-1] == "cli"  # raises for a circle
+
+
+def test_modules_import_each_other_in_no_circle():
+    """Siblings of a layer too, in functions as on top: what one needs of another can be read alone."""
+    paths = {_name_of(path): path for path in (ROOT / "mdgnn").rglob("*.py")}
+    list(
+        TopologicalSorter(
+            {name: _modules_imported(path, paths) - {name} for name, path in paths.items()}
+        ).static_order()
+    )
+
+
+def _name_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _modules_imported(path, known):
+    """Names of modules of the package; what is imported for the type checker alone does not count."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {module if module in known else node.module for module in modules.values()}
+    return names & set(known)
 
 
 def test_import_loads_neither_torch_nor_ase_and_touches_nothing():
@@ -71,8 +141,13 @@ def test_kernels_know_neither_torch_nor_the_machine():
     sources = [p for p in (ROOT / "csrc").rglob("*") if p.is_file()]
     assert sources
     for path in sources:
-        text = path.read_text()
-        assert not any(f"#include <{name}" in text for name in ("torch", "ATen", "c10")), path
+        heads = {re.split(r"[/.]", name)[0] for name in includes_of(path)}
+        assert not heads & {"torch", "ATen", "c10"}, path
+        if "bind" not in str(path.relative_to(ROOT)) and path.parent.name != "csrc":
+            assert not heads & {"pybind11", "Python"}, path
+        allowed = MAY_INCLUDE.get(path.relative_to(ROOT / "csrc").parts[0])
+        ours = {name.split("/")[0] for name in includes_of(path) if name.split("/")[0] in MAY_INCLUDE}
+        assert allowed is None or ours <= allowed, path
     assert "-march=native" not in (ROOT / "CMakeLists.txt").read_text().replace("never -march=native", "")
 
 

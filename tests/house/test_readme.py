@@ -1,52 +1,154 @@
-"""What the README shows runs as it stands there."""
+"""What README and guides show runs as it stands there, and their numbers are those of the results files."""
 
+import importlib
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
+import command_line
+import fill_results
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-GUIDE = (Path(__file__).parents[2] / "docs" / "neighbors.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in fill_results.pages()}
+PEERS = "mace", "nequip", "torch_sim"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
+FILE = re.compile(r"# ([\w/]+\.\w+)\n")  # a block that begins so is a file
 
 
-def test_python_blocks(capsys):
-    blocks = [code for language, code in BLOCKS if language == "python"]
-    assert len(blocks) == 1 and len(blocks[0].strip().splitlines()) <= 14
-    exec(compile(blocks[0], "README.md", "exec"), {})
-    assert -279 < float(capsys.readouterr().out) < -265
+def peer_of(code):
+    """The package beside ours that a block needs, or None."""
+    return next((name for name in PEERS if re.search(rf"^(import|from) {name}\b", code, re.M)), None)
 
 
-def test_shell_blocks(tmp_path):
-    lines = [line.split("#")[0].strip() for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
+BLOCKS = {page: [block for block in BLOCK.findall(text) if block[0] != "text"] for page, text in PAGES.items()}
+WITH_PEERS = [(peer_of(code), code) for blocks in BLOCKS.values() for _, code in blocks if peer_of(code)]
+
+
+def run_shell(code):
+    """Run our commands, training for two epochs; of make only see that it has the target."""
+    for line in code.splitlines():
+        program, *arguments = shlex.split(line, comments=True) or [""]
+        if program == "make":
+            assert re.search(rf"^{re.escape(arguments[0])}:", (ROOT / "Makefile").read_text(), re.M), line
+        elif program == "mdgnn":
+            if arguments[:1] == ["train"] and arguments[1].endswith(".toml"):
+                arguments += ["--set", "run.epochs=2", "--set", "run.threads=1"]
+            result = command_line.run(*arguments)
+            assert result.exit_code == 0, f"{line}: {result.stderr}"
+        else:
+            assert program in ("", "git", "cd", "pip"), line
+
+
+def run_toml(code):
+    """A piece of a configuration, with the file of the page."""
+    from mdgnn.training.config import parse, tomllib
+
+    parse(tomllib.loads(Path("train.toml").read_text()) | tomllib.loads(code))
+
+
+@pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if blocks])
+def test_blocks(page, tmp_path, monkeypatch, capsys, one_thread):
+    import ase.calculators.emt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ase.calculators.emt, "NeighborList", ase.calculators.emt.NeighborList)  # a block changes it
+    before = set(sys.modules)
+    names = {"__name__": "__main__"}
+    for language, code in BLOCKS[page]:
+        if page != "README.md" and (language, code) in BLOCKS["README.md"]:
+            continue
+        if file := FILE.match(code):
+            Path(file[1]).parent.mkdir(parents=True, exist_ok=True)
+            Path(file[1]).write_text(code)
+            importlib.invalidate_caches()
+        elif language == "python" and not peer_of(code):
+            exec(compile(code, page, "exec"), names)
+            if page == "README.md":
+                assert -279 < float(capsys.readouterr().out) < -265
+        elif language == "sh":
+            run_shell(code)
+        elif language == "toml":
+            run_toml(code)
+        else:
+            assert peer_of(code) or language in ("cpp", "make"), f"{page} has a block of {language}, which nothing runs"
+    for name in set(sys.modules) - before:  # files of the page are no modules of the next
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(("peer", "code"), WITH_PEERS, ids=[peer for peer, _ in WITH_PEERS])
+def test_blocks_of_guides_for_peers(peer, code):
+    pytest.importorskip(peer, reason=f"needs {peer}: `make peers` runs it")
+    exec(compile(code, "guide", "exec"), {})
+
+
+def test_every_peer_has_its_block():
+    assert {peer for peer, _ in WITH_PEERS} == set(PEERS)
+
+
+def test_readme_is_short():
+    visible = re.sub(r"<!--.*?-->", "", README, flags=re.S)
+    assert len(visible.split()) <= 700
+    lines = [
+        line.split("#")[0].strip() for kind, code in BLOCKS["README.md"] if kind == "sh" for line in code.split("\n")
+    ]
     assert [line for line in lines if line.startswith("make")] == ["make demo", "make test"]
-    commands = [line for line in lines if line.startswith("mdgnn")]
-    assert len(commands) == 11
-    (configuration,) = [code for language, code in BLOCKS if language == "toml"]
-    assert len(configuration.splitlines()) <= 20
-    (tmp_path / "train.toml").write_text(configuration)
-    for command in commands:
-        program = [sys.executable, "-c", "from mdgnn.cli import main; main()", *shlex.split(command)[1:]]
-        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-    assert "400" in (tmp_path / "run" / "summary.json").read_text()
+    (code,) = [code for language, code in BLOCKS["README.md"] if language == "python"]
+    assert len(code.strip().splitlines()) <= 14
 
 
-def test_links_and_pictures_exist():
-    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (Path(__file__).parents[2] / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)h#][^)#]*)[^)]*\)", PAGES[page]):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", GUIDE, re.S), ids=lambda code: code.split()[1])
-def test_blocks_of_the_guide_to_neighbour_lists(code, monkeypatch):
-    for package in ("mace", "nequip", "torch_sim"):
-        if re.search(rf"^(import|from) {package}\b", code, re.M):
-            pytest.importorskip(package)
-    if "emt.NeighborList" in code:
-        import ase.calculators.emt
+def test_api_pages_have_all_public_names():
+    """Those of mdgnn.ops and mdgnn.data come by themselves."""
+    import mdgnn
 
-        monkeypatch.setattr(ase.calculators.emt, "NeighborList", ase.calculators.emt.NeighborList)
-    exec(compile(code, "neighbors.md", "exec"), {})
+    text = "\n".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.rst"))
+    missing = {f"mdgnn.{name}" for name in mdgnn.__all__} - set(re.findall(r"^\.\. auto\w+:: (\S+)$", text, re.M))
+    assert not missing, f"add to docs/api: {sorted(missing)}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_numbers_are_those_of_the_results_files(page):
+    assert fill_results.complaints(PAGES[page]) == []
+
+
+RATIO = "cpu.md; Engine; SimpleGNN, F=32 & 55; lecture / ours"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (f"it is <!--= {RATIO} -->0.001<!--/--> times", "differ"),
+        ("<!--table memory.md; Peak memory; *; model and ours, MB-->\n\n| model |\n\n<!--/-->", "differ"),
+        (f"<!--= {RATIO} -->0.001<!--/--> times", "begins with a mark"),
+        ("it takes 0.2 µs", "0.2 µs"),
+        ("it is 20 times as fast", "20 times"),
+        ("an error of 0.15 %", "0.15 %"),
+        ("and 11.2 meV/A", "11.2 meV"),
+    ],
+)
+def test_numbers_by_hand_are_seen(text, complaint):
+    assert any(complaint in line for line in fill_results.complaints(text))
+
+
+@pytest.mark.parametrize(
+    "query", ["no.md; Engine; *; task", "cpu.md; Engine; nothing; task", "cpu.md; Engine; *; nothing"]
+)
+def test_a_mark_that_points_to_nothing_is_an_error(query):
+    with pytest.raises(ValueError, match=r"no\.md|no row"):
+        fill_results.fill(f"x <!--= {query} -->1<!--/-->")
+
+
+def test_filling_twice_is_filling_once():
+    text = f"it is <!--= {RATIO} -->?<!--/--> times"
+    once = fill_results.fill(text)
+    assert "?" not in once and fill_results.fill(once) == once

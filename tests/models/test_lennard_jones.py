@@ -33,8 +33,15 @@ def test_lennard_jones_equals_ase(system):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"mode": "full", "cutoff": 3.0}, {"mode": "cut"}, {"mode": "soft"}, {"sigma": -1.0}, {"cutoff": 0.0}]
+    ("arguments", "sentence"),
+    [
+        ({"mode": "full", "cutoff": 3.0}, "mode 'full' does not go with cutoff 3.0: 'full' has none"),
+        ({"mode": "cut"}, "mode 'cut' does not go with cutoff None"),
+        ({"mode": "soft"}, "expected mode 'cut', 'shifted', 'smooth' or 'full', got 'soft'"),
+        ({"sigma": -1.0}, "positive.*-1.0"),
+        ({"cutoff": 0.0}, "positive.*0.0"),
+    ],
 )
-def test_lennard_jones_refuses_nonsense(arguments):
-    with pytest.raises(ValueError, match="mode|positive"):
+def test_lennard_jones_refuses_nonsense(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
         LennardJones(**arguments)

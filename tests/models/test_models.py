@@ -105,7 +105,7 @@ def test_without_an_envelope_the_energy_jumps(model):
         pair = lambda r: Atoms("Ar2", [[0, 0, 0], [r, 0, 0]])  # noqa: E731
         assert float(laws.predict(make(model), pair(2.4999)).forces.abs().max()) > 0.03
         return
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="a step of .* at the cutoff"):
         laws.assert_smooth_at_the_cutoff(make(model))
 
 

@@ -9,7 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif(not (shutil.which("make") and shutil.which("g++")), reason="needs make and g++")
+@pytest.mark.skipif(
+    not (shutil.which("make") and shutil.which("g++")), reason="needs g++ and make: `make test` has them"
+)
 def test_the_same_bits_on_every_level():
     done = subprocess.run(["make", "-s", "levels"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

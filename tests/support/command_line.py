@@ -4,8 +4,6 @@ from typer.testing import CliRunner
 
 from mdgnn.cli import app
 
-PNG = b"\x89PNG\r\n\x1a\n"
-
 
 def run(*arguments):
     """The result of a command; bugs are raised."""

@@ -88,7 +88,7 @@ def test_missing_parts_and_broken_files(path, tmp_path):
     path.write_text("[model")
     with pytest.raises(ConfigError, match="is not TOML"):
         read(path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="none.toml"):
         read(tmp_path / "none.toml")
 
 

@@ -12,7 +12,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 pytest.importorskip("lightning")
 
-from command_line import PNG, run, sentence
+from command_line import run, sentence
+from figures import assert_picture
 from training_runs import clusters, crystals, file_of, small
 
 import mdgnn
@@ -106,7 +107,7 @@ def test_evaluate_command(tmp_path):
     lines = list(csv.DictReader((folder / "structures.csv").read_text().splitlines()))
     assert [line["config_type"] for line in lines] == ["warm", ""]
     assert float(lines[0]["energy"]) - float(lines[0]["predicted_energy"]) == pytest.approx(0.8)
-    assert (folder / "parity.png").read_bytes().startswith(PNG)
+    assert_picture(folder / "parity.png")
     assert "is not empty" in sentence(run("evaluate", "exact.safetensors", data))
     assert run("evaluate", "exact.safetensors", data, "--force").exit_code == 0
     assert "no data file" in sentence(run("evaluate", "exact.safetensors", "none.xyz", "--output", "o"))
@@ -134,7 +135,7 @@ def test_train_plot_and_resume_commands(tmp_path):
         path.unlink()
     assert "learning.png" in run("plot", folder).output
     for name in ("learning", "dimers", "parity_valid"):
-        assert (folder / f"{name}.png").read_bytes().startswith(PNG)
+        assert_picture(folder / f"{name}.png")
     assert result.output.endswith(run("train", "--resume", folder).output), "after a line for each validation"
     assert "it has no config.json" in sentence(run("plot", tmp_path / "nothing"))
     assert run("train").exit_code == 2 and run("train", "--resume", folder, "--force").exit_code == 2
@@ -171,4 +172,5 @@ def test_pictures_of_many_points_and_of_none(tmp_path):
         "dimers.png": lambda: plots.dimers(LennardJones(cutoff=2.5)),
     }
     assert draw(tmp_path, pictures) == list(pictures)
-    assert all((tmp_path / name).read_bytes().startswith(PNG) for name in pictures)
+    for name in pictures:
+        assert_picture(tmp_path / name)

@@ -58,20 +58,40 @@ def test_the_loss_is_that_of_plain_torch(kind):
     torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
 
 
-def test_targets_that_are_nan_leave_no_trace_in_the_gradient():
+def gradient_of_loss(graph, targets):
+    """Of energies, forces and stress, for all parameters; each as if it were all there is."""
+    model = gnn()
+    predicted = evaluate(model, graph, virial=True, create_graph=True)
+    weights = {"energy": 1.0, "forces": 2.0, "stress": 3.0}
+    loss_of(errors_of(predicted, graph, targets), weights, dict.fromkeys(weights, 10), "mse", 1.0).backward()
+    return torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("target", ["energy", "forces", "stress"])
+def test_targets_that_are_nan_leave_no_trace_in_the_gradient(target):
+    """The gradient is that of the same loss without the target: whose error is 0 where it is what is predicted."""
     graph, t = batch()
-    grads = []
-    for fill in (math.nan, 1e3):
-        model = gnn()
-        forces = t.forces.clone()
-        forces[0] = fill
-        targets = Targets(t.energy, forces, t.stress, t.weight, {}, [])
-        found = evaluate(model, graph, virial=True, create_graph=True)
-        errors = errors_of(found, graph, targets)
-        loss_of(errors, {"energy": 1.0, "forces": 1.0}, {"energy": 2, "forces": 10}, "mse", 1.0).backward()
-        grads.append(torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]))
-    assert torch.isfinite(grads[0]).all() and not torch.allclose(*grads)
-    assert errors_of(found, graph, Targets(None, None, None, t.weight, {}, [])) == {}
+    targets = {"energy": t.energy, "forces": t.forces, "stress": t.stress}
+    without = targets[target].clone()
+    without[0] = math.nan  # the first atom's, or the first structure's
+    predicted = evaluate(gnn(), graph, virial=True)
+    exact = targets[target].clone()
+    exact[0] = {
+        "energy": predicted.energy,
+        "forces": predicted.forces,
+        "stress": stress(predicted.virial, graph.cells),
+    }[target][0]
+    gradients = [
+        gradient_of_loss(graph, Targets(*{**targets, target: values}.values(), t.weight, {}, []))
+        for values in (without, exact, targets[target])
+    ]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-12 * float(gradients[1].abs().max()))
+    assert float((gradients[0] - gradients[2]).abs().max()) > 1e-3 * float(gradients[2].abs().max())
+
+
+def test_no_targets_have_no_errors_and_no_loss():
+    graph, t = batch()
+    assert errors_of(evaluate(gnn(), graph), graph, Targets(None, None, None, t.weight, {}, [])) == {}
     assert float(loss_of({}, {"energy": 1.0}, {}, "mse", 1.0)) == 0
 
 

@@ -192,7 +192,7 @@ def test_folders_that_are_not_free_or_hold_no_run(finished, data, tmp_path):
     (tmp_path / "log.csv").write_text("old")
     with pytest.raises(RunError, match="is not empty; choose another with --output"):
         train(small(data), tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="none.xyz"):
         train(small("none.xyz"), tmp_path, force=True)
     assert (tmp_path / "log.csv").read_text() == "old", "nothing goes before the data have been read"
     with pytest.raises(RunError, match="is a file"):

@@ -19,7 +19,7 @@ DATA = ROOT.parent / "shared" / "data" / "acac"
 
 @pytest.fixture
 def relaxed():
-    atoms = read(ROOT / "benchmarks" / "results" / "acac.xyz")
+    atoms = read(ROOT / "validation" / "results" / "acac.xyz")
     atoms.calc = MDGNNCalculator("acac", dtype="float64", too_close="ignore")
     return atoms
 

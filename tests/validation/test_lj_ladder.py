@@ -15,7 +15,7 @@ from lj_dynamics import EXACT_CUTOFF, Container, _variance, blocked, caloric, st
 from lj_ladder import run
 from lj_minima import TOLERANCE, built, find, hop, lennard_jones, quench, random_start, read_table
 from lj_report import _melting, write_report
-from lj_rungs import RUNGS, descent, four_atoms
+from lj_rungs import RUNGS, four_atoms
 from lj_systems import cluster, exact
 from scipy.signal import lfilter
 from systems import icosahedron
@@ -66,7 +66,7 @@ def test_the_lectures_clusters_have_the_energies_that_it_prints():
 
 def test_a_model_descends_where_the_true_potential_does():
     start = random_start(8, np.random.default_rng(2))
-    energy, where = descent(exact(), 8)(start, 1e-5)
+    energy, where = quench(exact(), start, 1e-5)
     expected, there = quench(lennard_jones, start, 1e-5)
     assert energy == pytest.approx(expected, abs=1e-6) == lennard_jones(where)[0]
     np.testing.assert_allclose(where, there, atol=1e-3)

@@ -37,9 +37,9 @@ ANCHORS = (("BOTNet", 0.89, 6.3), ("NequIP", 0.81, 5.90), ("MACE", 0.9, 5.1))  #
 
 def errors(calculator: MDGNNCalculator, frames: list[Atoms]) -> dict[str, float]:
     """RMSE and MAE of energies (meV, of the molecule) and force components (meV/Angstrom)."""
-    found = calculator.evaluate(frames)
-    energy = np.array([f["energy"] - a.get_potential_energy() for f, a in zip(found, frames, strict=True)])
-    forces = np.array([f["forces"] - a.get_forces() for f, a in zip(found, frames, strict=True)])
+    results = calculator.evaluate(frames)
+    energy = np.array([f["energy"] - a.get_potential_energy() for f, a in zip(results, frames, strict=True)])
+    forces = np.array([f["forces"] - a.get_forces() for f, a in zip(results, frames, strict=True)])
     return {
         "energy": 1e3 * float(np.sqrt(np.square(energy).mean())),
         "energy mae": 1e3 * float(np.abs(energy).mean()),
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200_000)
     given = parser.parse_args()
     calculator = MDGNNCalculator(given.model, too_close="ignore")
-    found = errors(calculator, read(given.data / "test_MD_300K.xyz", ":"))
+    mine = errors(calculator, read(given.data / "test_MD_300K.xyz", ":"))
     atoms = read(given.data / "test_MD_300K.xyz", "0")
     atoms.calc = MDGNNCalculator(given.model, dtype="float64")
     BFGS(atoms, logfile=None).run(fmax=FMAX, steps=3000)
@@ -119,11 +119,11 @@ def main() -> None:
         "",
         "| | energy RMSE, meV | forces RMSE, meV/A |",
         "|---|---:|---:|",
-        f"| this model | {found['energy']:.2f} | {found['forces']:.1f} |",
+        f"| this model | {mine['energy']:.2f} | {mine['forces']:.1f} |",
         *(f"| {name}, published | {energy} | {forces} |" for name, energy, forces in ANCHORS),
         "",
-        f"MAE: {found['energy mae']:.2f} meV and {found['forces mae']:.1f} meV/A; the median frame has a force RMSE of "
-        f"{found['median']:.1f} meV/A.",
+        f"MAE: {mine['energy mae']:.2f} meV and {mine['forces mae']:.1f} meV/A; the median frame has a force RMSE of "
+        f"{mine['median']:.1f} meV/A.",
         "",
         f"Relaxed to a largest force of {largest:.0e} eV/A: wavenumbers from {modes.min():.0f} to "
         f"{modes.max():.0f} 1/cm, {int((modes < 0).sum())} imaginary.",

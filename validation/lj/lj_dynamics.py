@@ -15,7 +15,7 @@ from lj_systems import SHORT_CUTOFF, Figures, exact, langevin, liquid, minima
 from numpy.typing import NDArray
 
 from mdgnn import LennardJones, MDGNNCalculator
-from mdgnn.data.lennard_jones import tail
+from mdgnn.dynamics.lj_frames import tail
 
 STATES = tuple((density, temperature) for temperature in (0.85, 0.90) for density in (0.776, 0.78, 0.82, 0.86, 0.9))
 # Of 500 atoms of the exact potential (cut at 4, with tails) at 0.86 and 0.85, 40 tau: with a friction of 0.5 1/tau a
@@ -36,8 +36,8 @@ def state_points(calculator: MDGNNCalculator, data: Path, work: Path, states: An
         (row,) = rows[np.isclose(rows[:, 0], density)]
         published = row[1:3] if temperature == 0.85 else row[3:5]
         try:
-            found = _state_point(calculator, density, temperature, rng)
-            result[f"{density}, {temperature}"] = [*found[:4], *published.tolist(), found[4]]
+            measured = _state_point(calculator, density, temperature, rng)
+            result[f"{density}, {temperature}"] = [*measured[:4], *published.tolist(), measured[4]]
         except CalculatorError:
             result[f"{density}, {temperature}"] = None
     return result

@@ -41,11 +41,11 @@ def run(name: str, model: str, rungs: list[str], data: Path, work: Path) -> None
         else:
             calculator = MDGNNCalculator(model, too_close="ignore")
         try:
-            found = RUNGS[rung](calculator, data, work)
+            result = RUNGS[rung](calculator, data, work)
         except (CalculatorError, ValueError) as error:
-            found = {"failed": str(error)}
-        found["seconds"] = time.perf_counter() - start
-        found["made"] = {
+            result = {"failed": str(error)}
+        result["seconds"] = time.perf_counter() - start
+        result["made"] = {
             "date": f"{datetime.date.today()}",
             "versions": f"mdgnn {version('mdgnn')}, torch {torch.__version__}, ase {version('ase')}",
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -54,9 +54,9 @@ def run(name: str, model: str, rungs: list[str], data: Path, work: Path) -> None
         if figures.get("made") != made:
             figures = {"made": made}
         part = path.with_suffix(".part")  # a reader, or a full disk, meets whole files alone
-        part.write_text(json.dumps({**figures, rung: found}, indent=1))
+        part.write_text(json.dumps({**figures, rung: result}, indent=1))
         part.replace(path)
-        print(f"{name} {rung}: {found.get('failed', '')} {found['seconds']:.0f} s", flush=True)
+        print(f"{name} {rung}: {result.get('failed', '')} {result['seconds']:.0f} s", flush=True)
 
 
 def _about(model: str) -> dict[str, str]:

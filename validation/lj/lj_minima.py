@@ -6,25 +6,26 @@ atom more; 38, 55, 75, 98 and 147 are built. A geometry counts only if its energ
 
 import itertools
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 from ase.cluster import Decahedron, Icosahedron, Octahedron
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.spatial import KDTree
 
-from mdgnn.data.lennard_jones import apart, in_sphere
+from mdgnn import MDGNNCalculator, dynamics
+from mdgnn.calculators import FunctionCalculator
+from mdgnn.calculators.function_calculator import Potential
+from mdgnn.dynamics.basin_hopping import Minimize
+from mdgnn.dynamics.lj_clusters import NEAREST
+from mdgnn.dynamics.lj_frames import apart, in_sphere
 
 Array = NDArray[np.float64]
-Energy = Callable[[Array], tuple[float, Array]]  # positions (N, 3) -> energy, its gradient (N, 3)
-Descent = Callable[[Array], tuple[float, Array]]  # positions (N, 3) -> energy and positions of a minimum
 
 SIZES = (*range(2, 39), 55, 75, 98, 147)
 TOLERANCE = 1e-5  # epsilon
-SPACING = 1.09
 STEP, TEMPERATURE = 0.36, 0.8  # of hops, sigma and epsilon: Wales and Doye, J. Phys. Chem. A 101, 5111 (1997)
 
 
@@ -40,29 +41,22 @@ def lennard_jones(positions: Array) -> tuple[float, Array]:
     return float(4 * (inverse6 * inverse6 - inverse6).sum()), gradient
 
 
-def quench(energy: Energy, positions: Array, gradient: float = 1e-3) -> tuple[float, Array]:
-    """The minimum below a geometry, by L-BFGS, and its energy."""
-
-    def flat(x: Array) -> tuple[float, Array]:
-        e, g = energy(x.reshape(-1, 3))
-        return e, g.ravel()
-
-    options = {"gtol": gradient, "ftol": 0.0, "maxiter": 2000, "maxfun": 4000, "maxcor": 20}
-    found = minimize(flat, positions.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return float(found.fun), np.asarray(found.x).reshape(-1, 3)
+def quench(potential: Potential | MDGNNCalculator, positions: Array, fmax: float = 1e-3) -> tuple[float, Array]:
+    """Energy and geometry of the minimum below one, by L-BFGS: its line searches look behind walls too."""
+    calculator = potential if isinstance(potential, MDGNNCalculator) else FunctionCalculator(potential)
+    atoms = Atoms(f"Ar{len(positions)}", positions, calculator=calculator)
+    return dynamics.quench(atoms, fmax).energy, atoms.positions
 
 
-def hop(descend: Descent, start: Array, rng: np.random.Generator, target: float, hops: int) -> tuple[float, Array, int]:
+def hop(
+    minimize: Minimize, start: Array, rng: np.random.Generator, target: float, hops: int
+) -> tuple[float, Array, int]:
     """Basin hopping until an energy is reached: the lowest one, its geometry, and how many hops there were.
 
-    `descend` finds the minimum below a geometry. In every other hop, on average, an atom with the fewest neighbours
-    goes to another place on the surface.
+    In every other hop, on average, an atom with the fewest neighbours goes to another place on the surface.
     """
-    at, here = descend(apart(start, 0.8))
-    best = (at, here)
-    for count in range(hops):
-        if best[0] < target:
-            return *best, count
+
+    def move(here: Array) -> Array:
         trial = here - here.mean(axis=0)
         radius = np.linalg.norm(trial, axis=1).max()
         trial = trial + rng.uniform(-STEP, STEP, trial.shape)
@@ -70,15 +64,22 @@ def hop(descend: Descent, start: Array, rng: np.random.Generator, target: float,
             loose = KDTree(here).query_ball_point(here, 1.4, return_length=True).argmin()
             direction = rng.normal(size=3)
             trial[loose] = radius * direction / np.linalg.norm(direction)
-        trial = apart(trial, 0.8)
-        found, there = descend(trial)
-        if np.linalg.norm(there - there.mean(axis=0), axis=1).max() > radius + 1.5:  # an atom has left
-            continue
-        if found < at or rng.random() < math.exp((at - found) / TEMPERATURE):
-            at, here = found, there
-        if found < best[0]:
-            best = (found, there)
-    return *best, hops
+        return apart(trial, 0.8)
+
+    best, count = (math.inf, start), 0
+    walk = dynamics.basin_hopping(minimize, apart(start, 0.8), rng, move, TEMPERATURE, _holds_together)
+    for count, minimum in enumerate(itertools.islice(walk, hops + 1)):
+        if count == 0 or minimum[0] < best[0]:
+            best = minimum
+        if best[0] < target:
+            break
+    return *best, count
+
+
+def _holds_together(before: Array, after: Array) -> bool:
+    """No atom has left."""
+    radii = [np.linalg.norm(positions - positions.mean(axis=0), axis=1).max() for positions in (before, after)]
+    return bool(radii[1] <= radii[0] + 1.5)
 
 
 def random_start(n: int, rng: np.random.Generator) -> Array:
@@ -88,7 +89,7 @@ def random_start(n: int, rng: np.random.Generator) -> Array:
 
 def built(n: int) -> Array | None:
     """A geometry of 38, 55, 75, 98 or 147 atoms in the basin of the minimum."""
-    a = SPACING * 2**0.5
+    a = NEAREST * 2**0.5
     if n == 98:
         return leary_tetrahedron()
     if n not in (38, 55, 75, 147):
@@ -101,7 +102,7 @@ def built(n: int) -> Array | None:
 def leary_tetrahedron() -> Array:
     """98 atoms: an fcc tetrahedron of 20, four more on its faces without their tips, and a hexagon with its middle over
     each of the six edges. Leary and Doye, Phys. Rev. E 60, R6320 (1999)."""
-    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * (3 * SPACING / 8**0.5)
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * (3 * NEAREST / 8**0.5)
     weights = [w for w in itertools.product(range(4), repeat=4) if sum(w) == 3]
     parts = [np.array(weights) @ corners / 3]
     for k in range(4):  # the mirror image in a face, without what lies in it, and without its tip
@@ -113,7 +114,7 @@ def leary_tetrahedron() -> Array:
         outward, along = (v / np.linalg.norm(v) for v in (corners[i] + corners[j], corners[i] - corners[j]))
         angles = np.arange(6)[:, None] * math.pi / 3
         ring = np.cos(angles) * along + np.sin(angles) * np.cross(outward, along)
-        parts.append(1.4 * outward + SPACING * np.vstack([np.zeros(3), ring]))
+        parts.append(1.4 * outward + NEAREST * np.vstack([np.zeros(3), ring]))
     return apart(np.vstack(parts), 0.8)
 
 

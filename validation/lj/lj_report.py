@@ -161,18 +161,18 @@ def _peak(curve: list[list[float]]) -> str:
     return f"{heat:.1f} +- {error:.1f} at {temperature}" + (" (the last)" if temperature == curve[-1][0] else "")
 
 
-def _energy(found: list[float] | None) -> str:
-    if found is None:
+def _energy(figures: list[float] | None) -> str:
+    if figures is None:
         return "**failed**"
-    mean, error, published = found[0], found[2], found[4]
+    mean, error, published = figures[0], figures[2], figures[4]
     return f"{mean:.4f} +- {error:.4f} ({_within(100 * abs(mean / published - 1), 0.5, '.2f')} %)"
 
 
-def _pressure(found: list[float] | None) -> str:
+def _pressure(figures: list[float] | None) -> str:
     """Undecided where two standard errors reach over the bar."""
-    if found is None:
+    if figures is None:
         return "**failed**"
-    mean, error, off = found[1], found[3], abs(found[1] - found[5])
+    mean, error, off = figures[1], figures[3], abs(figures[1] - figures[5])
     doubt = ", undecided" if off - 2 * error <= 0.05 < off + 2 * error else ""
     return f"{mean:.3f} +- {error:.3f} ({_within(off, 0.05, '.3f')}{doubt})"
 
@@ -217,10 +217,10 @@ def _thermodynamics(columns: dict[str, Figures], results: Path) -> Path:
                     rho, values = np.array([r for r, _ in rows]), np.array([v for _, v in rows])
                     unit = np.abs(values[:, 4]) / 100 if k == 0 else 1.0
                     beside = rho + 0.0006 * (i - 1.5) + 0.0002 * (temperature > 0.85)  # points of a state side by side
-                    found, published, error = values[:, k], values[:, 4 + k], values[:, 2 + k]
+                    measured, published, error = values[:, k], values[:, 4 + k], values[:, 2 + k]
                     label = f"{name}, T = {temperature}"
                     drawn = {"fmt": marker, "ms": 5, "mfc": "none", "color": colour, "label": label}
-                    axis.errorbar(beside, (found - published) / unit, error / unit, **drawn)
+                    axis.errorbar(beside, (measured - published) / unit, error / unit, **drawn)
         axis.axhline(0, color="grey", lw=0.8)
         for edge in (-bar, bar):
             axis.axhline(edge, color="grey", lw=0.8, ls="--")

@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from ase.calculators.lj import LennardJones as AseLennardJones
 from ase.io import read, write
 from ase.optimize import BFGS
 from lj_dynamics import caloric, drift, state_points
-from lj_minima import Array, Descent, find, hop, lennard_jones, quench, random_start, read_table
+from lj_minima import Array, find, hop, lennard_jones, quench, random_start, read_table
 from lj_systems import SHORT_CUTOFF, Figures, cluster, exact, langevin, liquid, minima
 
 from mdgnn import MDGNNCalculator
-from mdgnn.data.lennard_jones import label
+from mdgnn.dynamics.lj_frames import label
 
 BOX_CUTOFF = 10.0  # sigma, of exact labels of boxes; beyond, tail corrections
 
@@ -30,20 +31,20 @@ BOX_CUTOFF = 10.0  # sigma, of exact labels of boxes; beyond, tail corrections
 
 def four_atoms(random: np.random.RandomState, n: int) -> list[Atoms]:
     """Clusters as the lecture draws them: no two atoms nearer than 0.8 sigma."""
-    found: list[Atoms] = []
-    while len(found) < n:
+    clusters: list[Atoms] = []
+    while len(clusters) < n:
         positions = random.randn(4, 3) * 0.8
         i, j = np.triu_indices(4, 1)
         if np.linalg.norm(positions[i] - positions[j], axis=1).min() >= 0.8:
-            found.append(cluster(positions))
-    return found
+            clusters.append(cluster(positions))
+    return clusters
 
 
 def lecture_test(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
     """MAE and R2 on the lecture's test clusters, the last 400 of 2,000."""
     frames = four_atoms(np.random.RandomState(42), 2000)[1600:]
     truth = np.array([lennard_jones(atoms.positions)[0] for atoms in frames])
-    guess = np.array([found["energy"] for found in calculator.evaluate(frames)])
+    guess = np.array([results["energy"] for results in calculator.evaluate(frames)])
     error = guess - truth
     return {
         "mae": float(np.abs(error).mean()),
@@ -104,10 +105,10 @@ def force_errors(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures
         groups.setdefault(atoms.info["system"], []).append(atoms)
     result: Figures = {}
     for name, frames in groups.items():
-        found = calculator.evaluate(frames)
-        wrong = sum(np.abs(f["forces"] - a.get_forces()).sum() for f, a in zip(found, frames, strict=True))
+        guesses = calculator.evaluate(frames)
+        wrong = sum(np.abs(f["forces"] - a.get_forces()).sum() for f, a in zip(guesses, frames, strict=True))
         size = sum(np.abs(a.get_forces()).sum() for a in frames)
-        energy = [abs(f["energy"] - a.get_potential_energy()) / len(a) for f, a in zip(found, frames, strict=True)]
+        energy = [abs(f["energy"] - a.get_potential_energy()) / len(a) for f, a in zip(guesses, frames, strict=True)]
         result[name] = [float(wrong / size), float(np.mean(energy))]
     return result
 
@@ -173,32 +174,18 @@ def hopped(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
     """
     table, excess = read_table(data / "lj_ccd.tsv"), {}
     for n in range(3, LARGEST_HOPPED + 1):
-        descend = descent(calculator, n)
+        minimize = partial(quench, calculator, fmax=3e-3)
         rng = np.random.default_rng([4, n])
         _, where, _ = min(
-            (hop(descend, random_start(n, rng), rng, -math.inf, 10 + 5 * n) for _ in range(3)), key=_first
+            (hop(minimize, random_start(n, rng), rng, -math.inf, 10 + 5 * n) for _ in range(3)), key=_first
         )
-        _, where = descend(where, 1e-4)
+        _, where = quench(calculator, where, 1e-4)
         excess[str(n)] = lennard_jones(where)[0] - table[n]
     return {"excess": excess}
 
 
-def _first(found: tuple[float, Array, int]) -> float:
-    return found[0]
-
-
-def descent(calculator: MDGNNCalculator, n: int) -> Descent:
-    """To minima of n atoms, by the line searches that find those of the true potential; they look behind walls too."""
-    atoms = Atoms(f"Ar{n}", np.zeros((n, 3)), calculator=calculator)
-
-    def energy(positions: Array) -> tuple[float, Array]:
-        atoms.positions = positions
-        return atoms.get_potential_energy(), -atoms.get_forces()
-
-    def descend(positions: Array, fmax: float = 3e-3) -> tuple[float, Array]:
-        return quench(energy, positions, fmax)
-
-    return descend
+def _first(run: tuple[float, Array, int]) -> float:
+    return run[0]
 
 
 # --- rung 6: speed ---------------------------------------------------------------------------------------------------

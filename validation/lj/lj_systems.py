@@ -46,11 +46,11 @@ def minima(data: Path, work: Path) -> dict[int, Atoms]:
     """The minima of the Cambridge Cluster Database by number of atoms, found once."""
     path = work / "minima.xyz"
     if not path.exists():
-        table, smaller, found = read_table(data / "lj_ccd.tsv"), None, []
+        table, smaller, known = read_table(data / "lj_ccd.tsv"), None, []
         for n in SIZES:
             smaller = find(n, table[n], smaller if n < 38 else None, np.random.default_rng([0, n]))
-            found.append(cluster(smaller))
-        write(path, found, format="extxyz")
+            known.append(cluster(smaller))
+        write(path, known, format="extxyz")
     return {len(atoms): cluster(atoms.positions) for atoms in read(path, ":")}
 
 

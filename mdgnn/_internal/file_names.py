@@ -1,4 +1,4 @@
-"""Names of default output folders, and of paths in advice."""
+"""Names of output folders, and paths as a shell takes them."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ def short_name(name: str) -> str:
     return re.sub(r"[^\w.@+=,-]+", "_", Path(name).stem) or "structure"
 
 
-def pasted(path: str | Path) -> str:
+def shell_path(path: str | Path) -> str:
     """As a path stands in a command that a shell is given."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)

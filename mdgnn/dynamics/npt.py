@@ -1,53 +1,25 @@
-"""Constant pressure and temperature: ASE's isotropic Martyna-Tobias-Klein dynamics, as `mdgnn md` needs it."""
+"""Constant pressure and temperature: ASE's isotropic Martyna-Tobias-Klein integrator, for a whole that rests."""
 
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.md.nose_hoover_chain import IsotropicMTKBarostat, IsotropicMTKNPT, NoseHooverChainThermostat
-from ase.md.velocitydistribution import Stationary
 from numpy.typing import NDArray
 
-from mdgnn.cli.errors import CommandError
-from mdgnn.cli.system import UnitSystem
+from mdgnn._internal.run_errors import RunError
+from mdgnn.dynamics.units import UnitSystem
 
 STRETCH = 0.1  # by which the logarithm of the cell's lengths may change in a step; a tenth is no dynamics any more
 DENSEST = 0.1  # volume of an atom, in sigma^3 or Angstrom^3, that no condensed matter falls below
 WIDEST = 1000.0  # times the volume at the start
+VARIABLES = ("thermostat", "barostat", "volume", "cell0")
 
 State = dict[str, NDArray[np.float64]]
 
 
-def check_structure(atoms: Atoms, name: str) -> None:
-    """Raise a CommandError unless a barostat can act on these atoms."""
-    if not atoms.pbc.all():
-        axes = " and ".join(axis for axis, periodic in zip("abc", atoms.pbc, strict=True) if periodic)
-        raise CommandError(
-            f"npt expects a structure that is periodic in all three directions; {name} is periodic along "
-            f"{axes or 'none'}"
-        )
-    if len(atoms) < 2:
-        raise CommandError(f"npt expects at least two atoms, as the whole stays at rest; {name} has {len(atoms)}")
-    if atoms.constraints:
-        kinds = ", ".join(type(constraint).__name__ for constraint in atoms.constraints)
-        raise CommandError(f"npt moves every atom with the cell and expects no constraints; {name} has {kinds}")
-
-
-def check_state(state: State) -> None:
-    """Raise a CommandError where a checkpoint does not have what `NPT.state` returned."""
-    missing = [name for name in ("thermostat", "barostat", "volume", "cell0") if name not in state]
-    if missing:
-        raise CommandError(f"the checkpoint of this npt run lacks {', '.join(missing)} of its integrator")
-
-
-def rest(atoms: Atoms) -> None:
-    """Take the motion of the whole away without cooling: the thermostat counts without it."""
-    if np.any(atoms.get_momenta()):
-        Stationary(atoms)
-
-
-class NPT(IsotropicMTKNPT):
-    """Volume and atoms under a barostat and a thermostat, of a whole that rests.
+class MTK(IsotropicMTKNPT):
+    """Volume and atoms under a barostat and a thermostat, of a whole that rests; equations at `ensembles.NPT`.
 
     ASE's counts 3 N degrees of freedom. Atoms that start at rest as a whole stay so and have 3 (N - 1), which would
     take the heat of the other three, N / (N - 1) of the temperature asked for. So it is given one atom less to count.
@@ -55,7 +27,7 @@ class NPT(IsotropicMTKNPT):
     Parameters
     ----------
     atoms : ase.Atoms
-        With a calculator; see `check_structure` and `rest`.
+        With a calculator, at rest as a whole.
     timestep : float
         In ASE's units of time.
     temperature, pressure : float
@@ -67,8 +39,8 @@ class NPT(IsotropicMTKNPT):
 
     Raises
     ------
-    CommandError
-        By `step`, of a cell that is no cell any more.
+    RunError
+        For a state that is not whole; by `step`, of a cell that is no cell any more.
     """
 
     def __init__(
@@ -88,6 +60,8 @@ class NPT(IsotropicMTKNPT):
         self._barostat = IsotropicMTKBarostat(n, kelvin, pdamp)
         self.units = units
         if state is not None:
+            if missing := [name for name in VARIABLES if name not in state]:
+                raise RunError(f"the checkpoint of this npt run lacks {', '.join(missing)} of its integrator")
             self._thermostat._eta, self._thermostat._p_eta = state["thermostat"].copy()
             self._barostat._xi, self._barostat._p_xi = state["barostat"].copy()
             self._volume0, self._eps, self._p_eps = state["volume"]
@@ -103,10 +77,10 @@ class NPT(IsotropicMTKNPT):
         }
 
     def step(self) -> None:
-        """ASE's; raises a CommandError where atoms or cell have no finite momenta any more."""
+        """ASE's; raises a RunError where atoms or cell have no finite momenta any more."""
         super().step()
         if not np.isfinite(self._p_eps + self._p.sum()):
-            raise CommandError("the cell exploded: its momentum is not finite; a shorter timestep may help")
+            raise RunError("the cell exploded: its momentum is not finite; a shorter timestep may help")
 
     def columns(self) -> tuple[float, float, float]:
         """Volume, pressure and the conserved energy, in the model's units: see `header`."""
@@ -114,24 +88,24 @@ class NPT(IsotropicMTKNPT):
         return float(self.atoms.get_volume()), pressure, self.get_conserved_energy()
 
     def _integrate_q_cell(self, delta: float) -> None:
-        """ASE's; raises a CommandError before the model is asked about a cell that is none."""
+        """ASE's; raises a RunError before the model is asked about a cell that is none."""
         before = self._eps
         super()._integrate_q_cell(delta)
         length, n = self.units.length, len(self.atoms)
         volume = self._get_volume()
         if not abs(self._eps - before) < STRETCH:
             was = self._volume0 * np.exp(3 * before)
-            raise CommandError(
+            raise RunError(
                 f"the cell exploded or collapsed: from {was:.4g} {length}^3 to {volume:.4g} {length}^3 in one step; "
                 "a shorter timestep or a relaxed start may help"
             )
         if volume < DENSEST * n:
-            raise CommandError(
+            raise RunError(
                 f"the cell collapsed to {volume / n:.3g} {length}^3 an atom, less than {DENSEST:g}; the model or the "
                 "pressure does not hold atoms apart"
             )
         if volume > WIDEST * self._volume0:
-            raise CommandError(
+            raise RunError(
                 f"the cell exploded to more than {WIDEST:g} times its volume at the start; at this temperature and "
                 "pressure nothing holds the atoms together"
             )

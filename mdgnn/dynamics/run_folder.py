@@ -1,10 +1,10 @@
-"""What a run leaves in its output folder, and what it shows meanwhile."""
+"""The folder of a run: what it holds, and how files in it are written."""
 
 import io
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,21 +15,16 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from mdgnn._internal.folder_lock import is_empty, lock_folder
-from mdgnn.cli.constraints import in_extended_xyz, of_user, to_records
-from mdgnn.cli.errors import CommandError
-from mdgnn.cli.kept import CONSTRAINTS
+from mdgnn._internal.replace_file import replace_file
+from mdgnn._internal.run_errors import RunError
+from mdgnn.dynamics.arrays_and_info import CONSTRAINTS
+from mdgnn.dynamics.constraints import in_extended_xyz, of_user, to_records
 
 TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT = "trajectory.xyz", "log.csv", "summary.json", "final.xyz", "checkpoint.npz"
 FINAL_TRAJ = "final.traj"
 PLOTS = ("energy.png", "temperature.png", "density.png", "radial_distribution.png", "structures.png")
-WIDE, PAGE, BORDERS = 10_000, 100, 7  # characters: where there is no terminal, of two columns, of what frames them
-LONGEST_CELL = 60  # of any column, where a table does not say more
 OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, FINAL_TRAJ, CHECKPOINT, CHECKPOINT + ".part", *PLOTS)
 
 
@@ -39,16 +34,16 @@ def hold(folder: Path, force: bool) -> Iterator[None]:
 
     Raises
     ------
-    CommandError
+    RunError
         If it is a file, or without `force` not empty.
     InUseError, OSError
         If another job has it, or the system refuses.
     """
     if folder.exists() and not folder.is_dir():
-        raise CommandError(f"the output folder {folder} is a file; choose another with --output")
+        raise RunError(f"the output folder {folder} is a file; choose another with --output")
     with lock_folder(folder):
         if not force and not is_empty(folder):
-            raise CommandError(
+            raise RunError(
                 f"the output folder {folder} is not empty; choose another with --output or replace it by --force"
             )
         yield
@@ -77,7 +72,7 @@ class Records:
         if lengths is not None:
             for path, length in zip(self.paths, lengths, strict=True):
                 if not path.is_file() or path.stat().st_size < length:
-                    raise CommandError(f"{path} is missing or shorter than its checkpoint says; it cannot be continued")
+                    raise RunError(f"{path} is missing or shorter than its checkpoint says; it cannot be continued")
                 os.truncate(path, length)
         # Unbuffered: what a full disk refuses must not be tried again when the file is closed.
         self.files = [path.open("wb" if lengths is None else "ab", buffering=0) for path in self.paths]
@@ -100,7 +95,7 @@ class Records:
             while data:
                 data = data[self.files[which].write(data) :]
         except OSError as error:
-            raise CommandError(f"cannot write {self.paths[which]}: {error.strerror}") from None
+            raise RunError(f"cannot write {self.paths[which]}: {error.strerror}") from None
 
     def __enter__(self) -> "Records":
         return self
@@ -126,12 +121,12 @@ def frame(atoms: Atoms) -> bytes:
 
 def write_final(folder: Path, atoms: Atoms) -> None:
     """The last structure; with constraints that ASE does not read from extended XYZ, as its .traj too."""
-    _replace(folder / FINAL, frame(atoms))
+    replace_file(folder / FINAL, frame(atoms))
     bare = _labelled(atoms)
     if not in_extended_xyz(bare.constraints):
         content = io.BytesIO()
         ase.io.write(content, bare, format="traj")
-        _replace(folder / FINAL_TRAJ, content.getvalue())
+        replace_file(folder / FINAL_TRAJ, content.getvalue())
 
 
 def _labelled(atoms: Atoms) -> Atoms:
@@ -152,48 +147,4 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Settings and results as JSON, with the versions that made them."""
     names = ("mdgnn", "torch", "ase", "numpy")
     versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
-    _replace(folder / SUMMARY, (json.dumps({**summary, "versions": versions}, indent=2) + "\n").encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def note(sentence: str) -> None:
-    """What the user should know of a run that goes on."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(f"mdgnn: {sentence}"))
-
-
-def print_table(title: str, rows: dict[str, str]) -> None:
-    """Two columns on stdout, which together are about as wide as a page; longer values fold."""
-    table = Table(title=Text(title), show_header=False)
-    table.add_column()
-    table.add_column(max_width=max(PAGE - BORDERS - max(map(len, rows)), PAGE // 3))
-    for name, value in rows.items():
-        table.add_row(Text(name), Text(value))
-    show(table)
-
-
-def show(table: Table) -> None:
-    """A table on stdout, in which nothing is cut off: folded on a terminal, elsewhere long cells alone."""
-    for column in table.columns:
-        column.overflow = "fold"
-        column.max_width = column.max_width or LONGEST_CELL
-    Console(width=None if Console().is_terminal else WIDE).print(table)
-
-
-@contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar on a terminal's stderr; yields a function of the step and a line about it."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    state = TextColumn("{task.fields[state]}")
-    with Progress(*columns, state, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=total, state="")
-        yield lambda step, text: bar.update(task, completed=step, state=text)
+    replace_file(folder / SUMMARY, (json.dumps({**summary, "versions": versions}, indent=2) + "\n").encode())

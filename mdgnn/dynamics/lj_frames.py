@@ -1,7 +1,7 @@
 """Lennard-Jones structures with exact labels, in reduced units: epsilon = sigma = mass = 1.
 
-Clusters and boxes come from dynamics, basin hopping and random displacements under a calculator that is given, as this
-layer knows no models; labels come from another. Positions and cells have eight decimals, like the files they go to, so
+Clusters and boxes come from dynamics, basin hopping and random displacements under one calculator, labels from another.
+Positions and cells have eight decimals, like the files they go to, so
 that the labels are those of the numbers there. Frames depend on the seed alone: more of them begin with the same ones.
 """
 
@@ -21,10 +21,14 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from scipy.spatial import KDTree  # ASE brings scipy
 
+from mdgnn.calculators import MDGNNCalculator
+from mdgnn.dynamics.basin_hopping import basin_hopping, displace, quench
+from mdgnn.dynamics.lj_clusters import ICOSAHEDRA, NEAREST
+from mdgnn.models import LennardJones
 from mdgnn.neighbors import primitive_neighbor_list
 
-SPACING = 1.09 * 2**0.5  # of fcc clusters, with nearest neighbours as in small Lennard-Jones clusters
-FMAX = 0.01  # largest force in a minimum, epsilon/sigma
+SPACING = NEAREST * 2**0.5  # of fcc clusters
+FMAX, QUENCH_STEPS = 0.01, 1000  # largest force in a minimum, epsilon/sigma; steps to get there, else there is none
 TIMESTEP, FRICTION = 0.005, 0.5  # tau, 1/tau
 LIQUID_FRICTION = 3.0  # 1/tau; liquids come from a temperature of 3, and are to be cool after 3 tau
 CLOSEST = 0.8  # of random clusters and displacements; dynamics at a temperature of 1.5 comes to 0.87
@@ -33,6 +37,28 @@ CROWDED = (0.55, 0.95)  # least distances of crowded clusters, where searches fo
 STRONG = 150.0  # epsilon/sigma: frames with a larger force weigh less
 HOP, HOP_TEMPERATURE = 0.35, 0.8  # Wales and Doye, J. Phys. Chem. A 101, 5111 (1997), section 2
 DECIMALS = 8
+BOX_CUTOFF = 10.0  # sigma, of labels; see `label`
+DYNAMICS_CUTOFF = 2.5
+
+
+def lj_frames(n_frames: int, seed: int, kind: str = "all", largest: int = 55) -> Iterator[Atoms]:
+    """Labelled Lennard-Jones frames; of "all", every fourth is a box. More of them begin with the same ones."""
+    full = MDGNNCalculator(LennardJones(), dtype="float64", too_close="ignore")
+    cut = MDGNNCalculator(LennardJones(cutoff=BOX_CUTOFF, mode="cut"), dtype="float64", too_close="ignore")
+    short = MDGNNCalculator(LennardJones(cutoff=DYNAMICS_CUTOFF, mode="shifted"), dtype="float64", too_close="ignore")
+    of_clusters, of_boxes = clusters(seed, full, range(3, largest + 1)), boxes(seed, short)
+    if kind == "lecture":
+        of_clusters = lecture_clusters(seed)
+    for k in range(n_frames):
+        if kind == "boxes" or (kind == "all" and k % 4 == 3):
+            atoms = next(of_boxes)
+            label([atoms], cut, BOX_CUTOFF)
+        else:
+            atoms = next(of_clusters)
+            label([atoms], full)
+        if kind != "lecture":
+            weigh(atoms)
+        yield atoms
 
 
 def clusters(
@@ -62,7 +88,7 @@ def clusters(
         yield _named(Atoms("Ar2", [[0, 0, 0], [rng.uniform(*DIMERS[number % 2]), 0, 0]]), "dimer")
         atoms = compact(int(rng.choice(sizes)), rng)
         atoms.calc = calculator
-        quench(atoms)
+        quench(atoms, FMAX, QUENCH_STEPS, _fire)
         minimum: NDArray[np.float64] = atoms.positions.copy()
         for _ in range(5):
             noise = rng.normal(0, rng.uniform(0.005, 0.12), minimum.shape)
@@ -76,7 +102,7 @@ def clusters(
         for frame in _dynamics(atoms, temperature, rng, rest=100, frames=7, interval=40):
             yield _named(frame, "langevin")
         atoms.positions = minimum
-        for frame in basin_hopping(atoms, rng, hops=5):
+        for frame in minima(atoms, rng, hops=5):
             if KDTree(frame.positions).query(frame.positions, k=2)[0][:, 1].max() < 2:  # no atom has left
                 yield _named(frame, "basin_hopping")
 
@@ -142,12 +168,12 @@ def label(frames: Sequence[Atoms], calculator: Any, cutoff: float | None = None)
         Of boxes: what lies beyond is added as `tail`. Against 18 sigma, 10 left errors up to 3e-5 epsilon per atom,
         4e-5 epsilon/sigma and 7e-5 epsilon/sigma^3 in crystals and liquids of 108 atoms; 6 left 7e-4, 1e-3 and 2e-3.
     """
-    for atoms, found in zip(frames, calculator.evaluate(frames, stress=cutoff is not None), strict=True):
-        results = {"energy": found["energy"], "forces": found["forces"]}
+    for atoms, exact in zip(frames, calculator.evaluate(frames, stress=cutoff is not None), strict=True):
+        results = {"energy": exact["energy"], "forces": exact["forces"]}
         if cutoff is not None:
             energy, pressure = tail(len(atoms), atoms.get_volume(), cutoff)
             results["energy"] += energy
-            results["stress"] = found["stress"] - pressure * full_3x3_to_voigt_6_stress(np.eye(3))
+            results["stress"] = exact["stress"] - pressure * full_3x3_to_voigt_6_stress(np.eye(3))
         atoms.calc = SinglePointCalculator(atoms, **results)
 
 
@@ -175,42 +201,36 @@ def tail(n_atoms: int, volume: float, cutoff: float) -> tuple[float, float]:
 
 def compact(n: int, rng: np.random.Generator) -> Atoms:
     """The n atoms of an icosahedron, or the octahedron of 38, that are nearest to its middle or to a place near it."""
-    shells = next(k for k in range(2, 7) if (10 * k**3 - 15 * k**2 + 11 * k - 3) // 3 >= n)
+    shells = next(shells for size, shells in ICOSAHEDRA.items() if shells > 1 and size >= n)
     whole = Octahedron("Ar", 4, 1, SPACING) if n == 38 else Icosahedron("Ar", shells, SPACING)
     centre = whole.positions.mean(axis=0) + (0 if n in (13, 38, 55, 147) else rng.normal(0, 0.3, 3))
     nearest = np.argsort(np.linalg.norm(whole.positions - centre, axis=1), kind="stable")[:n]
     return Atoms(f"Ar{n}", whole.positions[nearest], masses=np.ones(n))
 
 
-def quench(atoms: Atoms) -> float:
-    """Move atoms to a minimum; returns its energy, or infinity where a thousand steps do not get there.
-
-    FIRE, which came to the end from every start displaced by 0.35, and with the fewest evaluations for 55 atoms.
-    """
-    fire = _fire(atoms)
-    return float(atoms.get_potential_energy()) if fire.run(fmax=FMAX, steps=1000) else math.inf
-
-
-def _fire(atoms: Atoms) -> Any:
-    return FIRE(atoms, logfile=None, dt=0.02, dtmax=0.1, maxstep=0.1)
-
-
-def basin_hopping(
+def minima(
     atoms: Atoms, rng: np.random.Generator, hops: int, step: float = HOP, temperature: float = HOP_TEMPERATURE
 ) -> Iterator[Atoms]:
-    """The minimum that each hop ends in, whether or not the next hop begins there (Metropolis); moves `atoms`.
+    """The minimum that each hop ends in, whether or not the next hop begins there; moves `atoms`.
 
     A hop that ends in none is left out.
     """
-    energy, positions = quench(atoms), atoms.positions.copy()
-    for _ in range(hops):
-        atoms.positions = positions + rng.uniform(-step, step, positions.shape)
-        found = quench(atoms)
-        if found == math.inf:
-            continue
-        yield atoms
-        if found < energy or rng.random() < math.exp((energy - found) / temperature):
-            energy, positions = found, atoms.positions.copy()
+
+    def minimize(positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        atoms.positions = positions
+        minimum = quench(atoms, FMAX, QUENCH_STEPS, _fire)
+        return minimum.energy if minimum.converged else math.inf, atoms.positions.copy()
+
+    walk = basin_hopping(minimize, atoms.positions.copy(), rng, displace(step, rng), temperature)
+    for energy, _ in itertools.islice(walk, 1, hops + 1):
+        if energy != math.inf:
+            yield atoms
+
+
+def _fire(atoms: Atoms) -> Any:
+    """Came to the end from every start displaced by 0.35, and of ASE's optimizers with the fewest evaluations for 55
+    atoms."""
+    return FIRE(atoms, logfile=None, dt=0.02, dtmax=0.1, maxstep=0.1)
 
 
 def apart(positions: NDArray[np.float64], least: float) -> NDArray[np.float64]:

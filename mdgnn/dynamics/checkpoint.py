@@ -1,7 +1,7 @@
 """Checkpoints of molecular dynamics: arrays and JSON in one .npz, replaced as a whole or not at all."""
 
+import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,10 @@ from ase.constraints import FixCom
 from ase.io.jsonio import encode, mydecode
 from numpy.typing import NDArray
 
-from mdgnn.cli.constraints import forgotten, from_records, rest, to_records
-from mdgnn.cli.errors import CommandError
-from mdgnn.cli.kept import OF_THE_RUN
+from mdgnn._internal.replace_file import replace_file
+from mdgnn._internal.run_errors import RunError
+from mdgnn.dynamics.arrays_and_info import OF_THE_RUN
+from mdgnn.dynamics.constraints import fixed_center_of_mass, from_records, inexact, to_records
 
 FORMAT_VERSION = 2  # 1 had only these arrays, no information, and of constraints what ASE's todict has
 ARRAYS = ("numbers", "positions", "momenta", "masses", "cell", "pbc")
@@ -28,7 +29,7 @@ class Checkpoint:
     """All that the rest of a run depends on.
 
     `atoms` has no calculator; `rng` is the state of a PCG64; `lengths` are the bytes of trajectory and log by then;
-    `integrator` has the variables of a thermostat and barostat; `forgotten` names constraints of which an old
+    `integrator` has the variables of a thermostat and barostat; `inexact` names constraints of which an old
     checkpoint has not all, so that they are taken anew from its structure.
     """
 
@@ -39,7 +40,7 @@ class Checkpoint:
     model_sha256: str
     lengths: tuple[int, int]
     integrator: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    forgotten: tuple[str, ...] = ()
+    inexact: tuple[str, ...] = ()
 
 
 def save(path: Path, state: Checkpoint) -> None:
@@ -57,24 +58,19 @@ def save(path: Path, state: Checkpoint) -> None:
         "model_sha256": state.model_sha256,
         "lengths": state.lengths,
     }
-    partial = path.with_name(path.name + ".part")
+    named = dict(zip(ARRAYS, arrays, strict=True)) | {INTEGRATOR + k: v for k, v in state.integrator.items()}
+    named |= {f"{CARRIED}{k}": v for k, (n, v) in enumerate(atoms.arrays.items()) if n not in OF_THE_RUN}
+    content = io.BytesIO()
+    np.savez(content, **named, record=np.array(json.dumps(record)))
     try:
-        with partial.open("wb") as file:
-            named = dict(zip(ARRAYS, arrays, strict=True)) | {INTEGRATOR + k: v for k, v in state.integrator.items()}
-            named |= {f"{CARRIED}{k}": v for k, (n, v) in enumerate(atoms.arrays.items()) if n not in OF_THE_RUN}
-            np.savez(file, **named, record=np.array(json.dumps(record)))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, content.getvalue())
     except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror}; the checkpoint before it is intact") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror}; the checkpoint before it is intact") from None
 
 
-def missing(path: Path) -> CommandError:
+def missing(path: Path) -> RunError:
     """What is said where there is none."""
-    return CommandError(f"there is no checkpoint {path} to restart from")
+    return RunError(f"there is no checkpoint {path} to restart from")
 
 
 def load(path: Path) -> Checkpoint:
@@ -82,7 +78,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises
     ------
-    CommandError
+    RunError
         If it is missing, damaged or of another format version.
     """
     if not path.is_file():
@@ -95,16 +91,14 @@ def load(path: Path) -> Checkpoint:
             carried = {int(k.removeprefix(CARRIED)): content[k] for k in content if k.startswith(CARRIED)}
         version = record["format_version"]
         if version not in range(1, FORMAT_VERSION + 1):
-            raise CommandError(
-                f"{path} has checkpoint format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}"
-            )
+            raise RunError(f"{path} has checkpoint format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}")
         momenta = arrays.pop("momenta")
         atoms = Atoms(**arrays)
         atoms.set_momenta(momenta)  # before the constraints, which would change the last bit
         records = json.loads(record["constraints"]) if version == 1 else record["constraints"]
         constraints = from_records(records)
         if version == 1 and [type(constraint) for constraint in constraints] == [FixCom]:  # the thermostat's own
-            constraints = [rest()]
+            constraints = [fixed_center_of_mass()]
         atoms.set_constraint(constraints)
         if version > 1:
             atoms.info = mydecode(record["info"])
@@ -112,6 +106,8 @@ def load(path: Path) -> Checkpoint:
             atoms.arrays = {name: carried[k] if k in carried else atoms.arrays[name] for k, name in enumerate(names)}
         lengths = tuple(record["lengths"])
         step, rng, settings, sha256 = (record[name] for name in ("step", "rng", "settings", "model_sha256"))
-        return Checkpoint(atoms, step, rng, settings, sha256, lengths, own, tuple(forgotten(records)))
+        return Checkpoint(
+            atoms, step, rng, settings, sha256, lengths, own, tuple(inexact(records)) if version == 1 else ()
+        )
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
-        raise CommandError(f"{path} is not a complete checkpoint ({error})") from None
+        raise RunError(f"{path} is not a complete checkpoint ({error})") from None

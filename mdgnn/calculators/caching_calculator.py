@@ -76,10 +76,10 @@ class CachingCalculator(Calculator):
 
     def given(self, atoms: Atoms | None) -> Atoms:
         """These, or those that the results belong to."""
-        found = self.atoms if atoms is None else atoms
-        if found is None:
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
             raise ValueError("expected atoms, got none, and none have been computed before")
-        return found
+        return atoms
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """As ASE's, at a tenth of its cost: a result for these atoms, computed unless it is there already."""

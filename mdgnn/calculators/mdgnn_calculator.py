@@ -1,10 +1,10 @@
-"""The ASE calculator."""
+"""The ASE calculator of a model."""
 
 import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ase import Atoms
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mdgnn._internal.torch_context import full_precision, torch_context
 from mdgnn._internal.warn_user import warn_user
-from mdgnn.calculators.caching import OF_ENERGY, CachingCalculator, same
+from mdgnn.calculators.caching_calculator import OF_ENERGY, CachingCalculator, same
 from mdgnn.calculators.checks import (
     COINCIDENT,
     check_atoms,
@@ -23,7 +23,7 @@ from mdgnn.calculators.checks import (
     volume_of,
 )
 from mdgnn.calculators.cuda_graph import CapturedStep
-from mdgnn.calculators.results import results_of, stress_of
+from mdgnn.calculators.results import energy_results, results_of
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.model_file import EngineOnly, load_for_inference
@@ -115,9 +115,12 @@ class MDGNNCalculator(CachingCalculator):
             same_kind = self._given.dtype == self.dtype and self.device.type == "cpu"
             own = self._given if same_kind else copy.deepcopy(self._given).to(self.device, self.dtype)
             self._model = own.eval().requires_grad_(False)
+            if isinstance(self._model, EngineOnly):
+                self._model.check(backend, self.device, self.dtype)
             self.neighbors = NeighborList(self.model.cutoff, skin)
-            self.engine = self._make_engine(backend)
-        self._captures = backend == "auto" and self.device.type == "cuda" and self._has_energy
+            network = self._has_energy and not isinstance(self.model, LennardJones)
+            self._executor = choose_executor(backend, self.device.type, self._has_energy, network)
+            self.engine = self._make_engine(required=backend == "engine") if self._executor == "engine" else None
         self._step: CapturedStep | None = None
         self.too_close = too_close
         self._were_close = False
@@ -199,21 +202,18 @@ class MDGNNCalculator(CachingCalculator):
             self.__dict__.update(other.__dict__)
         return changed
 
-    def _make_engine(self, backend: str) -> Engine | None:
+    def _make_engine(self, required: bool) -> Engine | None:
         if isinstance(self.model, EngineOnly):
-            self.model.check(backend, self.device, self.dtype)
             return self.model.engine
-        if backend == "engine":
-            return Engine(self.model)
-        network = self._has_energy and not isinstance(self.model, LennardJones)
-        if backend == "torch" or self.device.type != "cpu" or not network:
-            return None
         try:
             return Engine(self.model)
         except UnsupportedError as error:
+            if required:
+                raise
             warn_user(
                 f"computed by torch, which takes several times as long: {error}; backend='torch' is silent about it"
             )
+            self._executor = "torch"
             return None
 
     def calculate(
@@ -250,7 +250,7 @@ class MDGNNCalculator(CachingCalculator):
             if self.engine is not None and not others:
                 return self._of_energy(atoms, stress)
             with torch_context(), full_precision():
-                if self.engine is None and not self._captures:
+                if self._executor == "torch":
                     return self._by_torch(atoms, self._has_energy, stress, others)
                 results = self._of_energy(atoms, stress)
                 return results | self._by_torch(atoms, False, False, True) if others else results
@@ -259,10 +259,9 @@ class MDGNNCalculator(CachingCalculator):
             raise
 
     def _of_energy(self, atoms: Atoms, stress: bool) -> dict[str, Any]:
-        energy, energies, forces, virials = (self._step_of if self._captures else self._by_engine)(atoms, stress)
-        results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
-        if virials is not None:
-            results |= stress_of(virials, atoms)
+        by = self._by_captured_step if self._executor == "captured step" else self._by_engine
+        energy, energies, forces, virials = by(atoms, stress)
+        results = energy_results(energy, energies, forces, virials, atoms)
         if not math.isfinite(energy) or not math.isfinite(forces.sum()):
             raise_for_results(results)
         return results
@@ -275,7 +274,7 @@ class MDGNNCalculator(CachingCalculator):
         structures : ase.Atoms or a sequence of them
             They may differ in everything.
         stress : bool
-            Whether stress is wanted; every structure then needs a cell with a volume.
+            Also the stress; every structure then needs a cell with a volume.
 
         Returns
         -------
@@ -290,7 +289,7 @@ class MDGNNCalculator(CachingCalculator):
         """
         if stress:
             self.check_asked(["stress"])
-        found: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         batch: list[Atoms] = []
         n_atoms = 0
         for number, atoms in enumerate([structures] if isinstance(structures, Atoms) else structures):
@@ -301,11 +300,11 @@ class MDGNNCalculator(CachingCalculator):
             except (ValueError, PropertyNotImplementedError) as error:
                 raise type(error)(f"structure {number}: {error}") from None
             if batch and n_atoms + len(atoms) > BATCH:
-                found += self._evaluate_batch(batch, len(found), stress)
+                results += self._evaluate_batch(batch, len(results), stress)
                 batch, n_atoms = [], 0
             batch.append(atoms)
             n_atoms += len(atoms)
-        return found + self._evaluate_batch(batch, len(found), stress) if batch else found
+        return results + self._evaluate_batch(batch, len(results), stress) if batch else results
 
     @torch_context()
     @full_precision()
@@ -330,19 +329,19 @@ class MDGNNCalculator(CachingCalculator):
         if self.engine is None:
             forces = self._has_energy
             return evaluate(self.model, graph, forces=forces, virial=virial, dtype=self.dtype, properties=True)
-        found = self.engine.evaluate(graph, virial=virial)
+        prediction = self.engine.evaluate(graph, virial=virial)
         if not self.others:
-            return found
+            return prediction
         others = evaluate(self.model, graph, forces=False, dtype=self.dtype, properties=True)
-        return found._replace(properties=others.properties)
+        return prediction._replace(properties=others.properties)
 
     def _by_torch(self, atoms: Atoms, energy: bool, stress: bool, others: bool) -> dict[str, Any]:
-        """Those of the results that are wanted, of one structure."""
+        """Results of one structure: of the energy, with stress, and of other properties, as asked for."""
         edges = self._edges(atoms)
         self._tell(check_distances(edges, self.model.min_distance))
         graph = Graph.from_edges(atoms.numbers, edges, atoms.cell.array).to(self.device)
-        found = evaluate(self.model, graph, forces=energy, virial=stress, dtype=self.dtype, properties=others)
-        (results,) = results_of(found, [atoms], self._properties)
+        prediction = evaluate(self.model, graph, forces=energy, virial=stress, dtype=self.dtype, properties=others)
+        (results,) = results_of(prediction, [atoms], self._properties)
         raise_for_results(results)
         return results
 
@@ -365,7 +364,7 @@ class MDGNNCalculator(CachingCalculator):
     def _edges(self, atoms: Atoms, brief: bool = False) -> Edges:
         return self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, brief=brief)
 
-    def _step_of(self, atoms: Atoms, with_virials: bool) -> tuple[float, Any, Any, Any]:
+    def _by_captured_step(self, atoms: Atoms, with_virials: bool) -> tuple[float, Any, Any, Any]:
         """As `_by_engine`, on a GPU from the list on: what is captured stays while the atoms do."""
         if self._step is None or not self._step.fits(atoms.numbers, atoms.pbc, with_virials):
             self._step = CapturedStep(
@@ -375,6 +374,27 @@ class MDGNNCalculator(CachingCalculator):
         close = least < (COINCIDENT if self.too_close == "ignore" else max(self.model.min_distance, COINCIDENT))
         self._tell(check_distances(self._edges(atoms), self.model.min_distance) if close else "")
         return energy, energies, forces, virials if with_virials else None
+
+
+def choose_executor(
+    backend: str, device: str, has_energy: bool, network: bool
+) -> Literal["engine", "captured step", "torch"]:
+    """What computes, where the engine can run the model.
+
+    Parameters
+    ----------
+    backend : "auto", "engine" or "torch"
+    device : "cpu" or "cuda"
+    has_energy : bool
+        The model has learnt energies.
+    network : bool
+        It is a network with energies; a pair potential gains nothing from the engine.
+    """
+    if backend != "auto":
+        return "engine" if backend == "engine" else "torch"
+    if device == "cuda":
+        return "captured step" if has_energy else "torch"
+    return "engine" if network else "torch"
 
 
 def _check_names(parameters: Any) -> None:

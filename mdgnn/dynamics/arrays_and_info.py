@@ -1,4 +1,4 @@
-"""What a structure has beside elements, positions and cell: what of it stays through a run, and what cannot."""
+"""Arrays and information of atoms beside elements, positions and cell: what stays through a run, and what cannot."""
 
 import io
 import re
@@ -19,7 +19,7 @@ LABEL = re.compile(r"(^|[^a-z])(energy|energies|forces?|stress|stresses|virials?
 VELOCITIES = ("vel", "velo", "velocity", "velocities")  # arrays that ASE does not take for momenta
 
 
-def leave_out(atoms: Atoms) -> list[str]:
+def remove_stale(atoms: Atoms) -> list[str]:
     """Take off, in place, the results of other calculations and what no output can hold; the rest stays.
 
     Returns
@@ -43,13 +43,13 @@ def leave_out(atoms: Atoms) -> list[str]:
                 del place[name]
     notes = []
     if stale:
-        notes.append(of_another(stale))
+        notes.append(stale_sentence(stale))
     if unwritable:
         notes.append(f"not in the output, as extended XYZ cannot hold it: {', '.join(unwritable)}")
     return notes
 
 
-def of_another(names: list[str]) -> str:
+def stale_sentence(names: list[str]) -> str:
     """What is said of labels and results that are not those of the atoms that the run moves."""
     return f"not in the output, as it is of another calculation: {', '.join(names)}"
 
@@ -87,8 +87,8 @@ def _reads_back(name: Any, value: Any, n_atoms: int | None) -> bool:
             ase.io.write(text, probe, format="extxyz")
             text.seek(0)
             back: Any = ase.io.read(text, format="extxyz")
-        found = (back.info if n_atoms is None else back.arrays)[name]
-        return len(back) == len(probe) and not back.constraints and _same(found, value)
+        read = (back.info if n_atoms is None else back.arrays)[name]
+        return len(back) == len(probe) and not back.constraints and _same(read, value)
     except Exception:  # whatever a writer or a reader raises about it
         return False
 

@@ -13,8 +13,6 @@ from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian, FixCom, FixInternals, dict2constraint
 from ase.io.jsonio import encode, mydecode
 
-from mdgnn.cli.errors import CommandError
-
 OF_THERMOSTAT = "of_thermostat"  # marks one that a run has put there itself, and that its results do not have
 OF_A_STEP = ("constraint_forces",)  # variables that are made anew whenever they are needed
 # Those whose lengths, angles or directions are not quite the same after ASE's `todict`.
@@ -26,7 +24,7 @@ def to_records(constraints: Sequence[Any], whole: bool = True) -> list[dict[str,
 
     Raises
     ------
-    CommandError
+    ValueError
         For a constraint that is none of ASE's, which no file can hold.
     """
     return [_to_record(constraint, whole) for constraint in constraints]
@@ -35,7 +33,7 @@ def to_records(constraints: Sequence[Any], whole: bool = True) -> list[dict[str,
 def _to_record(constraint: Any, whole: bool) -> dict[str, Any]:
     entry = getattr(constraint, "todict", lambda: None)()
     if entry is None or entry.get("name") != type(constraint).__name__:
-        raise CommandError(f"expected constraints of ASE's own, which files can hold, got {type(constraint).__name__}")
+        raise ValueError(f"expected constraints of ASE's own, which files can hold, got {type(constraint).__name__}")
     arguments = dict(entry["kwargs"])
     if getattr(constraint, "bondlengths", None) is not None and entry["name"] == "FixBondLengths":
         arguments["bondlengths"] = constraint.bondlengths
@@ -67,7 +65,7 @@ def from_records(records: Any) -> list[Any]:
     return constraints
 
 
-def rest() -> FixCom:
+def fixed_center_of_mass() -> FixCom:
     """A centre of mass at rest, as a thermostat of an open system needs it."""
     constraint = FixCom()
     setattr(constraint, OF_THERMOSTAT, True)
@@ -85,18 +83,18 @@ def in_extended_xyz(constraints: Sequence[Any]) -> bool:
 
 
 def check_dynamics(atoms: Atoms) -> None:
-    """Raise a CommandError for a constraint that dynamics cannot have."""
+    """Raise a ValueError for a constraint that dynamics cannot have."""
     for constraint in atoms.constraints:
         name = type(constraint).__name__
         try:
             constraint.get_removed_dof(atoms)
         except (NotImplementedError, AttributeError):
-            raise CommandError(
+            raise ValueError(
                 f"expected constraints that molecular dynamics can have, got {name}, which does not say "
                 "how many degrees of freedom it takes: relax with it, and take it off for md"
             ) from None
 
 
-def forgotten(records: Sequence[dict[str, Any]]) -> list[str]:
+def inexact(records: Sequence[dict[str, Any]]) -> list[str]:
     """Names of those that a checkpoint of format 1 has not all of, so that a run does not go on bit for bit."""
-    return [record["name"] for record in records if "state" not in record and record["name"] in TAKEN_ANEW]
+    return [record["name"] for record in records if record["name"] in TAKEN_ANEW]

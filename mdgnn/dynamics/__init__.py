@@ -1,0 +1,35 @@
+"""Relaxation and molecular dynamics of atoms with any ASE calculator; what the command line does, from Python.
+
+`relax` finds the minimum below a structure, `basin_hopping` lower ones; `simulate` runs molecular dynamics in a folder,
+from where `restart` goes on, and `MolecularDynamics` runs it in memory. `NVE`, `Langevin` and `NPT` are its ensembles.
+"""
+
+from mdgnn._internal.folder_lock import InUseError
+from mdgnn._internal.run_errors import InterruptedRunError, RunError
+from mdgnn.dynamics.basin_hopping import Minimum, basin_hopping, displace, quench
+from mdgnn.dynamics.ensembles import NPT, NVE, Langevin
+from mdgnn.dynamics.molecular_dynamics import MolecularDynamics
+from mdgnn.dynamics.relaxation import Relaxation, relax
+from mdgnn.dynamics.reporter import Reporter
+from mdgnn.dynamics.simulation import restart, simulate
+from mdgnn.dynamics.structures import read_structure
+
+__all__ = [
+    "NPT",
+    "NVE",
+    "InUseError",
+    "InterruptedRunError",
+    "Langevin",
+    "Minimum",
+    "MolecularDynamics",
+    "Relaxation",
+    "Reporter",
+    "RunError",
+    "basin_hopping",
+    "displace",
+    "quench",
+    "read_structure",
+    "relax",
+    "restart",
+    "simulate",
+]

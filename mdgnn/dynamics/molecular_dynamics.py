@@ -1,0 +1,158 @@
+"""Molecular dynamics in memory: atoms with a calculator, an ensemble, and steps."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from ase import Atoms
+from ase.constraints import FixCom
+from ase.md.velocitydistribution import Stationary, ZeroRotation
+from numpy.typing import NDArray
+
+from mdgnn.dynamics import npt
+from mdgnn.dynamics.constraints import check_dynamics
+from mdgnn.dynamics.ensembles import Ensemble
+from mdgnn.dynamics.npt import MTK, State
+from mdgnn.dynamics.units import LJ, METAL, UnitSystem
+
+
+class MolecularDynamics:
+    """Atoms that move in an ensemble; nothing is written. `simulate` is this with a folder, checkpoints and signals.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        With a calculator. They are moved in place, and get velocities at once: those of the ensemble's temperature,
+        unless that is None and they have momenta.
+    ensemble : NVE, Langevin or NPT
+    timestep : float, optional
+        In the model's units; by default 0.005 tau or 1 fs.
+    rng : numpy.random.Generator or int
+        Of the thermostat's noise, or its seed.
+    units : UnitSystem, optional
+        By default those of the calculator's model, else eV, Angstrom, fs and K.
+    state : dict, optional
+        What `state` returned, to go on from there bit for bit, with the momenta and constraints that atoms have.
+
+    Raises
+    ------
+    ValueError
+        For atoms without a calculator, a time step that cannot be, parameters, structures or constraints that the
+        ensemble cannot have.
+
+    Examples
+    --------
+    ::
+
+        atoms.calc = MDGNNCalculator("lj")
+        md = MolecularDynamics(atoms, Langevin(temperature=0.2), rng=1)
+        for _ in md.run(1000, interval=10):
+            print(md.time, md.temperature)
+    """
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        ensemble: Ensemble,
+        timestep: float | None = None,
+        rng: np.random.Generator | int = 0,
+        units: UnitSystem | None = None,
+        state: State | None = None,
+    ):
+        if atoms.calc is None:
+            raise ValueError("expected atoms with a calculator, got none: set atoms.calc")
+        ensemble.check()
+        check_timestep(timestep)
+        reduced = getattr(getattr(atoms.calc, "model", None), "units", "metal") == "lj"
+        self.units = units or (LJ if reduced else METAL)
+        self.atoms, self.ensemble = atoms, ensemble.with_defaults(self.units)
+        self.timestep = self.units.default_timestep if timestep is None else timestep
+        self.rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+        self.n_steps = 0
+        if state is None:
+            self._prepare(keep_momenta=ensemble.temperature is None)
+        self.integrator = self.ensemble.integrator(atoms, self.timestep, self.units, self.rng, state)
+
+    def _prepare(self, keep_momenta: bool) -> None:
+        """Hold what the ensemble needs held, and give velocities to atoms that do not keep theirs."""
+        self.ensemble.check_structure(self.atoms, "the structure")
+        keep_momenta = keep_momenta and bool(np.any(self.atoms.get_momenta()))
+        self.ensemble.constrain(self.atoms)
+        check_dynamics(self.atoms)
+        if not keep_momenta:
+            assert self.ensemble.temperature is not None
+            draw_velocities(self.atoms, self.ensemble.temperature * self.units.kelvin, self.rng)
+        self.ensemble.settle(self.atoms)
+
+    def step(self) -> None:
+        """One time step. Raises a RunError where a cell explodes, and what the calculator raises."""
+        self.integrator.step()
+        self.n_steps += 1
+
+    def run(self, steps: int, interval: int = 1) -> Iterator["MolecularDynamics"]:
+        """Take so many steps; yields itself after each `interval` of them."""
+        for _ in range(steps):
+            self.step()
+            if self.n_steps % interval == 0:
+                yield self
+
+    @property
+    def time(self) -> float:
+        """In the model's units."""
+        return self.n_steps * self.timestep
+
+    @property
+    def temperature(self) -> float:
+        """ASE's, over 3 N degrees of freedom, less three where the centre of mass is held, as always under NPT."""
+        n = len(self.atoms)
+        held = n / (n - 1) if isinstance(self.integrator, MTK) else 1.0
+        return float(self.atoms.get_temperature() / self.units.kelvin) * held
+
+    def state(self) -> State:
+        """The integrator's own variables; with atoms and random numbers, all that the next step depends on."""
+        return self.integrator.state() if isinstance(self.integrator, MTK) else {}
+
+    def header(self) -> list[str]:
+        """Names of the columns of `row`, with units."""
+        units = self.units
+        energies = [f"{kind}_energy[{units.energy}]" for kind in ("total", "potential", "kinetic")]
+        more = npt.header(units) if self.ensemble.name == "npt" else []
+        return ["step", f"time[{units.time}]", *energies, f"temperature[{units.temperature}]", *more]
+
+    def row(self) -> tuple[float, ...]:
+        """Step, time, energies, temperature; under NPT also volume, pressure and the conserved energy."""
+        potential, kinetic = float(self.atoms.get_potential_energy()), float(self.atoms.get_kinetic_energy())
+        more = self.integrator.columns() if isinstance(self.integrator, MTK) else ()
+        return (self.n_steps, self.time, potential + kinetic, potential, kinetic, self.temperature, *more)
+
+
+def check_timestep(timestep: float | None) -> None:
+    """Raise a ValueError unless it is above 0, or None."""
+    if timestep is not None and not (np.isfinite(timestep) and timestep >= 0):
+        raise ValueError(f"expected a timestep of at least 0, got {timestep}")
+    if timestep == 0:
+        raise ValueError("expected a timestep above 0, got 0")
+
+
+def draw_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:
+    """Maxwell-Boltzmann velocities; a free system at rest as a whole, and an open one without rotation.
+
+    Taking the motion of the whole away does not cool: the rest is scaled to the kinetic energy that was drawn.
+    """
+    width = np.sqrt(atoms.get_masses() * temperature_K / LJ.kelvin)
+    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * width[:, None])
+    if len(atoms) == 1 or not all(isinstance(constraint, FixCom) for constraint in atoms.constraints):
+        return
+    Stationary(atoms)
+    if not atoms.pbc.any():
+        with np.errstate(divide="ignore", invalid="ignore"):  # a dimer has no moment about its own axis
+            ZeroRotation(atoms)
+
+
+def drift(log: NDArray[np.float64], n_atoms: int) -> dict[str, float]:
+    """How well the total energy is conserved, per atom: its trend over the whole run, and the scatter about it."""
+    t, energy = log[:, 1], log[:, 2] / n_atoms
+    if len(log) < 3:
+        return {"energy_drift_per_atom": float(energy[-1] - energy[0]), "energy_fluctuation_per_atom": 0.0}
+    slope, offset = np.polyfit(t, energy, 1)
+    scatter = float(np.std(energy - (slope * t + offset)))
+    return {"energy_drift_per_atom": float(slope * (t[-1] - t[0])), "energy_fluctuation_per_atom": scatter}

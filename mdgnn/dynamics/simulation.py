@@ -1,0 +1,285 @@
+"""Molecular dynamics in a folder, which can be stopped, killed and continued without a trace."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from numpy.typing import NDArray
+
+from mdgnn._internal.file_names import shell_path
+from mdgnn._internal.folder_lock import lock_folder
+from mdgnn._internal.run_errors import InterruptedRunError, RunError
+from mdgnn._internal.stop_signals import StopSignals
+from mdgnn.dynamics import checkpoint, npt, run_folder
+from mdgnn.dynamics.checkpoint import Checkpoint
+from mdgnn.dynamics.ensembles import NVE, Ensemble, make_ensemble
+from mdgnn.dynamics.md_plots import draw_run
+from mdgnn.dynamics.molecular_dynamics import MolecularDynamics, check_timestep, drift
+from mdgnn.dynamics.reporter import Reporter
+from mdgnn.dynamics.system import System, make_system, suitable_threads
+
+SOURCE = ("structure", "index", "format")  # settings that say where the atoms come from
+
+
+def simulate(
+    atoms: Atoms,
+    calculator: str | Path | Calculator | None = None,
+    ensemble: Ensemble | None = None,
+    *,
+    folder: Path,
+    steps: int = 1000,
+    timestep: float | None = None,
+    seed: int = 0,
+    rng: np.random.Generator | None = None,
+    interval: int = 10,
+    checkpoint_interval: int = 500,
+    force: bool = False,
+    device: str = "cpu",
+    dtype: str = "float32",
+    source: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Molecular dynamics of a copy of the atoms; everything is left in `folder`, from where `restart` goes on.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        With their constraints, which hold, and momenta, which stay unless the ensemble has a temperature.
+    calculator : str, Path or ASE calculator, optional
+        The name of a shipped model, a model file, or any calculator; by default that of the atoms.
+    ensemble : NVE, Langevin or NPT
+        By default ``NVE()``.
+    folder : Path
+        Gets trajectory.xyz, log.csv, final.xyz, summary.json, checkpoint.npz and plots.
+    steps : int
+    timestep : float, optional
+        In tau or fs; by default 0.005 tau or 1 fs.
+    seed : int
+        Of velocities and noise.
+    rng : numpy.random.Generator, optional
+        Of PCG64: one of that seed which has made the atoms, and is to go on.
+    interval, checkpoint_interval : int
+        Steps between records of trajectory and log, and between checkpoints.
+    force : bool
+        Replace an earlier run's files in the folder.
+    device, dtype : str
+        Of the model, where the calculator is a name or file.
+    source : mapping, optional
+        Where the atoms come from, for the records: "structure", their name, "index", "format".
+    reporter : Reporter, optional
+        Gets notes and the progress; by default notes are warnings.
+
+    Returns
+    -------
+    dict
+        What summary.json holds.
+
+    Raises
+    ------
+    ValueError
+        For a parameter or structure that cannot be, before anything is written.
+    RunError, InUseError, OSError
+        For a folder that is not empty, that another job has, or that cannot be written; for a cell that explodes.
+        Whatever was written until then stays, as it does after errors of the calculator.
+    InterruptedRunError
+        After SIGINT or SIGTERM; the last checkpoint is of the last step.
+    """
+    ensemble, reporter, source = ensemble or NVE(), reporter or Reporter(), source or {}
+    ensemble.check()
+    check_timestep(timestep)
+    calculator = atoms.calc if calculator is None else calculator
+    if calculator is None:
+        raise ValueError("expected a calculator, or atoms with one, got none")
+    with run_folder.hold(folder, force):
+        ensemble.check_structure(atoms, source.get("structure", "the structure"))
+        system = make_system(atoms.copy(), calculator, device, dtype, reporter.note)
+        rng = np.random.Generator(np.random.PCG64(seed)) if rng is None else rng
+        md = MolecularDynamics(system.atoms, ensemble, timestep, rng, system.units)
+        settings = {
+            "structure": source.get("structure", atoms.get_chemical_formula()),
+            "model": system.model,
+            "ensemble": ensemble.name,
+            **{name: getattr(md.ensemble, name) for name in md.ensemble.parameters()},
+            "timestep": md.timestep,
+            "steps": steps,
+            "seed": seed,
+            "device": device,
+            "dtype": dtype,
+            "interval": interval,
+            "checkpoint_interval": checkpoint_interval,
+            **{name: source[name] for name in SOURCE if source.get(name) is not None},
+        }
+        run_folder.clear(folder)
+        records = run_folder.Records(folder, md.header())
+        return _Run(system, md, settings, records, folder, reporter).finish(fresh=True)
+
+
+def restart(
+    folder: Path,
+    *,
+    steps: int | None = None,
+    model: str | Path | None = None,
+    calculator: Calculator | None = None,
+    expected: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Continue the run in `folder` from its checkpoint, bit for bit as if it had never stopped.
+
+    That takes a calculator whose results depend on the atoms alone, as those of models do. Where a checkpoint of format
+    1 has constraints of which it does not know all, it is not so, and that is said.
+
+    Parameters
+    ----------
+    folder : Path
+    steps : int, optional
+        Of the whole run, those done included; by default as before.
+    model : str or Path, optional
+        Another place of the same model file.
+    calculator : ASE calculator, optional
+        For a run with a calculator that no file holds.
+    expected : mapping, optional
+        Settings that must be those of the run, by the names in its summary.
+    reporter : Reporter, optional
+        As of `simulate`.
+
+    Returns
+    -------
+    dict
+        What summary.json holds.
+
+    Raises
+    ------
+    RunError
+        For a checkpoint that is missing, damaged or of another run; and as `simulate`.
+    """
+    if not folder.is_dir():
+        raise checkpoint.missing(folder / run_folder.CHECKPOINT)
+    reporter = reporter or Reporter()
+    with lock_folder(folder):
+        state = checkpoint.load(folder / run_folder.CHECKPOINT)
+        settings = dict(state.settings)
+        _check_expected(settings, expected or {})
+        settings["steps"] = settings["steps"] if steps is None else steps
+        if settings["steps"] < state.step:
+            raise RunError(f"the run has done {state.step} steps already, more than the {settings['steps']} asked for")
+        if state.inexact:
+            reporter.note(
+                f"this checkpoint of an older version has not all of {', '.join(state.inexact)}, which is taken "
+                "from its structure: the run goes on, but not bit for bit"
+            )
+        if not state.model_sha256 and calculator is None:
+            raise ValueError(f"expected the calculator of this run, {settings['model']}, which no file holds, got none")
+        source: Any = calculator or model or settings["model"]
+        system = make_system(state.atoms, source, settings["device"], settings["dtype"], reporter.note)
+        if system.sha256 != state.model_sha256:
+            raise RunError(f"the content of model {system.model} is not that of the run to continue")
+        settings["model"] = system.model
+        md = _continued(system, settings, state)
+        records = run_folder.Records(folder, md.header(), state.lengths)
+        return _Run(system, md, settings, records, folder, reporter).finish(fresh=False)
+
+
+def _check_expected(settings: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for name, value in expected.items():
+        if name not in settings:
+            raise RunError(f"the run to continue has no {name}")
+        if value != settings[name]:
+            raise RunError(f"{name} is {settings[name]} in the run to continue, not {value}")
+
+
+def _continued(system: System, settings: Mapping[str, Any], state: Checkpoint) -> MolecularDynamics:
+    rng = np.random.Generator(np.random.PCG64())
+    rng.bit_generator.state = state.rng
+    parameters = {name: settings.get(name) for name in ("temperature", "friction", "pressure")}
+    ensemble = make_ensemble(settings["ensemble"], **parameters)
+    md = MolecularDynamics(system.atoms, ensemble, settings["timestep"], rng, system.units, state.integrator)
+    md.n_steps = state.step
+    return md
+
+
+class _Run:
+    """Dynamics at some step, and the files it writes."""
+
+    def __init__(
+        self,
+        system: System,
+        md: MolecularDynamics,
+        settings: dict[str, Any],
+        records: run_folder.Records,
+        folder: Path,
+        reporter: Reporter,
+    ):
+        self.system, self.md, self.settings = system, md, settings
+        self.records, self.folder, self.reporter = records, folder, reporter
+
+    def finish(self, fresh: bool) -> dict[str, Any]:
+        """Take the remaining steps, write plots and summary, and return the summary.
+
+        A restart, which is not fresh, has its first frame written already, also at step 0.
+        """
+        begin, first, md, steps = time.perf_counter(), self.md.n_steps, self.md, self.settings["steps"]
+        with (
+            StopSignals() as stop,
+            self.records,
+            suitable_threads(len(md.atoms)),
+            self.reporter.progress(f"md {self.settings['structure']}", steps) as show,
+            np.errstate(over="ignore", invalid="ignore"),  # the calculator refuses what is not finite, in words
+        ):
+            if fresh:
+                self.records.add(md.atoms, md.row())
+                self._save()
+            while md.n_steps < steps and not stop.received:
+                md.step()
+                if md.n_steps % self.settings["interval"] == 0:
+                    self.records.add(md.atoms, md.row())
+                if md.n_steps % self.settings["checkpoint_interval"] == 0:
+                    self._save()
+                show(md.n_steps, f"E {md.atoms.get_potential_energy():.4f}, T {md.temperature:.4g}")
+            self._save()
+        if stop.received and md.n_steps < steps:
+            raise InterruptedRunError(
+                stop.received,
+                f"stopped after step {md.n_steps} of {steps}; go on: mdgnn md --restart {shell_path(self.folder)}",
+            )
+        with StopSignals():  # which come too late
+            run_folder.write_final(self.folder, md.atoms)
+            log = run_folder.read_log(self.folder)
+            summary = self._summary(log)
+            summary |= {"steps_in_this_session": md.n_steps - first, "wall_time_s": time.perf_counter() - begin}
+            run_folder.write_summary(self.folder, summary)
+        draw_run(md, log, self.folder)
+        return summary
+
+    def _save(self) -> None:
+        md = self.md
+        random = dict(md.rng.bit_generator.state)
+        state = Checkpoint(
+            md.atoms, md.n_steps, random, self.settings, self.system.sha256, self.records.lengths(), md.state()
+        )
+        checkpoint.save(self.folder / run_folder.CHECKPOINT, state)
+
+    def _summary(self, log: NDArray[np.float64]) -> dict[str, Any]:
+        md, units, atoms = self.md, self.md.units, self.md.atoms
+        summary: dict[str, Any] = {
+            "command": "md",
+            "settings": self.settings,
+            "model_sha256": self.system.sha256,
+            "units": {name: getattr(units, name) for name in ("energy", "length", "time", "temperature")},
+            "n_atoms": len(atoms),
+            "steps": md.n_steps,
+            "initial_total_energy": float(log[0, 2]),
+            "final_total_energy": float(atoms.get_total_energy()),
+            "mean_temperature_second_half": float(log[len(log) // 2 :, 5].mean()),
+        }
+        if md.ensemble.name == "nve":
+            summary |= drift(log, len(atoms))
+        if md.ensemble.name == "npt":
+            summary["units"] |= {name: getattr(units, name) for name in ("pressure", "density")}
+            summary |= npt.means(log, atoms, units)
+            conserved = drift(log[:, [0, 1, 8]], len(atoms))
+            summary |= {f"conserved_{name}": value for name, value in conserved.items()}
+        return summary

@@ -1,0 +1,110 @@
+"""The system of a run: atoms with a calculator, and the units that it works in."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from mdgnn._internal.warn_user import warn_user
+from mdgnn.calculators.checks import check_atoms
+from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
+from mdgnn.data.density import check_density, check_reduced_density
+from mdgnn.dynamics.arrays_and_info import remove_stale
+from mdgnn.dynamics.constraints import to_records
+from mdgnn.dynamics.units import LJ, METAL, UnitSystem
+from mdgnn.locate import locate, pretrained_names
+from mdgnn.neighbors import primitive_neighbor_list
+from mdgnn.threads import one_torch_thread
+
+ATOMS_WORTH_THREADS = 200
+
+
+@dataclass(frozen=True)
+class System:
+    """Atoms with their calculator.
+
+    `model` says which it is in records: a shipped model's name, the absolute path of a model file, or the class of
+    another calculator. `sha256` is that of the model file, "" where there is none.
+    """
+
+    atoms: Atoms
+    units: UnitSystem
+    model: str
+    sha256: str
+    device: str
+    dtype: str
+
+
+def make_system(
+    atoms: Atoms, calculator: str | Path | Calculator, device: str, dtype: str, note: Callable[[str], None] = warn_user
+) -> System:
+    """Give atoms a calculator, and the mass of reduced units where the model wants it.
+
+    They lose the results of other calculations, and what no output can hold; a note says of what.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        For a device, model or structure that cannot be used; before anything is written.
+    """
+    name, sha256 = type(calculator).__name__, ""
+    if isinstance(calculator, (str, Path)):
+        name = str(calculator) if calculator in pretrained_names() else str(Path(calculator).resolve())
+        content = locate(calculator)
+        calculator = MDGNNCalculator(calculator, device, dtype)
+        sha256 = hashlib.sha256(content.read_bytes()).hexdigest()
+    to_records(atoms.constraints)  # raises for what no file can hold
+    for sentence in remove_stale(atoms):
+        note(sentence)
+    atoms.calc = calculator
+    model = getattr(calculator, "model", None)
+    units = LJ if getattr(model, "units", "metal") == "lj" else METAL
+    if units is LJ:
+        atoms.set_masses(np.ones(len(atoms)))
+    if isinstance(calculator, MDGNNCalculator):
+        check_atoms(atoms, calculator.model)
+    _check_numbers(atoms)
+    doubt = ""
+    if units is METAL:
+        doubt = check_density(atoms)
+    else:
+        check_reduced_density(atoms)
+    atoms.get_potential_energy()
+    if units is METAL and len(atoms) > 1 and not atoms.get_forces(apply_constraint=False).any():
+        doubt = doubt or _far_apart(atoms, getattr(model, "cutoff", np.inf))
+    if doubt:
+        note(doubt)
+    return System(atoms, units, name, sha256, device, dtype)
+
+
+def _check_numbers(atoms: Atoms) -> None:
+    """Raise a ValueError for masses and momenta that a file cannot mean."""
+    masses, momenta = atoms.get_masses(), atoms.get_momenta()
+    for atom in np.flatnonzero(~(np.isfinite(masses) & (masses > 0))):
+        raise ValueError(f"expected positive masses, got {masses[atom]} for atom {atom}")
+    for atom in np.flatnonzero(~np.isfinite(momenta).all(axis=1)):
+        raise ValueError(f"expected finite momenta, got {momenta[atom].tolist()} for atom {atom}")
+
+
+def _far_apart(atoms: Atoms, cutoff: float) -> str:
+    """Where the forces are 0: because no atom sees another one?"""
+    geometry = atoms.pbc, atoms.cell.array, atoms.positions
+    if not np.isfinite(cutoff) or len(primitive_neighbor_list("i", *geometry, cutoff)):
+        return ""
+    return (
+        f"no two atoms are within the model's cutoff of {cutoff:g} Angstrom, so that no force acts: "
+        "are the positions in Angstrom?"
+    )
+
+
+def suitable_threads(n_atoms: int) -> AbstractContextManager[None]:
+    """One CPU thread for few atoms: waiting for a second costs more than it brings, on a busy machine tenfold.
+
+    Results do not depend on the number of threads.
+    """
+    return one_torch_thread() if n_atoms < ATOMS_WORTH_THREADS else nullcontext()

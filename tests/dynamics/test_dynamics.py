@@ -1,0 +1,242 @@
+"""mdgnn.dynamics from Python: in memory and in a folder the same bits, any ASE calculator, errors before files."""
+
+import itertools
+import math
+import os
+import signal
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from ase.optimize import FIRE
+
+from mdgnn import LennardJones, MDGNNCalculator
+from mdgnn.dynamics import (
+    NPT,
+    NVE,
+    InterruptedRunError,
+    Langevin,
+    MolecularDynamics,
+    RunError,
+    basin_hopping,
+    displace,
+    quench,
+    relax,
+    restart,
+    simulate,
+)
+from mdgnn.dynamics.ensembles import ENSEMBLES, make_ensemble
+from mdgnn.dynamics.lj_clusters import LJ_MINIMA, lj_cluster, true_lj_energy
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder_without_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mdgnn.dynamics.simulation.draw_run", lambda *_: [])
+    monkeypatch.setattr("mdgnn.dynamics.relaxation.draw", lambda *_: [])
+
+
+def cluster(n=13):
+    atoms = lj_cluster(str(n), np.random.default_rng(0))
+    atoms.positions += np.random.default_rng(1).normal(0, 0.03, atoms.positions.shape)
+    return atoms
+
+
+def crystal():
+    return bulk("Ar", "fcc", a=1.6, cubic=True) * 2
+
+
+def exact(cutoff=None):
+    model = LennardJones() if cutoff is None else LennardJones(cutoff=cutoff)
+    return MDGNNCalculator(model, dtype="float64")
+
+
+RUNS = [
+    (cluster, NVE(0.2), None),
+    (cluster, Langevin(0.2, friction=0.3), None),
+    (crystal, NPT(0.3, pressure=1.0), 1.5),
+]
+
+
+@pytest.mark.parametrize(("made", "ensemble", "cutoff"), RUNS, ids=[ensemble.name for _, ensemble, _ in RUNS])
+def test_in_memory_and_in_a_folder_the_same_bits(tmp_path, made, ensemble, cutoff):
+    summary = simulate(made(), exact(cutoff), ensemble, folder=tmp_path / "run", steps=40, interval=4, seed=7)
+    log = np.loadtxt("run/log.csv", delimiter=",", skiprows=1)
+    atoms = made()
+    atoms.calc = exact(cutoff)
+    atoms.set_masses(np.ones(len(atoms)))  # which `simulate` does for a model in reduced units
+    md = MolecularDynamics(atoms, ensemble, rng=7)
+    rows = [md.row(), *(md.row() for _ in md.run(40, interval=4))]
+    np.testing.assert_array_equal(np.array(rows), log)
+    assert md.n_steps == summary["steps"] == 40 and md.time == log[-1, 1] == 40 * 0.005
+    header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
+    assert header.split(",") == md.header() and md.temperature == log[-1, 5]
+
+
+@pytest.mark.parametrize(("made", "ensemble", "cutoff"), RUNS, ids=[ensemble.name for _, ensemble, _ in RUNS])
+def test_dynamics_in_memory_goes_on_from_its_state(made, ensemble, cutoff):
+    def begin():
+        atoms = made()
+        atoms.calc = exact(cutoff)
+        return MolecularDynamics(atoms, ensemble, rng=3)
+
+    whole, first = begin(), begin()
+    list(whole.run(20))
+    list(first.run(8))
+    second = MolecularDynamics(first.atoms, ensemble, rng=first.rng, state=first.state())
+    list(second.run(12))
+    np.testing.assert_array_equal(second.atoms.positions, whole.atoms.positions)
+    np.testing.assert_array_equal(second.atoms.get_momenta(), whole.atoms.get_momenta())
+
+
+def test_any_ase_calculator_runs_and_goes_on_with_it():
+    atoms = bulk("Cu", cubic=True) * 2
+    whole = simulate(atoms, EMT(), Langevin(300), folder=Path("whole"), steps=20, interval=2)
+    assert whole["units"]["time"] == "fs" and whole["settings"]["model"] == "EMT" and whole["model_sha256"] == ""
+    simulate(atoms, EMT(), Langevin(300), folder=Path("parts"), steps=9, interval=2)
+    with pytest.raises(ValueError, match="expected the calculator of this run, EMT, which no file holds, got none"):
+        restart(Path("parts"), steps=20)
+    restart(Path("parts"), steps=20, calculator=EMT())
+    logs = [np.loadtxt(f"{name}/log.csv", delimiter=",", skiprows=1) for name in ("whole", "parts")]
+    np.testing.assert_allclose(*logs, rtol=1e-9)  # EMT's last bits depend on when its neighbour list was made
+    for name, steps in (("ours", 20), ("half", 9)):
+        simulate(crystal(), exact(1.5), folder=Path(name), steps=steps, interval=2)
+    restart(Path("half"), steps=20, calculator=exact(1.5))
+    for name in ("log.csv", "trajectory.xyz", "final.xyz"):
+        assert Path("half", name).read_bytes() == Path("ours", name).read_bytes()
+    water = molecule("H2O")
+    water.calc = EMT()
+    relaxed = relax(water, fmax=0.02, folder=Path("water"))
+    assert relaxed.converged and relaxed.summary["units"] == {"energy": "eV", "length": "Angstrom"}
+    assert relaxed.energy == pytest.approx(ase.io.read("water/final.xyz").get_potential_energy())
+
+
+def test_a_relaxation_in_memory():
+    atoms = cluster()
+    atoms.set_constraint(FixAtoms([0]))
+    before = atoms.copy()
+    relaxed = relax(atoms, exact(), fmax=1e-4)
+    assert relaxed.converged and relaxed.fmax < 1e-4 and relaxed.energy < relaxed.initial_energy and relaxed.steps > 1
+    assert atoms == before and atoms.calc is None, "the caller's atoms are as they were"
+    np.testing.assert_array_equal(relaxed.atoms.positions[0], atoms.positions[0])
+    assert relaxed.energy == pytest.approx(LJ_MINIMA[13], abs=1e-6) == true_lj_energy(relaxed.atoms)
+    assert not relax(atoms, exact(), fmax=1e-4, steps=1).converged and not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (lambda: relax(cluster()), "expected a calculator, or atoms with one, got none"),
+        (lambda: simulate(cluster(), folder=Path("o")), "expected a calculator, or atoms with one, got none"),
+        (lambda: MolecularDynamics(cluster(), NVE()), "expected atoms with a calculator, got none"),
+        (lambda: relax(cluster(), exact(), optimizer="Newton"), "expected an optimizer out of BFGS, .*, got 'Newton'"),
+        (lambda: relax(cluster(), exact(), fmax=0), "expected a positive fmax, got 0"),
+        (lambda: simulate(cluster(), exact(), NVE(-1), folder=Path("o")), "a temperature of at least 0, got -1"),
+        (lambda: simulate(cluster(), exact(), timestep=math.nan, folder=Path("o")), "timestep of at least 0, got n"),
+        (lambda: simulate(cluster(), exact(), NPT(0.1), folder=Path("o")), "the structure is periodic along none"),
+        (lambda: make_ensemble("nvt"), "expected an ensemble out of nve, langevin, npt, got 'nvt'"),
+        (lambda: make_ensemble("nve", friction=1.0), "a friction goes with the ensemble langevin, not with nve"),
+        (lambda: make_ensemble("langevin", pressure=1.0), "a pressure goes with the ensemble npt, not with langevin"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence_before_anything_is_written(work, words):
+    with pytest.raises(ValueError, match=words):
+        work()
+    assert not list(Path().iterdir())
+
+
+def test_a_folder_in_which_something_is_and_an_interrupted_run():
+    Path("run").mkdir()
+    Path("run/mine").write_text("precious")
+    with pytest.raises(RunError, match="the output folder run is not empty"):
+        simulate(cluster(), exact(), folder=Path("run"))
+    calculator, calculate, calls = exact(), MDGNNCalculator.calculate, itertools.count()
+
+    def interrupted(*arguments, **options):
+        if next(calls) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        calculate(calculator, *arguments, **options)
+
+    calculator.calculate = interrupted
+    with pytest.raises(InterruptedRunError, match="after step 20 of 50; go on: mdgnn md --restart new") as caught:
+        simulate(cluster(), calculator, folder=Path("new"), steps=50)
+    assert caught.value.signum == signal.SIGINT
+    with pytest.raises(RunError, match="dtype is float32 in the run to continue, not float64"):
+        restart(Path("new"), calculator=exact(), expected={"dtype": "float64"})
+    assert restart(Path("new"), calculator=exact())["steps_in_this_session"] == 30
+
+
+def test_every_ensemble_has_its_equations_and_symbols():
+    for ensemble in ENSEMBLES.values():
+        assert ".. math::" in ensemble.__doc__ and "symbol" in ensemble.__doc__ and "References" in ensemble.__doc__
+        assert all(name in ensemble.__doc__ for name in ensemble.parameters())
+
+
+def test_quench_by_scipy_and_by_ase():
+    energies = []
+    for optimizer in (None, lambda atoms: FIRE(atoms, logfile=None)):
+        atoms = cluster()
+        atoms.calc = exact()
+        minimum = quench(atoms, fmax=1e-4, optimizer=optimizer)
+        assert minimum.converged and np.abs(atoms.get_forces()).max() <= 1e-4
+        energies.append(minimum.energy)
+        assert not quench(cluster_with(exact()), fmax=1e-9, steps=2, optimizer=optimizer).converged
+    assert energies == pytest.approx([LJ_MINIMA[13]] * 2, abs=1e-6)
+
+
+def cluster_with(calculator):
+    atoms = cluster()
+    atoms.calc = calculator
+    return atoms
+
+
+def test_basin_hopping_samples_minima_as_metropolis_does():
+    """Two minima, at -1 and 1, and each move changes with even odds: the upper one has its Boltzmann share."""
+    gap, temperature, rng = 0.7, 0.5, np.random.default_rng(0)
+
+    def minimize(x):
+        side = np.sign(x)
+        return (gap if side[0, 0] > 0 else 0.0), side
+
+    here = []
+
+    def move(x):
+        here.append(x[0, 0] > 0)
+        return x * rng.choice([-1.0, 1.0])
+
+    walk = basin_hopping(minimize, -np.ones((1, 1)), rng, move, temperature)
+    list(itertools.islice(walk, 20_000))
+    ratio = np.mean(here) / (1 - np.mean(here))
+    assert ratio == pytest.approx(math.exp(-gap / temperature), rel=0.1)
+
+
+def test_a_hop_that_does_not_count_is_not_gone_on_from():
+    rng, seen = np.random.default_rng(0), []
+
+    def minimize(x):
+        return (math.inf if x[0, 0] > 2 else 0.0), x
+
+    def move(x):
+        seen.append(x[0, 0])
+        return x + 1
+
+    walk = basin_hopping(minimize, np.zeros((1, 1)), rng, move, 1.0, accept=lambda before, after: after[0, 0] != 2)
+    energies = [energy for energy, _ in itertools.islice(walk, 5)]
+    assert energies == [0.0, 0.0, math.inf, math.inf, math.inf] and seen == [0.0, 1.0, 1.0, 1.0]
+
+
+def test_basin_hopping_finds_the_bipyramid_of_seven():
+    atoms = Atoms("Ar7", lj_cluster("7", np.random.default_rng(5)).positions, calculator=exact())
+
+    def minimize(positions):
+        atoms.positions = positions
+        return quench(atoms).energy, atoms.positions.copy()
+
+    rng = np.random.default_rng(0)
+    walk = basin_hopping(minimize, atoms.positions.copy(), rng, displace(0.35, rng), 0.8)
+    assert min(energy for energy, _ in itertools.islice(walk, 30)) == pytest.approx(-16.505384, abs=1e-5)
