@@ -41,7 +41,7 @@ MAY_IMPORT = {  # layer: layers below it
     },
     "cli": {
         *("_internal", "cli", "data", "dynamics", "engine", "locate", "model_file", "models", "neighbors", "plots"),
-        *("threads", "training"),
+        *("potential", "threads", "training"),
     },
 }
 NO_LAYERS = {"__init__", "_C", "_C_cuda", "pretrained"}  # the lazy package, binaries, scripts and files of models
