@@ -2,8 +2,8 @@
 // names, counts and shape rules, what stays for the way back, values, gradients, and derivatives in tables.
 //
 // A row: name; how many constants (c is the first); what the derivative is worked out from (nothing, x, or y = f(x));
-// the value, which sets y; the derivative, which sets d. x, y, d and `zero` are vectors. `each(x, y, f)` takes lane after
-// lane through a function of the C library.
+// the value, which sets y; the derivative, which sets d. x, y, d and `zero` are vectors. `each(x, y, f)` takes lane
+// after lane through a function of the C library.
 #pragma once
 
 namespace mdgnn::engine {

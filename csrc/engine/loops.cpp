@@ -5,8 +5,6 @@
 // cost little beside the messages of edges, of which an atom has dozens.
 #include "engine/loops.hpp"
 
-#include <algorithm>
-
 #include "core/simd.hpp"
 #include "engine/pieces.hpp"
 
@@ -33,38 +31,73 @@ MDGNN_INLINE void value_of(const V& a, const V& b, const V& c, V& out) {
     if constexpr (function == Binary::divide_grad) out = -(a * b) / (c * c);
 }
 
+// Where the operands of a row's component begin.
+template <class T>
+struct Starts {
+    const T *a, *b, *c;
+};
+
+// The sum over n_inner components, of n channels from f on.
+template <Binary function, class V, class T>
+MDGNN_INLINE void piece(const BinaryLoop<T>& p, Starts<T> at, std::int64_t n_inner, std::int64_t f, std::int64_t n,
+                        V& sum) {
+    constexpr bool kTwo = function != Binary::copy && function != Binary::negate;
+    V a, b = {}, c = {}, value;
+    for (;;) {
+        load(p.a, at.a, f, n, a);
+        if constexpr (kTwo) load(p.b, at.b, f, n, b);
+        if constexpr (function == Binary::divide_grad) load(p.c, at.c, f, n, c);
+        value_of<function>(a, b, c, value);
+        sum += value;
+        if (--n_inner == 0) return;
+        at.a += p.a.component_stride, at.b += p.b.component_stride, at.c += p.c.component_stride;
+    }
+}
+
 template <int kBytes, Binary function, class T>
 MDGNN_INLINE void rows(const BinaryLoop<T>& p, std::int64_t n_rows) {
     using V = typename Wide<T, kBytes>::type;
     constexpr std::int64_t kLanes = Wide<T, kBytes>::n;
-    constexpr bool kTwo = function != Binary::copy && function != Binary::negate;
     const bool narrow = p.out.shape.channels < p.shape.channels;
     const std::int64_t n_outer = p.out.shape.components, n_inner = p.shape.components / n_outer;
+    const std::int64_t n_channels = p.shape.channels, n_whole = n_channels / kLanes * kLanes;
     for (std::int64_t i = 0; i < n_rows; ++i)
         for (std::int64_t k = 0; k < n_outer; ++k) {
             T* const to = p.out.at(i, k);
+            const Starts<T> at{p.a.at(i, k), p.b.at(i, k), p.c.at(i, k)};
             V over_channels = {};
-            for (std::int64_t f = 0; f < p.shape.channels; f += kLanes) {
-                const std::int64_t n = std::min(kLanes, p.shape.channels - f);
-                V a, b = {}, c = {}, value, sum = {};
-                if (p.add && !narrow) load_some(to + f, n, sum);
-                for (std::int64_t m = k; m < k + n_inner; ++m) {
-                    load(p.a, p.a.at(i, m), f, n, a);
-                    if constexpr (kTwo) load(p.b, p.b.at(i, m), f, n, b);
-                    if constexpr (function == Binary::divide_grad) load(p.c, p.c.at(i, m), f, n, c);
-                    value_of<function>(a, b, c, value);
-                    sum += value;
+            const auto one = [&](std::int64_t f, std::int64_t n) __attribute__((always_inline)) {
+                V sum = {};
+                if (narrow) {
+                    piece<function>(p, at, n_inner, f, n, sum);
+                    clear_after(n, sum);
+                    over_channels += sum;
+                    return;
                 }
-                if (narrow)
-                    clear_after(n, sum), over_channels += sum;
-                else
-                    store_some(sum, n, to + f);
-            }
+                if (p.add) load_some(to + f, n, sum);
+                piece<function>(p, at, n_inner, f, n, sum);
+                store_some(sum, n, to + f);
+            };
+            for (std::int64_t f = 0; f < n_whole; f += kLanes) one(f, kLanes);
+            if (n_whole < n_channels) one(n_whole, n_channels - n_whole);
             if (!narrow) continue;
             T sum;
             sum_of_lanes(over_channels, sum);
             *to = p.add ? *to + sum : sum;
         }
+}
+
+template <class T>
+bool is_whole(const Operand<T>& x, const Shape& shape) {
+    return !x.data || (!x.one_channel && x.component_stride == shape.channels && x.row_stride == shape.size());
+}
+
+// Where nothing is broadcast or summed and rows follow upon each other, a block is one row: bits do not depend on where
+// in a vector a number stands.
+template <class T>
+bool one_row(const BinaryLoop<T>& p) {
+    return p.out.shape == p.shape && is_whole(p.a, p.shape) && is_whole(p.b, p.shape) && is_whole(p.c, p.shape) &&
+           is_whole<T>({p.out.data, p.out.row_stride, p.out.component_stride}, p.shape);
 }
 
 #define LOOPS(T, target, bytes)                                                            \
@@ -93,7 +126,9 @@ MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
 template <class T>
 void apply(const BinaryLoop<T>& loop, std::int64_t n_rows) {
-    with_vectors([&](auto v) { row_loop(v, loop, n_rows); });
+    BinaryLoop<T> p = loop;
+    if (one_row(p)) p.shape = p.out.shape = {1, n_rows * p.shape.size()}, n_rows = n_rows > 0 ? 1 : 0;
+    with_vectors([&](auto v) { row_loop(v, p, n_rows); });
 }
 
 template void apply<float>(const BinaryLoop<float>&, std::int64_t);

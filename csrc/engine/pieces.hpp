@@ -12,13 +12,19 @@ template <class V, class T>
 MDGNN_INLINE void load_some(const T* from, std::int64_t n, V& to) {
     if (n == static_cast<std::int64_t>(sizeof(V) / sizeof(T))) return mdgnn::load(from, to);
     to = V{};
-    std::memcpy(&to, from, static_cast<std::size_t>(n) * sizeof(T));
+    if (n == 1)  // without a call
+        to[0] = *from;
+    else
+        std::memcpy(&to, from, static_cast<std::size_t>(n) * sizeof(T));
 }
 
 template <class V, class T>
 MDGNN_INLINE void store_some(const V& from, std::int64_t n, T* to) {
     if (n == static_cast<std::int64_t>(sizeof(V) / sizeof(T))) return mdgnn::store(from, to);
-    std::memcpy(to, &from, static_cast<std::size_t>(n) * sizeof(T));
+    if (n == 1)
+        *to = from[0];
+    else
+        std::memcpy(to, &from, static_cast<std::size_t>(n) * sizeof(T));
 }
 
 // The others become zero.

@@ -204,7 +204,7 @@ class Planner {
         std::reverse(phase.rematerialise.begin(), phase.rematerialise.end());
     }
 
-    // Of arrays that are kept for all atoms; times are phases, whose blocks are treated in any order.
+    // Of arrays that stand for all atoms; times are phases, whose blocks are treated in any order.
     void place_of_all() {
         const int n_phases = static_cast<int>(plan_.phases.size());
         std::vector<Span> spans(2 * n_arrays_);
