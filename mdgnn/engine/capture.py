@@ -150,26 +150,30 @@ def run_twice(run: Callable[[Capture], Captured], apply: Callable[..., Any]) -> 
         For an operation that is refused, or that depends on the numbers of atoms and edges.
     """
     first, second = (Capture(rows, apply) for rows in SIZES)
-    _run(run, first)
-    out = _run(run, second)
+    outs = _run(run, first), _run(run, second)
     nodes = first.algebra.nodes, second.algebra.nodes
     number = [{id(node): k for k, node in enumerate(of)} for of in nodes]
     for a, b in zip(*nodes, strict=False):
         places = [[n[id(x)] for x in node.inputs] for n, node in zip(number, (a, b), strict=True)]
         same = (a.op, a.shape, a.numbers, places[0]) == (b.op, b.shape, b.numbers, places[1])
         values = zip((a.value, *a.weights), (b.value, *b.weights), strict=True) if same else ()
-        if not same or not all(
-            x is y or (x is not None and y is not None and content(x) == content(y)) for x, y in values
-        ):
-            raise UnsupportedError(
-                f"it has no instruction for what depends on the number of atoms or edges ({told(b.line)})"
-            )
+        if not same or not all(_equal(x, y) for x, y in values):
+            raise _differs(b)
     if len(nodes[0]) != len(nodes[1]):
-        longer = max(nodes, key=len)[min(map(len, nodes))]
-        raise UnsupportedError(
-            f"it has no instruction for what depends on the number of atoms or edges ({told(longer.line)})"
-        )
-    return second, out
+        raise _differs(max(nodes, key=len)[min(map(len, nodes))])
+    if number[0][id(outs[0].node)] != number[1][id(outs[1].node)]:
+        raise _differs(outs[1].node)
+    return second, outs[1]
+
+
+def _equal(x: Tensor | None, y: Tensor | None) -> bool:
+    """Bit by bit: numbers that are none equal themselves, too."""
+    return x is y or (x is not None and y is not None and content(x) == content(y))
+
+
+def _differs(node: Node) -> UnsupportedError:
+    what = "what depends on the number of atoms or edges"
+    return UnsupportedError(f"it has no instruction for {what} ({told(node.line)})")
 
 
 def _run(run: Callable[[Capture], Captured], capture: Capture) -> Captured:

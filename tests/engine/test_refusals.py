@@ -146,6 +146,7 @@ def read(model, h, filter, graph):
         (lambda m, h, f, g: h + torch.ones(len(h), 1).cumsum(0), "differs from atom to atom"),
         (lambda m, h, f, g: h / torch.full((len(h), 1), len(h)), "depends on the number of atoms"),
         (lambda m, h, f, g: h if len(h) > 215 else -h, "depends on the number of atoms"),
+        (lambda m, h, f, g: (h * h, silu(h))[len(h) > 215], "depends on the number of atoms"),
         (lambda m, h, f, g: cfconv(h, f._replace(table=f.table._replace(cutoff=2.0)), g.edges), "2.5, not 2.0"),
         (lambda m, h, f, g: cfconv(h, f, object()), "along the edges of the graph"),
         (lambda m, h, f, g: cfconv(h, f._replace(r=h), g.edges), "along the edges of the graph"),
