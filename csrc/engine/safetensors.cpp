@@ -127,7 +127,7 @@ AlignedVector<T> Safetensors::read(const Tensor& tensor) {
     return numbers;
 }
 
-template std::vector<float> Safetensors::read(const Tensor&);
-template std::vector<double> Safetensors::read(const Tensor&);
+template AlignedVector<float> Safetensors::read(const Tensor&);
+template AlignedVector<double> Safetensors::read(const Tensor&);
 
 }  // namespace mdgnn::engine
