@@ -46,9 +46,11 @@ class Elements(nn.Module):
     ):
         super().__init__()
         self.known, self.n_elements = atomic_numbers_of(elements), n_elements
-        self.register_buffer("type_of", _types(self.known, n_elements), persistent=False)
-        # No buffers: they stay float64, so that large shifts lose nothing.
-        self.shift, self.scale = (_per_type(values, n_elements) for values in (shift, scale))
+        device = torch.get_default_device()
+        with torch.device("cpu" if device.type == "meta" else device):  # nothing else would fill them later
+            self.register_buffer("type_of", _types(self.known, n_elements), persistent=False)
+            # No buffers: they stay float64, so that large shifts lose nothing.
+            self.shift, self.scale = (_per_type(values, n_elements) for values in (shift, scale))
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Elements":
         """They move with the module: a copy at every call would wait for a GPU, and cannot be captured."""

@@ -171,7 +171,7 @@ def read(model, h, filter, graph):
         (lambda m, h, f, g: 1 - h.sort(1).values, r"for sort \(.*1 - h.sort"),
         (
             lambda m, h, f, g: 1 - h.unsqueeze(0),
-            "every atom, component or channel|one number for each|products of matrices",
+            "sums over atoms",
         ),
         (lambda m, h, f, g: scatter_add(h, g.edges_by_receiver), "graph.edges_by_receiver"),
         (limited, "embedding with a greatest norm"),

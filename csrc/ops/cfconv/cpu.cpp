@@ -9,10 +9,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "ops/cfconv/cfconv.hpp"
 #include "core/scratch.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
+#include "ops/cfconv/cfconv.hpp"
 #include "ops/radial_filter/edges.hpp"
 
 namespace mdgnn::cpu {

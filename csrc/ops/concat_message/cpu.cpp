@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "ops/concat_message/concat_message.hpp"
 #include "core/lanes.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
+#include "ops/concat_message/concat_message.hpp"
 #include "ops/silu/math.hpp"
 
 namespace mdgnn::cpu {

@@ -12,10 +12,10 @@
 // rows of the table that begin on cache lines, prefetching it, no gain.
 #include <algorithm>
 
-#include "ops/concat_message/table_pieces.hpp"
 #include "core/scratch.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
+#include "ops/concat_message/table_pieces.hpp"
 
 namespace mdgnn::cpu {
 namespace {

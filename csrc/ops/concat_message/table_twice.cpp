@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "ops/concat_message/table_pieces.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
+#include "ops/concat_message/table_pieces.hpp"
 
 namespace mdgnn::cpu {
 namespace {
