@@ -69,14 +69,14 @@ class NVE(Ensemble):
         r(t + \Delta t) &= r(t) + \Delta t \, v(t + \Delta t / 2) \\
         v(t + \Delta t) &= v(t + \Delta t / 2) + \frac{\Delta t}{2 m} F(r(t + \Delta t))
 
-    ================= ==================================== ==========================
-    symbol            meaning                              here
-    ================= ==================================== ==========================
-    :math:`r, v`      positions and velocities             ``atoms``
-    :math:`F`         forces, :math:`-\partial E/\partial r` the calculator's
-    :math:`m`         masses                               ``atoms``, 1 in reduced units
-    :math:`\Delta t`  time step                            ``timestep``
-    ================= ==================================== ==========================
+    ================ ====================================== =============================
+    symbol           meaning                                here
+    ================ ====================================== =============================
+    :math:`r, v`     positions and velocities               ``atoms``
+    :math:`F`        forces, :math:`-\partial E/\partial r` the calculator's
+    :math:`m`        masses                                 ``atoms``, 1 in reduced units
+    :math:`\Delta t` time step                              ``timestep``
+    ================ ====================================== =============================
 
     The total energy is conserved up to a scatter of order :math:`\Delta t^2`.
 
@@ -112,15 +112,15 @@ class Langevin(Ensemble):
 
         m \, \dot v = F(r) - \gamma m v + \sqrt{2 \gamma m k_B T} \; \eta(t)
 
-    ================= ==================================== ==========================
-    symbol            meaning                              here
-    ================= ==================================== ==========================
-    :math:`r, v, m`   positions, velocities, masses        ``atoms``
-    :math:`F`         forces                               the calculator's
-    :math:`T`         temperature                          ``temperature``
-    :math:`\gamma`    friction, an inverse time            ``friction``
-    :math:`\eta`      white noise of unit variance         drawn from the run's seed
-    ================= ==================================== ==========================
+    =============== ============================= =========================
+    symbol          meaning                       here
+    =============== ============================= =========================
+    :math:`r, v, m` positions, velocities, masses ``atoms``
+    :math:`F`       forces                        the calculator's
+    :math:`T`       temperature                   ``temperature``
+    :math:`\gamma`  friction, an inverse time     ``friction``
+    :math:`\eta`    white noise of unit variance  drawn from the run's seed
+    =============== ============================= =========================
 
     ASE's integrator. A cluster that is free, of more than one atom, keeps its centre of mass at rest.
 
@@ -182,16 +182,16 @@ class NPT(Ensemble):
         \dot p_\epsilon &= 3 V (P_{int} - P) + \frac{1}{N'} \sum_i \frac{p_i^2}{m_i}
             - \frac{p_{\xi_1}}{Q'_1} p_\epsilon
 
-    ================================ ==================================== ==========================
-    symbol                           meaning                              here
-    ================================ ==================================== ==========================
-    :math:`r, p, m`                  positions, momenta, masses           ``atoms``
-    :math:`V`                        volume; the cell keeps its shape     ``atoms``
-    :math:`P_{int}, P`               pressure of the atoms, asked for     the calculator's, ``pressure``
-    :math:`p_\epsilon, W`            momentum and mass of the cell        by the barostat's time
-    :math:`p_\eta, Q; p_\xi, Q'`     chains on the atoms and on the cell  by temperature and times
-    :math:`N' = N - 1`               atoms, less the one at rest          the whole does not move
-    ================================ ==================================== ==========================
+    ============================ =================================== ==============================
+    symbol                       meaning                             here
+    ============================ =================================== ==============================
+    :math:`r, p, m`              positions, momenta, masses          ``atoms``
+    :math:`V`                    volume; the cell keeps its shape    ``atoms``
+    :math:`P_{int}, P`           pressure of the atoms, asked for    the calculator's, ``pressure``
+    :math:`p_\epsilon, W`        momentum and mass of the cell       by the barostat's time
+    :math:`p_\eta, Q; p_\xi, Q'` chains on the atoms and on the cell by temperature and times
+    :math:`N' = N - 1`           atoms, less the one at rest         the whole does not move
+    ============================ =================================== ==============================
 
     ASE's isotropic Martyna-Tobias-Klein dynamics, with relaxation times of a hundred and a thousand default time
     steps. The log has the volume, the pressure and the energy that is conserved beside those of every ensemble.
