@@ -51,9 +51,12 @@ warnings.simplefilter("ignore")
 CHILD = """
 import os, sys
 def fork():
+    begun, begins = os.pipe()
     if os.fork() == 0:
+        os.write(begins, b".")  # what a child does after a fork is done
         sys.stdin.read()  # until the test is done with the pipe
         os._exit(0)
+    os.read(begun, 1)
 """
 WHO = r"process (\d+) on (\S+) since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
