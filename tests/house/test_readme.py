@@ -82,8 +82,15 @@ def test_blocks(page, tmp_path, monkeypatch, capsys, one_thread):
 
 @pytest.mark.parametrize(("peer", "code"), WITH_PEERS, ids=[peer for peer, _ in WITH_PEERS])
 def test_blocks_of_guides_for_peers(peer, code):
+    """Our function is then the peer's, or the block's object has it."""
     pytest.importorskip(peer, reason=f"needs {peer}: `make peers` runs it")
-    exec(compile(code, "guide", "exec"), {})
+    names = {}
+    exec(compile(code, "guide", "exec"), names)
+    if peer == "mace":
+        assert importlib.import_module("mace.data.neighborhood").neighbour_list is names["neighbour_list"]
+    else:
+        made = names["model" if peer == "torch_sim" else "transform"]
+        assert type(made).__module__.partition(".")[0] == peer
 
 
 def test_every_peer_has_its_block():
