@@ -27,6 +27,11 @@ class CachingCalculator(Calculator):
     _state: tuple[NDArray[Any], ...] | None = None  # of the atoms that the results belong to
 
     @property
+    def units(self) -> str:
+        """Those that it works in: "metal" (eV, Angstrom), or "lj" (reduced Lennard-Jones units)."""
+        return "metal"
+
+    @property
     def atoms(self) -> Atoms | None:
         """Those that the results belong to: numbers, positions, cell and periodicity."""
         if self._state is None:

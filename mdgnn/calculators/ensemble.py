@@ -51,6 +51,11 @@ class Ensemble(CachingCalculator):
         self.warn_above = warn_above
         self._above = False
 
+    @property
+    def units(self) -> str:
+        """Those of all its models: "metal" or "lj"."""
+        return self.members[0].units
+
     def set(self, **changes: Any) -> dict[str, Any]:
         """Change `warn_above`, and parameters of all members but their models; results are forgotten.
 

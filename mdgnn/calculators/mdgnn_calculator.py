@@ -115,8 +115,6 @@ class MDGNNCalculator(CachingCalculator):
             same_kind = self._given.dtype == self.dtype and self.device.type == "cpu"
             own = self._given if same_kind else copy.deepcopy(self._given).to(self.device, self.dtype)
             self._model = own.eval().requires_grad_(False)
-            if isinstance(self._model, EngineOnly):
-                self._model.check(backend, self.device, self.dtype)
             self.neighbors = NeighborList(self.model.cutoff, skin)
             network = self._has_energy and not isinstance(self.model, LennardJones)
             if isinstance(self.model, EngineOnly):
@@ -140,6 +138,11 @@ class MDGNNCalculator(CachingCalculator):
     def model(self) -> Potential:
         """The calculator's own, which `set` changes."""
         return self._model
+
+    @property
+    def units(self) -> str:
+        """The model's: "metal" or "lj"."""
+        return self.model.units
 
     @property
     def skin(self) -> float:

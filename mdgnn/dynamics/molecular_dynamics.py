@@ -12,7 +12,7 @@ from mdgnn.dynamics import npt
 from mdgnn.dynamics.constraints import check_dynamics
 from mdgnn.dynamics.ensembles import Ensemble
 from mdgnn.dynamics.npt import MTK, State
-from mdgnn.dynamics.units import LJ, METAL, UnitSystem
+from mdgnn.dynamics.units import LJ, UnitSystem, units_of
 
 
 class MolecularDynamics:
@@ -62,8 +62,7 @@ class MolecularDynamics:
             raise ValueError("expected atoms with a calculator, got none: set atoms.calc")
         ensemble.check()
         check_timestep(timestep)
-        reduced = getattr(getattr(atoms.calc, "model", None), "units", "metal") == "lj"
-        self.units = units or (LJ if reduced else METAL)
+        self.units = units or units_of(atoms.calc)
         self.atoms, self.ensemble = atoms, ensemble.with_defaults(self.units)
         self.timestep = self.units.default_timestep if timestep is None else timestep
         self.rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)

@@ -16,7 +16,7 @@ from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
 from mdgnn.data.density import check_density, check_reduced_density
 from mdgnn.dynamics.arrays_and_info import remove_stale
 from mdgnn.dynamics.constraints import to_records
-from mdgnn.dynamics.units import LJ, METAL, UnitSystem
+from mdgnn.dynamics.units import LJ, METAL, UnitSystem, units_of
 from mdgnn.locate import locate, pretrained_names
 from mdgnn.neighbors import primitive_neighbor_list
 from mdgnn.threads import one_torch_thread
@@ -63,7 +63,7 @@ def make_system(
         note(sentence)
     atoms.calc = calculator
     model = getattr(calculator, "model", None)
-    units = LJ if getattr(model, "units", "metal") == "lj" else METAL
+    units = units_of(calculator)
     if units is LJ:
         atoms.set_masses(np.ones(len(atoms)))
     if isinstance(calculator, MDGNNCalculator):

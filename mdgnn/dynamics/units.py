@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 from ase import units
+from ase.calculators.calculator import Calculator
+
+from mdgnn.calculators.caching_calculator import CachingCalculator
 
 GRAM_PER_CM3 = 1e-3 * units.kg / (1e-2 * units.m) ** 3
 
@@ -69,3 +72,8 @@ METAL = UnitSystem(
     thermostat_time=100.0,
     barostat_time=1000.0,
 )
+
+
+def units_of(calculator: Calculator) -> UnitSystem:
+    """Those that a calculator of ours says it works in; another's are ASE's, eV and Angstrom."""
+    return LJ if isinstance(calculator, CachingCalculator) and calculator.units == "lj" else METAL

@@ -15,7 +15,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
-from mdgnn import LennardJones, MDGNNCalculator
+from mdgnn import Ensemble, LennardJones, MDGNNCalculator
 from mdgnn.dynamics import (
     NPT,
     NVE,
@@ -32,6 +32,7 @@ from mdgnn.dynamics import (
 )
 from mdgnn.dynamics.ensembles import ENSEMBLES, make_ensemble
 from mdgnn.dynamics.lj_clusters import LJ_MINIMA, lj_cluster, true_lj_energy
+from mdgnn.dynamics.units import LJ
 
 
 @pytest.fixture(autouse=True)
@@ -240,3 +241,14 @@ def test_basin_hopping_finds_the_bipyramid_of_seven():
     rng = np.random.default_rng(0)
     walk = basin_hopping(minimize, atoms.positions.copy(), rng, displace(0.35, rng), 0.8)
     assert min(energy for energy, _ in itertools.islice(walk, 30)) == pytest.approx(-16.505384, abs=1e-5)
+
+
+def test_an_ensemble_works_in_the_units_of_its_models():
+    pair = Ensemble(["lj", "lj"])
+    summary = simulate(cluster(), pair, Langevin(), folder=Path("run"), steps=2)
+    assert summary["units"]["energy"] == "epsilon" and summary["settings"]["temperature"] == 0.2
+    assert summary["settings"]["timestep"] == 0.005
+    assert MolecularDynamics(cluster_with(pair), NVE(0.2)).units is LJ
+    assert relax(cluster(), pair, steps=1).summary["units"] == {"energy": "epsilon", "length": "sigma"}
+    water = Ensemble(["water", "water"])
+    assert relax(molecule("H2O"), water, steps=1).summary["units"] == {"energy": "eV", "length": "Angstrom"}
