@@ -89,6 +89,7 @@ class MolecularDynamics:
 
     def run(self, steps: int, interval: int = 1) -> Iterator["MolecularDynamics"]:
         """Take so many steps; yields itself after each `interval` of them."""
+        steps, interval = whole_number("steps", steps, 0), whole_number("interval", interval, 1)
         for _ in range(steps):
             self.step()
             if self.n_steps % interval == 0:
@@ -122,6 +123,13 @@ class MolecularDynamics:
         potential, kinetic = float(self.atoms.get_potential_energy()), float(self.atoms.get_kinetic_energy())
         more = self.integrator.columns() if isinstance(self.integrator, MTK) else ()
         return (self.n_steps, self.time, potential + kinetic, potential, kinetic, self.temperature, *more)
+
+
+def whole_number(name: str, value: int, least: int) -> int:
+    """The value as Python's int, which JSON takes; a ValueError unless it is whole and at least `least`."""
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"expected {name} to be a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 def check_timestep(timestep: float | None) -> None:

@@ -20,6 +20,7 @@ from mdgnn._internal.run_errors import InterruptedRunError
 from mdgnn._internal.stop_signals import StopSignals
 from mdgnn.dynamics import run_folder
 from mdgnn.dynamics.lj_clusters import LJ_MINIMA, true_lj_energy
+from mdgnn.dynamics.molecular_dynamics import whole_number
 from mdgnn.dynamics.reporter import Reporter
 from mdgnn.dynamics.system import System, make_system, suitable_threads
 from mdgnn.dynamics.units import LJ
@@ -110,6 +111,7 @@ def relax(
         raise ValueError(f"expected a positive fmax, got {fmax}")
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"expected an optimizer out of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+    steps = whole_number("steps", steps, 0)
     calculator = atoms.calc if calculator is None else calculator
     if calculator is None:
         raise ValueError("expected a calculator, or atoms with one, got none")

@@ -18,7 +18,7 @@ from mdgnn.dynamics import checkpoint, npt, run_folder
 from mdgnn.dynamics.checkpoint import Checkpoint
 from mdgnn.dynamics.ensembles import NVE, Ensemble, make_ensemble
 from mdgnn.dynamics.md_plots import draw_run
-from mdgnn.dynamics.molecular_dynamics import MolecularDynamics, check_timestep, drift
+from mdgnn.dynamics.molecular_dynamics import MolecularDynamics, check_timestep, drift, whole_number
 from mdgnn.dynamics.reporter import Reporter
 from mdgnn.dynamics.system import System, make_system, suitable_threads
 
@@ -91,13 +91,18 @@ def simulate(
     ensemble, reporter, source = ensemble or NVE(), reporter or Reporter(), source or {}
     ensemble.check()
     check_timestep(timestep)
+    steps, seed = whole_number("steps", steps, 0), whole_number("seed", seed, 0)
+    interval = whole_number("interval", interval, 1)
+    checkpoint_interval = whole_number("checkpoint_interval", checkpoint_interval, 1)
+    rng = np.random.Generator(np.random.PCG64(seed)) if rng is None else rng
+    if type(rng.bit_generator) is not np.random.PCG64:
+        raise ValueError(f"expected random numbers of PCG64, which checkpoints hold, got {rng.bit_generator!r}")
     calculator = atoms.calc if calculator is None else calculator
     if calculator is None:
         raise ValueError("expected a calculator, or atoms with one, got none")
     with run_folder.hold(folder, force):
         ensemble.check_structure(atoms, source.get("structure", "the structure"))
         system = make_system(atoms.copy(), calculator, device, dtype, reporter.note)
-        rng = np.random.Generator(np.random.PCG64(seed)) if rng is None else rng
         md = MolecularDynamics(system.atoms, ensemble, timestep, rng, system.units)
         settings = {
             "structure": source.get("structure", atoms.get_chemical_formula()),
@@ -163,7 +168,7 @@ def restart(
         state = checkpoint.load(folder / run_folder.CHECKPOINT)
         settings = dict(state.settings)
         _check_expected(settings, expected or {})
-        settings["steps"] = settings["steps"] if steps is None else steps
+        settings["steps"] = settings["steps"] if steps is None else whole_number("steps", steps, 0)
         if settings["steps"] < state.step:
             raise RunError(f"the run has done {state.step} steps already, more than the {settings['steps']} asked for")
         if state.inexact:

@@ -252,3 +252,39 @@ def test_an_ensemble_works_in_the_units_of_its_models():
     assert relax(cluster(), pair, steps=1).summary["units"] == {"energy": "epsilon", "length": "sigma"}
     water = Ensemble(["water", "water"])
     assert relax(molecule("H2O"), water, steps=1).summary["units"] == {"energy": "eV", "length": "Angstrom"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"interval": 0}, "expected interval to be a whole number of at least 1, got 0"),
+        ({"interval": -3}, "expected interval to be a whole number of at least 1, got -3"),
+        ({"checkpoint_interval": 0}, "expected checkpoint_interval to be a whole number of at least 1, got 0"),
+        ({"steps": -1}, "expected steps to be a whole number of at least 0, got -1"),
+        ({"steps": 2.5}, "expected steps to be a whole number of at least 0, got 2.5"),
+        ({"seed": -1}, "expected seed to be a whole number of at least 0, got -1"),
+        ({"rng": np.random.Generator(np.random.MT19937(0))}, "expected random numbers of PCG64"),
+        ({"rng": np.random.Generator(np.random.PCG64DXSM(0))}, "expected random numbers of PCG64"),
+    ],
+)
+def test_an_earlier_run_outlives_a_wrong_parameter(wrong, words):
+    simulate(cluster(), exact(), folder=Path("run"), steps=2)
+    before = {path: path.read_bytes() for path in Path("run").iterdir()}
+    with pytest.raises(ValueError, match=words):
+        simulate(cluster(), exact(), folder=Path("run"), force=True, **wrong)
+    if "steps" in wrong:
+        with pytest.raises(ValueError, match=words):
+            relax(cluster(), exact(), folder=Path("run"), force=True, **wrong)
+        with pytest.raises(ValueError, match=words):
+            restart(Path("run"), calculator=exact(), **wrong)
+    assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+def test_wrong_steps_in_memory_and_numpys_whole_numbers():
+    md = MolecularDynamics(cluster_with(exact()), NVE(0.2))
+    for wrong in ({"steps": -1}, {"steps": 4, "interval": 0}):
+        with pytest.raises(ValueError, match="to be a whole number of at least"):
+            list(md.run(**wrong))
+    numbers = {name: np.int64(2) for name in ("steps", "seed", "interval", "checkpoint_interval")}
+    assert simulate(cluster(), exact(), folder=Path("run"), **numbers)["steps"] == 2
+    assert relax(cluster(), exact(), folder=Path("relaxed"), steps=np.int64(3)).steps == 3
