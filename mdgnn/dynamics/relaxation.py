@@ -123,7 +123,7 @@ def relax(
             run_folder.clear(folder)
         settings = {
             **(source or {}),
-            **{"model": system.model, "device": device, "dtype": dtype},
+            **{"model": system.model, **system.precision},
             **{"fmax": fmax, "optimizer": optimizer, "steps": steps},
         }
         begin = time.perf_counter()

@@ -112,8 +112,8 @@ def simulate(
             "timestep": md.timestep,
             "steps": steps,
             "seed": seed,
-            "device": device,
-            "dtype": dtype,
+            "units": system.units.name,
+            **system.precision,
             "interval": interval,
             "checkpoint_interval": checkpoint_interval,
             **{name: source[name] for name in SOURCE if source.get(name) is not None},
@@ -145,7 +145,7 @@ def restart(
     model : str or Path, optional
         Another place of the same model file.
     calculator : ASE calculator, optional
-        For a run with a calculator that no file holds.
+        For a run with a calculator that no file holds: one of the same class, units, device and dtype.
     expected : mapping, optional
         Settings that must be those of the run, by the names in its summary.
     reporter : Reporter, optional
@@ -159,7 +159,9 @@ def restart(
     Raises
     ------
     RunError
-        For a checkpoint that is missing, damaged or of another run; and as `simulate`.
+        For a checkpoint that is missing, damaged or of another run, and another calculator; and as `simulate`.
+    ValueError
+        For a run whose calculator is needed and not given, and steps that cannot be.
     """
     if not folder.is_dir():
         raise checkpoint.missing(folder / run_folder.CHECKPOINT)
@@ -178,10 +180,17 @@ def restart(
             )
         if not state.model_sha256 and calculator is None:
             raise ValueError(f"expected the calculator of this run, {settings['model']}, which no file holds, got none")
+        if not state.model_sha256 and type(calculator).__name__ != settings["model"]:
+            raise RunError(
+                f"the run to continue has the calculator {settings['model']}, not {type(calculator).__name__}"
+            )
         source: Any = calculator or model or settings["model"]
-        system = make_system(state.atoms, source, settings["device"], settings["dtype"], reporter.note)
+        precision = {name: settings[name] for name in ("device", "dtype") if state.model_sha256}
+        system = make_system(state.atoms, source, note=reporter.note, **precision)
         if system.sha256 != state.model_sha256:
             raise RunError(f"the content of model {system.model} is not that of the run to continue")
+        if "units" in settings:  # before, records said float32 on the CPU of any calculator
+            _check_expected(settings, {"units": system.units.name, **system.precision})
         settings["model"] = system.model
         md = _continued(system, settings, state)
         records = run_folder.Records(folder, md.header(), state.lengths)

@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator
 
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.calculators.checks import check_atoms
+from mdgnn.calculators.ensemble import Ensemble
 from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
 from mdgnn.data.density import check_density, check_reduced_density
 from mdgnn.dynamics.arrays_and_info import remove_stale
@@ -29,19 +30,23 @@ class System:
     """Atoms with their calculator.
 
     `model` says which it is in records: a shipped model's name, the absolute path of a model file, or the class of
-    another calculator. `sha256` is that of the model file, "" where there is none.
+    another calculator. `sha256` is that of the model file, "" where there is none. `precision` has device and dtype,
+    where it is known what they are.
     """
 
     atoms: Atoms
     units: UnitSystem
     model: str
     sha256: str
-    device: str
-    dtype: str
+    precision: dict[str, str]
 
 
 def make_system(
-    atoms: Atoms, calculator: str | Path | Calculator, device: str, dtype: str, note: Callable[[str], None] = warn_user
+    atoms: Atoms,
+    calculator: str | Path | Calculator,
+    device: str = "cpu",
+    dtype: str = "float32",
+    note: Callable[[str], None] = warn_user,
 ) -> System:
     """Give atoms a calculator, and the mass of reduced units where the model wants it.
 
@@ -79,7 +84,13 @@ def make_system(
         doubt = doubt or _far_apart(atoms, getattr(model, "cutoff", np.inf))
     if doubt:
         note(doubt)
-    return System(atoms, units, name, sha256, device, dtype)
+    return System(atoms, units, name, sha256, _precision(calculator))
+
+
+def _precision(calculator: Calculator) -> dict[str, str]:
+    """Device and dtype of a calculator of ours that has them; nothing is known of others."""
+    one = calculator.members[0] if isinstance(calculator, Ensemble) else calculator
+    return {name: one.parameters[name] for name in ("device", "dtype")} if isinstance(one, MDGNNCalculator) else {}
 
 
 def _check_numbers(atoms: Atoms) -> None:

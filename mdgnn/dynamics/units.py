@@ -17,6 +17,7 @@ class UnitSystem:
     In reduced units epsilon is 1 eV, sigma 1 Angstrom and the mass 1, so that tau is ASE's own unit of time.
     """
 
+    name: str  # as model files have it
     energy: str
     length: str
     time: str
@@ -39,6 +40,7 @@ class UnitSystem:
 
 
 LJ = UnitSystem(
+    name="lj",
     energy="epsilon",
     length="sigma",
     time="tau",
@@ -56,6 +58,7 @@ LJ = UnitSystem(
     barostat_time=5.0,
 )
 METAL = UnitSystem(
+    name="metal",
     energy="eV",
     length="Angstrom",
     time="fs",

@@ -15,7 +15,8 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
-from mdgnn import Ensemble, LennardJones, MDGNNCalculator
+from mdgnn import Ensemble, LennardJones, MDGNNCalculator, PaiNN
+from mdgnn.calculators import FunctionCalculator
 from mdgnn.dynamics import (
     NPT,
     NVE,
@@ -167,8 +168,8 @@ def test_a_folder_in_which_something_is_and_an_interrupted_run():
     with pytest.raises(InterruptedRunError, match="after step 20 of 50; go on: mdgnn md --restart new") as caught:
         simulate(cluster(), calculator, folder=Path("new"), steps=50)
     assert caught.value.signum == signal.SIGINT
-    with pytest.raises(RunError, match="dtype is float32 in the run to continue, not float64"):
-        restart(Path("new"), calculator=exact(), expected={"dtype": "float64"})
+    with pytest.raises(RunError, match="dtype is float64 in the run to continue, not float32"):
+        restart(Path("new"), calculator=exact(), expected={"dtype": "float32"})
     assert restart(Path("new"), calculator=exact())["steps_in_this_session"] == 30
 
 
@@ -288,3 +289,56 @@ def test_wrong_steps_in_memory_and_numpys_whole_numbers():
     numbers = {name: np.int64(2) for name in ("steps", "seed", "interval", "checkpoint_interval")}
     assert simulate(cluster(), exact(), folder=Path("run"), **numbers)["steps"] == 2
     assert relax(cluster(), exact(), folder=Path("relaxed"), steps=np.int64(3)).steps == 3
+
+
+def argon():
+    atoms = cluster()
+    atoms.positions *= 3
+    return atoms
+
+
+class Shifted(EMT):
+    """Another class, of the same results."""
+
+
+@pytest.mark.parametrize(
+    ("atoms", "calculator", "other", "words"),
+    [
+        (bulk("Cu", cubic=True), EMT, Shifted, "has the calculator EMT, not Shifted"),
+        (bulk("Cu", cubic=True), EMT, exact, "has the calculator EMT, not MDGNNCalculator"),
+        (
+            argon(),
+            lambda: MDGNNCalculator(PaiNN(8, cutoff=4.0, elements=[18])),
+            lambda: MDGNNCalculator("lj"),
+            "units is metal .*, not lj",
+        ),
+        (cluster(), exact, lambda: MDGNNCalculator(LennardJones()), "dtype is float64 .*, not float32"),
+        (cluster(), lambda: MDGNNCalculator("lj"), lambda: Ensemble(["lj", "lj"]), "MDGNNCalculator, not Ensemble"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_calculator(atoms, calculator, other, words):
+    simulate(atoms, calculator(), folder=Path("run"), steps=2)
+    before = {path: path.read_bytes() for path in Path("run").iterdir()}
+    with pytest.raises(RunError, match=words):
+        restart(Path("run"), steps=4, calculator=other())
+    assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
+    assert restart(Path("run"), steps=4, calculator=calculator())["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("calculator", "precision"),
+    [
+        (exact, {"device": "cpu", "dtype": "float64"}),
+        (lambda: MDGNNCalculator("lj"), {"device": "cpu", "dtype": "float32"}),
+        (lambda: Ensemble(["lj", "lj"], dtype="float64"), {"device": "cpu", "dtype": "float64"}),
+        (lambda: FunctionCalculator(lambda x: ((x**2).sum(), 2 * x)), {}),
+    ],
+)
+def test_records_have_device_and_dtype_of_the_calculator(calculator, precision):
+    """Where nothing is known of them, nothing is said."""
+    for settings in (
+        relax(cluster(), calculator(), steps=1).summary["settings"],
+        simulate(cluster(), calculator(), folder=Path("run"), steps=1)["settings"],
+        restart(Path("run"), calculator=calculator(), steps=2)["settings"],
+    ):
+        assert {name: settings[name] for name in ("device", "dtype") if name in settings} == precision
