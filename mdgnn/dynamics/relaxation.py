@@ -61,7 +61,7 @@ def relax(
     fmax: float = 0.01,
     optimizer: str = "LBFGS",
     steps: int = 1000,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     force: bool = False,
     device: str = "cpu",
     dtype: str = "float32",
@@ -82,7 +82,7 @@ def relax(
         One of `OPTIMIZERS`.
     steps : int
         Give up after so many.
-    folder : Path, optional
+    folder : str or Path, optional
         Where to leave trajectory.xyz, log.csv, final.xyz, summary.json and plots; without it nothing is written.
     force : bool
         Replace an earlier run's files there.
@@ -112,6 +112,7 @@ def relax(
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"expected an optimizer out of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
     steps = whole_number("steps", steps, 0)
+    folder = None if folder is None else Path(folder)
     calculator = atoms.calc if calculator is None else calculator
     if calculator is None:
         raise ValueError("expected a calculator, or atoms with one, got none")
@@ -182,8 +183,11 @@ def _optimize(
     if stop.received and not converged and step < settings["steps"]:
         message = f"stopped after {step} steps"
         if folder is not None:
-            frames, model = shell_path(folder / run_folder.TRAJECTORY), shell_path(system.model)
-            message += f"; go on from the last frame: mdgnn relax {frames} --model {model}"
+            frames = folder / run_folder.TRAJECTORY
+            go_on = f"mdgnn relax {shell_path(frames)} --model {shell_path(system.model)}"
+            if not system.sha256:  # the command line has no such calculators
+                go_on = f"mdgnn.dynamics.relax(ase.io.read({str(frames)!r}), calculator)"
+            message += f"; go on from the last frame: {go_on}"
         raise InterruptedRunError(stop.received, message)
     return bool(converged), np.array(log, dtype=np.float64)
 

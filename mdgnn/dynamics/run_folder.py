@@ -40,11 +40,12 @@ def hold(folder: Path, force: bool) -> Iterator[None]:
         If another job has it, or the system refuses.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"the output folder {folder} is a file; choose another with --output")
+        raise RunError(f"the output folder {folder} is a file; choose another (--output, or folder=)")
     with lock_folder(folder):
         if not force and not is_empty(folder):
             raise RunError(
-                f"the output folder {folder} is not empty; choose another with --output or replace it by --force"
+                f"the output folder {folder} is not empty; choose another (--output, or folder=), "
+                "or replace what a run left there (--force, or force=True)"
             )
         yield
 

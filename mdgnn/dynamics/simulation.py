@@ -30,7 +30,7 @@ def simulate(
     calculator: str | Path | Calculator | None = None,
     ensemble: Ensemble | None = None,
     *,
-    folder: Path,
+    folder: str | Path,
     steps: int = 1000,
     timestep: float | None = None,
     seed: int = 0,
@@ -53,7 +53,7 @@ def simulate(
         The name of a shipped model, a model file, or any calculator; by default that of the atoms.
     ensemble : NVE, Langevin or NPT
         By default ``NVE()``.
-    folder : Path
+    folder : str or Path
         Gets trajectory.xyz, log.csv, final.xyz, summary.json, checkpoint.npz and plots.
     steps : int
     timestep : float, optional
@@ -88,7 +88,7 @@ def simulate(
     InterruptedRunError
         After SIGINT or SIGTERM; the last checkpoint is of the last step.
     """
-    ensemble, reporter, source = ensemble or NVE(), reporter or Reporter(), source or {}
+    folder, ensemble, reporter, source = Path(folder), ensemble or NVE(), reporter or Reporter(), source or {}
     ensemble.check()
     check_timestep(timestep)
     steps, seed = whole_number("steps", steps, 0), whole_number("seed", seed, 0)
@@ -124,7 +124,7 @@ def simulate(
 
 
 def restart(
-    folder: Path,
+    folder: str | Path,
     *,
     steps: int | None = None,
     model: str | Path | None = None,
@@ -139,7 +139,7 @@ def restart(
 
     Parameters
     ----------
-    folder : Path
+    folder : str or Path
     steps : int, optional
         Of the whole run, those done included; by default as before.
     model : str or Path, optional
@@ -163,6 +163,7 @@ def restart(
     ValueError
         For a run whose calculator is needed and not given, and steps that cannot be.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise checkpoint.missing(folder / run_folder.CHECKPOINT)
     reporter = reporter or Reporter()
@@ -255,10 +256,10 @@ class _Run:
                 show(md.n_steps, f"E {md.atoms.get_potential_energy():.4f}, T {md.temperature:.4g}")
             self._save()
         if stop.received and md.n_steps < steps:
-            raise InterruptedRunError(
-                stop.received,
-                f"stopped after step {md.n_steps} of {steps}; go on: mdgnn md --restart {shell_path(self.folder)}",
-            )
+            go_on = f"mdgnn md --restart {shell_path(self.folder)}"
+            if not self.system.sha256:  # the command line has no such calculators
+                go_on = f"mdgnn.dynamics.restart({str(self.folder)!r}, calculator=...)"
+            raise InterruptedRunError(stop.received, f"stopped after step {md.n_steps} of {steps}; go on: {go_on}")
         with StopSignals():  # which come too late
             run_folder.write_final(self.folder, md.atoms)
             log = run_folder.read_log(self.folder)

@@ -15,6 +15,7 @@ from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
+import mdgnn.dynamics
 from mdgnn import Ensemble, LennardJones, MDGNNCalculator, PaiNN
 from mdgnn.calculators import FunctionCalculator
 from mdgnn.dynamics import (
@@ -157,20 +158,46 @@ def test_a_folder_in_which_something_is_and_an_interrupted_run():
     Path("run/mine").write_text("precious")
     with pytest.raises(RunError, match="the output folder run is not empty"):
         simulate(cluster(), exact(), folder=Path("run"))
-    calculator, calculate, calls = exact(), MDGNNCalculator.calculate, itertools.count()
-
-    def interrupted(*arguments, **options):
-        if next(calls) == 20:
-            os.kill(os.getpid(), signal.SIGINT)
-        calculate(calculator, *arguments, **options)
-
-    calculator.calculate = interrupted
-    with pytest.raises(InterruptedRunError, match="after step 20 of 50; go on: mdgnn md --restart new") as caught:
-        simulate(cluster(), calculator, folder=Path("new"), steps=50)
+    with pytest.raises(InterruptedRunError, match="after step 20 of 50; go on: ") as caught:
+        simulate(cluster(), interrupted_at(20), folder=Path("new"), steps=50)
     assert caught.value.signum == signal.SIGINT
     with pytest.raises(RunError, match="dtype is float64 in the run to continue, not float32"):
         restart(Path("new"), calculator=exact(), expected={"dtype": "float32"})
     assert restart(Path("new"), calculator=exact())["steps_in_this_session"] == 30
+
+
+def interrupted_at(evaluation):
+    """A calculator during whose evaluation of this number Ctrl-C is pressed."""
+    calculator, calculate, calls = exact(), MDGNNCalculator.calculate, itertools.count()
+
+    def interrupted(*arguments, **options):
+        if next(calls) == evaluation:
+            os.kill(os.getpid(), signal.SIGINT)
+        calculate(calculator, *arguments, **options)
+
+    calculator.calculate = interrupted
+    return calculator
+
+
+def test_what_is_said_after_an_interruption_can_be_done():
+    """Of a calculator from Python too; folders are given as text."""
+    with pytest.raises(InterruptedRunError) as caught:
+        simulate(cluster(), interrupted_at(20), folder="it's", steps=50)
+    advice = str(caught.value).partition("; go on: ")[2].replace("calculator=...", "calculator=exact()")
+    summary = eval(advice, {"mdgnn": mdgnn, "exact": exact})
+    assert summary["steps"] == 50 and summary["steps_in_this_session"] == 30
+    with pytest.raises(InterruptedRunError) as caught:
+        relax(cluster(), interrupted_at(5), folder="relaxed", fmax=1e-4)
+    advice = str(caught.value).partition("; go on from the last frame: ")[2]
+    assert eval(advice, {"mdgnn": mdgnn, "ase": ase, "calculator": exact()}).converged
+
+
+def test_of_a_folder_in_which_something_is_the_advice_is_python_too():
+    Path("file").write_text("precious")
+    for name in (".", "file"):
+        with pytest.raises(RunError, match="folder="):
+            relax(cluster(), exact(), folder=name)
+    assert relax(cluster(), exact(), folder=".", force=True).converged and Path("file").read_text() == "precious"
 
 
 def test_every_ensemble_has_its_equations_and_symbols():
