@@ -22,7 +22,7 @@ class MolecularDynamics:
     ----------
     atoms : ase.Atoms
         With a calculator. They are moved in place, and get velocities at once: those of the ensemble's temperature,
-        unless that is None and they have momenta.
+        unless that is None and they have momenta. In reduced units their masses become 1.
     ensemble : NVE, Langevin or NPT
     timestep : float, optional
         In the model's units; by default 0.005 tau or 1 fs.
@@ -37,13 +37,14 @@ class MolecularDynamics:
     ------
     ValueError
         For atoms without a calculator, a time step that cannot be, parameters, structures or constraints that the
-        ensemble cannot have.
+        ensemble cannot have; in reduced units for momenta that stay beside masses set to other than 1.
 
     Examples
     --------
     ::
 
-        atoms.calc = MDGNNCalculator("lj")
+        atoms = Icosahedron("Ar", 2, latticeconstant=1.54)
+        atoms.calc = MDGNNCalculator("lj")  # in reduced units
         md = MolecularDynamics(atoms, Langevin(temperature=0.2), rng=1)
         for _ in md.run(1000, interval=10):
             print(md.time, md.temperature)
@@ -67,6 +68,9 @@ class MolecularDynamics:
         self.timestep = self.units.default_timestep if timestep is None else timestep
         self.rng = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
         self.n_steps = 0
+        if self.units is LJ:
+            check_reduced_momenta(atoms, ensemble.temperature if state is None else None)
+            atoms.set_masses(np.ones(len(atoms)))
         if state is None:
             self._prepare(keep_momenta=ensemble.temperature is None)
         self.integrator = self.ensemble.integrator(atoms, self.timestep, self.units, self.rng, state)
@@ -138,6 +142,19 @@ def check_timestep(timestep: float | None) -> None:
         raise ValueError(f"expected a timestep of at least 0, got {timestep}")
     if timestep == 0:
         raise ValueError("expected a timestep above 0, got 0")
+
+
+def check_reduced_momenta(atoms: Atoms, temperature: float | None) -> None:
+    """Raise a ValueError for momenta that stay, for want of a temperature, and belong to masses set to other than 1.
+
+    Where no masses are set, momenta are taken as they are: a file may have them without masses.
+    """
+    if temperature is None and atoms.has("masses") and atoms.get_momenta().any():
+        for atom in np.flatnonzero(atoms.get_masses() != 1):
+            raise ValueError(
+                f"expected a mass of 1, that of reduced units, got {atoms.get_masses()[atom]:g} for atom {atom}, which "
+                "has a momentum: set masses before velocities, or give the ensemble a temperature"
+            )
 
 
 def draw_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:

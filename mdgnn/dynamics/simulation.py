@@ -18,9 +18,16 @@ from mdgnn.dynamics import checkpoint, npt, run_folder
 from mdgnn.dynamics.checkpoint import Checkpoint
 from mdgnn.dynamics.ensembles import NVE, Ensemble, make_ensemble
 from mdgnn.dynamics.md_plots import draw_run
-from mdgnn.dynamics.molecular_dynamics import MolecularDynamics, check_timestep, drift, whole_number
+from mdgnn.dynamics.molecular_dynamics import (
+    MolecularDynamics,
+    check_reduced_momenta,
+    check_timestep,
+    drift,
+    whole_number,
+)
 from mdgnn.dynamics.reporter import Reporter
 from mdgnn.dynamics.system import System, make_system, suitable_threads
+from mdgnn.dynamics.units import LJ
 
 SOURCE = ("structure", "index", "format")  # settings that say where the atoms come from
 
@@ -48,7 +55,8 @@ def simulate(
     Parameters
     ----------
     atoms : ase.Atoms
-        With their constraints, which hold, and momenta, which stay unless the ensemble has a temperature.
+        With their constraints, which hold, and momenta, which stay unless the ensemble has a temperature. In reduced
+        units the masses of the copy are 1.
     calculator : str, Path or ASE calculator, optional
         The name of a shipped model, a model file, or any calculator; by default that of the atoms.
     ensemble : NVE, Langevin or NPT
@@ -103,6 +111,8 @@ def simulate(
     with run_folder.hold(folder, force):
         ensemble.check_structure(atoms, source.get("structure", "the structure"))
         system = make_system(atoms.copy(), calculator, device, dtype, reporter.note)
+        if system.units is LJ:
+            check_reduced_momenta(atoms, ensemble.temperature)  # those of the system are 1 by now
         md = MolecularDynamics(system.atoms, ensemble, timestep, rng, system.units)
         settings = {
             "structure": source.get("structure", atoms.get_chemical_formula()),

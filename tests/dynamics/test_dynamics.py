@@ -72,7 +72,6 @@ def test_in_memory_and_in_a_folder_the_same_bits(tmp_path, made, ensemble, cutof
     log = np.loadtxt("run/log.csv", delimiter=",", skiprows=1)
     atoms = made()
     atoms.calc = exact(cutoff)
-    atoms.set_masses(np.ones(len(atoms)))  # which `simulate` does for a model in reduced units
     md = MolecularDynamics(atoms, ensemble, rng=7)
     rows = [md.row(), *(md.row() for _ in md.run(40, interval=4))]
     np.testing.assert_array_equal(np.array(rows), log)
@@ -369,3 +368,35 @@ def test_records_have_device_and_dtype_of_the_calculator(calculator, precision):
         restart(Path("run"), calculator=calculator(), steps=2)["settings"],
     ):
         assert {name: settings[name] for name in ("device", "dtype") if name in settings} == precision
+
+
+def test_masses_are_one_in_reduced_units_in_memory_and_in_a_folder():
+    """The velocities that were drawn have the temperature that was asked for, and belong to these masses."""
+    atoms = cluster_with(exact())
+    assert atoms.get_masses()[0] == pytest.approx(39.948, abs=1e-3)
+    MolecularDynamics(atoms, Langevin(0.2), rng=1)
+    np.testing.assert_array_equal(atoms.get_masses(), 1)
+    simulate(cluster(), exact(), Langevin(0.2), folder="run", steps=0, seed=1)
+    final = ase.io.read("run/final.xyz")
+    np.testing.assert_array_equal(final.get_masses(), 1)
+    np.testing.assert_allclose(final.get_velocities(), atoms.get_velocities(), atol=1e-7)
+
+
+def test_momenta_of_other_masses_are_not_taken_for_those_of_mass_one():
+    def moving(mass):
+        atoms = cluster_with(exact())
+        atoms.set_masses(np.full(len(atoms), mass))
+        atoms.set_velocities(np.random.default_rng(2).normal(0, 0.1, (13, 3)))
+        return atoms
+
+    for work in (
+        lambda: MolecularDynamics(moving(2), NVE()),
+        lambda: simulate(moving(2), ensemble=NVE(), folder="run"),
+    ):
+        with pytest.raises(
+            ValueError, match="expected a mass of 1, .* got 2 for atom 0, which has a momentum: set mass"
+        ):
+            work()
+    assert not list(Path().iterdir())
+    assert (MolecularDynamics(moving(1), NVE()).atoms.get_momenta() == moving(1).get_momenta()).all()
+    assert MolecularDynamics(moving(2), NVE(0.2)).atoms.get_masses().max() == 1
