@@ -1,7 +1,8 @@
 """Run the tests that need a peer, and keep the outcome in results.md: ``record.py NAME PACKAGE... -- COMMAND...``.
 
-COMMAND is one that takes pytest's ``--junitxml``. It fails with the command, and where a package is missing, nothing
-passed, or a test was skipped for want of the peer: then its tests were not run, whatever pytest says.
+COMMAND is one that takes pytest's ``--junitxml``; without one, the environment could not be made. It fails with the
+command, and where a package is missing, nothing passed, or a test was skipped for want of the peer: then its tests were
+not run, whatever pytest says.
 """
 
 import datetime
@@ -62,7 +63,7 @@ def with_row(page, name, cells):
 
 def main(arguments):
     split = arguments.index("--")
-    name, *packages = arguments[:split]
+    (name, *packages), command = arguments[:split], arguments[split + 1 :]
     versions = [f"Python {platform.python_version()}"]
     counts, reasons, fault = Counter(), [], ""
     for package in (*packages, "torch"):
@@ -70,10 +71,12 @@ def main(arguments):
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             fault = f"not run: {package} is not installed"
+    if not fault and not command:
+        fault = "not run: its environment could not be made"
     if not fault:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.xml"
-            status = subprocess.run([*arguments[split + 1 :], f"--junitxml={report}"], check=False).returncode
+            status = subprocess.run([*command, f"--junitxml={report}"], check=False).returncode
             if report.exists():
                 counts, reasons = outcomes(report)
             modules = [package.replace("-", "_") for package in packages]
