@@ -26,6 +26,7 @@ app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("plot")(plot_command)
 
+# As in mdgnn.dynamics, which is not imported here; a test compares them.
 Optimizer = Literal["BFGS", "LBFGS", "FIRE", "FIRE2", "BFGSLineSearch", "LBFGSLineSearch", "MDMin", "GPMin"]
 Ensemble = Literal["nve", "langevin", "npt"]
 Dtype = Literal["float32", "float64"]

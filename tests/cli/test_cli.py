@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import ase.io
 import numpy as np
@@ -17,14 +18,24 @@ from command_line import run, sentence
 from figures import assert_picture
 
 import mdgnn
+from mdgnn import cli
+from mdgnn.calculators.mdgnn_calculator import DTYPES
 from mdgnn.cli import info
+from mdgnn.dynamics.ensembles import ENSEMBLES
 from mdgnn.dynamics.lj_clusters import ICOSAHEDRA, NEAREST, lj_cluster
 from mdgnn.dynamics.molecular_dynamics import draw_velocities
+from mdgnn.dynamics.relaxation import OPTIMIZERS
 
 
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def test_choices_of_the_command_line_are_those_of_the_package():
+    assert get_args(cli.Optimizer) == OPTIMIZERS
+    assert get_args(cli.Ensemble) == tuple(ENSEMBLES)
+    assert set(get_args(cli.Dtype)) == set(DTYPES)
 
 
 def test_help_is_quick():
