@@ -28,7 +28,7 @@ def quench(
     Parameters
     ----------
     atoms : ase.Atoms
-        With a calculator; of a potential that is a function, with `FunctionCalculator`.
+        With a calculator; of a potential that is a function, with `mdgnn.calculators.FunctionCalculator`.
     fmax : float
         Of the force on an atom, or, by default, of a component of it.
     steps : int

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in fill_results.pages()}
+GUIDES = PAGES | {"CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text()}
 PEERS = "mace", "nequip", "torch_sim"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
 FILE = re.compile(r"# ([\w/]+\.\w+)\n")  # a block that begins so is a file
@@ -108,18 +109,23 @@ def test_readme_is_short():
     assert len(code.strip().splitlines()) <= 14
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", GUIDES)
 def test_links_and_pictures_exist(page):
-    for target in re.findall(r"\]\(([^)h#][^)#]*)[^)]*\)", PAGES[page]):
+    for target in re.findall(r"\]\(([^)h#][^)#]*)[^)]*\)", GUIDES[page]):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+    for path in re.findall(r"`((?:mdgnn|csrc|tests)/[^`\s]*)`", GUIDES[page]):
+        assert any(ROOT.glob(re.sub("<.*?>", "*", path))), f"{page} has `{path}`, which is not there"
 
 
 def test_api_pages_have_all_public_names():
     """Those of mdgnn.ops and mdgnn.data come by themselves."""
     import mdgnn
+    import mdgnn.calculators
 
     text = "\n".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.rst"))
-    missing = {f"mdgnn.{name}" for name in mdgnn.__all__} - set(re.findall(r"^\.\. auto\w+:: (\S+)$", text, re.M))
+    public = {f"mdgnn.{name}" for name in mdgnn.__all__}
+    public |= {f"mdgnn.calculators.{name}" for name in mdgnn.calculators.__all__ if f"mdgnn.{name}" not in public}
+    missing = public - set(re.findall(r"^\.\. auto\w+:: (\S+)$", text, re.M))
     assert not missing, f"add to docs/api: {sorted(missing)}"
 
 
