@@ -179,7 +179,8 @@ def _load(name_or_path: str | Path, trusted: Sequence[str]) -> Potential:
                 properties = [Property(**p) for p in header["heads"]["properties"]]
                 model.attach_heads(properties, bool(header["heads"]["energy"]))
         with safe_open(path, framework="pt") as file:
-            names = [n for n in file.keys() if header["format_version"] == 1 or not n.startswith(OF_PROGRAM)]  # noqa: SIM118
+            of_model, all_read = model.state_dict().keys(), header["format_version"] == 1
+            names = [n for n in file.keys() if all_read or n in of_model or not n.startswith(OF_PROGRAM)]  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in names}
         dtypes = {t.dtype for t in state.values() if t.is_floating_point()}
         if len(dtypes) == 1:

@@ -1,8 +1,8 @@
 // The rows of engine/elementwise.hpp as loops and as declarations.
 //
 // Parallelisation: none; a block of rows is one thread's. Memory traffic: each argument once, from the cache that the
-// block is in. Floor: for those of exp about 20 instructions a vector. log, sin, cos and power take a number at a time,
-// 5 to 20 ns: programs of atoms have few, and tables are made once.
+// block is in. Floor: for those of exp about 20 instructions a vector. log, expm1, log1p, sin, cos and power take a
+// number at a time, 5 to 20 ns: programs of atoms have few, and tables are made once.
 #include "engine/elementwise.hpp"
 
 #include <algorithm>

@@ -13,6 +13,7 @@ namespace mdgnn::engine {
     ROW(scale,            1, nothing, y = x * c,                                d = zero + c)                \
     ROW(add_constant,     1, nothing, y = x + c,                                d = zero + T(1))             \
     ROW(clamp_min,        1, x,       y = x < zero + c ? zero + c : x,          d = x < zero + c ? zero : zero + T(1)) \
+    ROW(relu,             0, x,       y = x < zero ? zero : x,                  d = x > zero ? zero + T(1) : zero) \
     ROW(power,            1, x,       each(x, y, [c](T u) { return std::pow(u, c); }),                       \
         each(x, d, [c](T u) { return c == 0 ? T(0) : c * std::pow(u, c - 1); }))                             \
     ROW(reciprocal,       0, y,       y = T(1) / x,                             d = -(y * y))                \
@@ -20,6 +21,8 @@ namespace mdgnn::engine {
     ROW(square,           0, x,       y = x * x,                                d = x + x)                   \
     ROW(exp,              0, y,       exp_of<T>(x, y),                          d = y)                       \
     ROW(log,              0, x,       each(x, y, [](T u) { return std::log(u); }), d = T(1) / x)             \
+    ROW(expm1,            0, y,       each(x, y, [](T u) { return std::expm1(u); }), d = y + T(1))           \
+    ROW(log1p,            0, x,       each(x, y, [](T u) { return std::log1p(u); }), d = T(1) / (x + T(1)))  \
     ROW(sin,              0, x,       each(x, y, [](T u) { return std::sin(u); }), each(x, d, [](T u) { return std::cos(u); })) \
     ROW(cos,              0, x,       each(x, y, [](T u) { return std::cos(u); }), each(x, d, [](T u) { return -std::sin(u); })) \
     ROW(tanh,             0, y,       tanh_of<T>(x, y),                         d = T(1) - y * y)            \

@@ -50,7 +50,7 @@ Model read(std::istream& in, std::uint64_t size, const std::string& name) {
     if (format != 2 && format != 3)
         throw std::invalid_argument(name + " has model format " + std::to_string(format) +
                                     ", the engine reads formats 2 and 3" +
-                                    (format == 1 ? ", which mdgnn.save writes" : ""));
+                                    (format == 1 ? "; mdgnn.save writes a loaded model in format 3" : ""));
     const std::int64_t expected = format - 1;
     for (const auto& [key, program] : json.root().members("the header")) {
         if (key != "program" || program.is_null()) continue;

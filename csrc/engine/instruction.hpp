@@ -121,6 +121,11 @@ struct Declaration {
     }
 };
 
+// The kernels of an instruction that tables have too, of templates of the type.
+#define MDGNN_KERNELS(forward_, backward_, tangent_)                       \
+    .float32 = {.forward = forward_<float>, .backward = backward_<float>}, \
+    .float64 = {.forward = forward_<double>, .backward = backward_<double>, .tangent = tangent_}
+
 Signature signature_of(const Program& program, const std::vector<Array>& arrays, const Instruction& in);
 
 // Whether a weight has the shape of a table of `width` functions: (G - 1, 4, width).

@@ -13,12 +13,6 @@
 namespace mdgnn::engine {
 namespace {
 
-// Of loops within a block: on the thread that has it.
-constexpr Context kHere{1, 0, nullptr};
-
-// Atoms that arrays have room for, so that they begin on cache lines.
-std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
-
 // What fits into the caches stays.
 template <class T>
 Keep how(const Engine<T>& engine, const Structure& structure, bool with_gradients) {

@@ -9,6 +9,12 @@
 
 namespace mdgnn::engine {
 
+// Of loops within a block: on the thread that has it.
+constexpr Context kHere{1, 0, nullptr};
+
+// Atoms or edges that arrays have room for, so that they begin on cache lines.
+constexpr std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
+
 template <class T>
 class Run {
   public:

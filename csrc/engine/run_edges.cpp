@@ -14,10 +14,6 @@ namespace mdgnn::engine {
 namespace {
 
 constexpr std::int64_t kEdges = 512;  // whose vectors are rounded at a time
-constexpr Context kHere{1, 0, nullptr};
-
-// Edges that arrays have room for, so that they begin on cache lines.
-std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
 
 }  // namespace
 

@@ -104,7 +104,8 @@ void make_tables(const Program& program, Weights<T>& weights, int n_threads) {
     Weights<double> exact(weights.size());
     for (const Table& table : program.tables)
         for (const Instruction& in : table.instructions)
-            for (const int w : in.weights) exact[w].assign(weights[w].begin(), weights[w].end());
+            for (const int w : in.weights)
+                if (exact[w].empty()) exact[w].assign(weights[w].begin(), weights[w].end());
     for (std::size_t w = 0; w < weights.size(); ++w) {
         if (program.weights[w].table < 0) continue;
         const Table& table = program.tables[program.weights[w].table];

@@ -25,12 +25,15 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "scale": torch.mul,
     "add_constant": torch.add,
     "clamp_min": torch.clamp_min,
+    "relu": torch.relu,
     "power": torch.pow,
     "reciprocal": torch.reciprocal,
     "sqrt": torch.sqrt,
     "square": torch.square,
     "exp": torch.exp,
     "log": torch.log,
+    "expm1": torch.expm1,
+    "log1p": torch.log1p,
     "sin": torch.sin,
     "cos": torch.cos,
     "tanh": torch.tanh,
@@ -163,12 +166,14 @@ class Algebra:
             x = x.inputs[0]
         if numbers == {"scale": (1.0,), "add_constant": (0.0,), "power": (1.0,)}.get(op):
             return x
-        if op == "add_constant" and x.op == "softplus" and abs(numbers[0] + LOG2) < 1e-7:
+        if op == "add_constant" and x.op == "softplus" and abs(numbers[0] + LOG2) < 1e-15:
             return self.unary("shifted_softplus", x.inputs[0])
         if op == "power" and numbers[0] in (2.0, 0.5, -1.0):
             return self.unary({2.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}[numbers[0]], x)
         if op == "log" and (y := _one_plus_exp(x)) is not None:
             return self.unary("softplus", y)
+        if op == "log1p" and x.op == "exp":
+            return self.unary("softplus", x.inputs[0])
         if op == "reciprocal" and (y := _one_plus_exp(x)) is not None:
             return self.unary("sigmoid", self.unary("scale", y, -1.0))
         return self.node(op, (x,), x.shape, numbers=tuple(numbers))

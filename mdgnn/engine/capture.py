@@ -46,11 +46,20 @@ class Capture:
         self.rows, self.apply = rows, apply
         self.algebra = Algebra(model_line, told)
         self.element_of: Tensor | None = None  # by atomic number, once an atom's element has been asked for
+        self._constants: dict[Any, tuple[Tensor, Tensor]] = {}  # each with its copy
 
     def tensor(self, node: Node, axes: Axes, dtype: torch.dtype, alias: "Captured | None" = None) -> "Captured":
         """Names of axes of size 1 are left out."""
         axes = tuple(tuple(a for a in names if self.size(node, a) > 1) for names in axes)
         return Captured(self, node, axes, dtype, alias)
+
+    def constant(self, tensor: Tensor) -> Tensor:
+        """A copy, which stays what the tensor is now; the same one for as long as nothing changes it."""
+        tensor = tensor.detach()
+        if tensor.is_inference():  # whose changes torch does not count
+            return tensor.clone()
+        key = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor._version
+        return self._constants.setdefault(key, (tensor, tensor.clone()))[1]
 
     def size(self, node: Node, axis: str) -> int:
         return {ROW: self.rows[node.space], COMPONENT: node.components, CHANNEL: node.channels}[axis]

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -149,10 +149,11 @@ def names_of(weights: Sequence[Tensor], state: Mapping[str, Tensor]) -> tuple[li
     there = {content(tensor): name for name, tensor in state.items()}
     own: dict[str, Tensor] = {}
     names = []
+    free = (name for k in count() if (name := f"{OF_PROGRAM}{k}") not in state)
     for weight in weights:
         key = content(weight)
         if key not in there:
-            there[key] = f"{OF_PROGRAM}{len(own)}"
+            there[key] = next(free)
             own[there[key]] = weight
         names.append(there[key])
     return names, own

@@ -129,7 +129,7 @@ def change_instruction(number, **changes):
     [
         (
             lambda e: e.update(format_version=1),
-            "has model format 1, the engine reads formats 2 and 3, which mdgnn.save writes",
+            "has model format 1, the engine reads formats 2 and 3; mdgnn.save writes a loaded model in format 3",
         ),
         (lambda e: e.update(format_version=4), "has model format 4, the engine reads formats 2 and 3$"),
         (lambda e: e.update(format_version=3), "has a program of version 1, this mdgnn reads version 2 in format 3$"),

@@ -351,7 +351,7 @@ def test_bad_weights_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             _C.Engine(json.dumps(header), weights | change)
-    with pytest.raises(ValueError, match="got 65536 coefficients|at most 67108864 coefficients in all"):
+    with pytest.raises(ValueError, match="at most 67108864 coefficients in all"):
         wide = np.ones(513)
         table = header["tables"][0]
         table["arrays"], table["knots"] = [["edge", 1, 1], ["edge", 1, 513], ["edge", 1, 513]], 2**16

@@ -9,16 +9,20 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from ase import Atoms
+from engines import with_given_tables
+from laws import assert_equal
 from program_meaning import meaning
 from systems import icosahedron
 from torch import nn
 
-from mdgnn import Graph, PaiNN, evaluate
+from mdgnn import Engine, Graph, PaiNN, evaluate
 from mdgnn.engine import trace
 from mdgnn.nn import shifted_softplus
 from mdgnn.ops import polar, silu
 
 WIDTH = 8
+F64 = torch.float64
 
 
 class Line(PaiNN):
@@ -198,7 +202,7 @@ REWRITINGS = {
     "shifted softplus": (lambda m, h, v: shifted_softplus(h), lambda m, h, v: F.softplus(h) - math.log(2.0)),
     "shifted softplus by log": (lambda m, h, v: shifted_softplus(h), lambda m, h, v: torch.log(0.5 * h.exp() + 0.5)),
     "clamp by maximum": (lambda m, h, v: h.clamp(min=0.1), lambda m, h, v: torch.maximum(h, torch.tensor(0.1))),
-    "relu": (lambda m, h, v: h.clamp(min=0), lambda m, h, v: F.relu(h)),
+    "relu": (lambda m, h, v: h.relu(), lambda m, h, v: F.relu(h)),
     "relu in place": (lambda m, h, v: torch.relu(h + 1), lambda m, h, v: F.relu(h + 1, inplace=True)),
     "clamp from above": (lambda m, h, v: -((-h).clamp(min=-0.1)), lambda m, h, v: h.clamp(max=0.1)),
     "leaky relu": (lambda m, h, v: F.leaky_relu(h, 0.1), lambda m, h, v: 0.55 * h + 0.45 * h.abs()),
@@ -267,3 +271,71 @@ def test_the_program_is_the_same_too(name):
     """Not only its meaning: nothing is lost by writing a line so."""
     one, other = (trace(made(line)).instructions for line in REWRITINGS[name])
     assert sorted(i.op for i in one) == sorted(i.op for i in other)
+
+
+def in_a_loop(m, h, v):
+    """A constant that changes in place between its uses."""
+    shift, total = torch.zeros(WIDTH, dtype=h.dtype), h
+    for k in range(3):
+        shift[k] = 1.0 + k
+        total = total + silu(h + shift)
+    return total
+
+
+def matrix_changed(m, h, v):
+    weight = torch.eye(WIDTH, dtype=h.dtype)
+    first = F.linear(h, weight)
+    weight.mul_(2)
+    return first + F.linear(h, weight)
+
+
+# What at 0, where the components of planar vectors are, has the slope that torch gives it.
+AT_ZERO = {
+    "relu": lambda v: F.relu(v),
+    "leaky relu": lambda v: F.leaky_relu(v, 0.3),
+    "relu6": lambda v: F.relu6(v + 6) + F.relu6(v),
+    "hardtanh": lambda v: F.hardtanh(v, 0.0, 0.5) + F.hardtanh(v, -0.5, 0.0),
+    "clamp": lambda v: v.clamp(0.0, 0.5),
+    "maximum": lambda v: torch.maximum(v, torch.tensor(0.0)),
+    "minimum of arrays": lambda v: torch.minimum(v, 2 * v),
+}
+
+
+@pytest.mark.parametrize(("change", "derivatives"), [(in_a_loop, True), (matrix_changed, False)])
+def test_constants_are_those_of_the_moment(change, derivatives):
+    """Of a matrix that has changed torch has no derivatives."""
+    torch.manual_seed(0)
+    model = Line(change).double().requires_grad_(False)
+    graph = Graph.from_atoms(icosahedron(2, 0.05), 2.5)
+    energies = with_given_tables(model).evaluate(graph).energies
+    expected = evaluate(model, graph, forces=False)
+    torch.testing.assert_close(energies, expected.energies, rtol=1e-12, atol=1e-12)
+    if derivatives:
+        assert_equal(with_given_tables(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), F64)
+
+
+@pytest.mark.parametrize("name", AT_ZERO)
+def test_slopes_at_zero_are_those_of_torch(name):
+    torch.manual_seed(0)
+    model = Line(lambda m, h, v: h + AT_ZERO[name](v).sum(1)).double()
+    graph = Graph.from_atoms(Atoms("H3", [[0, 0, 0], [1.1, 0, 0], [0.3, 1.2, 0]]), 2.5)
+    expected = evaluate(model, graph, virial=True)
+    assert_equal(with_given_tables(model).evaluate(graph, virial=True), expected, F64)
+
+
+@pytest.mark.parametrize("function", [torch.expm1, torch.log1p])
+def test_small_arguments_keep_their_digits(function):
+    torch.manual_seed(0)
+    model = Line(lambda m, h, v: function(h.abs() * 1e-6) * 1e6)
+    graph = Graph.from_atoms(icosahedron(2, 0.05), 2.5)
+    expected = evaluate(model.double(), graph)
+    energies = Engine(model.float()).evaluate(graph).energies
+    assert float((energies - expected.energies).abs().max()) < 1e-5 * float(expected.energies.abs().max())
+
+
+def test_nearly_a_shift_is_none():
+    torch.manual_seed(0)
+    model, graph = Line(lambda m, h, v: F.softplus(h) - 0.6931471).double(), Graph.from_atoms(icosahedron(2, 0.05), 2.5)
+    assert_equal(
+        with_given_tables(model).evaluate(graph, virial=True), evaluate(model, graph, virial=True), torch.float64
+    )

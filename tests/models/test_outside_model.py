@@ -252,3 +252,26 @@ def test_a_second_cutoff_has_its_place():
     Triplets.Config = Config
     assert Triplets(cutoff=4.0).cutoffs == (4.0, 3.0) and Triplets(cutoff=4.0).cutoff == 4.0
     assert Triplets(cutoff=2.5).cutoff == 3.0
+
+
+def test_a_layer_may_have_the_name_of_the_program(density, monkeypatch, tmp_path):
+    """Tensors of the program itself begin so, too, and have numbers."""
+
+    class Program(density):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.program = torch.nn.ParameterList([torch.nn.Parameter(torch.rand(self.config.n_features))])
+
+        def atomic_features(self, graph, vectors, types):
+            return super().atomic_features(graph, vectors, types) * (1 + self.program[0])
+
+    Program.__module__, Program.__qualname__ = density.__module__, "Program"
+    monkeypatch.setattr(sys.modules[density.__module__], "Program", Program, raising=False)
+    torch.manual_seed(0)
+    model, path = Program(8, cutoff=2.5, units="lj").double(), tmp_path / "m.safetensors"
+    mdgnn.save(model, path)
+    state = mdgnn.load(path).state_dict()
+    assert state.keys() == model.state_dict().keys() and "program.0" in state
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    graph = Graph.from_atoms(icosahedron(2, 0.05), 2.5)
+    assert torch.equal(Engine.load(path).evaluate(graph).forces, Engine(model).evaluate(graph).forces)

@@ -1,28 +1,9 @@
 """What a program means: every instruction in plain torch, in float64, one after the other; forces by autograd."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from random_programs import UNARY
 
-UNARY = {
-    "scale": lambda x, c: x * c,
-    "add_constant": lambda x, c: x + c,
-    "clamp_min": lambda x, c: x.clamp(min=c),
-    "power": lambda x, c: x**c,
-    "reciprocal": lambda x: 1 / x,
-    "sqrt": lambda x: x**0.5,
-    "square": lambda x: x * x,
-    "exp": torch.exp,
-    "log": torch.log,
-    "sin": torch.sin,
-    "cos": torch.cos,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "silu": lambda x: x * torch.sigmoid(x),
-    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
-    "shifted_softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)) - np.log(2),
-    "abs": torch.abs,
-}
 BINARY = {
     "subtract": lambda x, y: x - y,
     "multiply": lambda x, y: x * y,

@@ -16,6 +16,9 @@ UNARY = {
     "scale": lambda x, c: x * c,
     "add_constant": lambda x, c: x + c,
     "clamp_min": lambda x, c: x.clamp(min=c),
+    "relu": torch.relu,
+    "expm1": torch.expm1,
+    "log1p": torch.log1p,
     "power": lambda x, c: x**c,
     "reciprocal": lambda x: 1 / x,
     "sqrt": torch.sqrt,
@@ -31,7 +34,7 @@ UNARY = {
     "shifted_softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)) - log(2),
     "abs": torch.abs,
 }
-POSITIVE = ("power", "reciprocal", "sqrt", "log")  # what they take is made positive first
+POSITIVE = ("power", "reciprocal", "sqrt", "log", "log1p")  # what they take is made positive first
 OTHERS = {
     "add": lambda x, w, shape: sum(x[1:], start=x[0]).expand(-1, *shape),
     "subtract": lambda x, w, shape: x[0] - x[1],

@@ -136,8 +136,7 @@ void multiply_weight_tangent(const Step<double>& step) {
           of_all_rows(step.prepared.weights[0]));
 }
 
-// --- copy: x, from a range of an array, or to more components and channels
-// --------------------------------------------
+// --- copy: x, from a range of an array, or broadcast -----------------------------------------------------------------
 
 template <class T>
 void copy(const Step<T>& step) {
@@ -167,10 +166,6 @@ bool weighted(const Signature& s) {
     return s.weights[0] == std::vector<std::int64_t>{s.outputs[0].channels} && fit(s, false) &&
            s.inputs[0].components == s.outputs[0].components;
 }
-
-#define MDGNN_KERNELS(forward_, backward_, tangent_)                       \
-    .float32 = {.forward = forward_<float>, .backward = backward_<float>}, \
-    .float64 = {.forward = forward_<double>, .backward = backward_<double>, .tangent = tangent_}
 
 template <class T>
 constexpr auto add_weight = with_weight<Binary::add, T>;

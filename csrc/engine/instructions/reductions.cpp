@@ -77,10 +77,6 @@ void dot_tangent(const Step<double>& step) {
 
 bool is_dot(const Signature& s) { return s.inputs[0] == s.inputs[1] && sums_components(s); }
 
-#define MDGNN_KERNELS(forward_, backward_, tangent_)                       \
-    .float32 = {.forward = forward_<float>, .backward = backward_<float>}, \
-    .float64 = {.forward = forward_<double>, .backward = backward_<double>, .tangent = tangent_}
-
 constexpr Declaration kDeclarations[] = {
     {.name = "sum_components",
      .inputs = 1,

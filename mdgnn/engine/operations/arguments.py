@@ -91,7 +91,7 @@ def converted(x: Captured, dtype: torch.dtype) -> Node:
 
 def constant(capture: Capture, c: Tensor, axes: Axes, sizes: dict[str, int], space: str) -> Node:
     """A constant tensor, of the result's axes where it is not of size 1; the same for every row."""
-    c = c.detach().double()[(None,) * (len(axes) - c.ndim)]
+    c = capture.constant(c).double()[(None,) * (len(axes) - c.ndim)]
     names: list[str] = []
     shape: list[int] = []
     for n, of in zip(c.shape, axes, strict=True):

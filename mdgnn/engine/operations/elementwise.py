@@ -74,22 +74,40 @@ def clamp(capture: Capture, x: Any, min: Any = None, max: Any = None) -> Capture
     return same(capture, x)
 
 
-def maximum(capture: Capture, x: Any, other: Any) -> Captured:
-    return clamp(capture, x, min=other) if isinstance(x, Captured) else clamp(capture, other, min=x)
+def _greater(sign: float) -> Callable[..., Captured]:
+    """``b + (d + sign |d|) / 2`` with d = a - b: as torch's, half of the slope goes to each of equals."""
+
+    def apply_greater(capture: Capture, x: Any, other: Any) -> Captured:
+        difference = subtract(capture, x, other)
+        size = composed(("abs",), ("scale", sign))(capture, difference)
+        return add(capture, other, scaled(capture, add(capture, difference, size), 0.5))
+
+    return apply_greater
 
 
-def minimum(capture: Capture, x: Any, other: Any) -> Captured:
-    return clamp(capture, x, max=other) if isinstance(x, Captured) else clamp(capture, other, max=x)
+maximum, minimum = _greater(1.0), _greater(-1.0)
 
 
 def softplus(capture: Capture, x: Any, beta: Any = 1, threshold: Any = 20) -> Captured:
-    """The straight line beyond the threshold is the function, to rounding."""
+    """The function itself; torch takes a straight line beyond the threshold, which is 2e-9 less at 20."""
+    if threshold < 20:
+        raise capture.refusal(f"softplus with a threshold of {threshold}")
     return composed(("scale", float(beta)), ("softplus",), ("scale", 1 / float(beta)))(capture, x)
 
 
 def leaky_relu(capture: Capture, x: Any, negative_slope: Any = 0.01) -> Captured:
-    negative = composed(("scale", -1.0), ("clamp_min", 0.0), ("scale", float(negative_slope)))(capture, x)
-    return subtract(capture, unary("clamp_min", 0.0)(capture, x), negative)
+    """As torch's, at 0 it has the slope for negative numbers."""
+    positive = composed(("relu",), ("scale", 1 - float(negative_slope)))(capture, x)
+    return add(capture, positive, scaled(capture, x, negative_slope))
+
+
+def hardtanh(capture: Capture, x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Captured:
+    """As torch's, it has no slope at its ends, where that of clamp is 1."""
+    low, high = float(min_val), float(max_val)
+    from_low = composed(("add_constant", -low), ("relu",))(capture, x)
+    return composed(("scale", -1.0), ("add_constant", high - low), ("relu",), ("scale", -1.0), ("add_constant", high))(
+        capture, from_low
+    )
 
 
 def addcmul(capture: Capture, x: Any, a: Any, b: Any, value: Any = 1) -> Captured:

@@ -31,7 +31,7 @@ def _lookup(capture: Capture, table: Any, index: Any) -> Captured:
     if len(table) < n or table.ndim > 3:
         raise capture.refusal(f"a table of shape {tuple(table.shape)} for {n} elements")
     components, channels = (1, 1, *table.shape[1:])[-2:]
-    node = capture.algebra.known(table[:n].double().reshape(-1, components, channels), "atom")
+    node = capture.algebra.known(capture.constant(table)[:n].double().reshape(-1, components, channels), "atom")
     axes = ((COMPONENT,), (CHANNEL,)) if table.ndim == 3 else ((CHANNEL,),)[: table.ndim - 1]
     return capture.tensor(node, (*index.axes, *axes), table.dtype)
 

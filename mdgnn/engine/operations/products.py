@@ -68,7 +68,7 @@ def matmul(capture: Capture, a: Any, other: Any) -> Captured:
     dtype = torch.promote_types(x.dtype, weight.dtype)
     axes = [*x.axes]
     axes[along] = (CHANNEL,)
-    return capture.tensor(capture.algebra.linear(converted(x, dtype), weight.detach()), tuple(axes), dtype)
+    return capture.tensor(capture.algebra.linear(converted(x, dtype), capture.constant(weight)), tuple(axes), dtype)
 
 
 def linear(capture: Capture, x: Any, weight: Any, bias: Any = None) -> Captured:
