@@ -197,6 +197,23 @@ def test_compiles_whole(op, options):
     assert_close(found, (loss(*given), *torch.autograd.grad(loss(*given), given)), 1e-10)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+def test_compiled_code_refuses_edges_that_are_not_there():
+    """Tracing sees shapes alone, and kernels follow what indices say."""
+
+    def gather(values, row_ptr, index):
+        return mdgnn.ops.scatter_add(values, mdgnn.ops.Rows(row_ptr, index))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(gather, fullgraph=True, backend="aot_eager")
+    values, row_ptr, index = torch.rand(3, 2), torch.tensor([0, 2, 4]), torch.tensor([0, 1, 2, 0])
+    assert torch.equal(compiled(values, row_ptr, index), gather(values, row_ptr, index))
+    with pytest.raises(ValueError, match="expected 10000001 values for these rows, got 3"):
+        compiled(values, row_ptr, index + 9_999_998 * (index == 2))
+    with pytest.raises(ValueError, match="to rise from 0 to the number of entries"):
+        compiled(values, row_ptr + torch.tensor([0, 0, 10_000_000]), index)
+
+
 @devices
 @variants
 @pytest.mark.parametrize(("n_atoms", "n_edges", "width"), [(0, 0, 4), (3, 0, 4), (1, 0, 1), (1, 2, 1), (3, 5, 0)])
@@ -287,6 +304,9 @@ def test_each_wrong_argument_is_named(op, what):
         with pytest.raises(ValueError, match=rf"expected {array.name} of shape \(.*got ") as error:
             op.check_arguments(static, changed)
         assert "\n" not in str(error.value)
+        if op.has_operators and what != "no tensor":  # which torch refuses
+            with pytest.raises(ValueError, match=re.escape(str(error.value))):
+                getattr(torch.ops.mdgnn, op.name)(*changed, *flatten(static))
 
 
 @every
