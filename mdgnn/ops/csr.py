@@ -28,7 +28,9 @@ class Rows:
     """
 
     def __init__(self, row_ptr: Tensor, index: Tensor | None = None, edge: Tensor | None = None):
-        self.row_ptr, self.index, self.edge = (a if a is None else a.contiguous() for a in (row_ptr, index, edge))
+        self.row_ptr = row_ptr.contiguous()
+        self.index = None if index is None else index.contiguous()
+        self.edge = None if edge is None else edge.contiguous()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies, which may go to another process, have arrays of their own: not the addresses that are cached here."""

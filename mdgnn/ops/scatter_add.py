@@ -159,10 +159,10 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
     if static.reduce == "max":
         raise RuntimeError("scatter_add: max has no second derivative; use sum or mean to train on forces")
     (grad,), (values, weight), (grad2_values, grad2_weight) = contiguous(grads), contiguous(inputs), contiguous(grad2)
-    columns = None if grad2_weight is None else _columns(static, values.shape[0])
-    out_grad = torch.empty_like(grad)
-    out_values = None if grad2_weight is None else torch.empty_like(values)
-    out_weight = torch.empty_like(weight) if weight is not None and grad2_values is not None else None
+    out_grad = torch.empty_like(grad) if needs_grad[0] else None
+    out_values = torch.empty_like(values) if needs_grad[1] and grad2_weight is not None else None
+    out_weight = torch.empty_like(weight) if needs_grad[2] and grad2_values is not None else None
+    columns = None if out_values is None else _columns(static, values.shape[0])
     op, (kernels, context) = _op(static, columns, values, weight), kernels_for(values)
     given = {"grad": grad, "grad2_values": grad2_values, "grad2_weight": grad2_weight}
     outs = {"out_grad": out_grad, "out_values": out_values, "out_weight": out_weight}
@@ -171,7 +171,7 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
         out_values = torch.zeros_like(values)
     if needs_grad[2] and out_weight is None:
         out_weight = torch.zeros_like(weight)
-    return [t if w else None for t, w in zip((out_grad, out_values, out_weight), needs_grad, strict=True)]
+    return [out_grad, out_values, out_weight]
 
 
 def _arguments(static: Static, values: Tensor, weight: Tensor | None) -> tuple[Any, ...]:

@@ -144,6 +144,27 @@ def test_second_derivatives_of_each_output_by_each_input_alone(op, options, devi
             assert_close(found, expected, 1e-12)
 
 
+@variants
+def test_derivatives_that_nobody_needs_are_not_returned(op, options):
+    """What is needed has the same bits alone."""
+    static, inputs = problem(op, options)
+    inputs = [None if x is None else x.detach() for x in inputs]
+    needs = [x is not None and a.differentiable for x, a in zip(inputs, op.inputs, strict=True)]
+    results = op.forward(static, inputs, needs)
+    grads, saved = results[: len(op.outputs)], results[len(op.outputs) :]
+    grad2 = [x if n else None for x, n in zip(inputs, needs, strict=True)]
+    calls = [(lambda flags: op.backward(static, grads, inputs, saved, flags), needs)]
+    if op.max_derivatives(static) >= 2:
+        present = [g is not None for g in grads]
+        calls.append((lambda flags: op.double_backward(static, grad2, grads, inputs, flags), [*present, *needs]))
+    for call, needed in calls:
+        together = call(needed)
+        for k in [k for k, needed_of_k in enumerate(needed) if needed_of_k]:
+            alone = call([m == k for m in range(len(needed))])
+            assert [m for m, t in enumerate(alone) if t is not None] == [k]
+            assert torch.equal(alone[k], together[k])
+
+
 def second_derivatives(op, static, inputs, k, m, function):
     """By input k and by what multiplies output m, together and each alone; zeros where there are none."""
     out, x = outputs(op, static, inputs, function)[m], inputs[k]

@@ -178,3 +178,19 @@ def test_rows_by_is_a_stable_sort_and_names_bad_indices(device):
     for bad in (4, -1):
         with pytest.raises(IndexError, match="index < 4"):
             rows_by(torch.tensor([0, bad], device=device), 4)
+
+
+@pytest.mark.parametrize("needed", ["grad", "values", "weight"])
+def test_kernels_make_what_is_needed_alone(needed, monkeypatch):
+    module, asked = import_module("mdgnn.ops.scatter_add"), []
+
+    class Kernels:
+        def scatter_add_double_backward(self, **arguments):
+            asked.append({name[4:] for name in arguments if name.startswith("out_") and arguments[name] is not None})
+
+    values, rows, weight = problem("gather")
+    grad = torch.zeros(rows.n_rows, values.shape[1], dtype=values.dtype)
+    monkeypatch.setattr(module, "kernels_for", lambda tensor: (Kernels(), (1, 0, 0)))
+    flags = [needed == name for name in ("grad", "values", "weight")]
+    module.double_backward(module.Static(rows, None, "sum"), (values, weight), (grad,), (values, weight), flags)
+    assert asked == [{needed}]
