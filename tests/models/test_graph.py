@@ -103,6 +103,12 @@ def test_threads_that_ask_at_once_get_one_value(descriptor):
     assert lazy.calls == 2 and lazy.seen_by_the_other == [value] and lazy.value is value
 
 
+def test_graphs_are_equal_to_themselves_alone(graph):
+    """Comparing tensors would be an error, or in lists of graphs a random answer."""
+    other = graph.clone()
+    assert graph != other and other in [graph, other] and len({graph, other, graph}) == 2
+
+
 def test_other_edges_are_not_those_of_before(graph):
     """A replaced field must not leave what followed from the old one."""
     _ = graph.padded, graph.edges.by_sender, graph.atoms_by_structure

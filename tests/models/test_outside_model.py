@@ -270,6 +270,16 @@ def test_the_old_name_of_min_distance_is_told():
         assert model.least_distance == 0.7
 
 
+def test_an_option_by_its_old_and_its_new_name_is_refused():
+    with (
+        pytest.warns(DeprecationWarning, match="called min_distance now"),
+        pytest.raises(TypeError, match="SchNet was given min_distance twice: as least_distance, too"),
+    ):
+        mdgnn.SchNet(4, 1, 4, least_distance=0.7, min_distance=0.8)
+    with pytest.raises(TypeError, match="given an option twice"):
+        mdgnn.SchNet.Config.from_json("SchNet", {"least_distance": 0.7, "min_distance": 0.8})
+
+
 def test_a_second_cutoff_has_its_place():
     """Graphs reach as far as the largest."""
 

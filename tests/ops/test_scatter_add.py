@@ -150,6 +150,12 @@ def test_bad_input_gets_a_sentence(change, message):
         scatter_add(**given)
 
 
+def test_a_device_without_kernels_is_named():
+    rows = Rows(torch.tensor([0, 3], device="meta"))
+    with pytest.raises(RuntimeError, match="on a CPU or a CUDA device, got meta"):
+        scatter_add(torch.zeros(3, 2, device="meta"), rows)
+
+
 @pytest.mark.parametrize(
     ("row_ptr", "receivers", "message"),
     [
