@@ -15,14 +15,15 @@ from mdgnn.neighbors import Edges
 from mdgnn.ops import EdgeRows, Rows, neighbors, rows_by, scatter_add
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no one truth of being equal
 class Graph:
     """Structures as one directed graph; a single structure is a batch of one.
 
     Edge e runs from sender j to receiver i; edges are sorted by receiver, and those of a neighbour list by (i, j,
     shift). Letters: N atoms, E edges, S structures.
 
-    Data are frozen. What follows from them is worked out when it is first asked for, and kept in a place of its own.
+    Data are frozen, and a graph is equal to itself alone. What follows from them is worked out when it is first asked
+    for, and kept in a place of its own.
 
     Triplets will stand beside `edges`: ``triplets(cutoff)``, compressed rows over edges. Row e, from j to i, will hold
     the other edges that i receives, from k, where both are shorter than the cutoff, which is at most the graph's. What
@@ -50,8 +51,8 @@ class Graph:
     senders: Tensor
     structure: Tensor
     cells: Tensor
-    edges: EdgeRows = field(init=False, repr=False, compare=False)
-    _views: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    edges: EdgeRows = field(init=False, repr=False)
+    _views: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edges", EdgeRows(Rows(self.row_ptr, self.senders)))

@@ -113,7 +113,7 @@ class ModelConfig:
         Raises
         ------
         TypeError
-            For an option that there is not; the sentence names the nearest.
+            For an option that there is not; the sentence names the nearest. For one under its old and its new name.
         """
         if args and isinstance(args[0], ModelConfig):
             if not isinstance(args[0], cls) or len(args) > 1 or options:
@@ -123,6 +123,8 @@ class ModelConfig:
         for old, new in RENAMED.items():
             if old in options:
                 warnings.warn(f"the option {old} of models is called {new} now", DeprecationWarning, stacklevel=4)
+                if new in options:
+                    raise TypeError(f"{model} was given {new} twice: as {old}, too, its name of before")
                 options[new] = options.pop(old)
         known = cls.names()
         for name in options:
@@ -139,7 +141,10 @@ class ModelConfig:
     @classmethod
     def from_json(cls: type[Self], model: str, content: Mapping[str, Any]) -> Self:
         """What `to_json` made, under the names of files too. Raises as `make`."""
-        return cls.make(model, (), {RENAMED.get(name, name): value for name, value in content.items()})
+        options = {RENAMED.get(name, name): value for name, value in content.items()}
+        if len(options) < len(content):
+            raise TypeError(f"{model} was given an option twice: by its name and by that of before")
+        return cls.make(model, (), options)
 
 
 @dataclass(frozen=True, kw_only=True)

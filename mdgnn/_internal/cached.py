@@ -8,7 +8,8 @@ Value = TypeVar("Value")
 
 class cached_property(Generic[Value]):  # noqa: N801  (as functools')
     """As that of functools, without the lock that it has up to Python 3.11: one of all instances and threads, which a
-    fork could leave held. Threads that ask at once may each work it out."""
+    fork could leave held. Threads that ask at once may each work it out; all get the value of the first that is done,
+    so that no part of another, such as an address, is of what nobody holds any more."""
 
     def __init__(self, make: Callable[[Any], Value]):
         self.make, self.__doc__ = make, make.__doc__
@@ -20,8 +21,7 @@ class cached_property(Generic[Value]):  # noqa: N801  (as functools')
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
             return self
-        value = instance.__dict__[self.make.__name__] = self.make(instance)
-        return value
+        return instance.__dict__.setdefault(self.make.__name__, self.make(instance))
 
 
 class view(Generic[Value]):  # noqa: N801  (as cached_property)
@@ -38,6 +38,4 @@ class view(Generic[Value]):  # noqa: N801  (as cached_property)
         if instance is None:
             return self
         views, name = instance._views, self.make.__name__
-        if name not in views:
-            views[name] = self.make(instance)
-        return views[name]
+        return views[name] if name in views else views.setdefault(name, self.make(instance))

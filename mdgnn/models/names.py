@@ -36,12 +36,12 @@ def class_of(name: str, may_import: Callable[[str], bool]) -> type[Potential]:
     ----------
     name : str
     may_import : function
-        Whether a module that has not been imported may be: importing it runs it.
+        Whether a module may run: if it has not been imported, or makes its classes when it is asked for them.
 
     Raises
     ------
     UntrustedError
-        If it may not.
+        If it may not, or for a class of another program's ``__main__``.
     ValueError
         If there is no such class.
     """
@@ -53,17 +53,21 @@ def class_of(name: str, may_import: Callable[[str], bool]) -> type[Potential]:
         module, kind = models.__name__, name
     if not all(part.isidentifier() for part in [*module.split("."), kind]):
         raise ValueError(f"holds a {name!r}, and a model's name is of the form 'package.module:Class'")
-    if module not in sys.modules:
+    imported = sys.modules.get(module)
+    if imported is None:
         if not may_import(module):
             raise UntrustedError(
                 f"holds a {name!r}, and importing a module runs it: if you trust it, import {module} first, or name it "
                 f"in load(..., trusted=[{module!r}]), --trust or [model] trusted"
             )
         try:
-            importlib.import_module(module)
+            imported = importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise ValueError(f"holds a {name!r}, and there is no module {error.name!r}") from None
-    cls = getattr(sys.modules[module], kind, None)
+    # A module's own __getattr__ may import others.
+    cls = getattr(imported, kind, None) if may_import(module) else vars(imported).get(kind)
+    if cls is None and module == "__main__":
+        raise UntrustedError(f"holds a {name!r}, whose class stands in the program that saved it: move it to a module")
     if cls is None:
         raise ValueError(f"holds a {name!r}, and {module} has no class {kind!r}")
     if not (isinstance(cls, type) and issubclass(cls, Potential) and cls is not Potential):

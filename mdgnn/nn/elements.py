@@ -53,8 +53,14 @@ class Elements(nn.Module):
             self.shift, self.scale = (_per_type(values, n_elements) for values in (shift, scale))
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Elements":
-        """They move with the module: a copy at every call would wait for a GPU, and cannot be captured."""
+        """They move with the module: a copy at every call would wait for a GPU, and cannot be captured.
+
+        All stay what they are: `Module.to_empty`, after which a state is loaded, would leave the types uninitialised.
+        """
+        types = self.type_of
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if not self.type_of.is_meta:
+            self.type_of = types.to(self.type_of.device)
         self.shift, self.scale = (table.to(self.type_of.device) for table in (self.shift, self.scale))
         return self
 

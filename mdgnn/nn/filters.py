@@ -80,22 +80,26 @@ class Filters(nn.Module):
 
 
 def call_in_float64(module: nn.Module, x: Tensor) -> Tensor:
-    """`module(x)` with its parameters and buffers in float64, which derivatives reach.
+    """`module(x)` with its parameters and buffers of real numbers in float64, which derivatives reach.
 
     Another thread may call the module meanwhile: it stays as it is. Torch's `functional_call` would change it for as
     long as the call takes, except where torch.compile traces it, which for its part cannot trace twins.
     """
     if torch.compiler.is_compiling():
         own = (*module.named_parameters(), *module.named_buffers())
-        result: Tensor = functional_call(module, {name: t.double() for name, t in own}, (x,))
+        result: Tensor = functional_call(module, {name: _in_float64(t) for name, t in own}, (x,))
     else:
         result = _twin(module)(x)
     return result
 
 
+def _in_float64(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor  # integers are indices
+
+
 def _twin(module: nn.Module) -> nn.Module:
     twin, own = copy.copy(module), module.__dict__
     for kind in ("_parameters", "_buffers"):
-        twin.__dict__[kind] = {name: None if t is None else t.double() for name, t in own[kind].items()}
+        twin.__dict__[kind] = {name: None if t is None else _in_float64(t) for name, t in own[kind].items()}
     twin.__dict__["_modules"] = {name: None if m is None else _twin(m) for name, m in own["_modules"].items()}
     return twin

@@ -58,7 +58,8 @@ def cfconv(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
     if has_torch_function_unary(x):
         return handle_torch_function(cfconv, (x,), x, filter, edges)
     if isinstance(filter, Tensor):
-        check_values(x, filter=(filter, (edges.n_edges, x.shape[-1])))
+        width = x.shape[-1:]
+        check_values(x, x=(x, (edges.n_atoms, *width)), filter=(filter, (edges.n_edges, *width)))
         return scatter_add(gather_senders(x, edges) * filter, Rows(edges.by_receiver.row_ptr))
     (coefficients, cutoff, _), r = filter
     out: Tensor

@@ -1,5 +1,7 @@
 """Compressed rows (CSR): edges grouped by one of their ends."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,13 @@ class Rows:
     """
 
     def __init__(self, row_ptr: Tensor, index: Tensor | None = None, edge: Tensor | None = None):
-        self.row_ptr, self.index, self.edge = row_ptr, index, edge
+        self.row_ptr = row_ptr.contiguous()
+        self.index = None if index is None else index.contiguous()
+        self.edge = None if edge is None else edge.contiguous()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, which may go to another process, have arrays of their own: not the addresses that are cached here."""
+        return type(self), (self.row_ptr, self.index, self.edge)
 
     @property
     def n_rows(self) -> int:
@@ -49,7 +57,6 @@ class Rows:
                     f"expected rows.{name} as (n,) int64 on {self.row_ptr.device}, "
                     f"got {tuple(array.shape)} {array.dtype} on {array.device}"
                 )
-            setattr(self, name, array.contiguous())
         if self.row_ptr.shape[0] == 0:
             raise ValueError("expected rows.row_ptr with one entry more than rows, got none")
         if self.edge is not None and (self.index is None or self.edge.shape != self.index.shape):
@@ -94,6 +101,10 @@ class EdgeRows:
         self.by_receiver = by_receiver
         if by_sender is not None:
             self.by_sender = by_sender
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As of `Rows`; what has been sorted goes along."""
+        return type(self), (self.by_receiver, self.__dict__.get("by_sender"))
 
     @cached_property
     def by_sender(self) -> Rows:

@@ -29,6 +29,10 @@ class Dual:
         return self.value.shape
 
     @property
+    def ndim(self) -> int:
+        return self.value.ndim
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.value.dtype
 
@@ -38,6 +42,14 @@ class Dual:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    def __bool__(self) -> bool:
+        raise NotImplementedError("a number with its slope is neither true nor false")
+
+    def __eq__(self, other: object) -> Any:  # objects would compare by identity
+        raise NotImplementedError("numbers with their slopes are not compared")
+
+    __ne__, __hash__ = __eq__, object.__hash__
 
     def __getitem__(self, index: Any) -> "Dual":
         return Dual(self.value[index], self.slope[index])
@@ -75,7 +87,7 @@ class Dual:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """A method of tensors, such as `square`."""
         method = getattr(Tensor, name, None)
-        if method is None or name.startswith("__"):
+        if not callable(method) or name.startswith("__"):  # a property is not what a method would give
             raise AttributeError(f"'Dual' object has no attribute {name!r}")
         return lambda *args, **kwargs: _apply(method, (self, *args), kwargs)
 

@@ -91,7 +91,8 @@ def double_backward(
     given = {"grad2": by, "grad_distances": grad_distances, "grad_basis": grad_basis}
     outs = {"out_distances": out_distances, "out_basis": out_basis, "out": out}
     kernels.edge_basis_double_backward(**_op(static, vectors, centers), **given, **outs, context=context)
-    return out_distances, out_basis, out, None
+    made = (out_distances, out_basis, out, None)  # in one pass
+    return [t if w else None for t, w in zip(made, needs_grad, strict=True)]
 
 
 def _arguments(static: Static, vectors: Tensor, centers: Tensor) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ def reference(
 
 
 def edge_vectors(positions: Tensor, cells: Tensor, topology: tuple[Tensor, ...], vectors: Tensor) -> Tensor:
-    """`vectors` as a function of positions and cells, differentiable any number of times.
+    """`vectors` as a function of positions and cells, differentiable three times.
 
     Parameters
     ----------

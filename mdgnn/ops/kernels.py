@@ -16,7 +16,11 @@ def kernels_for(tensor: Tensor) -> tuple[Any, tuple[int, int, int]]:
     if tensor.is_cpu:
         return _C, (get_num_threads(), 0, 0)
     device = tensor.device
-    if device.type != "cuda" or find_spec("mdgnn._C_cuda") is None:
-        raise RuntimeError(f"mdgnn was built without kernels for {device.type}; build it where nvcc is on the PATH")
+    if device.type != "cuda":
+        raise RuntimeError(
+            f"expected tensors on a CPU or a CUDA device, got {device.type}: mdgnn has no kernels for it"
+        )
+    if find_spec("mdgnn._C_cuda") is None:
+        raise RuntimeError("mdgnn was built without kernels for CUDA; build it where nvcc is on the PATH")
     stream = torch.cuda.current_stream(device).cuda_stream
     return import_module("mdgnn._C_cuda"), (0, device.index, stream)

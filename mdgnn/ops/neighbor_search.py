@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdgnn import _C
+from mdgnn.ops.declaration import describe
 from mdgnn.ops.kernels import kernels_for
 from mdgnn.threads import get_num_threads
 
@@ -54,7 +55,7 @@ def names_of(want: Collection[str], known: Collection[str]) -> set[str]:
 def check_structures(positions: Tensor, cell: Tensor, pbc: Tensor, first_atom: Tensor | None) -> None:
     """Raise a ValueError for shapes, dtypes or devices that do not fit."""
     if positions.ndim != 2 or positions.shape[1] != 3 or positions.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"expected positions of shape (N, 3) in float32 or float64, got {_describe(positions)}")
+        raise ValueError(f"expected positions of shape (N, 3) in float32 or float64, got {describe(positions)}")
     n = 0 if first_atom is None else first_atom.shape[0] - 1
     batch = () if first_atom is None else (n,)
     for name, tensor, shape, dtype in (
@@ -66,12 +67,8 @@ def check_structures(positions: Tensor, cell: Tensor, pbc: Tensor, first_atom: T
             continue
         if tensor.shape != shape or tensor.dtype != dtype or tensor.device != positions.device:
             raise ValueError(
-                f"expected {name} of shape {tuple(shape)} {dtype} on {positions.device}, got {_describe(tensor)}"
+                f"expected {name} of shape {tuple(shape)} {dtype} on {positions.device}, got {describe(tensor)}"
             )
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
 
 
 def require_rising(first_atom: Tensor | None, n_atoms: int) -> None:

@@ -42,8 +42,9 @@ def register(op: Op) -> None:
     define("_double_backward", [*grad2, *grads, *inputs, *static, *flags], m + n)
 
     def forward(*args: Any) -> Any:
-        needs_grad = [x is not None for x in args[:n]]
-        return _present(op.forward(unflatten(op.static, args[n:]), args[:n], needs_grad), args)
+        given, inputs = unflatten(op.static, args[n:]), args[:n]
+        op.check_arguments(given, inputs)  # what torch.compile traced past: kernels would read beyond arrays
+        return _present(op.forward(given, inputs, [x is not None for x in inputs]), args)
 
     def backward(*args: Any) -> Any:
         grads, saved, inputs, rest = args[:m], args[m : m + k], args[m + k :][:n], args[m + k + n : -1]

@@ -81,8 +81,9 @@ def reference(x: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: EdgeRow
 
 
 def _with_values(x: Tensor, v: Tensor, values: Tensor, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
-    width, n_edges = v.shape[-1], edges.n_edges
-    check_values(x, filter=(values, (n_edges, 3 * width)), unit=(unit, (n_edges, 3)), v=(v, (edges.n_atoms, 3, width)))
+    width, n_edges = v.shape[-1] if v.ndim else 0, edges.n_edges
+    of_atoms = {"v": (v, (edges.n_atoms, 3, width)), "x": (x, (edges.n_atoms, 3 * width))}
+    check_values(x, **of_atoms, filter=(values, (n_edges, 3 * width)), unit=(unit, (n_edges, 3)))
     by_receiver = Rows(edges.by_receiver.row_ptr)
     v_j = gather_senders(v.flatten(1), edges).view(n_edges, 3, width)
     a, b, c = (values * gather_senders(x, edges)).split([width] * 3, dim=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous
+from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous, empty_like
 from mdgnn.ops.kernels import kernels_for
 
 
@@ -85,7 +85,7 @@ def double_backward(
 ) -> Optionals:
     """The gradient of ``<grad2, backward(grads, ...)>`` for grads and vectors."""
     (by,), (vectors,), (lengths, unit) = contiguous(grad2), contiguous(inputs), contiguous(grads)
-    out_lengths, out_unit = (None if g is None else torch.empty_like(g) for g in (lengths, unit))
+    out_lengths, out_unit = empty_like((lengths, unit), needs_grad[:2])
     out = torch.empty_like(vectors)
     kernels, context = kernels_for(vectors)
     given = {
@@ -98,7 +98,7 @@ def double_backward(
     }
     outs = {"out_lengths": out_lengths, "out_unit": out_unit, "out": out}
     kernels.polar_double_backward(**given, **outs, context=context)
-    return out_lengths, out_unit, out
+    return out_lengths, out_unit, out if needs_grad[2] else None
 
 
 def _arguments(static: Static, vectors: Tensor) -> tuple[Any, ...]:

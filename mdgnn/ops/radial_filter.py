@@ -119,8 +119,8 @@ def radial_filter(table: RadialTable, r: Tensor) -> Tensor:
     return reference(table, r)
 
 
-def check_values(x: Tensor, **arrays: tuple[Tensor, tuple[int, ...]]) -> None:
-    """Raise ValueError unless arrays at the edges have the shapes beside them, and the dtype and device of x."""
+def check_values(x: Tensor, /, **arrays: tuple[Tensor, tuple[int, ...]]) -> None:
+    """Raise ValueError unless arrays have the shapes beside them, and the dtype and device of x."""
     for name, (array, shape) in arrays.items():
         if array.shape != shape or array.dtype != x.dtype or array.device != x.device:
             raise ValueError(

@@ -84,7 +84,7 @@ def gather_receivers(x: Tensor, edges: EdgeRows) -> Tensor:
 
 
 def _check(static: Static, inputs: Optionals) -> None:
-    rows, _, reduce = static
+    rows, columns, reduce = static
     values, weight = inputs
     assert values is not None
     if reduce not in _REDUCE:
@@ -96,6 +96,20 @@ def _check(static: Static, inputs: Optionals) -> None:
     n_entries = values.shape[0] if rows.index is None else rows.index_size
     if weight is not None and weight.shape[0] != n_entries:
         raise ValueError(f"expected weight of shape ({n_entries},), got {tuple(weight.shape)}")
+    if columns is not None and rows.index is not None:
+        _check_columns(columns, rows, values)
+
+
+def _check_columns(columns: Rows, rows: Rows, values: Tensor) -> None:
+    if columns.checked[0] != values.device:
+        raise ValueError(f"expected columns on {values.device}, got {columns.row_ptr.device}")
+    if columns.n_rows != values.shape[0]:
+        raise ValueError(f"expected columns with a row for each of the {values.shape[0]} values, got {columns.n_rows}")
+    if columns.index_size != rows.index_size:
+        got = "no index" if columns.index is None else columns.index_size
+        raise ValueError(f"expected columns with the receivers of all {rows.index_size} entries, got {got}")
+    if values.is_cpu and columns.n_values > rows.n_rows:
+        raise ValueError(f"expected receivers below {rows.n_rows} in columns, got {columns.n_values - 1}")
 
 
 # --- the kernels: inputs are values, weight; output out; saved for max: the winning edges -----------------------------
@@ -108,8 +122,6 @@ def _columns(static: Static, n_values: int) -> Rows | None:
         return None
     if columns is None or (reduce == "max" and columns.edge is None):  # maxima need to know which of a row's edges
         columns = transpose(rows, n_values)
-    if columns.n_rows != n_values:
-        raise ValueError(f"expected columns with a row for each of the {n_values} values, got {columns.n_rows}")
     return columns
 
 
@@ -147,10 +159,10 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
     if static.reduce == "max":
         raise RuntimeError("scatter_add: max has no second derivative; use sum or mean to train on forces")
     (grad,), (values, weight), (grad2_values, grad2_weight) = contiguous(grads), contiguous(inputs), contiguous(grad2)
-    columns = None if grad2_weight is None else _columns(static, values.shape[0])
-    out_grad = torch.empty_like(grad)
-    out_values = None if grad2_weight is None else torch.empty_like(values)
-    out_weight = torch.empty_like(weight) if weight is not None and grad2_values is not None else None
+    out_grad = torch.empty_like(grad) if needs_grad[0] else None
+    out_values = torch.empty_like(values) if needs_grad[1] and grad2_weight is not None else None
+    out_weight = torch.empty_like(weight) if needs_grad[2] and grad2_values is not None else None
+    columns = None if out_values is None else _columns(static, values.shape[0])
     op, (kernels, context) = _op(static, columns, values, weight), kernels_for(values)
     given = {"grad": grad, "grad2_values": grad2_values, "grad2_weight": grad2_weight}
     outs = {"out_grad": out_grad, "out_values": out_values, "out_weight": out_weight}
@@ -159,7 +171,7 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
         out_values = torch.zeros_like(values)
     if needs_grad[2] and out_weight is None:
         out_weight = torch.zeros_like(weight)
-    return [t if w else None for t, w in zip((out_grad, out_values, out_weight), needs_grad, strict=True)]
+    return [out_grad, out_values, out_weight]
 
 
 def _arguments(static: Static, values: Tensor, weight: Tensor | None) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """silu: x / (1 + exp(-x)) whose bits do not depend on the number of threads, as torch's do on a CPU.
 
-A third derivative is refused. Devices other than the CPU,
-torch.compile, and arrays that torch does not split over threads use torch's, which costs a tenth of the overhead.
+A third derivative is refused. Devices other than the CPU, torch.compile, half precision and arrays that torch does not
+split over threads use torch's, which costs a tenth of the overhead and can be differentiated any number of times.
 """
 
 from typing import NamedTuple
@@ -68,6 +68,8 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
     """For grad ``grad2 * silu'(x)``, for x ``grad2 * grad * silu''(x)``; no graph is recorded."""
     (by,), (grad,), (x,) = contiguous(grad2), contiguous(grads), contiguous(inputs)
     (out_grad,) = backward(static, (by,), (x,), (), needs_grad) if needs_grad[0] else (None,)
+    if not needs_grad[1]:
+        return out_grad, None
     out = torch.empty_like(x)
     kernels, context = kernels_for(x)
     given = {"grad2": by, "grad": grad, "x": x, "out": out}

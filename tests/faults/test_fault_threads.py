@@ -247,12 +247,16 @@ OTHERS = {
     "comparison": lambda r: ((r > 1) * r)[:, None],
     "shape": lambda r: (r.unsqueeze(-1) * 2).reshape(-1, 1),
     "powers": lambda r: r[:, None] ** torch.arange(3),
+    "number of axes": lambda r: (r * r if r.ndim == 1 else r)[:, None],
+    "property": lambda r: (r if r.is_cuda or r.grad is not None else r * r)[:, None],
+    "equality": lambda r: ((r == r * 1) * r + r * r)[:, None],
+    "inequality": lambda r: ((r != r * 1) * r + r * r)[:, None],
     "constant": lambda r: torch.ones(len(r), 2, dtype=torch.float64),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_operations_without_a_rule_take_the_reverse_pass(name):
+def test_uses_of_tensors_without_a_rule_take_the_reverse_pass(name):
     from mdgnn.ops.dual import value_and_slope
 
     r = torch.linspace(0, 2, 7, dtype=torch.float64) + 0.01 * (name != "powers")

@@ -3,13 +3,16 @@
 import copy
 import dataclasses
 import pickle
+import threading
 
 import pytest
 import torch
-from systems import crystal, icosahedron
+from systems import crystal, gnn, icosahedron
 
-from mdgnn import Graph
+from mdgnn import Graph, evaluate
+from mdgnn._internal.cached import cached_property, view
 from mdgnn.graph import mean_per_structure, sum_per_structure
+from mdgnn.ops import Rows
 
 
 @pytest.fixture
@@ -43,11 +46,67 @@ def test_what_follows_is_worked_out_once_and_writes_nothing_into_the_graph(graph
 
 
 @pytest.mark.parametrize("change", [copy.copy, copy.deepcopy, Graph.clone, lambda g: pickle.loads(pickle.dumps(g))])
-def test_copies_are_the_same_graph(graph, change):
-    _ = graph.padded, graph.edges.by_sender
+def test_copies_are_the_same_graph_in_memory_of_their_own(graph, change):
+    """Kernels must read the arrays of the copy: in another process, those of the original are nowhere."""
+    model = gnn()
+    expected = evaluate(model, graph)
+    _ = graph.padded, graph.edges.by_sender, graph.edges.addresses, graph.atoms_by_structure.addresses
     other = change(graph)
     assert torch.equal(other.edges.by_sender.index, graph.edges.by_sender.index)
     assert torch.equal(other.padded.row_ptr, graph.padded.row_ptr)
+    for g in (other, other.padded):
+        by_receiver, by_sender = g.edges.by_receiver, g.edges.by_sender
+        assert g.edges.addresses == (addresses(by_receiver), addresses(by_sender))
+    for rows in (other.edges_by_receiver, other.atoms_by_structure, other.structure_of_atoms):
+        assert rows.addresses == addresses(rows)
+    del graph
+    found = evaluate(model, other)
+    assert torch.equal(found.energies, expected.energies) and torch.equal(found.forces, expected.forces)
+
+
+def addresses(rows):
+    arrays = (rows.row_ptr, rows.index, rows.edge)
+    return *(0 if a is None else a.data_ptr() for a in arrays), rows.n_rows
+
+
+@pytest.mark.parametrize("rows", ["strided", "contiguous"])
+def test_copies_of_rows_have_their_own_addresses(rows):
+    index = torch.tensor([1, 7, 0, 7, 2, 7])
+    rows = Rows(torch.tensor([0, 2, 3]), index[::2] if rows == "strided" else index[::2].clone())
+    before = rows.addresses
+    for other in (copy.deepcopy(rows), pickle.loads(pickle.dumps(rows))):
+        assert other.addresses == addresses(other) != before
+        assert other.n_values == 3 and torch.equal(other.index, rows.index)
+    assert copy.copy(rows).addresses == before
+
+
+class Lazy:
+    """Another thread asks for `value` while it is worked out, and is done first."""
+
+    def __init__(self):
+        self._views, self.seen_by_the_other, self.calls = {}, [], 0
+
+    def value(self):
+        self.calls += 1
+        if self.calls == 1:
+            other = threading.Thread(target=lambda: self.seen_by_the_other.append(self.value))
+            other.start()
+            other.join()
+        return object()
+
+
+@pytest.mark.parametrize("descriptor", [cached_property, view])
+def test_threads_that_ask_at_once_get_one_value(descriptor):
+    """Two values would be two arrays, and the address of one could outlive it."""
+    lazy = type("Mine", (Lazy,), {"value": descriptor(Lazy.value)})()
+    value = lazy.value
+    assert lazy.calls == 2 and lazy.seen_by_the_other == [value] and lazy.value is value
+
+
+def test_graphs_are_equal_to_themselves_alone(graph):
+    """Comparing tensors would be an error, or in lists of graphs a random answer."""
+    other = graph.clone()
+    assert graph != other and other in [graph, other] and len({graph, other, graph}) == 2
 
 
 def test_other_edges_are_not_those_of_before(graph):

@@ -46,13 +46,24 @@ def make(name, dtype=torch.float64):
     return {**MODELS, **JUMPING}[name](dtype)
 
 
+def structure(model, system):
+    """By symmetry PaiNN's vectors vanish on the slab, where rounding decides of their directions."""
+    return rattled(system) if model.startswith("painn") else SYSTEMS[system]
+
+
+def rattled(system):
+    """The slab, whose forces are small by symmetry, without it."""
+    atoms = SYSTEMS[system].copy()
+    if system == "slab":
+        atoms.rattle(0.05, seed=0)
+    return atoms
+
+
 @everything
 @systems
 @dtypes
 def test_symmetries(model, system, dtype):
-    atoms = SYSTEMS[system].copy()
-    if model.startswith("painn") and system == "slab":  # by symmetry its vectors vanish: see test_radial_models.py
-        atoms.rattle(0.05, seed=0)
+    atoms = rattled(system) if dtype == torch.float32 else structure(model, system)
     model = make(model, dtype)
     laws.assert_rotation(model, atoms)
     laws.assert_rotation(model, atoms, improper=True)
@@ -64,12 +75,12 @@ def test_symmetries(model, system, dtype):
 @everything
 @pytest.mark.parametrize("system", ["cluster", "crystal", "slab", "atom-and-dimer"])
 def test_extensivity(model, system):
-    laws.assert_extensivity(make(model), SYSTEMS[system])
+    laws.assert_extensivity(make(model), structure(model, system))
 
 
 @everything
 def test_batch_equals_singles(model):
-    laws.assert_batch_equals_singles(make(model), list(SYSTEMS.values()))
+    laws.assert_batch_equals_singles(make(model), [structure(model, system) for system in SYSTEMS])
 
 
 @smooth

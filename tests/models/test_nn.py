@@ -7,11 +7,12 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from ase import Atoms
 from kernels import assert_same_bits_for_any_number_of_threads, dtypes
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from mdgnn import PaiNN, SchNet
+from mdgnn import Graph, PaiNN, SchNet, evaluate
 from mdgnn.nn import (
     BASES,
     MLP,
@@ -22,6 +23,7 @@ from mdgnn.nn import (
     by_chunks,
     shifted_softplus,
 )
+from mdgnn.nn.filters import call_in_float64
 from mdgnn.ops import radial_filter
 from mdgnn.ops.dual import Dual
 
@@ -231,3 +233,45 @@ def test_shift_and_scale_move_with_a_model_and_stay_float64():
     assert model.elements.shift.dtype == torch.float64 and model.elements.shift.tolist() == [0.0, -1e6, 1.0]
     moved = model.to("meta").elements
     assert moved.shift.device == moved.scale.device == moved.type_of.device == torch.device("meta")
+
+
+@pytest.mark.parametrize("kind", [PaiNN, SchNet])
+def test_models_made_without_memory_are_those_of_their_state(kind):
+    """The table of types is no part of the state, and `to_empty` initialises nothing."""
+    graph = Graph.from_atoms(Atoms("ArO", [[0, 0, 0], [1.5, 0, 0]]), 3.0)
+
+    def make():
+        return kind(8, 1, 6, elements=[18, 8], cutoff=3.0, shift=[-1.0, 2.0], scale=[3.0, 4.0])
+
+    torch.manual_seed(0)
+    expected = make()
+    with torch.device("meta"):
+        model = make()
+    assert {t.device.type for t in model.state_dict().values()} == {"meta"}
+    model.to_empty(device="cpu").load_state_dict(expected.state_dict())
+    assert torch.equal(model.elements.type_of, expected.elements.type_of)
+    a, b = evaluate(model, graph), evaluate(expected, graph)
+    assert torch.equal(a.energies, b.energies) and torch.equal(a.forces, b.forces)
+
+
+class Picks(nn.Module):
+    """Some of its inputs, by a buffer of integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("picked", torch.tensor([2, 0]))
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return self.factor * x[:, self.picked]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("compiled", [False, True])
+def test_integers_of_a_module_stay_integers_where_it_runs_in_float64(compiled):
+    module, x = Picks(), torch.rand(4, 3, dtype=torch.float64)
+    torch._dynamo.reset()
+    function = torch.compile(call_in_float64, backend="aot_eager") if compiled else call_in_float64
+    out = function(module, x)
+    assert out.dtype == torch.float64 and torch.equal(out, 2 * x[:, [2, 0]])
+    assert module.picked.dtype == torch.int64 and module.factor.dtype == torch.float32

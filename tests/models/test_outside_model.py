@@ -128,6 +128,48 @@ def test_a_file_imports_nothing_that_nobody_trusts(model, tmp_path, monkeypatch)
     assert type(mdgnn.load(path, trusted=["outside_models.density"])).__name__ == "Density"
 
 
+def test_a_file_runs_no_getattr_of_a_module(model, density, tmp_path, monkeypatch):
+    """A package that imports its parts when they are asked for would import what the file names."""
+    path, asked, package = tmp_path / "m.safetensors", [], sys.modules["outside_models"]
+
+    def lazily(name):
+        asked.append(name)
+        if name == "Density":
+            return density
+        raise AttributeError(name)
+
+    monkeypatch.setattr(package, "__getattr__", lazily, raising=False)
+    save_as("outside_models:Density", model, path)
+    asked.clear()
+    with pytest.raises(ModelFileError, match="outside_models has no class 'Density'"):
+        mdgnn.load(path)
+    assert not asked
+    assert type(mdgnn.load(path, trusted=["outside_models"])) is density
+
+
+def test_classes_of_a_program_run_elsewhere_by_the_engine(model, density, tmp_path, monkeypatch):
+    """They are of __main__ where they were saved: another process has another one."""
+    path, atoms = tmp_path / "m.safetensors", icosahedron(2, 0.05)
+    mdgnn.save(model, path)
+    expected = MDGNNCalculator(path, dtype="float64").get_forces(atoms)
+    save_as("__main__:Density", model, path)
+    with pytest.raises(ModelFileError, match="'__main__:Density', whose class stands in the program that saved it"):
+        mdgnn.load(path)
+    np.testing.assert_array_equal(MDGNNCalculator(path, dtype="float64").get_forces(atoms), expected)
+    monkeypatch.setattr(sys.modules["__main__"], "Density", density, raising=False)
+    assert type(mdgnn.load(path)) is density
+
+
+def save_as(name, model, path):
+    """A file whose model has that name."""
+    from safetensors_parts import entry_of, joined, parts
+
+    mdgnn.save(model, path)
+    header, tensors = parts(path)
+    header["__metadata__"]["mdgnn"] = json.dumps(entry_of(header) | {"architecture": name})
+    path.write_bytes(joined(header, tensors))
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -143,14 +185,7 @@ def test_a_file_imports_nothing_that_nobody_trusts(model, tmp_path, monkeypatch)
     ],
 )
 def test_architectures_that_are_none(model, tmp_path, name, words):
-    from safetensors_parts import entry_of, joined, parts
-
-    mdgnn.save(model, tmp_path / "m.safetensors")
-    header, tensors = parts(tmp_path / "m.safetensors")
-    ours = entry_of(header)
-    ours["architecture"] = name
-    header["__metadata__"]["mdgnn"] = json.dumps(ours)
-    (tmp_path / "m.safetensors").write_bytes(joined(header, tensors))
+    save_as(name, model, tmp_path / "m.safetensors")
     with pytest.raises(ModelFileError, match=words):
         mdgnn.load(tmp_path / "m.safetensors", trusted=[name.partition(":")[0]])
 
@@ -233,6 +268,16 @@ def test_the_old_name_of_min_distance_is_told():
     assert model.min_distance == 0.7
     with pytest.warns(DeprecationWarning, match="min_distance"):
         assert model.least_distance == 0.7
+
+
+def test_an_option_by_its_old_and_its_new_name_is_refused():
+    with (
+        pytest.warns(DeprecationWarning, match="called min_distance now"),
+        pytest.raises(TypeError, match="SchNet was given min_distance twice: as least_distance, too"),
+    ):
+        mdgnn.SchNet(4, 1, 4, least_distance=0.7, min_distance=0.8)
+    with pytest.raises(TypeError, match="given an option twice"):
+        mdgnn.SchNet.Config.from_json("SchNet", {"least_distance": 0.7, "min_distance": 0.8})
 
 
 def test_a_second_cutoff_has_its_place():

@@ -80,3 +80,10 @@ def test_values_at_edges_of_another_shape_are_refused(shape):
     bad = torch.ones(shape, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"expected filter of shape \(17, 4\) torch.float64 on cpu, got \(1"):
         cfconv(x, bad, edges)
+
+
+def test_features_of_other_atoms_are_refused_with_values_too():
+    """Atoms that no edge has would go unseen."""
+    *_, edges = problem()
+    with pytest.raises(ValueError, match=r"expected x of shape \(5, 4\) .* got \(7, 4\)"):
+        cfconv(torch.zeros(7, 4), torch.zeros(17, 4), edges)

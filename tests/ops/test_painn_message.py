@@ -107,3 +107,11 @@ def test_values_at_edges_of_another_shape_are_refused(shape):
     bad = torch.ones(shape, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"expected filter of shape \(17, 12\) torch.float64 on cpu, got \(1"):
         painn_message(x, v, bad, unit, edges)
+
+
+@pytest.mark.parametrize("shape", [(7, 12), (5, 11), (5,)])
+def test_features_of_another_shape_are_refused_with_values_too(shape):
+    _, v, *_, unit, edges = problem()
+    bad, values = torch.zeros(shape, dtype=torch.float64), torch.zeros(17, 12, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"expected x of shape \(5, 12\)"):
+        painn_message(bad, v, values, unit, edges)

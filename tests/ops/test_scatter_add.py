@@ -150,6 +150,32 @@ def test_bad_input_gets_a_sentence(change, message):
         scatter_add(**given)
 
 
+def test_a_device_without_kernels_is_named():
+    rows = Rows(torch.tensor([0, 3], device="meta"))
+    with pytest.raises(RuntimeError, match="on a CPU or a CUDA device, got meta"):
+        scatter_add(torch.zeros(3, 2, device="meta"), rows)
+
+
+@pytest.mark.parametrize(
+    ("row_ptr", "receivers", "message"),
+    [
+        ([0, 2, 4], [0, 1, 0, 99], "expected receivers below 2 in columns, got 99"),
+        ([0, 2, 4], [0, 1, 0, -1], "rows.index of at least 0"),
+        ([0, 2, 5], [0, 1, 0, 1, 1], "receivers of all 4 entries, got 5"),
+        ([0, 4], [0, 1, 0, 1], "row for each of the 2 values, got 1"),
+        ([0, 2, 9], [0, 1, 0, 1], "to rise from 0 to the number of entries"),
+        ([0, 2, 4], None, "receivers of all 4 entries, got no index"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(row_ptr, receivers, message):
+    """Before the backward reads beyond arrays with them."""
+    rows = Rows(torch.tensor([0, 2, 4]), torch.tensor([0, 1, 0, 1]))
+    columns = Rows(torch.tensor(row_ptr), None if receivers is None else torch.tensor(receivers))
+    values = torch.zeros(2, 3, requires_grad=True)
+    with pytest.raises(ValueError, match=message):
+        scatter_add(values, rows, columns=columns).sum().backward()
+
+
 @devices
 def test_rows_by_is_a_stable_sort_and_names_bad_indices(device):
     receivers = torch.tensor([3, 0, 3, 1, 0], device=device)
@@ -158,3 +184,19 @@ def test_rows_by_is_a_stable_sort_and_names_bad_indices(device):
     for bad in (4, -1):
         with pytest.raises(IndexError, match="index < 4"):
             rows_by(torch.tensor([0, bad], device=device), 4)
+
+
+@pytest.mark.parametrize("needed", ["grad", "values", "weight"])
+def test_kernels_make_what_is_needed_alone(needed, monkeypatch):
+    module, asked = import_module("mdgnn.ops.scatter_add"), []
+
+    class Kernels:
+        def scatter_add_double_backward(self, **arguments):
+            asked.append({name[4:] for name in arguments if name.startswith("out_") and arguments[name] is not None})
+
+    values, rows, weight = problem("gather")
+    grad = torch.zeros(rows.n_rows, values.shape[1], dtype=values.dtype)
+    monkeypatch.setattr(module, "kernels_for", lambda tensor: (Kernels(), (1, 0, 0)))
+    flags = [needed == name for name in ("grad", "values", "weight")]
+    module.double_backward(module.Static(rows, None, "sum"), (values, weight), (grad,), (values, weight), flags)
+    assert asked == [{needed}]

@@ -15,6 +15,7 @@ from mdgnn import Graph, MDGNNCalculator, evaluate
 from mdgnn.potential import stress
 
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64)}
+WIDEST = {torch.float32: 1e-3, torch.float64: 1e-9}  # of the largest force: wider bounds would let faults pass
 MARGIN = 16  # of roundings that add up; the largest that any model and structure here needs is 7
 
 
@@ -47,7 +48,12 @@ def rounding(model, atoms, far=0.0):
         "forces": float(base.forces.abs().max()),
         "virial": float(base.virials.abs().sum()),
     }
-    return {name: MARGIN * (eps * max(1.0, sizes[name]) + moved_by * response[name]) for name in sizes}
+    bounds = {name: MARGIN * (eps * max(1.0, sizes[name]) + moved_by * response[name]) for name in sizes}
+    least = 2 * MARGIN * eps  # what numbers about one come to
+    assert bounds["forces"] <= least + WIDEST[model.dtype] * sizes["forces"], (
+        f"this structure tests nothing: forces of {sizes['forces']:.3g} may be {bounds['forces']:.3g} apart"
+    )
+    return bounds
 
 
 def random_rotation(rng):
