@@ -48,20 +48,20 @@ DERIVATIVES[silu] = silu_slope
 
 def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
     """The value; no graph is recorded."""
-    (x,) = contiguous(inputs)
+    x = inputs[0].contiguous()
     out = torch.empty_like(x)
     kernels, context = kernels_for(x)
     kernels.silu(itemsize=x.element_size(), n=x.numel(), x=x, out=out, context=context)
-    return [out]
+    return (out,)
 
 
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """``grad * silu'(x)``; no graph is recorded."""
-    (grad,), (x,) = contiguous(grads), contiguous(inputs)
+    grad, x = grads[0].contiguous(), inputs[0].contiguous()
     out = torch.empty_like(x)
     kernels, context = kernels_for(x)
     kernels.silu_backward(itemsize=x.element_size(), n=x.numel(), grad=grad, x=x, out=out, context=context)
-    return [out]
+    return (out,)
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
@@ -72,8 +72,8 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
         return out_grad, None
     out = torch.empty_like(x)
     kernels, context = kernels_for(x)
-    given = {"grad2": by, "grad": grad, "x": x, "out": out}
-    kernels.silu_double_backward(itemsize=x.element_size(), n=x.numel(), **given, context=context)
+    size, n = x.element_size(), x.numel()
+    kernels.silu_double_backward(itemsize=size, n=n, grad2=by, grad=grad, x=x, out=out, context=context)
     return out_grad, out
 
 
