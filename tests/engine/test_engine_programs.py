@@ -182,6 +182,7 @@ def values_of(op, x, channel):
 def test_functions_of_one_number(op, dtype):
     """Against float64 torch, at every place of a vector; NaN stays, and infinity is what torch makes of it."""
     x = np.concatenate([np.linspace(-30, 30, 601), [0.0, 1e-3, -1e-3, 200.0, -200.0, 700.0, -700.0, math.nan]])
+    x = np.concatenate([x, np.array([0.25, -0.25]) * float(np.finfo(dtype).max)])
     x = (np.abs(x) + 0.01 if op in POSITIVE else x).astype(dtype)
     with np.errstate(over="ignore"):
         expected = UNARY[op](torch.from_numpy(x).double(), *CONSTANTS.get(op, [])).numpy()

@@ -124,7 +124,7 @@ def test_painn_sees_angles_and_schnets_first_layer_does_not():
         torch.manual_seed(0)
         model = make(8, 1, 6, cutoff=1.3).double()  # the outer atoms do not see each other
         a, b = (float(laws.predict(model, atoms, forces=False).energies[0]) for atoms in (bent, straight))
-        assert (abs(a - b) < 1e-12) == same
+        assert abs(a - b) < 1e-12 if same else abs(a - b) > 1e-4
 
 
 @dtypes

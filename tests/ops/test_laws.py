@@ -17,7 +17,7 @@ from mdgnn.ops.static import flatten, symbols
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = [
-    pytest.param(op, options, id="-".join([op.name, *map(str, options)])) for op in OPS for options in op.options
+    pytest.param(op, options, id="-".join([op.name, *(f"{name}={value}" for name, value in options.items())])) for op in OPS for options in op.options
 ]
 variants = pytest.mark.parametrize(("op", "options"), VARIANTS)
 every = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
