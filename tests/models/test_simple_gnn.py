@@ -1,5 +1,6 @@
 """SimpleGNN: the lecture's code as oracle, and what goes beyond the lecture."""
 
+import re
 from dataclasses import replace
 
 import laws
@@ -182,24 +183,27 @@ def test_unknown_elements_are_named(z, known):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "sentence"),
     [
-        {"envelope": "gaussian"},
-        {"aggregation": "median"},
-        {"readout": "max"},
-        {"cutoff": -1.0},
-        {"units": "ev"},
-        {"basis": "bessel"},
-        {"basis": [1.0, 2.0]},
-        {"basis": [0, 5, 0]},
-        {"basis_start": 0.5},
-        {"basis": "exponential", "basis_start": 3.5},
-        {"basis": "exponential", "basis_start": -1},
+        ({"envelope": "gaussian"}, "envelope to be one of None, 'cosine', 'polynomial', got 'gaussian'"),
+        ({"aggregation": "median"}, "aggregation to be one of 'sum', 'mean', 'max', got 'median'"),
+        ({"readout": "max"}, "readout to be one of 'sum', 'mean', got 'max'"),
+        ({"cutoff": -1.0}, "a positive cutoff, got -1.0"),
+        ({"units": "ev"}, "units to be one of 'metal', 'lj', got 'ev'"),
+        ({"basis": "bessel"}, "a basis as (first centre, last centre, width) or 'exponential', got 'bessel'"),
+        ({"basis": [1.0, 2.0]}, "a basis as (first centre, last centre, width) or 'exponential', got [1.0, 2.0]"),
+        ({"basis": [0, 5, 0]}, "a positive width of the basis, got 0.0"),
+        ({"basis_start": 0.5}, "a basis_start for the basis 'exponential' or of even Gaussians alone, got 0.5"),
+        ({"basis": "exponential", "basis_start": 3.5}, "a basis_start from 0 to the cutoff of 3.5, got 3.5"),
+        ({"basis": "exponential", "basis_start": -1}, "a basis_start from 0 to the cutoff of 3.5, got -1"),
     ],
 )
-def test_simple_gnn_refuses_nonsense(arguments):
-    with pytest.raises(ValueError, match="expected"):
+def test_simple_gnn_refuses_nonsense(arguments, sentence):
+    with pytest.raises(ValueError, match=f"^expected {re.escape(sentence)}$"):
         SimpleGNN(**arguments)
+
+
+def test_unknown_options_are_named():
     with pytest.raises(TypeError, match="no option 'enveloppe'"):
         SimpleGNN(enveloppe="cosine")
 

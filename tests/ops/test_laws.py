@@ -17,7 +17,9 @@ from mdgnn.ops.static import flatten, symbols
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = [
-    pytest.param(op, options, id="-".join([op.name, *(f"{name}={value}" for name, value in options.items())])) for op in OPS for options in op.options
+    pytest.param(op, options, id="-".join([op.name, *(f"{name}={value}" for name, value in options.items())]))
+    for op in OPS
+    for options in op.options
 ]
 variants = pytest.mark.parametrize(("op", "options"), VARIANTS)
 every = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
@@ -363,11 +365,7 @@ def wrong_arguments():
         op, options = variant.values
         for k, (array, x) in enumerate(zip(op.inputs, problem(op, options)[1], strict=True)):
             for what in WRONG if x is not None and array.shape != "..." else ():
-                if what == "last axis":
-                    mistake = not own_symbols(op, array)
-                else:
-                    mistake = k > 0 or what == "shape"
-                if mistake:
+                if not own_symbols(op, array) if what == "last axis" else k > 0 or what == "shape":
                     yield pytest.param(op, options, k, what, id=f"{variant.id}-{array.name}-{what}")
 
 
