@@ -129,6 +129,20 @@ def test_forces_without_a_volume_after_stress_was_asked_for():
         MDGNNCalculator("lj").calculate()
 
 
+@pytest.mark.parametrize("n_behind", [0, 3])
+@pytest.mark.parametrize(
+    ("distance", "error", "message"),
+    [(0.0, ValueError, "expected atoms at different places"), (0.1, CalculatorError, "energy that are not finite")],
+)
+def test_structures_are_numbered_from_the_first_of_all_batches(distance, error, message, n_behind, monkeypatch):
+    """Where the batch goes that a bad one is in, in the middle or at the end."""
+    monkeypatch.setattr("mdgnn.calculators.mdgnn_calculator.BATCH", 3)
+    calc = MDGNNCalculator(LennardJones(epsilon=1e300), dtype="float64")
+    one, wrong = Atoms("Ar"), Atoms("Ar2", [[0, 0, 0], [distance, 0, 0]])
+    with pytest.raises(error, match=f"^structure 2: .*{message}"):
+        calc.evaluate([one, one, wrong, *[one] * n_behind])
+
+
 @pytest.mark.parametrize(
     ("wrong", "stress", "error", "message"),
     [
