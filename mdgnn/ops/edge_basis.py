@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous
 from mdgnn.ops.kernels import kernels_for
@@ -43,6 +44,8 @@ def edge_basis(vectors: Tensor, centers: Tensor, width: float) -> tuple[Tensor, 
     ValueError
         If a shape, dtype or device does not fit, or the width is not positive.
     """
+    if has_torch_function_unary(vectors):
+        return handle_torch_function(edge_basis, (vectors,), vectors, centers, width)  # type: ignore[no-any-return]
     if not width > 0:
         raise ValueError(f"expected a positive width, got {width}")
     if centers.requires_grad:

@@ -11,7 +11,7 @@ from ase.outputs import all_outputs
 from command_line import run, sentence
 from laws import moved, random_rotation
 from safetensors_parts import entry_of, joined, parts
-from systems import crystal, gnn, icosahedron, radial
+from systems import crystal, gnn, icosahedron, radial, water
 
 import mdgnn
 from mdgnn import Ensemble, Graph, LennardJones, MDGNNCalculator, evaluate
@@ -74,9 +74,21 @@ def test_kinds_are_sums_means_and_atoms_themselves():
     for network in model.heads.networks[1:]:
         network.load_state_dict(model.heads.networks[0].state_dict())
     found = said(model, icosahedron(2, 0.1))
-    torch.testing.assert_close(found["atomic"].sum()[None], found["extensive"])
-    torch.testing.assert_close(found["atomic"].mean()[None], found["intensive"])
+    torch.testing.assert_close(found["atomic"].sum()[None], found["extensive"], rtol=1e-14, atol=0)
+    torch.testing.assert_close(found["atomic"].mean()[None], found["intensive"], rtol=1e-14, atol=0)
     assert float(found["atomic"].std()) > 1e-3
+
+
+def test_shifts_and_scales_are_those_of_each_element():
+    """Of networks that say the same: a_i = shift(element of i) + scale * network."""
+    made = [
+        with_heads("SchNet", elements=[1, 8], properties=[Property("charges", "atomic", shift, scale)])
+        for shift, scale in (([0.0], 1.0), ([-3.0, 7.0], 0.5))
+    ]
+    plain, scaled = (said(model, water())["charges"] for model in made)
+    assert float(plain.abs().min()) > 1e-3
+    expected = torch.tensor([7.0, -3.0, -3.0], dtype=torch.float64) + 0.5 * plain
+    torch.testing.assert_close(scaled, expected, rtol=1e-14, atol=0)
 
 
 def test_batches_paddings_and_forces_change_nothing(model):
@@ -143,7 +155,7 @@ def test_a_model_that_knows_no_energies(tmp_path):
     model = with_heads("PaiNN", energy=False)
     mdgnn.save(model, tmp_path / "m.safetensors")
     assert read_header(tmp_path / "m.safetensors")["program"] is None
-    with pytest.raises(ModelFileError, match="program"):
+    with pytest.raises(ModelFileError, match="holds no program: the engine cannot run its model"):
         mdgnn.Engine.load(tmp_path / "m.safetensors")
     atoms = icosahedron(2, 0.1)
     atoms.calc = MDGNNCalculator(tmp_path / "m.safetensors", dtype="float64")

@@ -56,6 +56,26 @@ def test_the_skin_sees_displacement_and_strain_together_graph_pes():
     assert len(found.senders) == 2 and kept.n_rebuilds == 2
 
 
+@pytest.mark.parametrize(("share", "searches"), [(0.999, 1), (1.001, 2)])
+@pytest.mark.parametrize("how", ["displacement", "strain", "strain along another axis"])
+def test_a_list_is_searched_again_when_a_pair_can_have_come_within_the_cutoff(how, share, searches):
+    """Two atoms just beyond cutoff and skin come nearer by the skin, each by half of it or with the cell."""
+    skin, cell = 0.4, np.diag([10.0, 11.0, 12.0])
+    positions = np.array([[1.0, 5, 5], [1 + 2.0 + skin + 1e-9, 5, 5]])
+    kept = NeighborList(2.0, skin)
+    assert len(kept.update(positions, cell, True).senders) == 0
+    if how == "displacement":
+        positions[:, 0] += np.array([0.5, -0.5]) * skin * share
+    else:
+        axis = 0 if how == "strain" else 1
+        factor = 1 - skin * share / (2.0 + skin)
+        cell[axis] *= factor
+        positions[:, axis] *= factor
+    found = kept.update(positions, cell, True)
+    assert len(found.senders) == (2 if searches == 2 and how != "strain along another axis" else 0)
+    assert kept.n_rebuilds == searches
+
+
 def test_a_rigid_translation_and_a_small_strain_rebuild_nothing():
     atoms = bulk("Ar", "fcc", a=1.55, cubic=True) * 3
     kept = NeighborList(2.0, 0.3)
