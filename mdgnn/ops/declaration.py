@@ -213,8 +213,8 @@ def _acceptor(op: Op) -> Callable[..., bool]:
             f"  device, {', '.join(known)} = static[{place}].checked",
         ]
     for name, array in zip(names, op.inputs, strict=True):
-        lines.append(f"  if {name} is not None:" if array.optional else "  if True:")
-        lines += [f"   {line}" for line in _tests(array, name, known)]
+        tests = _tests(array, name, known)
+        lines += [f"  if {name} is not None:", *(f" {line}" for line in tests)] if array.optional else tests
         known += "".join(symbol for _, symbol, _ in _sizes(array.shape) or () if symbol)
     lines += [" except AttributeError: return False", " return True"]
     namespace = {"float32": torch.float32, "float64": torch.float64, "EdgeRows": EdgeRows, "Rows": Rows}
@@ -225,24 +225,22 @@ def _acceptor(op: Op) -> Callable[..., bool]:
 
 def _tests(array: Array, name: str, known: str) -> list[str]:
     """The lines about one array: new symbols take their values from its shape, which must then be the declared one."""
-    dtype = "dtype" if array.dtype is None else str(array.dtype).removeprefix("torch.")
-    wrong, lines = [f"{name}.dtype is not {dtype}", f"{name}.device != device"], list[str]()
-    sizes = _sizes(array.shape)
+    dtype, sizes = "dtype" if array.dtype is None else str(array.dtype).removeprefix("torch."), _sizes(array.shape)
+    lines, wrong = list[str](), [f"{name}.device != device"]
+    if name != "x0":  # which gives the dtype
+        wrong.append(f"{name}.dtype is not {dtype}")
     if sizes is not None:
-        declared = ", ".join(_of_size(*size) for size in sizes)
-        wrong.append(f"shape != ({declared},)")
-        lines.append(f"shape = {name}.shape")
+        lines.append(f"  shape = {name}.shape")
         new = {symbol: axis for axis, (_, symbol, _) in reversed([*enumerate(sizes)]) if symbol and symbol not in known}
-        lines += [f"if len(shape) != {len(sizes)}: return False"] * bool(new)
+        if new:
+            lines.append(f"  if len(shape) != {len(sizes)}: return False")
         for symbol, axis in new.items():
             factor, _, more = sizes[axis]
-            lines.append(
-                f"{symbol} = (shape[{axis}] - {more}) // {factor}"
-                if (factor, more) != (1, 0)
-                else f"{symbol} = shape[{axis}]"
-            )
-            wrong += [f"{symbol} < 0"] * (more > 0)
-    return [*lines, f"if {' or '.join(wrong)}: return False"]
+            lines.append(f"  {symbol} = (shape[{axis}] - {more}) // {factor}")
+            if more:
+                wrong.append(f"{symbol} < 0")
+        wrong.append(f"shape != ({', '.join(_of_size(*size) for size in sizes)},)")
+    return [*lines, f"  if {' or '.join(wrong)}: return False"]
 
 
 def _of_size(factor: int, symbol: str | None, more: int) -> str:
@@ -337,7 +335,7 @@ def plus(a: Optionals, b: Optionals) -> list[Tensor | None]:
 
 def _autograd_function(op: Op) -> type[Function]:
     """The function of (static, *inputs) for eager autograd: classes of the op's own, which pass nothing they know."""
-    n, m, partial = len(op.inputs), len(op.outputs), op.partial_grads
+    n, m, partial, saves = len(op.inputs), len(op.outputs), op.partial_grads, bool(op.saved)
 
     class Forward(Function):
         @staticmethod
@@ -346,18 +344,24 @@ def _autograd_function(op: Op) -> type[Function]:
             if partial:
                 ctx.set_materialize_grads(False)
             results = op.forward(static, inputs, ctx.needs_input_grad[1:])
-            ctx.save_for_backward(*inputs, *results[m:])
-            return tuple(results[:m])
+            if saves:
+                ctx.save_for_backward(*inputs, *results[m:])
+                return tuple(results[:m])
+            ctx.save_for_backward(*inputs)
+            return tuple(results)
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> Any:
-            if partial and _all_none(grads):
+            if partial and grads[0] is None and _all_none(grads):
                 return (None,) * (1 + n)
-            static, saved, needs_grad = ctx.static, ctx.saved_tensors, ctx.needs_input_grad[1:]
+            inputs: Optionals = ctx.saved_tensors
+            saved: Optionals = ()
+            if saves:
+                inputs, saved = inputs[:n], inputs[n:]
             if torch.is_grad_enabled():
-                given = (*grads, *saved[:n])
-                return None, *Backward.apply(static, saved[n:], needs_grad, *given)  # type: ignore[no-untyped-call]
-            return None, *op.backward(static, grads, saved[:n], saved[n:], needs_grad)
+                needs_grad = ctx.needs_input_grad[1:]
+                return None, *Backward.apply(ctx.static, saved, needs_grad, *grads, *inputs)  # type: ignore[no-untyped-call]
+            return None, *op.backward(ctx.static, grads, inputs, saved, ctx.needs_input_grad[1:])
 
     class Backward(Function):
         @staticmethod
@@ -369,7 +373,7 @@ def _autograd_function(op: Op) -> type[Function]:
 
         @staticmethod
         def backward(ctx: Any, *grad2: Tensor | None) -> Any:
-            if _all_none(grad2):
+            if grad2[0] is None and _all_none(grad2):
                 return (None,) * (3 + m + n)
             static, tensors, needs_grad = ctx.static, ctx.saved_tensors, ctx.needs_input_grad[3:]
             if torch.is_grad_enabled():

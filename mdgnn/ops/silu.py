@@ -16,10 +16,14 @@ from mdgnn.ops.dual import DERIVATIVES, silu_slope
 from mdgnn.ops.kernels import kernels_for
 
 _TORCH_SPLITS = 32768  # elements: torch's at::internal::GRAIN_SIZE, below which one thread does all
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class Static(NamedTuple):
     pass
+
+
+_STATIC = Static()
 
 
 def reference(x: Tensor) -> Tensor:
@@ -31,12 +35,10 @@ def silu(x: Tensor) -> Tensor:
     """SiLU (Elfwing et al., Neural Networks 107, 3, 2018) of a float32 or float64 tensor of any shape."""
     if has_torch_function_unary(x):
         return handle_torch_function(silu, (x,), x)
-    if x.numel() < _TORCH_SPLITS or x.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.silu(x)
-    if x.dtype in (torch.float16, torch.bfloat16):
+    if x.numel() < _TORCH_SPLITS or not x.is_cpu or torch.compiler.is_compiling() or x.dtype in _HALF:
         return F.silu(x)
     out: Tensor
-    (out,) = SILU(Static(), x)
+    (out,) = SILU(_STATIC, x)
     return out
 
 
