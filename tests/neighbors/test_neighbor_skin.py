@@ -167,3 +167,19 @@ def test_parameters_and_a_cell_that_needs_a_gradient():
     found = NeighborList(0.9, 0.1).update(r, torch.eye(3, requires_grad=True), True)
     again = NeighborList(0.9, 0.1).update(r.detach().numpy(), torch.eye(3, requires_grad=True), True)
     assert torch.equal(found.senders, again.senders) and len(found.senders)
+
+
+def test_the_skin_allows_for_the_rounding_of_images_far_away():
+    """In float32 vectors to images of an atom 10,000 cells away are wrong by a hundredth of a cell."""
+    rng, cell = np.random.default_rng(0), np.eye(3, dtype=np.float32) * 10
+    for _ in range(300):
+        kept = NeighborList(2.0, 0.4)
+        apart = np.array([2.4 + rng.uniform(-0.01, 0.01), 0, 0])
+        place = rng.uniform(0, 10, 3)
+        positions = np.array([place, place + apart + [1e5, 0, 0]], dtype=np.float32)
+        kept.update(positions, cell, True)
+        positions[:, 0] += np.float32([0.2, -0.2]) * np.float32(rng.uniform(0.97, 1))
+        for a, b in zip(
+            kept.update(positions, cell, True), NeighborList(2.0).update(positions, cell, True), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
