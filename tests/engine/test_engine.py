@@ -88,10 +88,10 @@ def test_shifts_and_scales_of_float32_networks_are_applied_in_double():
     graph, shift, scale = Graph.from_atoms(icosahedron(3, 0.05), 2.5), -2000.123456789, 1 / 3
     plain, shifted = (
         Engine(gnn(torch.float32, **options)).evaluate(graph).energies
-        for options in ({}, {"shift": shift, "scale": scale})
+        for options in ({"scale": 2.0}, {"shift": shift, "scale": scale})
     )
     assert plain.std() > 1e-3
-    torch.testing.assert_close(shifted - shift, scale * plain, rtol=0, atol=1e-12)
+    torch.testing.assert_close(shifted - shift, scale * (plain / 2), rtol=0, atol=1e-12)
 
 
 @models
