@@ -1,4 +1,4 @@
-"""A step in memory of fixed size: the same results as without, whatever room there is. Needs no ASE."""
+"""A step in memory of fixed size: the same results as without, whatever room there is."""
 
 import copy
 

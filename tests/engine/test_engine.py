@@ -83,6 +83,17 @@ def test_the_last_layer_is_summed_in_double(architecture):
     assert a < 0.1 * b
 
 
+def test_shifts_and_scales_of_float32_networks_are_applied_in_double():
+    """A large shift must not swallow energy differences."""
+    graph, shift, scale = Graph.from_atoms(icosahedron(3, 0.05), 2.5), -2000.123456789, 1 / 3
+    plain, shifted = (
+        Engine(gnn(torch.float32, **options)).evaluate(graph).energies
+        for options in ({"scale": 2.0}, {"shift": shift, "scale": scale})
+    )
+    assert plain.std() > 1e-3
+    torch.testing.assert_close(shifted - shift, scale * (plain / 2), rtol=0, atol=1e-12)
+
+
 @models
 @dtypes
 def test_equals_the_torch_path_for_a_batch(name, dtype):

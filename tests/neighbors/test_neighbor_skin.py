@@ -167,3 +167,34 @@ def test_parameters_and_a_cell_that_needs_a_gradient():
     found = NeighborList(0.9, 0.1).update(r, torch.eye(3, requires_grad=True), True)
     again = NeighborList(0.9, 0.1).update(r.detach().numpy(), torch.eye(3, requires_grad=True), True)
     assert torch.equal(found.senders, again.senders) and len(found.senders)
+
+
+def test_the_skin_allows_for_the_rounding_of_images_far_away():
+    """In float32 vectors to images 10,000 cells away are multiples of 1/128; a pair seems 2.40625 apart, then 2."""
+    rng, cell = np.random.default_rng(0), np.eye(3, dtype=np.float32) * 10
+    n_moved_within = 0
+    for _ in range(100):
+        kept = NeighborList(2.0001, 0.406)
+        positions = np.array([[rng.uniform(0, 7), 5, 5], [0, 5, 5]], dtype=np.float32)
+        positions[1, 0] = 1e5 + np.ceil((positions[0, 0] + 2.4024) * 128) / 128
+        assert len(kept.update(positions, cell, True).senders) == 0
+        positions[:, 0] += np.float32([rng.uniform(0.195, 0.203), -26 / 128])
+        fresh = NeighborList(2.0001).update(positions, cell, True)
+        n_moved_within += len(fresh.senders) > 0
+        for a, b in zip(kept.update(positions, cell, True), fresh, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert n_moved_within > 10
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lists_with_a_skin_decide_alike_at_the_last_digit_of_the_cutoff(dtype):
+    """Of lengths whose squares differ by a digit or two from the largest that is still below."""
+    rng, cutoff, n_edges = np.random.default_rng(0), 1.7, 0
+    for _ in range(300):
+        x = rng.uniform(0.1, 1.6)
+        positions = np.array([[0, 0, 0], [x, np.sqrt(cutoff**2 - x**2), 0]], dtype=dtype)
+        kept = NeighborList(float(dtype(cutoff)), 0.3).update(positions)
+        for a, b in zip(kept, NeighborList(float(dtype(cutoff))).update(positions), strict=True):
+            np.testing.assert_array_equal(a, b)
+        n_edges += len(kept.senders) > 0
+    assert 20 < n_edges < 300, n_edges
