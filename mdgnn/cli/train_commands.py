@@ -26,7 +26,7 @@ def _need_extra() -> None:
 
 
 @contextmanager
-def _modules_of_this_folder() -> Iterator[None]:
+def modules_of_this_folder() -> Iterator[None]:
     """Configurations and --trust name modules, which may stand in the current folder. It comes last on Python's path,
     so that its files hide no package."""
     before = [*sys.path]
@@ -59,7 +59,7 @@ def train_command(
         raise typer.BadParameter("give a configuration to start from, or --resume FOLDER, and not both")
     if resume is not None and (output is not None or force):
         raise typer.BadParameter("--resume writes to the folder it continues; --output and --force do not go with it")
-    with errors_as_sentences(), _modules_of_this_folder():
+    with errors_as_sentences(), modules_of_this_folder():
         _need_extra()
         from mdgnn.cli import train
 
@@ -99,7 +99,7 @@ def evaluate_command(
 
     Output: errors.json, errors.csv, structures.csv and parity.png.
     """
-    with errors_as_sentences(), _modules_of_this_folder():
+    with errors_as_sentences(), modules_of_this_folder():
         _need_extra()
         from mdgnn.cli import train
         from mdgnn.data import Keys
@@ -112,7 +112,7 @@ def evaluate_command(
 
 def plot_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of mdgnn train.")]) -> None:
     """Draw a run of training, which may be under way: learning curve, parity, dimer curves."""
-    with errors_as_sentences(), _modules_of_this_folder():
+    with errors_as_sentences(), modules_of_this_folder():
         _need_extra()
         from mdgnn.cli import train
 
