@@ -17,7 +17,7 @@ from torch.autograd import Function
 
 from mdgnn.ops.csr import EdgeRows, Rows
 from mdgnn.ops.examples import Example
-from mdgnn.ops.static import check_graph, flatten, graph_of, symbols
+from mdgnn.ops.static import check_fields, check_graph, flatten, graph_of, graphs_of, symbols
 
 Tensors = Sequence[Tensor]
 Optionals = Sequence[Tensor | None]
@@ -130,6 +130,7 @@ class Op:
     source: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self.static)
         object.__setattr__(self, "_accepts", _acceptor(self))
         object.__setattr__(self, "_autograd", _autograd_function(self))
 
@@ -203,15 +204,15 @@ def _acceptor(op: Op) -> Callable[..., bool]:
         "  dtype = x0.dtype",
         "  if dtype is not float32 and dtype is not float64: return False",
     ]
-    graph = graph_of(op.static)
+    graph, graphs = graph_of(op.static), graphs_of(op.static)
     if graph is None:
         lines.append("  device = x0.device")
     else:
-        place, kind = graph
-        lines += [
-            f"  if not isinstance(static[{place}], {kind.__name__}): return False",
-            f"  device, {', '.join(known)} = static[{place}].checked",
-        ]
+        place, _ = graph
+        for k, type_of, optional in graphs:
+            absent = f"static[{k}] is not None and " if optional else ""
+            lines.append(f"  if {absent}not isinstance(static[{k}], {type_of.__name__}): return False")
+        lines.append(f"  device, {', '.join(known)} = static[{place}].checked")
     for name, array in zip(names, op.inputs, strict=True):
         tests = _tests(array, name, known)
         lines += [f"  if {name} is not None:", *(f" {line}" for line in tests)] if array.optional else tests
@@ -392,6 +393,9 @@ def _autograd_function(op: Op) -> type[Function]:
         def backward(ctx: Any, *grads: Any) -> Any:
             raise third_derivative(op.name)
 
+    for function, suffix in ((Forward, ""), (Backward, "_backward"), (DoubleBackward, "_double_backward")):
+        # Which torch's sentences name.
+        function._backward_cls.__name__ = f"{op.name}{suffix}"
     return Forward
 
 
