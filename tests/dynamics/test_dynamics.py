@@ -37,7 +37,7 @@ from mdgnn.dynamics import (
 from mdgnn.dynamics.ensembles import ENSEMBLES, make_ensemble
 from mdgnn.dynamics.lj_clusters import LJ_MINIMA, lj_cluster, true_lj_energy
 from mdgnn.dynamics.molecular_dynamics import drift
-from mdgnn.dynamics.units import LJ
+from mdgnn.dynamics.units import LJ, METAL
 
 
 @pytest.fixture(autouse=True)
@@ -428,6 +428,16 @@ def test_friction_slows_free_atoms_by_its_exponential(symbol, friction):
     assert md.time == pytest.approx(1 / friction)
     mean = atoms.get_velocities().mean(axis=0) / thermal
     assert mean == pytest.approx(speed * math.exp(-1), abs=5 / math.sqrt(n))
+
+
+def test_defaults_are_those_that_docstrings_tell():
+    """Relaxation times of NPT are a hundred and a thousand default time steps."""
+    assert Langevin().with_defaults(LJ) == Langevin(0.2, 0.5) and NPT().with_defaults(LJ) == NPT(0.2, 0.0)
+    assert Langevin().with_defaults(METAL) == Langevin(300, 0.01) and NPT().with_defaults(METAL) == NPT(300, 0.0)
+    assert (LJ.default_timestep, METAL.default_timestep) == (0.005, 1.0)
+    for units in (LJ, METAL):
+        steps = [time / units.default_timestep for time in (units.thermostat_time, units.barostat_time)]
+        assert steps == pytest.approx([100, 1000])
 
 
 def test_drift_is_the_trend_over_the_run_and_scatter_is_about_it():

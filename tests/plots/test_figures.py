@@ -127,8 +127,11 @@ def test_learning():
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "energy per atom (ε)", "learning rate"]
     assert all(axes.get_yscale() == "log" for axes in figure.axes) and figure.axes[-1].get_xlabel() == "epoch"
     assert legend(figure.axes[0]) == ["training", "validation"] and legend(figure.axes[1]) == ["RMSE", "MAE"]
-    np.testing.assert_allclose(curve(figure.axes[0], 1), [range(5), [2 / (k + 1) for k in range(5)]])
-    np.testing.assert_allclose(curve(figure.axes[1], 0)[1], [0.2 / (k + 1) for k in range(5)])
+    loss, error, rate = figure.axes
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2, 1]
+    for axes, number, first in ((loss, 0, 1), (loss, 1, 2), (error, 0, 0.2), (error, 1, 0.1)):
+        np.testing.assert_allclose(curve(axes, number), [range(5), [first / (k + 1) for k in range(5)]], rtol=1e-14)
+    np.testing.assert_array_equal(curve(rate), [range(5), [0.001] * 5])
 
 
 def test_parity():
@@ -142,7 +145,10 @@ def test_parity():
         assert axes.get_xlim() == axes.get_ylim() == tuple(curve(axes)[0]) == tuple(curve(axes)[1]), "the diagonal"
     np.testing.assert_array_equal(curve(few, 1), [x[:5], x[:5] + 1])
     (image,) = many.images
-    assert image.get_array().sum() == 5000 and image.get_array().shape == (pictures.SQUARES, pictures.SQUARES)
+    ends = many.get_xlim()
+    counts, *_ = np.histogram2d(x + 0.1, x, pictures.SQUARES, [ends, ends])  # rows are what the model says
+    np.testing.assert_array_equal(image.get_array().filled(0), counts)
+    assert image.origin == "lower" and image.get_extent() == [*ends, *ends] and counts.sum() == 5000
     assert not few.images and few.get_xlim()[0] < x[:5].min() and few.get_ylim()[1] > x[:5].max() + 1
 
 

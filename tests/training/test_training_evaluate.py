@@ -108,10 +108,17 @@ def test_evaluate_command(tmp_path):
     content = json.loads((folder / "errors.json").read_text())
     assert content["units"] == "lj" and content["errors"]["all"]["n_structures"] == 2
     rows = list(csv.DictReader((folder / "errors.csv").read_text().splitlines()))
-    assert float(rows[0]["forces_mae"]) == content["errors"]["all"]["forces_mae"] and rows[0]["stress_mae"] == ""
+    assert [row.pop("group") for row in rows] == list(content["errors"])
+    for row, figures in zip(rows, content["errors"].values(), strict=True):
+        assert {name: float(text) for name, text in row.items() if text} == figures
+    frames = two_kinds()
     lines = list(csv.DictReader((folder / "structures.csv").read_text().splitlines()))
-    assert [line["config_type"] for line in lines] == ["warm", ""]
-    assert float(lines[0]["energy"]) - float(lines[0]["predicted_energy"]) == pytest.approx(0.8)
+    assert [(line["structure"], line["config_type"]) for line in lines] == [("0", "warm"), ("1", "")]
+    assert [int(line["n_atoms"]) for line in lines] == [len(atoms) for atoms in frames]
+    off = [float(line["energy"]) - float(line["predicted_energy"]) for line in lines]
+    assert off == pytest.approx([0.8, -0.2], rel=1e-5), "positions in the file have eight decimals"
+    size = [np.sqrt(2 * 0.3**2 / (3 * len(frames[0]))), 0.1]
+    assert [float(line["forces_rmse"]) for line in lines] == pytest.approx(size, rel=1e-5)
     assert_picture(folder / "parity.png")
     assert "is not empty" in sentence(run("evaluate", "exact.safetensors", data))
     assert run("evaluate", "exact.safetensors", data, "--force").exit_code == 0

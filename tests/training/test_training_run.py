@@ -22,6 +22,7 @@ from mdgnn.training import folder as files
 from mdgnn.training.callbacks import InterruptedTrainingError, Watch, random_state, set_random_state
 from mdgnn.training.config import ConfigError
 from mdgnn.training.folder import RunError, read_checkpoint, read_log
+from mdgnn.training.losses import Sums
 from mdgnn.training.run import resume, train
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_no_pictures")
@@ -113,6 +114,33 @@ def test_a_run_with_a_validation_of_its_own_at_the_end_cannot_be_made_longer(dat
     train(small(data, "run.validate_epochs=2"), tmp_path)
     with pytest.raises(ConfigError, match="epoch 3 has been validated as the last one, which run.validate_epochs = 2"):
         resume(tmp_path, ["run.epochs=4"])
+
+
+def test_checkpoints_within_an_epoch(data, tmp_path, monkeypatch):
+    before = Watch._add_loss
+
+    def fail(watch, trainer, outputs, batch_idx):
+        if batch_idx == 2:
+            raise RunError("enough")
+        before(watch, trainer, outputs, batch_idx)
+
+    monkeypatch.setattr(Watch, "_add_loss", fail)
+    for steps, there in ((0, None), (1, 2), (2, 2), (3, None)):
+        with pytest.raises(RunError, match="enough"):
+            train(small(data, f"run.checkpoint_steps={steps}"), tmp_path / str(steps))
+        path = tmp_path / str(steps) / "last.ckpt"
+        assert (read_checkpoint(path)["global_step"] if path.exists() else None) == there
+
+
+def test_the_model_is_that_of_the_best_epoch(data, tmp_path, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0])
+    monkeypatch.setattr(Sums, "loss", lambda *_: next(losses))
+    assert train(small(data), tmp_path)["best_epoch"] == 2
+    best, last = (read_checkpoint(tmp_path / f"{name}.ckpt") for name in ("best", "last"))
+    assert (best["global_step"], last["global_step"]) == (6, 9)
+    for name, tensor in mdgnn.load(tmp_path / "model.safetensors").named_parameters():
+        assert torch.equal(tensor, best["state_dict"][f"averaged.module.{name}"])
+        assert not tensor.requires_grad or not torch.equal(tensor, last["state_dict"][f"averaged.module.{name}"])
 
 
 def test_processes_share_out_batches_and_validation(data, tmp_path, monkeypatch):
