@@ -9,7 +9,7 @@ pytest.importorskip("pydantic")
 
 import mdgnn
 from mdgnn.model_file import read_header
-from mdgnn.training.config import Config, ConfigError, options_of, override, parse, read
+from mdgnn.training.config import Config, ConfigError, model_class, options_of, override, parse, read
 
 TOML = """
 [model]
@@ -92,11 +92,19 @@ def test_missing_parts_and_broken_files(path, tmp_path):
         read(tmp_path / "none.toml")
 
 
-def test_every_option_of_a_model_may_be_set():
-    for architecture in ("PaiNN", "SchNet", "SimpleGNN"):
-        known = options_of(architecture)
-        assert {"cutoff", "envelope", "elements", "basis", "readout", "filters", "units"} <= set(known)
-        assert not {"shift", "scale", "min_distance", "least_distance", "options"} & set(known)
+@pytest.mark.parametrize("architecture", ["PaiNN", "SchNet", "SimpleGNN"])
+def test_every_option_of_a_model_may_be_set(architecture):
+    """But for what training sets itself."""
+    known, defaults = options_of(architecture), vars(model_class(architecture).Config())
+    assert {"cutoff", "envelope", "elements", "basis", "readout", "filters", "units"} < set(known)
+    assert set(defaults) - set(known) == {"shift", "scale", "min_distance"}
+    options = {name: defaults[name] for name in known if defaults[name] is not None}
+    options |= {name: list(value) for name, value in options.items() if isinstance(value, tuple)}
+    config = parse({"model": {"architecture": architecture, **options}, "data": {"train": "train.xyz"}})
+    assert config.model.options == options
+    for name in ("shift", "min_distance"):
+        with pytest.raises(ConfigError, match=rf"\[model\] has no key '{name}'"):
+            parse({"model": {"architecture": architecture, name: 1.0}, "data": {"train": "train.xyz"}})
 
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
