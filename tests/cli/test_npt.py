@@ -85,14 +85,20 @@ def test_pressure_and_temperature_are_those_asked_for():
 
 
 def test_an_ideal_gas_has_pv_of_nkt():
-    """Volumes of N atoms at rest as a whole have weight V^(N - 1) exp(-PV / kT): mean N kT/P, variance N (kT/P)^2."""
+    """Volumes of N atoms at rest as a whole have weight V^(N - 1) exp(-PV / kT): mean N kT/P, variance N (kT/P)^2.
+
+    They have 3 (N - 1) degrees of freedom: of 3 N the temperature would be N / (N - 1) of what was asked for.
+    """
     atoms = fcc(a=5.0)[:16]
     atoms.calc = MDGNNCalculator(gnn(cutoff=0.05))
     md = dynamics(atoms, 0.05, 1.5, 0.05, barostat_time=3.0)
-    volumes = []
+    volumes, temperatures = [], []
     for _ in range(6000):
         md.step()
         volumes.append(atoms.get_volume())
+        temperatures.append(2 * atoms.get_kinetic_energy() / (3 * 15))
+    mean, error = mean_and_error(temperatures[500:])
+    assert 4 * error < 0.5 * 1.5 / 15 and abs(mean - 1.5) < 4 * error
     mean, error = mean_and_error(volumes[500:])
     assert error < 0.05 * mean and abs(mean - 16 * 1.5 / 0.05) < 4 * error
     assert np.std(volumes[500:]) == pytest.approx(np.sqrt(16) * 1.5 / 0.05, rel=0.25)
