@@ -1,5 +1,6 @@
 """What the pictures of runs show: which numbers, on which axes, in which units."""
 
+import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -9,6 +10,7 @@ from mdgnn import LennardJones, MDGNNCalculator
 from mdgnn.dynamics import NPT, NVE, Langevin, relax, simulate
 from mdgnn.dynamics.lj_clusters import lj_cluster
 from mdgnn.plots import training as pictures
+from mdgnn.plots.structures import scene
 from mdgnn.plots.style import BLOCKS
 from mdgnn.training import plots
 
@@ -34,9 +36,16 @@ def labels(figure):
     return [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
 
 
+def assert_shows(figure, *structures):
+    """Panels have these atoms, those in front last."""
+    for axes, atoms in zip(figure.axes, structures, strict=True):
+        shown = np.array(axes.collections[0].get_offsets())
+        np.testing.assert_allclose(shown, scene(atoms, reduced=True).positions[:, :2], atol=1e-6)
+
+
 def test_a_relaxation(tmp_path, monkeypatch):
     figures = figures_of(monkeypatch, "mdgnn.dynamics.relaxation")
-    relax(cluster(), exact(), folder=tmp_path / "run")
+    relaxed = relax(cluster(), exact(), folder=tmp_path / "run")
     assert list(figures) == ["energy.png", "radial_distribution.png", "structures.png"]
     log = read_log(tmp_path / "run")
     top, bottom = figures["energy.png"].axes
@@ -57,6 +66,7 @@ def test_a_relaxation(tmp_path, monkeypatch):
     assert (before.get_title(), after.get_title()) == ("before", "after")
     assert [len(axes.collections[0].get_offsets()) for axes in (before, after)] == [N, N]
     assert len(before.lines) == 0, "no cell"
+    assert_shows(figures["structures.png"], cluster(), relaxed.atoms)
     for axes in (before, after):
         (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
         x, y = np.array(axes.collections[0].get_offsets()).T
@@ -88,10 +98,16 @@ def test_dynamics(tmp_path, monkeypatch, ensemble):
     if ensemble.name == "langevin":
         assert set(curve(axes, 2)[1]) == {0.2}
 
+    frames = ase.io.read(tmp_path / "run" / "trajectory.xyz", ":")
     (axes,) = figures["radial_distribution.png"].axes
     assert legend(axes) == [f"mean of {len(half)} frames of the second half"]
     r, density = curve(axes)
     assert density.sum() * (r[1] - r[0]) == pytest.approx(N - 1)
+    ends = np.linspace(0, axes.get_xlim()[1], len(r) + 1)
+    pairs = [atoms.get_all_distances()[~np.eye(N, dtype=bool)] for atoms in frames[len(frames) // 2 :]]
+    counts, _ = np.histogram(pairs, ends)
+    np.testing.assert_allclose(density, counts / (N * len(pairs) * ends[1]), rtol=1e-12)
+    assert_shows(figures["structures.png"], frames[0], frames[-1])
 
 
 def test_dynamics_under_pressure(tmp_path, monkeypatch):
