@@ -59,6 +59,18 @@ def test_modules_of_the_current_folder_hide_none(tmp_path, monkeypatch):
     assert sys.path == before
 
 
+def test_the_package_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "mdgnn", "--help"], capture_output=True, text=True, check=True)
+    assert "evaluate" in done.stdout
+
+
+def test_options_have_their_names_in_what_info_shows():
+    """Files have an older name of min_distance."""
+    rows = info.model("lj")
+    assert float(rows["min_distance"]) > 0 and "min_distance" in rows["config"]
+    assert not any("least_distance" in text for row in rows.items() for text in row)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 13, 20, 38, 55, 60, 147])
 def test_lj_clusters(n):
     atoms = lj_cluster(str(n), np.random.default_rng(n))
