@@ -68,16 +68,21 @@ class Rows:
         return addresses
 
     @cached_property
-    def checked(self) -> tuple[torch.device, dict[str, int]]:
+    def checked(self) -> tuple[torch.device, int]:
         """The device and the size R of arrays that hold what they should."""
         _ = self.addresses
-        return self.row_ptr.device, {"R": self.n_rows}
+        return self.row_ptr.device, self.n_rows
 
     @cached_property
     def n_values(self) -> int:
         """The number of values that the entries need; known on the CPU alone."""
         _ = self.addresses
         return self._n_values
+
+    @cached_property
+    def counts(self) -> tuple[int, int, int]:
+        """For checks: `n_rows`, `index_size`, and `n_values`, 0 where it is not known."""
+        return self.n_rows, self.index_size, self.n_values if self.row_ptr.is_cpu else 0
 
 
 class EdgeRows:
@@ -120,10 +125,10 @@ class EdgeRows:
         return self.by_receiver.index_size
 
     @cached_property
-    def checked(self) -> tuple[torch.device, dict[str, int]]:
+    def checked(self) -> tuple[torch.device, int, int]:
         """The device and the sizes N and E of arrays that hold what they should."""
         _ = self.addresses
-        return self.by_receiver.row_ptr.device, {"N": self.n_atoms, "E": self.n_edges}
+        return self.by_receiver.row_ptr.device, self.n_atoms, self.n_edges
 
     @cached_property
     def numbers_by_sender(self) -> Rows:

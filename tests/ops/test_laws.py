@@ -10,7 +10,7 @@ from kernels import assert_same_bits_for_any_number_of_threads, devices, dtypes
 from torch.autograd import gradcheck, gradgradcheck
 
 import mdgnn.ops
-from mdgnn.ops import OPS
+from mdgnn.ops import OPS, EdgeRows, Rows
 from mdgnn.ops.declaration import FLOATS, as_tuple, table_of_ops
 from mdgnn.ops.examples import Example
 from mdgnn.ops.static import flatten, symbols
@@ -367,6 +367,17 @@ def wrong_arguments():
             for what in WRONG if x is not None and array.shape != "..." else ():
                 if not own_symbols(op, array) if what == "last axis" else k > 0 or what == "shape":
                     yield pytest.param(op, options, k, what, id=f"{variant.id}-{array.name}-{what}")
+
+
+@every
+def test_a_graph_of_another_kind_is_named(op):
+    static, inputs = problem(op)
+    for name, kind in op.static.__annotations__.items():
+        if kind not in (EdgeRows, Rows):
+            continue
+        for wrong in (Rows(torch.tensor([0, 1])) if kind is EdgeRows else EdgeRows(Rows(torch.tensor([0, 1]))), None):
+            with pytest.raises(ValueError, match=f"expected {name} as {kind.__name__}, got {type(wrong).__name__}"):
+                op.check_arguments(static._replace(**{name: wrong}), inputs)
 
 
 @pytest.mark.parametrize(("op", "options", "k", "what"), list(wrong_arguments()))
