@@ -5,6 +5,7 @@
 #include "bindings/pybind.hpp"
 #include "engine/engine.hpp"
 #include "engine/file.hpp"
+#include "engine/reader_parts.hpp"
 #include "ops/csr/csr.hpp"
 
 namespace py = pybind11;
@@ -52,7 +53,9 @@ class AnyEngine {
 
     static std::unique_ptr<AnyEngine> load(const std::string& path, int n_threads) {
         py::gil_scoped_release release;
-        return std::make_unique<AnyEngine>(load_model(path), n_threads);
+        Model model = load_model(path);
+        return within(printable(path, path.size()) + " holds weights that overflow",
+                      [&] { return std::make_unique<AnyEngine>(std::move(model), n_threads); });
     }
 
     // What the constructor takes: the text of the program, and its weights by name.
