@@ -141,7 +141,7 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
     x, v, coefficients, r, unit = inputs
     op, (kernels, context) = _op(static, inputs, table_workspace(coefficients, r, needs_grad[4])), kernels_for(ds)
     factors = [torch.zeros_like(t) if g is None else g for g, t in zip(grad2, inputs, strict=True)]
-    factors[2] = None  # which is not read: see below
+    factors[2] = grad2[2]  # which is checked, and not read: see below
     given = {"grad_s": ds, "grad_v": dv, **_named("grad2_", factors)}
     results = {"out_grad_s": outs[0], "out_grad_v": outs[1], **_named("out_", input_grads[2:])}
     kernels.painn_message_double_backward(itemsize=ds.element_size(), **op, **given, **results, context=context)

@@ -145,7 +145,7 @@ def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The gradients of values (M, F) and weight (E,), as `needs_grad`; no graph is recorded."""
     (grad,), (values, weight) = contiguous(grads), contiguous(inputs)
-    argmax = saved[0] if static.reduce == "max" else None
+    (argmax,) = contiguous(saved) if static.reduce == "max" else (None,)
     out_values, out_weight = input_grads = empty_like((values, weight), needs_grad)
     columns = _columns(static, values.shape[0]) if needs_grad[0] else None
     op, (kernels, context) = _op(static, columns, values, weight), kernels_for(values)
