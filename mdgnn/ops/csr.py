@@ -47,7 +47,7 @@ class Rows:
 
     @cached_property
     def addresses(self) -> tuple[int, int, int, int, int, int]:
-        """Addresses of the checked, contiguous arrays, and the numbers of rows, entries and values: what a kernel takes.
+        """What a kernel takes: addresses of the checked, contiguous arrays, the numbers of rows, of entries, of values.
 
         The last two are -1 where a GPU would be stopped to look.
         """

@@ -382,9 +382,10 @@ def test_operators_of_derivatives_refuse_each_wrong_array(op, options, what):
     results = [None if t is None else t.detach() for t in op.forward(static, inputs, [True] * len(inputs))]
     n_outputs, like = len(op.outputs), next(x for x in inputs if x is not None)
     grads, saved = results[:n_outputs], [like.new_empty(0) if t is None else t for t in results[n_outputs:]]
-    calls = {"_backward": [*zip(op.outputs, grads), *zip(op.saved, saved), *zip(op.inputs, inputs)]}
+    of_inputs, of_grads = (list(zip(*pair, strict=True)) for pair in ((op.inputs, inputs), (op.outputs, grads)))
+    calls = {"_backward": [*of_grads, *zip(op.saved, saved, strict=True), *of_inputs]}
     if op.max_derivatives(static) >= 2:
-        calls["_double_backward"] = [*zip(op.inputs, inputs), *zip(op.outputs, grads), *zip(op.inputs, inputs)]
+        calls["_double_backward"] = [*of_inputs, *of_grads, *of_inputs]
     n_refused = 0
     for suffix, arguments in calls.items():
         given = [None if t is None else t.detach() for _, t in arguments]
