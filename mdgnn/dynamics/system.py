@@ -1,14 +1,17 @@
 """The system of a run: atoms with a calculator, and the units that it works in."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.io.jsonio import encode
 
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.calculators.checks import check_atoms
@@ -18,8 +21,11 @@ from mdgnn.data.density import check_density, check_reduced_density
 from mdgnn.dynamics.arrays_and_info import remove_stale
 from mdgnn.dynamics.constraints import to_records
 from mdgnn.dynamics.units import LJ, METAL, UnitSystem, units_of
+from mdgnn.engine.program import content
 from mdgnn.locate import locate, pretrained_names
+from mdgnn.model_file import EngineOnly
 from mdgnn.neighbors import primitive_neighbor_list
+from mdgnn.potential import Potential
 from mdgnn.threads import one_torch_thread
 
 ATOMS_WORTH_THREADS = 200
@@ -30,14 +36,15 @@ class System:
     """Atoms with their calculator.
 
     `model` says which it is in records: a shipped model's name, the absolute path of a model file, or the class of
-    another calculator. `sha256` is that of the model file, "" where there is none. `precision` has device and dtype,
-    where it is known what they are.
+    another calculator. `sha256` is that of the model file, "" where there is none; `calculator_sha256` is then that of
+    what the calculator computes. `precision` has device and dtype, where it is known what they are.
     """
 
     atoms: Atoms
     units: UnitSystem
     model: str
     sha256: str
+    calculator_sha256: str
     precision: dict[str, str]
 
 
@@ -84,13 +91,45 @@ def make_system(
         doubt = doubt or _far_apart(atoms, getattr(model, "cutoff", np.inf))
     if doubt:
         note(doubt)
-    return System(atoms, units, name, sha256, _precision(calculator))
+    of_calculator = "" if sha256 else hashlib.sha256(encode(_content(calculator)).encode()).hexdigest()
+    return System(atoms, units, name, sha256, of_calculator, _precision(calculator))
 
 
 def _precision(calculator: Calculator) -> dict[str, str]:
     """Device and dtype of a calculator of ours that has them; nothing is known of others."""
     one = calculator.members[0] if isinstance(calculator, Ensemble) else calculator
     return {name: one.parameters[name] for name in ("device", "dtype")} if isinstance(one, MDGNNCalculator) else {}
+
+
+def _content(calculator: Calculator) -> Any:
+    """What its results depend on, as far as is known, in JSON: models, or the parameters that ASE would store."""
+    if isinstance(calculator, Ensemble):
+        return [_content(member) for member in calculator.members]
+    if isinstance(calculator, MDGNNCalculator):
+        return _digest_of(calculator.model)
+    parameters = getattr(calculator, "parameters", {})
+    return {name: text for name, value in sorted(parameters.items()) if (text := _encoded(value))}
+
+
+def _digest_of(model: Potential) -> str:
+    if isinstance(model, EngineOnly):
+        program = model.engine.program
+        text, tensors = program.to_json(), program.weights
+    else:
+        text, tensors = json.dumps([type(model).__name__, model.config.to_json()]), model.state_dict()
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        dtype, shape, numbers = content(tensor.detach().cpu())
+        digest.update(f"{name} {dtype} {tuple(shape)}".encode() + numbers)
+    return digest.hexdigest()
+
+
+def _encoded(value: Any) -> str:
+    """Empty for what is no data, such as a function: its text would be another one in the next process."""
+    try:
+        return str(encode(value))
+    except TypeError:
+        return ""
 
 
 def _check_numbers(atoms: Atoms) -> None:

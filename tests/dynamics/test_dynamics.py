@@ -9,9 +9,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones as PairCalculator
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
@@ -323,6 +325,19 @@ def argon():
     return atoms
 
 
+def potential(seed):
+    torch.manual_seed(seed)
+    return PaiNN(8, cutoff=4.0, elements=[18])
+
+
+def painn(seed):
+    return MDGNNCalculator(potential(seed))
+
+
+def committee(*seeds):
+    return Ensemble([potential(seed) for seed in seeds])
+
+
 class Shifted(EMT):
     """Another class, of the same results."""
 
@@ -332,14 +347,18 @@ class Shifted(EMT):
     [
         (bulk("Cu", cubic=True), EMT, Shifted, "has the calculator EMT, not Shifted"),
         (bulk("Cu", cubic=True), EMT, exact, "has the calculator EMT, not MDGNNCalculator"),
-        (
-            argon(),
-            lambda: MDGNNCalculator(PaiNN(8, cutoff=4.0, elements=[18])),
-            lambda: MDGNNCalculator("lj"),
-            "units is metal .*, not lj",
-        ),
+        (argon(), lambda: painn(0), lambda: MDGNNCalculator("lj"), "units is metal .*, not lj"),
         (cluster(), exact, lambda: MDGNNCalculator(LennardJones()), "dtype is float64 .*, not float32"),
         (cluster(), lambda: MDGNNCalculator("lj"), lambda: Ensemble(["lj", "lj"]), "MDGNNCalculator, not Ensemble"),
+        (argon(), lambda: painn(0), lambda: painn(1), "MDGNNCalculator has other weights or parameters than"),
+        (argon(), lambda: committee(0, 1), lambda: committee(0, 2), "Ensemble has other weights or parameters than"),
+        (cluster(), exact, lambda: exact(2.5), "MDGNNCalculator has other weights or parameters than"),
+        (
+            argon(),
+            lambda: PairCalculator(sigma=3.4),
+            lambda: PairCalculator(sigma=3.3),
+            "has other weights or parameters than",
+        ),
     ],
 )
 def test_a_run_does_not_go_on_with_another_calculator(atoms, calculator, other, words):
