@@ -389,6 +389,44 @@ def test_records_have_device_and_dtype_of_the_calculator(calculator, precision):
         assert {name: settings[name] for name in ("device", "dtype") if name in settings} == precision
 
 
+def pair_function(positions):
+    """Lennard-Jones in reduced units, as a user writes it."""
+    away = positions[:, None] - positions[None]
+    squares = np.square(away).sum(-1) + np.diag(np.full(len(positions), np.inf))
+    sixth = squares**-3.0
+    slope = 4 * (6 * sixth - 12 * sixth**2) / squares
+    return 2 * (sixth**2 - sixth).sum(), (slope[..., None] * away).sum(1)
+
+
+def test_a_function_says_its_units():
+    """It moves as the model of the same potential, and its records say so; unless told it is in eV and Angstrom."""
+    function = lambda units: FunctionCalculator(pair_function, units)  # noqa: E731
+    for ensemble in (NVE(0.2), Langevin(0.2)):
+        runs = [
+            simulate(cluster(), calculator, ensemble, folder=Path(name), steps=10, seed=3)
+            for name, calculator in (("function", function("lj")), ("model", exact(math.inf)))
+        ]
+        ends = [ase.io.read(f"{name}/final.xyz") for name in ("function", "model")]
+        np.testing.assert_allclose(ends[0].positions, ends[1].positions, atol=1e-7)
+        assert [run["settings"]["units"] for run in runs] == ["lj", "lj"] and runs[0]["units"] == runs[1]["units"]
+        for name in ("function", "model"):
+            for path in Path(name).iterdir():
+                path.unlink()
+            Path(name).rmdir()
+    minima = [relax(cluster(), calculator) for calculator in (function("lj"), exact(math.inf))]
+    assert minima[0].energy == pytest.approx(LJ_MINIMA[13]) == minima[1].energy
+    assert minima[0].summary["units"] == {"energy": "epsilon", "length": "sigma"}
+    assert MolecularDynamics(cluster_with(FunctionCalculator(pair_function)), NVE(300)).units.name == "metal"
+    with pytest.raises(RunError, match="units is lj in the run to continue, not metal"):
+        simulate(cluster(), function("lj"), folder=Path("run"), steps=1)
+        restart(Path("run"), steps=2, calculator=function("metal"))
+    for wrong in ("real", None):
+        with pytest.raises(ValueError, match="expected units 'metal' or 'lj', got"):
+            function(wrong)
+    with pytest.raises(TypeError, match="no parameter 'unit'; there is units"):
+        function("lj").set(unit="metal")
+
+
 def test_masses_are_one_in_reduced_units_in_memory_and_in_a_folder():
     """The velocities that were drawn have the temperature that was asked for, and belong to these masses."""
     atoms = cluster_with(exact())
