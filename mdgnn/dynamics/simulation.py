@@ -114,24 +114,26 @@ def simulate(
         if system.units is LJ:
             check_reduced_momenta(atoms, ensemble.temperature)  # those of the system are 1 by now
         md = MolecularDynamics(system.atoms, ensemble, timestep, rng, system.units)
-        settings = {
-            "structure": source.get("structure", atoms.get_chemical_formula()),
-            "model": system.model,
-            "ensemble": ensemble.name,
-            **{name: getattr(md.ensemble, name) for name in md.ensemble.parameters()},
-            "timestep": md.timestep,
-            "steps": steps,
-            "seed": seed,
-            "units": system.units.name,
-            **system.precision,
-            **({"calculator_sha256": system.calculator_sha256} if system.calculator_sha256 else {}),
-            "interval": interval,
-            "checkpoint_interval": checkpoint_interval,
-            **{name: source[name] for name in SOURCE if source.get(name) is not None},
-        }
+        counts = {"steps": steps, "seed": seed, "interval": interval, "checkpoint_interval": checkpoint_interval}
+        settings = _settings(system, md, source) | counts
         run_folder.clear(folder)
         records = run_folder.Records(folder, md.header())
         return _Run(system, md, settings, records, folder, reporter).finish(fresh=True)
+
+
+def _settings(system: System, md: MolecularDynamics, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a restart goes on with, and what records say of the run; its numbers of steps beside them."""
+    return {
+        "structure": source.get("structure", system.atoms.get_chemical_formula()),
+        "model": system.model,
+        "ensemble": md.ensemble.name,
+        **{name: getattr(md.ensemble, name) for name in md.ensemble.parameters()},
+        "timestep": md.timestep,
+        "units": system.units.name,
+        **system.precision,
+        **({"calculator_sha256": system.calculator_sha256} if system.calculator_sha256 else {}),
+        **{name: source[name] for name in SOURCE if source.get(name) is not None},
+    }
 
 
 def restart(

@@ -74,12 +74,11 @@ def make_system(
     for sentence in remove_stale(atoms):
         note(sentence)
     atoms.calc = calculator
-    model = getattr(calculator, "model", None)
-    units = units_of(calculator)
+    members, units = _members(calculator), units_of(calculator)
     if units is LJ:
         atoms.set_masses(np.ones(len(atoms)))
-    if isinstance(calculator, MDGNNCalculator):
-        check_atoms(atoms, calculator.model)
+    for member in members:
+        check_atoms(atoms, member.model)
     _check_numbers(atoms)
     doubt = ""
     if units is METAL:
@@ -88,25 +87,29 @@ def make_system(
         check_reduced_density(atoms)
     atoms.get_potential_energy()
     if units is METAL and len(atoms) > 1 and not atoms.get_forces(apply_constraint=False).any():
-        doubt = doubt or _far_apart(atoms, getattr(model, "cutoff", np.inf))
+        doubt = doubt or _far_apart(atoms, max((member.model.cutoff for member in members), default=np.inf))
     if doubt:
         note(doubt)
     of_calculator = "" if sha256 else hashlib.sha256(encode(_content(calculator)).encode()).hexdigest()
     return System(atoms, units, name, sha256, of_calculator, _precision(calculator))
 
 
+def _members(calculator: Calculator) -> list[MDGNNCalculator]:
+    """Those that have its models; none of a calculator that has no model of ours."""
+    if isinstance(calculator, Ensemble):
+        return calculator.members
+    return [calculator] if isinstance(calculator, MDGNNCalculator) else []
+
+
 def _precision(calculator: Calculator) -> dict[str, str]:
-    """Device and dtype of a calculator of ours that has them; nothing is known of others."""
-    one = calculator.members[0] if isinstance(calculator, Ensemble) else calculator
-    return {name: one.parameters[name] for name in ("device", "dtype")} if isinstance(one, MDGNNCalculator) else {}
+    """Device and dtype, which all members share; nothing is known of other calculators."""
+    return {name: one.parameters[name] for one in _members(calculator) for name in ("device", "dtype")}
 
 
 def _content(calculator: Calculator) -> Any:
     """What its results depend on, as far as is known, in JSON: models, or the parameters that ASE would store."""
-    if isinstance(calculator, Ensemble):
-        return [_content(member) for member in calculator.members]
-    if isinstance(calculator, MDGNNCalculator):
-        return _digest_of(calculator.model)
+    if members := _members(calculator):
+        return [_digest_of(member.model) for member in members]
     parameters = getattr(calculator, "parameters", {})
     return {name: text for name, value in sorted(parameters.items()) if (text := _encoded(value))}
 

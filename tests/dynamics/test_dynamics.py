@@ -389,6 +389,14 @@ def test_records_have_device_and_dtype_of_the_calculator(calculator, precision):
         assert {name: settings[name] for name in ("device", "dtype") if name in settings} == precision
 
 
+@pytest.mark.parametrize("calculator", [lambda: painn(0), lambda: committee(0, 1)])
+def test_atoms_out_of_reach_of_every_model_are_said(calculator):
+    atoms = cluster(3)
+    atoms.positions *= 100
+    with pytest.warns(UserWarning, match="no two atoms are within the model's cutoff of 4 Angstrom"):
+        relax(atoms, calculator(), steps=0)
+
+
 def pair_function(positions):
     """Lennard-Jones in reduced units, as a user writes it."""
     away = positions[:, None] - positions[None]
