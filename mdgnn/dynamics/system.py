@@ -1,7 +1,6 @@
 """The system of a run: atoms with a calculator, and the units that it works in."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,11 +20,9 @@ from mdgnn.data.density import check_density, check_reduced_density
 from mdgnn.dynamics.arrays_and_info import remove_stale
 from mdgnn.dynamics.constraints import to_records
 from mdgnn.dynamics.units import LJ, METAL, UnitSystem, units_of
-from mdgnn.engine.program import content
 from mdgnn.locate import locate, pretrained_names
-from mdgnn.model_file import EngineOnly
+from mdgnn.model_file import digest_of
 from mdgnn.neighbors import primitive_neighbor_list
-from mdgnn.potential import Potential
 from mdgnn.threads import one_torch_thread
 
 ATOMS_WORTH_THREADS = 200
@@ -109,22 +106,9 @@ def _precision(calculator: Calculator) -> dict[str, str]:
 def _content(calculator: Calculator) -> Any:
     """What its results depend on, as far as is known, in JSON: models, or the parameters that ASE would store."""
     if members := _members(calculator):
-        return [_digest_of(member.model) for member in members]
+        return [digest_of(member.model) for member in members]
     parameters = getattr(calculator, "parameters", {})
     return {name: text for name, value in sorted(parameters.items()) if (text := _encoded(value))}
-
-
-def _digest_of(model: Potential) -> str:
-    if isinstance(model, EngineOnly):
-        program = model.engine.program
-        text, tensors = program.to_json(), program.weights
-    else:
-        text, tensors = json.dumps([type(model).__name__, model.config.to_json()]), model.state_dict()
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        dtype, shape, numbers = content(tensor.detach().cpu())
-        digest.update(f"{name} {dtype} {tuple(shape)}".encode() + numbers)
-    return digest.hexdigest()
 
 
 def _encoded(value: Any) -> str:
