@@ -69,8 +69,8 @@ class Engine:
 
     def _set(self, compiled: Any) -> None:
         self._engine = compiled
-        program = self.program
-        self.readout, self.cutoff, self.dtype = program.readout, program.cutoff, program.dtype
+        self.readout, self.cutoff = compiled.readout, compiled.cutoff
+        self.dtype: torch.dtype = getattr(torch, compiled.dtype)
 
     @property
     def program(self) -> Program:
