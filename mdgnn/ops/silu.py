@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous
-from mdgnn.ops.dual import SLOPES, silu_slope
+from mdgnn.ops.dual import DERIVATIVES, silu_slope
 from mdgnn.ops.kernels import kernels_for
 
 _TORCH_SPLITS = 32768  # elements: torch's at::internal::GRAIN_SIZE, below which one thread does all
@@ -40,7 +40,7 @@ def silu(x: Tensor) -> Tensor:
     return out
 
 
-SLOPES[silu] = silu_slope
+DERIVATIVES[silu] = silu_slope
 
 
 # --- the kernels: one input, one output -------------------------------------------------------------------------------

@@ -138,15 +138,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def fingerprint(paths: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files, by name; of a part of a file, such as ``file.xyz@0:100``, that of the whole."""
-    found = {}
+    checksums = {}
     for path in paths:
         digest = hashlib.sha256()
         name, _ = part_of(path)
         with name.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-        found[str(path)] = digest.hexdigest()
-    return found
+        checksums[str(path)] = digest.hexdigest()
+    return checksums
 
 
 class Log:
