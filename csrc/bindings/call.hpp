@@ -55,9 +55,9 @@ PyObject* dtype_of() {
         const char* const name = std::is_same_v<T, float> ? "float32" : std::is_same_v<T, double> ? "float64" : "int64";
         static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, std::int64_t>);
         const Owned torch(PyImport_ImportModule("torch"));
-        PyObject* found = torch ? PyObject_GetAttrString(torch.get(), name) : nullptr;
-        if (!found) throw PythonError{};
-        return found;
+        PyObject* dtype = torch ? PyObject_GetAttrString(torch.get(), name) : nullptr;
+        if (!dtype) throw PythonError{};
+        return dtype;
     }();
     return dtype;
 }
@@ -227,7 +227,7 @@ class Arguments {
         to.n_rows = n[0];
         const std::vector<Size>& of = shape().axes;  // rows, entries, and values that these take
         bool good = sizes_.fit(of[0], n[0]) && (n[1] < 0 || sizes_.fit(of[1], n[1]));
-        if (good && n[2] >= 0) good = to.index ? sizes_.fit_at_least(of[2], n[2]) : sizes_.fit(of[2], n[2]);
+        if (good && n[2] >= 0) good = to.index ? sizes_.fit_minimum(of[2], n[2]) : sizes_.fit(of[2], n[2]);
         if (!good) {
             PyErr_Format(PyExc_ValueError, "%s: expected %U with (rows, entries, values) %s, got (%lld, %lld, %lld)",
                          kernel_.name, PyTuple_GET_ITEM(names_, place_ - 1), sizes_.text(shape()).c_str(),

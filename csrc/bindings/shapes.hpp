@@ -55,19 +55,19 @@ struct Shape {
 // The sizes that the arrays of one call have told so far.
 class Sizes {
   public:
-    Sizes() { known_.fill(-1), least_.fill(0); }
+    Sizes() { known_.fill(-1), minimum_.fill(0); }
 
     bool fit(const Size& size, std::int64_t n) {
         if (!size.letter) return n == size.more;
         std::int64_t& known = known_[static_cast<std::size_t>(size.letter - 'A')];
         if (known < 0 && n >= size.more && (n - size.more) % size.factor == 0) known = (n - size.more) / size.factor;
-        return known >= least_[static_cast<std::size_t>(size.letter - 'A')] && n == size.factor * known + size.more;
+        return known >= minimum_[static_cast<std::size_t>(size.letter - 'A')] && n == size.factor * known + size.more;
     }
 
-    // Whether there may be n of a letter or more.
-    bool fit_at_least(const Size& size, std::int64_t n) {
+    // Whether a letter may be n or more; what tells its size later must say so too.
+    bool fit_minimum(const Size& size, std::int64_t n) {
         const auto at = static_cast<std::size_t>(size.letter - 'A');
-        least_[at] = std::max(least_[at], n);
+        minimum_[at] = std::max(minimum_[at], n);
         return known_[at] < 0 || known_[at] >= n;
     }
 
@@ -98,7 +98,7 @@ class Sizes {
                (size.more ? " + " + std::to_string(size.more) : "");
     }
 
-    std::array<std::int64_t, 26> known_, least_;
+    std::array<std::int64_t, 26> known_, minimum_;
 };
 
 }  // namespace mdgnn::bindings
