@@ -69,8 +69,8 @@ class Engine:
 
     def _set(self, compiled: Any) -> None:
         self._engine = compiled
-        program = self.program
-        self.readout, self.cutoff, self.dtype = program.readout, program.cutoff, program.dtype
+        self.readout, self.cutoff = compiled.readout, compiled.cutoff
+        self.dtype: torch.dtype = getattr(torch, compiled.dtype)
 
     @property
     def program(self) -> Program:
@@ -110,7 +110,7 @@ class Engine:
         share = None
         if self.readout != "sum":
             share = 1.0 / graph.structure.bincount(minlength=graph.n_structures).to(torch.float64)[graph.structure]
-        columns = graph.edges.by_sender.addresses if forces or virial else (0, 0, 0, 0)
+        columns = graph.edges.by_sender.addresses[:4] if forces or virial else (0, 0, 0, 0)
         edges = (graph.row_ptr.numpy(), graph.senders.numpy(), columns, graph.vectors.detach().numpy(), address(share))
         result = self._engine.run(graph.atomic_numbers.numpy(), *edges, forces or virial, virial, get_num_threads())
         energies, by_atom, virials = (None if x is None else torch.from_numpy(x) for x in result)

@@ -146,6 +146,7 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
             context=context,
         )
     if grad2_table is not None:  # everything is linear in the table: what multiplies its gradient takes its place
+        check_values(x, grad2_coefficients=(grad2_table, coefficients.shape))
         replaced = (x, grad2_table, r)
         more = (needs_grad[1], False, needs_grad[3])
         input_grads = plus(

@@ -45,7 +45,7 @@ def edge_basis(vectors: Tensor, centers: Tensor, width: float) -> tuple[Tensor, 
         If a shape, dtype or device does not fit, or the width is not positive.
     """
     if has_torch_function_unary(vectors):
-        return handle_torch_function(edge_basis, (vectors,), vectors, centers, width)  # type: ignore[no-any-return]
+        return handle_torch_function(edge_basis, (vectors,), vectors, centers, width)
     if not width > 0:
         raise ValueError(f"expected a positive width, got {width}")
     if centers.requires_grad:

@@ -174,7 +174,7 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
         grad_v=dv,
         grad2_x=factors[0],
         grad2_v=factors[1],
-        grad2_coefficients=None,  # which is not read: see below
+        grad2_coefficients=grad2[2],  # which is checked, and not read: see below
         grad2_r=factors[3],
         grad2_unit=factors[4],
         out_grad_s=out_ds,

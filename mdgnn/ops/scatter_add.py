@@ -148,6 +148,7 @@ def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The gradients of values (M, F) and weight (E,), as `needs_grad`; no graph is recorded."""
     (grad,), (values, weight) = contiguous(grads), contiguous(inputs)
+    (argmax,) = contiguous(saved) if static.reduce == "max" else (None,)
     out_values = torch.empty_like(values) if needs_grad[0] else None
     out_weight = torch.empty_like(weight) if needs_grad[1] else None
     columns = _columns(static, values.shape[0]) if needs_grad[0] else None
@@ -160,7 +161,7 @@ def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, 
         weight=weight,
         reduce=_REDUCE[static.reduce],
         grad=grad,
-        argmax=saved[0] if static.reduce == "max" else None,
+        argmax=argmax,
         out_values=out_values,
         out_weight=out_weight,
         context=context,

@@ -11,9 +11,11 @@ import ase.io
 import ase.units
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones as PairCalculator
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
@@ -337,6 +339,19 @@ def argon():
     return atoms
 
 
+def potential(seed):
+    torch.manual_seed(seed)
+    return PaiNN(8, cutoff=4.0, elements=[18])
+
+
+def painn(seed):
+    return MDGNNCalculator(potential(seed))
+
+
+def committee(*seeds):
+    return Ensemble([potential(seed) for seed in seeds])
+
+
 class Shifted(EMT):
     """Another class, of the same results."""
 
@@ -346,14 +361,18 @@ class Shifted(EMT):
     [
         (bulk("Cu", cubic=True), EMT, Shifted, "has the calculator EMT, not Shifted"),
         (bulk("Cu", cubic=True), EMT, exact, "has the calculator EMT, not MDGNNCalculator"),
-        (
-            argon(),
-            lambda: MDGNNCalculator(PaiNN(8, cutoff=4.0, elements=[18])),
-            lambda: MDGNNCalculator("lj"),
-            "units is metal .*, not lj",
-        ),
+        (argon(), lambda: painn(0), lambda: MDGNNCalculator("lj"), "units is metal .*, not lj"),
         (cluster(), exact, lambda: MDGNNCalculator(LennardJones()), "dtype is float64 .*, not float32"),
         (cluster(), lambda: MDGNNCalculator("lj"), lambda: Ensemble(["lj", "lj"]), "MDGNNCalculator, not Ensemble"),
+        (argon(), lambda: painn(0), lambda: painn(1), "MDGNNCalculator has other weights or parameters than"),
+        (argon(), lambda: committee(0, 1), lambda: committee(0, 2), "Ensemble has other weights or parameters than"),
+        (cluster(), exact, lambda: exact(2.5), "MDGNNCalculator has other weights or parameters than"),
+        (
+            argon(),
+            lambda: PairCalculator(sigma=3.4),
+            lambda: PairCalculator(sigma=3.3),
+            "has other weights or parameters than",
+        ),
     ],
 )
 def test_a_run_does_not_go_on_with_another_calculator(atoms, calculator, other, words):
@@ -382,6 +401,52 @@ def test_records_have_device_and_dtype_of_the_calculator(calculator, precision):
         restart(Path("run"), calculator=calculator(), steps=2)["settings"],
     ):
         assert {name: settings[name] for name in ("device", "dtype") if name in settings} == precision
+
+
+@pytest.mark.parametrize("calculator", [lambda: painn(0), lambda: committee(0, 1)])
+def test_atoms_out_of_reach_of_every_model_are_said(calculator):
+    atoms = cluster(3)
+    atoms.positions *= 100
+    with pytest.warns(UserWarning, match="no two atoms are within the model's cutoff of 4 Angstrom"):
+        relax(atoms, calculator(), steps=0)
+
+
+def pair_function(positions):
+    """Lennard-Jones in reduced units, as a user writes it."""
+    away = positions[:, None] - positions[None]
+    squares = np.square(away).sum(-1) + np.diag(np.full(len(positions), np.inf))
+    sixth = squares**-3.0
+    slope = 4 * (6 * sixth - 12 * sixth**2) / squares
+    return 2 * (sixth**2 - sixth).sum(), (slope[..., None] * away).sum(1)
+
+
+def test_a_function_says_its_units():
+    """It moves as the model of the same potential, and its records say so; unless told it is in eV and Angstrom."""
+    function = lambda units: FunctionCalculator(pair_function, units)  # noqa: E731
+    for ensemble in (NVE(0.2), Langevin(0.2)):
+        runs = [
+            simulate(cluster(), calculator, ensemble, folder=Path(name), steps=10, seed=3)
+            for name, calculator in (("function", function("lj")), ("model", exact(math.inf)))
+        ]
+        ends = [ase.io.read(f"{name}/final.xyz") for name in ("function", "model")]
+        np.testing.assert_allclose(ends[0].positions, ends[1].positions, atol=1e-7)
+        assert [run["settings"]["units"] for run in runs] == ["lj", "lj"] and runs[0]["units"] == runs[1]["units"]
+        for name in ("function", "model"):
+            for path in Path(name).iterdir():
+                path.unlink()
+            Path(name).rmdir()
+    minima = [relax(cluster(), calculator) for calculator in (function("lj"), exact(math.inf))]
+    assert minima[0].energy == pytest.approx(LJ_MINIMA[13]) == minima[1].energy
+    assert minima[0].summary["units"] == {"energy": "epsilon", "length": "sigma"}
+    assert MolecularDynamics(cluster_with(FunctionCalculator(pair_function)), NVE(300)).units.name == "metal"
+    with pytest.raises(RunError, match="units is lj in the run to continue, not metal"):
+        simulate(cluster(), function("lj"), folder=Path("run"), steps=1)
+        restart(Path("run"), steps=2, calculator=function("metal"))
+    for wrong in ("real", None):
+        with pytest.raises(ValueError, match="expected units 'metal' or 'lj', got"):
+            function(wrong)
+    with pytest.raises(TypeError, match="no parameter 'unit'; there is units"):
+        function("lj").set(unit="metal")
 
 
 def test_masses_are_one_in_reduced_units_in_memory_and_in_a_folder():

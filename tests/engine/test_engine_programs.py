@@ -96,8 +96,9 @@ def test_text_and_weights_come_back():
         for old in (False, True):
             engine = _C.Engine(*RandomProgram(seed, old).arguments())
             text, weights = engine.program()
-            again = _C.Engine(text, weights)
+            again, said = _C.Engine(text, weights), json.loads(text)
             assert again.program()[0] == text
+            assert (engine.readout, engine.cutoff, engine.dtype) == (said["readout"], said["cutoff"], said["dtype"])
             for name, weight in engine.program()[1].items():
                 assert np.array_equal(again.program()[1][name], weight)
             given = system(seed, 20)
@@ -295,7 +296,7 @@ T, I = ("tables", 0), "instructions"  # noqa: E741
         (array(0, "atom", 0, 4), "array 0 of the model's program has a bad shape"),
         (array(0, "atom", 2**40, 4), "array 0 of the model's program has a bad shape"),
         (array(0, "atom", 2**15, 2**15), "array 0 of the model's program has a bad shape"),
-        (array(0, "atoms", 1, 4), "space 'atom', 'edge', 'triplet' or 'structure', got 'atoms'"),
+        (array(0, "atoms", 1, 4), "space 'atom' or 'edge', got 'atoms'"),
         (array(0, "atom", 1), "array 0 as a space and two numbers"),
         (array(0, "atom", 1, 0.5), "an entry of array 0 as a whole number"),
         (array(1, "atom", 1, 2, 0, 0, 3), "array 1 of the model's program has a bad shape"),
@@ -304,8 +305,7 @@ T, I = ("tables", 0), "instructions"  # noqa: E741
         (array(1, "atom", 1, 2, 10**6, 0, 0), "array 1 of the model's program has a bad shape"),
         (array(1, "edge", 1, 2, 0, 0, 0), "array 1 of the model's program has a bad shape"),
         (array(4, "edge", 1, 1), "space 'atom', the only ones that linear has here, got one of space 'edge'"),
-        (array(4, "triplet", 1, 1), "space 'atom', the only ones that linear has here, got one of space 'triplet'"),
-        (array(4, "structure", 1, 1), "the only ones that linear has here, got one of space 'structure'"),
+        (array(4, "triplet", 1, 1), "space 'atom' or 'edge', got 'triplet'"),
         (at(I, 0, op="nonsense"), "instruction 0 .expected an instruction that this engine knows, got 'nonsense'"),
         (at(I, 0, op="plus"), "got 'plus'"),
         (at(I, 1, inputs=[]), "instruction 1 .*as many inputs, outputs, weights and numbers as scale takes"),

@@ -66,7 +66,9 @@ def test_copies_are_the_same_graph_in_memory_of_their_own(graph, change):
 
 def addresses(rows):
     arrays = (rows.row_ptr, rows.index, rows.edge)
-    return *(0 if a is None else a.data_ptr() for a in arrays), rows.n_rows
+    n_entries = int(rows.row_ptr[-1])
+    n_values = n_entries if rows.index is None else int(rows.index.max()) + 1 if n_entries else 0
+    return *(0 if a is None else a.data_ptr() for a in arrays), rows.n_rows, n_entries, n_values
 
 
 @pytest.mark.parametrize("rows", ["strided", "contiguous"])

@@ -46,8 +46,8 @@ def test_every_mode_is_its_formula(mode):
             expected -= 4 * epsilon * (at_cutoff**2 - at_cutoff)
         if mode == "smooth":
             expected *= 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
-        found = laws.predict(model, Atoms("Ar2", [[0, 0, 0], [r, 0, 0]])).energies
-        np.testing.assert_allclose(found, [expected / 2] * 2, rtol=1e-12, atol=1e-15)
+        energies = laws.predict(model, Atoms("Ar2", [[0, 0, 0], [r, 0, 0]])).energies
+        np.testing.assert_allclose(energies, [expected / 2] * 2, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(

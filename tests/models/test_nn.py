@@ -39,10 +39,10 @@ def in_double():
     torch.set_default_dtype(torch.float32)
 
 
-def assert_equal(found, expected):
+def assert_equal(result, expected):
     """To the rounding of float64."""
     expected = torch.as_tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14 * max(1.0, float(expected.abs().max())))
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-14 * max(1.0, float(expected.abs().max())))
 
 
 @pytest.mark.usefixtures("in_double")

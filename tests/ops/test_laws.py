@@ -375,6 +375,48 @@ def wrong_arguments():
                     yield pytest.param(op, options, k, what, id=f"{variant.id}-{array.name}-{what}")
 
 
+DERIVATIVES = {k: v for k, v in WRONG.items() if k != "no tensor"} | {"fewer rows": lambda x: x.detach()[:-1]}
+
+
+@variants
+@pytest.mark.parametrize("what", DERIVATIVES)
+def test_operators_of_derivatives_refuse_each_wrong_array(op, options, what):
+    """Called by themselves they read beyond arrays. One that is not read may be anything."""
+    if not op.has_operators:
+        return
+    static, inputs = problem(op, options)
+    results = [None if t is None else t.detach() for t in op.forward(static, inputs, [True] * len(inputs))]
+    n_outputs, like = len(op.outputs), next(x for x in inputs if x is not None)
+    grads, saved = results[:n_outputs], [like.new_empty(0) if t is None else t for t in results[n_outputs:]]
+    of_inputs, of_grads = (list(zip(*pair, strict=True)) for pair in ((op.inputs, inputs), (op.outputs, grads)))
+    calls = {"_backward": [*of_grads, *zip(op.saved, saved, strict=True), *of_inputs]}
+    if op.max_derivatives(static) >= 2:
+        calls["_double_backward"] = [*of_inputs, *of_grads, *of_inputs]
+    n_refused = 0
+    for suffix, arguments in calls.items():
+        given = [None if t is None else t.detach() for _, t in arguments]
+        flags = [t is not None for t in given[-len(inputs) :]]
+        flags = flags if suffix == "_backward" else [g is not None for g in grads] + flags
+        call = lambda arrays: as_tuple(  # noqa: E731
+            getattr(torch.ops.mdgnn, op.name + suffix)(*arrays, *flatten(static), flags)  # noqa: B023
+        )
+        expected = call(given)
+        for k, (array, tensor) in enumerate(arguments):
+            of_any_dtype = op.name == "force_virial" and array is op.inputs[0] and what == "dtype"
+            of_any_size = array.shape.startswith("G") and suffix == "_backward" and what == "fewer rows"
+            if tensor is None or of_any_dtype or of_any_size or (array in op.saved and not tensor.numel()):
+                continue
+            try:
+                found = call([DERIVATIVES[what](t) if m == k else t for m, t in enumerate(given)])
+            except (ValueError, IndexError) as error:
+                assert re.search(r"expected ", str(error)) and "\n" not in str(error)
+                n_refused += 1
+            else:
+                for a, b in zip(found, expected, strict=True):
+                    assert torch.equal(a, b) or not (a.any() or b.any()), (suffix, array.name)
+    assert n_refused
+
+
 @every
 def test_a_graph_of_another_kind_is_named(op):
     static, inputs = problem(op)

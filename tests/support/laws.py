@@ -160,8 +160,8 @@ def assert_smooth_at_the_cutoff(model, symbol="Ar"):
     """A dimer's energy has no step where the pair crosses the cutoff, and neither has its force."""
 
     def pair(r):
-        found = predict(model, Atoms(f"{symbol}2", [[0, 0, 0], [r, 0, 0]]))
-        return float(found.energy), float(found.forces[0, 0])
+        prediction = predict(model, Atoms(f"{symbol}2", [[0, 0, 0], [r, 0, 0]]))
+        return float(prediction.energy), float(prediction.forces[0, 0])
 
     (near, force_near), (inside, force_inside), (outside, force_outside) = (
         pair(r) for r in (0.9 * model.cutoff, model.cutoff - 1e-6, model.cutoff + 1e-6)

@@ -248,12 +248,14 @@ def test_interrupted_by_a_signal_and_continued(finished, data, tmp_path, monkeyp
 def test_folders_that_are_not_free_or_hold_no_run(finished, data, tmp_path):
     (tmp_path / "notes.txt").write_text("precious")
     (tmp_path / "log.csv").write_text("old")
-    with pytest.raises(RunError, match="is not empty; choose another with --output"):
+    with pytest.raises(
+        RunError, match="not empty; choose .*--output, or folder=.*, or force=True.* mdgnn.training.run.resume"
+    ):
         train(small(data), tmp_path)
     with pytest.raises(FileNotFoundError, match="none.xyz"):
         train(small("none.xyz"), tmp_path, force=True)
     assert (tmp_path / "log.csv").read_text() == "old", "nothing goes before the data have been read"
-    with pytest.raises(RunError, match="is a file"):
+    with pytest.raises(RunError, match="is a file; choose another .--output, or folder=."):
         train(small(data), tmp_path / "notes.txt")
     with pytest.raises(RunError, match="holds no run of mdgnn train"):
         resume(tmp_path)
