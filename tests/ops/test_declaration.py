@@ -97,7 +97,7 @@ def test_kernels_name_the_argument_that_they_cannot_read():
     given |= {"reduce": 0, "out": x, "argmax": None, "context": (1, 0, 0)}
     for name, wrong, words in (
         ("rows", edges.by_receiver, "scatter_add: rows: expected a tuple of 6, got Rows"),
-        ("values", "x", "scatter_add: values: .*data_ptr"),
+        ("values", "x", "scatter_add: values: .*dtype"),
         ("reduce", "sum", "scatter_add: reduce: .*str"),
         ("context", (1, 0), "scatter_add: context: expected a tuple of 3, got tuple"),
     ):
