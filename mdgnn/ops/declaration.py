@@ -17,7 +17,7 @@ from torch.autograd import Function
 
 from mdgnn.ops.csr import EdgeRows, Rows
 from mdgnn.ops.examples import Example
-from mdgnn.ops.static import check_fields, check_graph, flatten, graph_of, graphs_of, symbols
+from mdgnn.ops.static import check_fields, check_graph, flatten, graph_of, symbols
 
 Tensors = Sequence[Tensor]
 Optionals = Sequence[Tensor | None]
@@ -173,7 +173,11 @@ class Op:
         if not self._accepts(static, *inputs):
             _refuse(self, static, inputs)
         if self.check is not None:
-            self.check(static, inputs)
+            try:
+                self.check(static, inputs)
+            except AttributeError:  # of what stands for rows and is none
+                check_graph(static)
+                raise
 
 
 def _refuse(op: Op, static: Any, inputs: Optionals) -> None:
@@ -204,15 +208,15 @@ def _acceptor(op: Op) -> Callable[..., bool]:
         "  dtype = x0.dtype",
         "  if dtype is not float32 and dtype is not float64: return False",
     ]
-    graph, graphs = graph_of(op.static), graphs_of(op.static)
+    graph = graph_of(op.static)
     if graph is None:
         lines.append("  device = x0.device")
     else:
-        place, _ = graph
-        for k, type_of, optional in graphs:
-            absent = f"static[{k}] is not None and " if optional else ""
-            lines.append(f"  if {absent}not isinstance(static[{k}], {type_of.__name__}): return False")
-        lines.append(f"  device, {', '.join(known)} = static[{place}].checked")
+        place, kind = graph
+        lines += [
+            f"  if not isinstance(static[{place}], {kind.__name__}): return False",
+            f"  device, {', '.join(known)} = static[{place}].checked",
+        ]
     for name, array in zip(names, op.inputs, strict=True):
         tests = _tests(array, name, known)
         lines += [f"  if {name} is not None:", *(f" {line}" for line in tests)] if array.optional else tests
