@@ -231,7 +231,8 @@ class EngineOnly(Potential):
             own = str(self.dtype).removeprefix("torch.")
             raise ValueError(
                 f"the module of a {self.name!r} is not imported: without it the model runs by the engine on the CPU in "
-                f"{own}, not by {backend} on {device} in {str(dtype).removeprefix('torch.')}"
+                f"{own}, not by {backend} on {device} in {str(dtype).removeprefix('torch.')}; import "
+                f"{self.name.partition(':')[0]} first for torch"
             )
 
 

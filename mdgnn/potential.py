@@ -129,6 +129,16 @@ class Potential(nn.Module):
         """(E, 3) edge vectors in the model's dtype, (N,) types of atoms -> (N, F) features."""
         raise NotImplementedError(f"{type(self).__name__} has no atomic_features")
 
+    def check_complete(self) -> None:
+        """Raise NotImplementedError where a model lacks its body or output layer, unless its energies are its own."""
+        own = type(self)
+        if own.atomic_energies is not Potential.atomic_energies:
+            return
+        if own.atomic_features is Potential.atomic_features:
+            raise NotImplementedError(f"{own.__name__} has no atomic_features")
+        if own.read_out is Potential.read_out and not hasattr(self, "output_mlp"):
+            raise NotImplementedError(f"{own.__name__} has no output_mlp: make one in __init__, such as MLP(F, F, 1)")
+
     def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
         """(E, 3) edge vectors in the model's dtype -> (N,) atomic energies in float64.
 
@@ -161,7 +171,11 @@ class Potential(nn.Module):
         if self.repulsion is not None:
             r, _ = polar(vectors, directions=False)  # E
             pairs = self.repulsion(types, r, graph)  # N, 1
-        network = self.output_mlp(features)  # N, 1
+        try:
+            network = self.output_mlp(features)  # N, 1
+        except AttributeError:
+            self.check_complete()
+            raise
         return self.elements.energies(types, (network if pairs is None else network + pairs).squeeze(1))
 
     def attach_heads(self, properties: Sequence[Property], energy: bool) -> None:
@@ -178,6 +192,7 @@ class Potential(nn.Module):
         ValueError
             If the model has no features, or as `Heads`.
         """
+        self.check_complete()
         first = next((m for m in self.output_mlp.modules() if isinstance(m, nn.Linear)), None)
         if first is None:
             raise ValueError(f"{type(self).__name__} has no features of atoms to predict properties from")

@@ -76,7 +76,13 @@ class Arguments {
             field.fields(*this);
             prefix_ = "";
         } else {
-            read(next(name), field);
+            PyObject* value = next(name);
+            try {
+                read(value, field);
+            } catch (const PythonError&) {
+                name_argument(name);
+                throw;
+            }
         }
     }
 
@@ -100,6 +106,17 @@ class Arguments {
         else
             PyErr_Format(PyExc_TypeError, "%s: expected the argument %s, got none", kernel_.name, expected);
         throw PythonError{};
+    }
+
+    // Puts the kernel and the argument before Python's own sentences; ours, which are ValueErrors, have them.
+    [[gnu::noinline]] void name_argument(const char* name) const {
+        if (PyErr_ExceptionMatches(PyExc_ValueError)) return;
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        PyErr_Format(type, "%s: %s%s: %S", kernel_.name, prefix_, name, value ? value : type);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(trace);
     }
 
     static void check() {
@@ -207,7 +224,7 @@ class Arguments {
 
     static PyObject* item(PyObject* value, Py_ssize_t k, Py_ssize_t size) {
         if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != size) {
-            PyErr_Format(PyExc_TypeError, "expected a tuple of %zd", size);
+            PyErr_Format(PyExc_TypeError, "expected a tuple of %zd, got %s", size, Py_TYPE(value)->tp_name);
             throw PythonError{};
         }
         return PyTuple_GET_ITEM(value, k);

@@ -1,4 +1,4 @@
-// Macros that let one source of maths serve the host compiler and nvcc (DESIGN rule: maths is written once).
+// Macros by which one source of maths serves the host compiler and nvcc: it is written once for host, device and dtype.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -216,7 +216,8 @@ class MDGNNCalculator(CachingCalculator):
             if required:
                 raise
             warn_user(
-                f"computed by torch, which takes several times as long: {error}; backend='torch' is silent about it"
+                "computed by torch, which for small structures takes several times as long: "
+                f"{error}; backend='torch' is silent about it"
             )
             self._executor = "torch"
             return None

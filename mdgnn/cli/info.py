@@ -11,7 +11,7 @@ import torch
 
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.locate import pretrained_names
-from mdgnn.model_file import EngineOnly, load_for_inference, read_header
+from mdgnn.model_file import NAMES_IN_FILES, EngineOnly, load_for_inference, read_header
 from mdgnn.threads import get_num_threads
 
 
@@ -31,7 +31,7 @@ def installation() -> dict[str, str]:
 
 def model(name_or_path: str) -> dict[str, str]:
     """A model's header, a line for each entry or part of its records, its size, and what computes it on the CPU."""
-    header = read_header(name_or_path)
+    header = _with_names_of_options(read_header(name_or_path))
     program = header.pop("program", None)
     rows = {row: text for name, value in header.items() for row, text in _rows(name, value)}
     rows["program"] = "in the file, for the engine" if program else "none"
@@ -46,6 +46,16 @@ def model(name_or_path: str) -> dict[str, str]:
     except UnsupportedError as error:
         rows["backend on the CPU"] = f"torch: {error}"
     return rows
+
+
+def _with_names_of_options(header: dict[str, Any]) -> dict[str, Any]:
+    """Files have older names for some."""
+    option_of = {old: name for name, old in NAMES_IN_FILES.items()}
+
+    def renamed(part: dict[str, Any]) -> dict[str, Any]:
+        return {option_of.get(name, name): value for name, value in part.items()}
+
+    return renamed({**header, "config": renamed(header["config"])})
 
 
 def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:

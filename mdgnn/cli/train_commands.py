@@ -1,5 +1,8 @@
 """The interface of `mdgnn train`, `evaluate` and `plot`; what they need is imported when they run."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +23,18 @@ def _need_extra() -> None:
     for name in ("lightning", "pydantic"):
         if find_spec(name) is None:
             raise CommandError(f"this needs {name}, which is not installed: pip install 'mdgnn[train]'")
+
+
+@contextmanager
+def modules_of_this_folder() -> Iterator[None]:
+    """Configurations and --trust name modules, which may stand in the current folder. It comes last on Python's path,
+    so that its files hide no package."""
+    before = [*sys.path]
+    sys.path.append("")
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def train_command(
@@ -44,7 +59,7 @@ def train_command(
         raise typer.BadParameter("give a configuration to start from, or --resume FOLDER, and not both")
     if resume is not None and (output is not None or force):
         raise typer.BadParameter("--resume writes to the folder it continues; --output and --force do not go with it")
-    with errors_as_sentences():
+    with errors_as_sentences(), modules_of_this_folder():
         _need_extra()
         from mdgnn.cli import train
 
@@ -84,7 +99,7 @@ def evaluate_command(
 
     Output: errors.json, errors.csv, structures.csv and parity.png.
     """
-    with errors_as_sentences():
+    with errors_as_sentences(), modules_of_this_folder():
         _need_extra()
         from mdgnn.cli import train
         from mdgnn.data import Keys
@@ -97,7 +112,7 @@ def evaluate_command(
 
 def plot_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of mdgnn train.")]) -> None:
     """Draw a run of training, which may be under way: learning curve, parity, dimer curves."""
-    with errors_as_sentences():
+    with errors_as_sentences(), modules_of_this_folder():
         _need_extra()
         from mdgnn.cli import train
 

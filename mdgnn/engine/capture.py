@@ -140,6 +140,16 @@ def model_line() -> tuple[str, int]:
     return place if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 
 
+def line_of(error: BaseException) -> tuple[str, int]:
+    """As `model_line`, of what an error passed."""
+    places, trace = list[tuple[str, int]](), error.__traceback__
+    while trace is not None:
+        places.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    of_models = [place for place in places if not place[0].startswith(_NOT_MODELS)]
+    return (of_models or places)[-1]
+
+
 _OURS = tuple(str(Path(__file__).parents[1] / name) + os.sep for name in ("engine", "ops", "nn", "_internal"))
 _NOT_MODELS = (str(Path(torch.__file__).parent) + os.sep, *_OURS, "<")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mdgnn.engine.algebra import BINARY, ELEMENTWISE, MESSAGES, Algebra, Node
-from mdgnn.engine.capture import ROW, Capture, Captured, run_twice, told
+from mdgnn.engine.capture import ROW, Capture, Captured, line_of, run_twice, told
 from mdgnn.engine.fusion import fuse, reachable
 from mdgnn.engine.messages import CapturedGraph
 from mdgnn.engine.operations import apply
@@ -27,14 +27,18 @@ def trace(model: Potential) -> Program:
     ------
     UnsupportedError
         If it does something that the engine has no instruction for, or has learnt no energies.
+    NotImplementedError
+        If it lacks its body or its output layer.
     """
+    model.check_complete()
     heads: Any = getattr(model, "heads", None)
     try:
         if heads is not None and not heads.energy:
             raise UnsupportedError("the model has learnt no energies")
         return _traced(model)
     except Exception as error:  # whatever a model's code makes of tensors without numbers
-        raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {error}") from error
+        place = "" if isinstance(error, UnsupportedError) else f" ({told(line_of(error))})"
+        raise UnsupportedError(f"the engine cannot run this {type(model).__name__}: {error}{place}") from error
 
 
 def _traced(model: Potential) -> Program:

@@ -8,6 +8,11 @@ from mdgnn import models
 from mdgnn.potential import Potential
 
 
+def no_module(error: ModuleNotFoundError) -> str:
+    """What to do about it."""
+    return f"there is no module {error.name!r}: install it, or put its folder on PYTHONPATH"
+
+
 class UntrustedError(ValueError):
     """A name of a class in a module that has not been imported, and must not be."""
 
@@ -58,12 +63,12 @@ def class_of(name: str, may_import: Callable[[str], bool]) -> type[Potential]:
         if not may_import(module):
             raise UntrustedError(
                 f"holds a {name!r}, and importing a module runs it: if you trust it, import {module} first, or name it "
-                f"in load(..., trusted=[{module!r}]), --trust or [model] trusted"
+                f"in load(..., trusted=[{module!r}]), mdgnn evaluate --trust, or [model] trusted for mdgnn train"
             )
         try:
             imported = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise ValueError(f"holds a {name!r}, and there is no module {error.name!r}") from None
+            raise ValueError(f"holds a {name!r}, and {no_module(error)}") from None
     # A module's own __getattr__ may import others.
     cls = getattr(imported, kind, None) if may_import(module) else vars(imported).get(kind)
     if cls is None and module == "__main__":

@@ -27,6 +27,7 @@ from mdgnn.ops.radial_filter import (
     table_workspace,
 )
 from mdgnn.ops.scatter_add import gather_senders, scatter_add
+from mdgnn.ops.static import check_kind
 
 
 class Static(NamedTuple):
@@ -58,6 +59,7 @@ def cfconv(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
     if has_torch_function_unary(x):
         return handle_torch_function(cfconv, (x,), x, filter, edges)
     if isinstance(filter, Tensor):
+        check_kind("edges", edges, EdgeRows)
         width = x.shape[-1:]
         check_values(x, x=(x, (edges.n_atoms, *width)), filter=(filter, (edges.n_edges, *width)))
         return scatter_add(gather_senders(x, edges) * filter, Rows(edges.by_receiver.row_ptr))

@@ -17,6 +17,7 @@ from mdgnn.ops.examples import Example
 from mdgnn.ops.kernels import kernels_for
 from mdgnn.ops.scatter_add import gather_receivers, gather_senders, scatter_add
 from mdgnn.ops.silu import silu
+from mdgnn.ops.static import check_kind
 
 
 class Static(NamedTuple):
@@ -25,6 +26,7 @@ class Static(NamedTuple):
 
 def add_ends(ends: Tensor, edges: EdgeRows) -> Tensor:
     """(N, 2 H) -> (E, H): ``ends[senders, :H] + ends[receivers, H:]``; the derivative is a sum over rows."""
+    check_kind("edges", edges, EdgeRows)
     if ends.ndim != 2 or ends.shape[0] != edges.n_atoms or ends.shape[1] % 2:
         raise ValueError(f"expected ends of shape ({edges.n_atoms}, 2 H), got {tuple(ends.shape)}")
     sent, received = ends.chunk(2, dim=1)

@@ -17,7 +17,7 @@ from torch.autograd import Function
 
 from mdgnn.ops.csr import EdgeRows, Rows
 from mdgnn.ops.examples import Example
-from mdgnn.ops.static import check_graph, flatten, graph_of, symbols
+from mdgnn.ops.static import check_fields, check_graph, flatten, graph_of, symbols
 
 Tensors = Sequence[Tensor]
 Optionals = Sequence[Tensor | None]
@@ -130,6 +130,7 @@ class Op:
     source: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self.static)
         object.__setattr__(self, "_accepts", _acceptor(self))
         object.__setattr__(self, "_autograd", _autograd_function(self))
 
@@ -172,7 +173,11 @@ class Op:
         if not self._accepts(static, *inputs):
             _refuse(self, static, inputs)
         if self.check is not None:
-            self.check(static, inputs)
+            try:
+                self.check(static, inputs)
+            except AttributeError:  # of what stands for rows and is none
+                check_graph(static)
+                raise
 
 
 def _refuse(op: Op, static: Any, inputs: Optionals) -> None:
@@ -392,6 +397,9 @@ def _autograd_function(op: Op) -> type[Function]:
         def backward(ctx: Any, *grads: Any) -> Any:
             raise third_derivative(op.name)
 
+    for function, suffix in ((Forward, ""), (Backward, "_backward"), (DoubleBackward, "_double_backward")):
+        # Which torch's sentences name.
+        function._backward_cls.__name__ = f"{op.name}{suffix}"
     return Forward
 
 

@@ -1,21 +1,36 @@
 """What ops take beside arrays: NamedTuples of edges, rows, numbers and words, as operators of torch see them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ForwardRef
 
 import torch
 
 from mdgnn.ops.csr import EdgeRows, Rows
 
+_FROM_A_GRAPH = {EdgeRows: "graph.edges", Rows: "graph.edges_by_receiver"}
 _NUMBERS = {float: "float", int: "int", bool: "bool", str: "str"}
 _EDGES = ("row_ptr", "index", "columns_row_ptr", "columns_index", "columns_edge")
 _ROWS = ("row_ptr", "index", "edge")
 
 
+_KINDS: dict[Any, str] = {EdgeRows: "edges", Rows: "rows", Rows | None: "rows?"} | _NUMBERS
+
+
 def _kinds(static: type[Any]) -> tuple[str, ...]:
     """ "edges", "rows", "rows?", or the type of an operator's number, for each field of a NamedTuple."""
-    names = {EdgeRows: "edges", Rows: "rows", Rows | None: "rows?"} | _NUMBERS
-    return tuple(names[kind] for kind in static.__annotations__.values())
+    return tuple(_KINDS[kind] for kind in static.__annotations__.values())
+
+
+def check_fields(static: type[Any]) -> None:
+    """Raise TypeError for a field of another kind."""
+    for name, kind in static.__annotations__.items():
+        if kind not in _KINDS:
+            got = getattr(kind, "__name__", repr(kind))
+            if isinstance(kind, ForwardRef):
+                got = f"{kind.__forward_arg__!r} in quotes, or by 'from __future__ import annotations'"
+            raise TypeError(
+                f"{static.__name__}.{name}: expected EdgeRows, Rows, Rows | None, float, int, bool or str, got {got}"
+            )
 
 
 def graph_of(static: type[Any]) -> tuple[int, type[EdgeRows] | type[Rows]] | None:
@@ -24,6 +39,12 @@ def graph_of(static: type[Any]) -> tuple[int, type[EdgeRows] | type[Rows]] | Non
         if kind in (EdgeRows, Rows):
             return k, kind
     return None
+
+
+def graphs_of(static: type[Any]) -> list[tuple[int, type[EdgeRows] | type[Rows], bool]]:
+    """Which fields are graphs, what they are, and whether they may be None."""
+    kinds = {"edges": (EdgeRows, False), "rows": (Rows, False), "rows?": (Rows, True)}
+    return [(place, *kinds[kind]) for place, kind in enumerate(_kinds(static)) if kind in kinds]
 
 
 def symbols(static: type[Any]) -> str:
@@ -87,13 +108,21 @@ def sizes_of(static: Any) -> dict[str, Any]:
     return {}
 
 
+def check_kind(name: str, given: Any, kind: type[EdgeRows] | type[Rows]) -> None:
+    """Raise ValueError unless what stands for edges or rows are some."""
+    if not isinstance(given, kind):
+        raise ValueError(
+            f"expected {name} as {kind.__name__}, such as {_FROM_A_GRAPH[kind]}, got {type(given).__name__}"
+        )
+
+
 def check_graph(static: Any) -> tuple[torch.device | None, dict[str, int]]:
     """The device and the sizes of the graph among the fields, whose own arrays are checked."""
+    for place, kind, optional in graphs_of(type(static)):
+        if not (optional and static[place] is None):
+            check_kind(static._fields[place], static[place], kind)
     graph = graph_of(type(static))
     if graph is None:
         return None, {}
-    place, kind = graph
-    if not isinstance(given := static[place], kind):
-        raise ValueError(f"expected {static._fields[place]} as {kind.__name__}, got {type(given).__name__}")
-    device, *sizes = given.checked
+    device, *sizes = static[graph[0]].checked
     return device, dict(zip(symbols(type(static)), sizes, strict=True))

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from mdgnn.model_config import RENAMED
 from mdgnn.models import __all__ as our_models
-from mdgnn.models.names import class_of
+from mdgnn.models.names import class_of, no_module
 from mdgnn.potential import Potential
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import (
@@ -94,7 +94,7 @@ class ModelSection(BaseModel):
             try:
                 importlib.import_module(module)
             except ModuleNotFoundError as error:
-                raise ConfigError(f"[model] trusted: there is no module {error.name!r}") from None
+                raise ConfigError(f"[model] trusted: {no_module(error)}") from None
         if self.start is not None:
             given = [*self.options, *(["architecture"] if self.architecture else [])]
             fields = type(self).model_fields  # a file of a resolved configuration holds their defaults

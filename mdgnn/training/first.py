@@ -68,6 +68,7 @@ def calibrate(model: Potential, dataset: Dataset, config: Config) -> None:
     errors to zero. Medians over structures count, which neither repulsion where atoms nearly touch nor a wrong label
     moves.
     """
+    model.check_complete()
     linears = [m for m in model.output_mlp.modules() if isinstance(m, torch.nn.Linear)]
     if not linears:
         return

@@ -1,5 +1,6 @@
 """The command line: structures by name, velocities, relaxation, errors, and what an output folder holds."""
 
+import importlib
 import json
 import runpy
 import subprocess
@@ -20,7 +21,7 @@ from figures import assert_picture
 import mdgnn
 from mdgnn import cli
 from mdgnn.calculators.mdgnn_calculator import DTYPES
-from mdgnn.cli import info
+from mdgnn.cli import info, train_commands
 from mdgnn.dynamics.ensembles import ENSEMBLES
 from mdgnn.dynamics.lj_clusters import ICOSAHEDRA, NEAREST, lj_cluster
 from mdgnn.dynamics.molecular_dynamics import draw_velocities
@@ -44,6 +45,30 @@ def test_help_is_quick():
     assert loaded.stdout.strip() == "[]"
     text = run("md", "--help").output
     assert all(option in text for option in ("--ensemble", "--restart", "tau or fs"))
+
+
+def test_modules_of_the_current_folder_hide_none(tmp_path, monkeypatch):
+    for name in ("zipapp", "of_this_folder"):  # the first is Python's, too
+        (tmp_path / f"{name}.py").write_text("here = True\n")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    before = [*sys.path]
+    with train_commands.modules_of_this_folder():
+        assert importlib.import_module("of_this_folder").here
+        assert not hasattr(importlib.import_module("zipapp"), "here")
+    assert sys.path == before
+
+
+def test_the_package_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "mdgnn", "--help"], capture_output=True, text=True, check=True)
+    assert "evaluate" in done.stdout
+
+
+def test_options_have_their_names_in_what_info_shows():
+    """Files have an older name of min_distance."""
+    rows = info.model("lj")
+    assert float(rows["min_distance"]) > 0 and "min_distance" in rows["config"]
+    assert not any("least_distance" in text for row in rows.items() for text in row)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 13, 20, 38, 55, 60, 147])

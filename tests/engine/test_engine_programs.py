@@ -12,6 +12,7 @@ from program_meaning import OPERATIONS, UNARY, as_program, as_table, coefficient
 from random_programs import CUTOFF, POSITIVE, RandomProgram, Step, random_table
 
 from mdgnn import _C, NeighborList
+from mdgnn.engine.algebra import ELEMENTWISE
 from mdgnn.ops import tabulate
 
 CONSTANTS = {"scale": [-0.7], "add_constant": [0.3], "clamp_min": [0.9], "power": [1.7]}
@@ -138,6 +139,12 @@ def test_tables_are_those_of_their_networks():
         (found,) = engine_of(table, weights, 5)().tables().values()
         expected = coefficients_of(as_table(table), as_tensors(weights)).numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+
+
+def test_each_elementwise_function_is_compared_with_torch():
+    assert UNARY.keys() == ELEMENTWISE.keys(), (
+        "each has a row of torch's own function in tests/support/program_meaning.py"
+    )
 
 
 @pytest.mark.parametrize("op", list(UNARY))

@@ -209,6 +209,33 @@ def test_the_line_is_the_models_own():
         Engine(variant(lambda m, h, f, g: nn.GELU()(h)))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda h: h[:, :5],
+        lambda h: torch.cat([h, h], dim=1),
+        lambda h: torch.cat(h.split([3, 4], dim=1), dim=1),
+        lambda h: h * h[:, 8:9] + h[:, 8, None],
+        lambda h: h * h.select(1, -9)[:, None],
+        lambda h: h * h.narrow(1, 8, 1),
+        lambda h: h * h.narrow(1, 4, 5).sum(1, keepdim=True),
+        lambda h: h + h[:, :3],
+        lambda h: h @ torch.ones(7, 8, dtype=h.dtype),
+        lambda h: torch.einsum("nc,cd->nd", h, torch.ones(7, 8, dtype=h.dtype)),
+        lambda h: h.view(-1, 3),
+        lambda h: h.no_such_method(),
+    ],
+)
+def test_what_torch_refuses_is_refused_with_the_line(wrong):
+    model = variant(lambda m, h, f, g: wrong(h))
+    with pytest.raises((RuntimeError, IndexError, AttributeError)):
+        evaluate(model, Graph.from_atoms(icosahedron(2, 0.05), 2.5))
+    with pytest.raises(
+        UnsupportedError, match=r"cannot run this Variant: .* \(\w+\.py, line \d+: .*(wrong|lambda h|output)"
+    ):
+        Engine(model)
+
+
 def test_capture_leaves_the_model_and_torch_as_they_were():
     model = gnn()
     before = {name: (t, t._version, t.requires_grad) for name, t in model.state_dict(keep_vars=True).items()}

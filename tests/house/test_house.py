@@ -44,7 +44,13 @@ MAY_IMPORT = {  # layer: layers below it
         *("potential", "threads", "training"),
     },
 }
-NO_LAYERS = {"__init__", "_C", "_C_cuda", "pretrained"}  # the lazy package, binaries, scripts and files of models
+NO_LAYERS = {
+    "__init__",
+    "__main__",
+    "_C",
+    "_C_cuda",
+    "pretrained",
+}  # the lazy package, its command, binaries, scripts and files of models
 MAY_INCLUDE = {  # folder of csrc: those that its sources may include from
     "core": {"core"},
     "neighbors": {"core", "neighbors"},

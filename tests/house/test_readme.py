@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,8 +29,9 @@ BLOCKS = {page: [block for block in BLOCK.findall(text) if block[0] != "text"] f
 WITH_PEERS = [(peer_of(code), code) for blocks in BLOCKS.values() for _, code in blocks if peer_of(code)]
 
 
-def run_shell(code):
-    """Run our commands, training for two epochs; of make only see that it has the target."""
+def run_shell(code, program_file):
+    """Run our commands, training for two epochs; of make only see that it has the target. In a page with modules of its
+    own each is a process, in which nothing has imported them."""
     for line in code.splitlines():
         program, *arguments = shlex.split(line, comments=True) or [""]
         if program == "make":
@@ -37,8 +39,13 @@ def run_shell(code):
         elif program == "mdgnn":
             if arguments[:1] == ["train"] and arguments[1].endswith(".toml"):
                 arguments += ["--set", "run.epochs=2", "--set", "run.threads=1"]
-            result = command_line.run(*arguments)
-            assert result.exit_code == 0, f"{line}: {result.stderr}"
+            if not any(Path().glob("*.py")):
+                result = command_line.run(*arguments)
+                assert result.exit_code == 0, f"{line}: {result.stderr}"
+                continue
+            program_file.write_text("from mdgnn.cli import main\n\nmain()\n")
+            done = subprocess.run([sys.executable, program_file, *arguments], capture_output=True, text=True)
+            assert done.returncode == 0, f"{line}: {done.stderr}"
         else:
             assert program in ("", "git", "cd", "pip"), line
 
@@ -51,9 +58,10 @@ def run_toml(code):
 
 
 @pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if blocks])
-def test_blocks(page, tmp_path, monkeypatch, capsys, one_thread):
+def test_blocks(page, tmp_path, tmp_path_factory, monkeypatch, capsys, one_thread):
     import ase.calculators.emt
 
+    installed = tmp_path_factory.mktemp("bin") / "mdgnn"  # Python looks for modules where its program stands
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(ase.calculators.emt, "NeighborList", ase.calculators.emt.NeighborList)  # a block changes it
@@ -71,7 +79,7 @@ def test_blocks(page, tmp_path, monkeypatch, capsys, one_thread):
             if page == "README.md":
                 assert -279 < float(capsys.readouterr().out) < -265
         elif language == "sh":
-            run_shell(code)
+            run_shell(code, installed)
         elif language == "toml":
             run_toml(code)
         else:

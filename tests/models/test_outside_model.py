@@ -177,7 +177,7 @@ def save_as(name, model, path):
         ("json:JSONDecoder", "is no Potential that is a model"),
         ("outside_models.density:Densities", "has no class 'Densities'"),
         ("outside_models.density:nn", "is no Potential that is a model"),
-        ("no_such_module:Model", "there is no module 'no_such_module'"),
+        ("no_such_module:Model", "there is no module 'no_such_module': install it, or put its folder on PYTHONPATH"),
         ("outside_models.density:Density.Config", "of the form 'package.module:Class'"),
         (".density:Density", "of the form 'package.module:Class'"),
         (":Density", "of the form 'package.module:Class'"),
@@ -248,7 +248,7 @@ def test_calculators_run_a_file_whose_module_is_not_imported(model, tmp_path, mo
     assert calculator.backend == "engine" and calculator.model.units == "lj"
     np.testing.assert_array_equal(calculator.get_forces(atoms), expected)
     for options in ({"dtype": "float32"}, {"dtype": "float64", "backend": "torch"}):
-        with pytest.raises(ValueError, match="'outside_models.density:Density' is not imported: without it"):
+        with pytest.raises(ValueError, match="Density' is not imported: .* import outside_models.density first"):
             MDGNNCalculator(path, **options)
     assert "by the program alone" in run("info", path).output
     atoms.calc = calculator
@@ -298,6 +298,33 @@ def test_a_second_cutoff_has_its_place():
     Triplets.Config = Config
     assert Triplets(cutoff=4.0).cutoffs == (4.0, 3.0) and Triplets(cutoff=4.0).cutoff == 4.0
     assert Triplets(cutoff=2.5).cutoff == 3.0
+
+
+def test_what_a_model_lacks_is_named(density, tmp_path):
+    """By all who use it, without a warning before the error."""
+
+    class NoBody(mdgnn.Potential):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.output_mlp = torch.nn.Linear(1, 1)
+
+    class NoOutput(density):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            del self.output_mlp
+
+    atoms = icosahedron(2, 0.05)
+    for kind, missing in ((NoBody, "atomic_features"), (NoOutput, "output_mlp: make one in __init__, such as MLP")):
+        model = kind(cutoff=2.5)
+        for use in (
+            Engine,
+            MDGNNCalculator,
+            lambda model: MDGNNCalculator(model, backend="torch").get_potential_energy(atoms),
+            lambda model: mdgnn.evaluate(model, Graph.from_atoms(atoms, 2.5)),
+            lambda model: model.attach_heads([], True),
+        ):
+            with pytest.raises(NotImplementedError, match=f"{kind.__name__} has no {missing}"):
+                use(model)
 
 
 def test_a_layer_may_have_the_name_of_the_program(density, monkeypatch, tmp_path):

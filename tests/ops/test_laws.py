@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from declared_results import check_results
 from kernels import assert_same_bits_for_any_number_of_threads, devices, dtypes
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -22,6 +23,7 @@ VARIANTS = [
     for options in op.options
 ]
 variants = pytest.mark.parametrize(("op", "options"), VARIANTS)
+CHECKED = set()  # variants whose results are the declared ones, before any other test of theirs
 every = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 
 
@@ -33,7 +35,11 @@ def kernels_of_small_arrays(monkeypatch):
 
 def problem(op, options=None, **example):
     """Static arguments, and inputs of which the differentiable ones ask for gradients."""
-    static, inputs = op.example(Example(options=options or op.options[0], **example))
+    options = options or op.options[0]
+    if (variant := (op.name, *options.items())) not in CHECKED:
+        check_results(op, options)
+        CHECKED.add(variant)
+    static, inputs = op.example(Example(options=options, **example))
     for array, x in zip(op.inputs, inputs, strict=True):
         if x is not None:
             x.requires_grad_(array.differentiable)
@@ -415,10 +421,13 @@ def test_operators_of_derivatives_refuse_each_wrong_array(op, options, what):
 def test_a_graph_of_another_kind_is_named(op):
     static, inputs = problem(op)
     for name, kind in op.static.__annotations__.items():
+        optional, kind = kind == Rows | None, Rows if kind == Rows | None else kind
         if kind not in (EdgeRows, Rows):
             continue
-        for wrong in (Rows(torch.tensor([0, 1])) if kind is EdgeRows else EdgeRows(Rows(torch.tensor([0, 1]))), None):
-            with pytest.raises(ValueError, match=f"expected {name} as {kind.__name__}, got {type(wrong).__name__}"):
+        other = Rows(torch.tensor([0, 1])) if kind is EdgeRows else EdgeRows(Rows(torch.tensor([0, 1])))
+        for wrong in (other, 3) if optional else (other, 3, None):
+            words = rf"expected {name} as {kind.__name__}, such as graph\.edges.*, got {type(wrong).__name__}"
+            with pytest.raises(ValueError, match=words):
                 op.check_arguments(static._replace(**{name: wrong}), inputs)
 
 
@@ -463,10 +472,18 @@ def test_every_op_is_declared():
     without = {"csr", "radial_filter"}  # rows of graphs, and what the kernels of messages share
     folders = {p.name for p in (ROOT / "csrc" / "ops").iterdir() if p.is_dir()} - without
     declared = {op.name for op in OPS}
-    assert folders <= declared
+    assert folders <= declared, "each folder of csrc/ops has its declaration among OPS in mdgnn/ops/__init__.py"
     assert declared - folders == {"concat_message_table"}, "whose kernels stand beside those of concat_message"
     of_files = {p.stem for p in (ROOT / "mdgnn" / "ops").glob("*.py") if declares(p)}
-    assert of_files == declared
+    assert of_files == declared, "each declaration is among OPS in mdgnn/ops/__init__.py"
+
+
+@every
+def test_each_device_of_an_op_has_its_kernels(op):
+    for device, stub in (("cpu", "_C.pyi"), ("cuda", "_C_cuda.pyi")):
+        there = re.findall(r"^def (\w+)\(", (ROOT / "mdgnn" / stub).read_text(), re.M)
+        names = [op.name, f"{op.name}_backward"]  # force_virial's are each other's derivatives
+        assert all(name in there for name in names) == (device in op.devices), f"{op.name}: devices are {op.devices}"
 
 
 def declares(path):

@@ -22,7 +22,7 @@ struct CfConv {
     RadialTable<T> table;
     const T* r = nullptr;      // (E)
     TableWorkspace workspace;  // for results for coefficients
-    bool adds = false;         // the CPU's backward adds to grad_r what it would write
+    bool adds = false;         // the CPU's backward adds to out_r what it would write
 
     template <class V>
     void fields(V&& visit) {
@@ -40,13 +40,13 @@ struct CfConv {
     template <class T>                                                                                                 \
     void cfconv(const CfConv<T>& op, Matrix<T> out, const Context& context);                                           \
                                                                                                                        \
-    /* grad (N, C) is d/d out. grad_x (N, C), grad_r (E) and grad_coefficients (n_intervals, 4, C) may be null. */     \
+    /* grad (N, C) is d/d out. out_x (N, C), out_r (E) and out_coefficients (n_intervals, 4, C) may be null. */        \
     template <class T>                                                                                                 \
-    void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x, T* grad_r, T* grad_coefficients, \
+    void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> out_x, T* out_r, T* out_coefficients,    \
                          const Context& context);                                                                      \
                                                                                                                        \
-    /* The derivative of <grad2_x, grad_x> + <grad2_r, grad_r>, of which either may be null, with respect to grad,     \
-       x, r and coefficients; each result may be null. What multiplies grad_coefficients takes the place of the        \
+    /* The derivative of <grad2_x, out_x> + <grad2_r, out_r> of backward, of which either may be null, with respect to \
+       grad, x, r and coefficients; each result may be null. What multiplies out_coefficients takes the place of the   \
        table in calls of the two others. */                                                                            \
     template <class T>                                                                                                 \
     void cfconv_double_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<const T> grad2_x, const T* grad2_r,  \

@@ -261,18 +261,18 @@ void cfconv(const CfConv<T>& op, Matrix<T> out, const Context& context) {
 }
 
 template <class T>
-void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x, T* grad_r, T* grad_coefficients,
+void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> out_x, T* out_r, T* out_coefficients,
                      const Context& context) {
     const Convolution<T> forward{op.rows, op.table, op.r, op.x, {}, nullptr};
     const Convolution<T> backward{op.columns, op.table, op.r, grad, {}, nullptr, op.adds};
-    if (grad_r)
+    if (out_r)
         parallel_for(op.columns.n_rows, filter_grain(op.columns, 2 * grad.cols), context.n_threads,
                      [&](std::int64_t a, std::int64_t b) {
-                         with_vectors([&](auto v) { send_loop(v, backward, op.x, grad_x, grad_r, a, b); });
+                         with_vectors([&](auto v) { send_loop(v, backward, op.x, out_x, out_r, a, b); });
                      });
-    else if (grad_x)
-        run_convolve(backward, grad_x, context);
-    if (grad_coefficients) run_intervals(forward, grad, grad_coefficients, context);
+    else if (out_x)
+        run_convolve(backward, out_x, context);
+    if (out_coefficients) run_intervals(forward, grad, out_coefficients, context);
 }
 
 template <class T>

@@ -184,13 +184,13 @@ void cfconv(const CfConv<T>& op, Matrix<T> out, const Context& context) {
 }
 
 template <class T>
-void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x, T* grad_r, T* grad_coefficients,
+void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> out_x, T* out_r, T* out_coefficients,
                      const Context& context) {
     const DeviceGuard guard(context.device);
     const Convolution<T> forward{op.rows, op.table, op.r, op.x, {}, nullptr};
-    if (grad_x) run_convolve<T>({op.columns, op.table, op.r, grad, {}, nullptr}, grad_x, context);
-    if (grad_r) run_distance_grads(forward, grad, grad_r, context);
-    if (grad_coefficients) run_intervals(op, forward, grad, grad_coefficients, context);
+    if (out_x) run_convolve<T>({op.columns, op.table, op.r, grad, {}, nullptr}, out_x, context);
+    if (out_r) run_distance_grads(forward, grad, out_r, context);
+    if (out_coefficients) run_intervals(op, forward, grad, out_coefficients, context);
 }
 
 template <class T>

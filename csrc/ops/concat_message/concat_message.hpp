@@ -20,7 +20,7 @@ struct ConcatMessage {
     Matrix<const T> edge_part;     // (E, H)
     std::int64_t edge_stride = 0;  // from one row of edge_part to the next
     Matrix<const T> ends;          // (N, 2 H): an atom's share as a sender, then as a receiver
-    const T* weight = nullptr;     // (E) or null: 1
+    const T* envelope = nullptr;   // (E) or null: 1
 
     template <class V>
     void fields(V&& visit) {
@@ -29,41 +29,41 @@ struct ConcatMessage {
         visit("edge_part", edge_part);
         visit("edge_stride", edge_stride);
         visit("ends", ends);
-        visit("envelope", weight);
+        visit("envelope", envelope);
     }
 };
 
-// What multiplies the results of backward: edge (E, H), ends (N, 2 H), weight (E); each may be null.
+// What multiplies the results of backward: edge_part (E, H), ends (N, 2 H), envelope (E); each may be null.
 template <class T>
 struct ConcatMessageGrad2 {
-    Matrix<const T> edge, ends;
-    const T* weight = nullptr;
+    Matrix<const T> edge_part, ends;
+    const T* envelope = nullptr;
 
     template <class V>
     void fields(V&& visit) {
-        visit("edge_part", edge);
+        visit("edge_part", edge_part);
         visit("ends", ends);
-        visit("envelope", weight);
+        visit("envelope", envelope);
     }
 };
 
-#define MDGNN_CONCAT_MESSAGE_INTERFACE                                                                              \
-    /* out (N, H) */                                                                                                \
-    template <class T>                                                                                              \
-    void concat_message(const ConcatMessage<T>& op, Matrix<T> out, const Context& context);                         \
-                                                                                                                    \
-    /* grad (N, H) is d/d out. grad_edge (E, H) is always written; grad_ends (N, 2 H) and grad_weight (E) may be    \
-       null. */                                                                                                     \
-    template <class T>                                                                                              \
-    void concat_message_backward(const ConcatMessage<T>& op, Matrix<const T> grad, Matrix<T> grad_edge,             \
-                                 Matrix<T> grad_ends, T* grad_weight, const Context& context);                      \
-                                                                                                                    \
-    /* The derivative of <grad2, results of backward> with respect to grad, edge_part, ends and weight. out_grad    \
-       (N, H) and out_edge (E, H) are always written; out_ends (N, 2 H) and out_weight (E) may be null. */          \
-    template <class T>                                                                                              \
-    void concat_message_double_backward(const ConcatMessage<T>& op, Matrix<const T> grad,                           \
-                                        const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad, Matrix<T> out_edge, \
-                                        Matrix<T> out_ends, T* out_weight, const Context& context);
+#define MDGNN_CONCAT_MESSAGE_INTERFACE                                                                               \
+    /* out (N, H) */                                                                                                 \
+    template <class T>                                                                                               \
+    void concat_message(const ConcatMessage<T>& op, Matrix<T> out, const Context& context);                          \
+                                                                                                                     \
+    /* grad (N, H) is d/d out. out_edge_part (E, H) is always written; out_ends (N, 2 H) and out_envelope (E) may be \
+       null. */                                                                                                      \
+    template <class T>                                                                                               \
+    void concat_message_backward(const ConcatMessage<T>& op, Matrix<const T> grad, Matrix<T> out_edge_part,          \
+                                 Matrix<T> out_ends, T* out_envelope, const Context& context);                       \
+                                                                                                                     \
+    /* The derivative of <grad2, results of backward> with respect to grad, edge_part, ends and envelope. out_grad   \
+       (N, H) and out_edge_part (E, H) are always written; out_ends (N, 2 H) and out_envelope (E) may be null. */    \
+    template <class T>                                                                                               \
+    void concat_message_double_backward(                                                                             \
+        const ConcatMessage<T>& op, Matrix<const T> grad, const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad,    \
+        Matrix<T> out_edge_part, Matrix<T> out_ends, T* out_envelope, const Context& context);
 
 namespace cpu {
 MDGNN_CONCAT_MESSAGE_INTERFACE

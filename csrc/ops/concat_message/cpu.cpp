@@ -46,7 +46,7 @@ inline __attribute__((always_inline)) void sum_messages(const ConcatMessage<T>& 
         std::fill(y, y + out.cols, T(0));
         for (std::int64_t k = op.rows.row_ptr[i]; k < op.rows.row_ptr[i + 1]; ++k) {
             const Edge<T> e = edge(op, i, k);
-            const T w = op.weight ? op.weight[k] : T(1);
+            const T w = op.envelope ? op.envelope[k] : T(1);
             for (std::int64_t f = 0; f < out.cols; ++f) y[f] += w * silu_value(e.x(f));
         }
     }
@@ -54,7 +54,7 @@ inline __attribute__((always_inline)) void sum_messages(const ConcatMessage<T>& 
 
 template <class T>
 inline __attribute__((always_inline)) void edge_gradients(const ConcatMessage<T>& op, Matrix<const T> grad,
-                                                          Matrix<T> grad_edge, Matrix<T> grad_ends, T* grad_weight,
+                                                          Matrix<T> out_edge_part, Matrix<T> out_ends, T* out_envelope,
                                                           std::int64_t begin, std::int64_t end) {
     const std::int64_t width = grad.cols;
     std::vector<T> sum(width);
@@ -64,24 +64,24 @@ inline __attribute__((always_inline)) void edge_gradients(const ConcatMessage<T>
         std::fill(r, r + width, T(0));
         for (std::int64_t k = op.rows.row_ptr[i]; k < op.rows.row_ptr[i + 1]; ++k) {
             const Edge<T> e = edge(op, i, k);
-            const T w = op.weight ? op.weight[k] : T(1);
-            T* __restrict out = grad_edge.row(k);
+            const T w = op.envelope ? op.envelope[k] : T(1);
+            T* __restrict out = out_edge_part.row(k);
             for (std::int64_t f = 0; f < width; ++f) {
                 out[f] = w * g[f] * silu_slope(e.x(f));
                 r[f] += out[f];
             }
-            if (grad_weight)
-                grad_weight[k] = sum_lanes<T>(width, [&](std::int64_t f) { return g[f] * silu_value(e.x(f)); });
+            if (out_envelope)
+                out_envelope[k] = sum_lanes<T>(width, [&](std::int64_t f) { return g[f] * silu_value(e.x(f)); });
         }
-        if (grad_ends) std::copy(r, r + width, grad_ends.row(i) + width);
+        if (out_ends) std::copy(r, r + width, out_ends.row(i) + width);
     }
 }
 
 template <class T>
 inline __attribute__((always_inline)) void second_gradients(const ConcatMessage<T>& op, Matrix<const T> grad,
                                                             const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad,
-                                                            Matrix<T> out_edge, Matrix<T> out_ends, T* out_weight,
-                                                            std::int64_t begin, std::int64_t end) {
+                                                            Matrix<T> out_edge_part, Matrix<T> out_ends,
+                                                            T* out_envelope, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = grad.cols;
     std::vector<T> sum(width), factor(width);
     for (std::int64_t i = begin; i < end; ++i) {
@@ -93,26 +93,26 @@ inline __attribute__((always_inline)) void second_gradients(const ConcatMessage<
         std::fill(y, y + width, T(0));
         for (std::int64_t k = op.rows.row_ptr[i]; k < op.rows.row_ptr[i + 1]; ++k) {
             const Edge<T> e = edge(op, i, k);
-            const T w = op.weight ? op.weight[k] : T(1);
-            const T t = grad2.weight ? grad2.weight[k] : T(0);
+            const T w = op.envelope ? op.envelope[k] : T(1);
+            const T t = grad2.envelope ? grad2.envelope[k] : T(0);
             std::fill(q, q + width, T(0));
-            if (grad2.edge) {
-                const T* u = grad2.edge.row(k);
+            if (grad2.edge_part) {
+                const T* u = grad2.edge_part.row(k);
                 for (std::int64_t f = 0; f < width; ++f) q[f] += u[f];
             }
             if (grad2.ends) {
                 const T *u = grad2.ends.row(op.rows.index[k]), *v = grad2.ends.row(i) + width;
                 for (std::int64_t f = 0; f < width; ++f) q[f] += u[f] + v[f];
             }
-            T* __restrict out = out_edge.row(k);
+            T* __restrict out = out_edge_part.row(k);
             for (std::int64_t f = 0; f < width; ++f) {
                 const T x = e.x(f), slope = silu_slope(x);
                 y[f] += w * q[f] * slope + t * silu_value(x);
                 out[f] = g[f] * (w * q[f] * silu_curvature(x) + t * slope);
                 r[f] += out[f];
             }
-            if (out_weight)
-                out_weight[k] = sum_lanes<T>(width, [&](std::int64_t f) { return g[f] * q[f] * silu_slope(e.x(f)); });
+            if (out_envelope)
+                out_envelope[k] = sum_lanes<T>(width, [&](std::int64_t f) { return g[f] * q[f] * silu_slope(e.x(f)); });
         }
         if (out_ends) std::copy(r, r + width, out_ends.row(i) + width);
     }
@@ -170,22 +170,22 @@ void concat_message(const ConcatMessage<T>& op, Matrix<T> out, const Context& co
 }
 
 template <class T>
-void concat_message_backward(const ConcatMessage<T>& op, Matrix<const T> grad, Matrix<T> grad_edge, Matrix<T> grad_ends,
-                             T* grad_weight, const Context& context) {
+void concat_message_backward(const ConcatMessage<T>& op, Matrix<const T> grad, Matrix<T> out_edge_part,
+                             Matrix<T> out_ends, T* out_envelope, const Context& context) {
     parallel_for(op.rows.n_rows, grain(op), context.n_threads, [&](std::int64_t a, std::int64_t b) {
-        backward_loop(op, grad, grad_edge, grad_ends, grad_weight, a, b);
+        backward_loop(op, grad, out_edge_part, out_ends, out_envelope, a, b);
     });
-    add_sent(op, grad_edge, grad_ends, context);
+    add_sent(op, out_edge_part, out_ends, context);
 }
 
 template <class T>
 void concat_message_double_backward(const ConcatMessage<T>& op, Matrix<const T> grad,
-                                    const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad, Matrix<T> out_edge,
-                                    Matrix<T> out_ends, T* out_weight, const Context& context) {
+                                    const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad, Matrix<T> out_edge_part,
+                                    Matrix<T> out_ends, T* out_envelope, const Context& context) {
     parallel_for(op.rows.n_rows, grain(op), context.n_threads, [&](std::int64_t a, std::int64_t b) {
-        double_backward_loop(op, grad, grad2, out_grad, out_edge, out_ends, out_weight, a, b);
+        double_backward_loop(op, grad, grad2, out_grad, out_edge_part, out_ends, out_envelope, a, b);
     });
-    add_sent(op, out_edge, out_ends, context);
+    add_sent(op, out_edge_part, out_ends, context);
 }
 
 #define MDGNN_INSTANTIATE(T)                                                                                           \

@@ -61,11 +61,11 @@ __device__ MDGNN_INLINE Message<T, V> message_of(const Concat<T>& p, std::int64_
     Message<T, V> m = {};
     m.part = load_pack<V>(p.op.edge_part.data + k * p.op.edge_stride + f);
     m.sent = load_pack<V>(p.op.ends.row(j) + f);
-    m.weight = p.op.weight ? p.op.weight[k] : T(1);
+    m.weight = p.op.envelope ? p.op.envelope[k] : T(1);
     if constexpr (kDoubleBackward) {
-        if (p.by.edge) m.by_edge = load_pack<V>(p.by.edge.row(k) + f);
+        if (p.by.edge_part) m.by_edge = load_pack<V>(p.by.edge_part.row(k) + f);
         if (p.by.ends) m.by_sent = load_pack<V>(p.by.ends.row(j) + f);
-        if (p.by.weight) m.by_weight = p.by.weight[k];
+        if (p.by.envelope) m.by_weight = p.by.envelope[k];
     }
     return m;
 }
@@ -231,7 +231,7 @@ template <bool kDoubleBackward, class T>
 void derivatives(const Concat<T>& p, const Derivatives<T>& out, const Context& context) {
     const DeviceGuard guard(context.device);
     const bool packs = p.op.edge_stride % kPack<T> == 0 &&
-                       fits_packs<T>(p.grad.cols, p.op.edge_part.data, p.op.ends.data, p.grad.data, p.by.edge.data,
+                       fits_packs<T>(p.grad.cols, p.op.edge_part.data, p.op.ends.data, p.grad.data, p.by.edge_part.data,
                                      p.by.ends.data, out.grad.data, out.edge.data, out.ends.data);
     packs ? run_derivatives<kDoubleBackward, kPack<T>>(p, out, context)
           : run_derivatives<kDoubleBackward, 1>(p, out, context);
@@ -255,16 +255,16 @@ void concat_message(const ConcatMessage<T>& op, Matrix<T> out, const Context& co
 }
 
 template <class T>
-void concat_message_backward(const ConcatMessage<T>& op, Matrix<const T> grad, Matrix<T> grad_edge, Matrix<T> grad_ends,
-                             T* grad_weight, const Context& context) {
-    derivatives<false, T>({op, grad, {}}, {{}, grad_edge, grad_ends, grad_weight}, context);
+void concat_message_backward(const ConcatMessage<T>& op, Matrix<const T> grad, Matrix<T> out_edge_part,
+                             Matrix<T> out_ends, T* out_envelope, const Context& context) {
+    derivatives<false, T>({op, grad, {}}, {{}, out_edge_part, out_ends, out_envelope}, context);
 }
 
 template <class T>
 void concat_message_double_backward(const ConcatMessage<T>& op, Matrix<const T> grad,
-                                    const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad, Matrix<T> out_edge,
-                                    Matrix<T> out_ends, T* out_weight, const Context& context) {
-    derivatives<true, T>({op, grad, grad2}, {out_grad, out_edge, out_ends, out_weight}, context);
+                                    const ConcatMessageGrad2<T>& grad2, Matrix<T> out_grad, Matrix<T> out_edge_part,
+                                    Matrix<T> out_ends, T* out_envelope, const Context& context) {
+    derivatives<true, T>({op, grad, grad2}, {out_grad, out_edge_part, out_ends, out_envelope}, context);
 }
 
 #define MDGNN_INSTANTIATE(T)                                                                                           \

@@ -106,18 +106,17 @@ void edge_basis(const EdgeBasis<T>& op, T* distances, T* basis, const Context& c
 }
 
 template <class T>
-void edge_basis_backward(const EdgeBasis<T>& op, const T* grad_distances, const T* grad_basis, T* grad_vectors,
+void edge_basis_backward(const EdgeBasis<T>& op, const T* grad_distances, const T* grad_basis, T* out,
                          const Context& context) {
-    parallel_for(op.n_edges, grain(op), context.n_threads, [&](std::int64_t i, std::int64_t j) {
-        backward_loop(op, grad_distances, grad_basis, grad_vectors, i, j);
-    });
+    parallel_for(op.n_edges, grain(op), context.n_threads,
+                 [&](std::int64_t i, std::int64_t j) { backward_loop(op, grad_distances, grad_basis, out, i, j); });
 }
 
 template <class T>
 void edge_basis_double_backward(const EdgeBasis<T>& op, const T* grad2, const T* grad_distances, const T* grad_basis,
-                                T* out_distances, T* out_basis, T* out_vectors, const Context& context) {
+                                T* out_distances, T* out_basis, T* out, const Context& context) {
     parallel_for(op.n_edges, grain(op), context.n_threads, [&](std::int64_t i, std::int64_t j) {
-        double_backward_loop(op, grad2, grad_distances, grad_basis, out_distances, out_basis, out_vectors, i, j);
+        double_backward_loop(op, grad2, grad_distances, grad_basis, out_distances, out_basis, out, i, j);
     });
 }
 

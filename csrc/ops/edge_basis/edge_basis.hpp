@@ -36,16 +36,16 @@ namespace cpu {
 template <class T>
 void edge_basis(const EdgeBasis<T>& op, T* distances, T* basis, const Context& context);
 
-// grad_distances (E) and grad_basis (E, B) may be null; grad_vectors (E, 3).
+// grad_distances (E) and grad_basis (E, B) may be null; out (E, 3).
 template <class T>
-void edge_basis_backward(const EdgeBasis<T>& op, const T* grad_distances, const T* grad_basis, T* grad_vectors,
+void edge_basis_backward(const EdgeBasis<T>& op, const T* grad_distances, const T* grad_basis, T* out,
                          const Context& context);
 
-// The derivative of <grad2, grad_vectors>, grad2 (E, 3), with respect to grad_distances, grad_basis and vectors.
+// The derivative of <grad2, out of backward>, grad2 (E, 3), with respect to grad_distances, grad_basis and vectors.
 // Inputs that are null count as zero, and their results may be null.
 template <class T>
 void edge_basis_double_backward(const EdgeBasis<T>& op, const T* grad2, const T* grad_distances, const T* grad_basis,
-                                T* out_distances, T* out_basis, T* out_vectors, const Context& context);
+                                T* out_distances, T* out_basis, T* out, const Context& context);
 
 }  // namespace cpu
 }  // namespace mdgnn

@@ -26,11 +26,11 @@ struct Direction {
 };
 
 template <class T>
-MDGNN_INLINE void forward(const T* v, T* lengths, T* directions, std::int64_t begin, std::int64_t end) {
+MDGNN_INLINE void forward(const T* v, T* lengths, T* unit, std::int64_t begin, std::int64_t end) {
     for (std::int64_t e = begin; e < end; ++e) {
         const Direction<T> d(v + 3 * e);
         lengths[e] = d.length;
-        for (int c = 0; directions && c < 3; ++c) directions[3 * e + c] = d.u[c];
+        for (int c = 0; unit && c < 3; ++c) unit[3 * e + c] = d.u[c];
     }
 }
 
@@ -41,7 +41,7 @@ MDGNN_INLINE void backward(const T* v, const PolarPair<const T>& grad, T* out, s
         const Direction<T> d(v + 3 * e);
         const T g_r = grad.lengths ? grad.lengths[e] : T(0);
         T g[3] = {};
-        for (int c = 0; grad.directions && c < 3; ++c) g[c] = grad.directions[3 * e + c];
+        for (int c = 0; grad.unit && c < 3; ++c) g[c] = grad.unit[3 * e + c];
         const T radial = g_r - d.along(g) * d.inverse;
         for (int c = 0; c < 3; ++c) out[3 * e + c] = radial * d.u[c] + g[c] * d.inverse;
     }
@@ -56,11 +56,10 @@ MDGNN_INLINE void double_backward(const T* v, const T* grad2, const PolarPair<co
         const T* const a = grad2 + 3 * e;
         const T g_r = grad.lengths ? grad.lengths[e] : T(0), a_u = d.along(a);
         T g[3] = {};
-        for (int c = 0; grad.directions && c < 3; ++c) g[c] = grad.directions[3 * e + c];
+        for (int c = 0; grad.unit && c < 3; ++c) g[c] = grad.unit[3 * e + c];
         const T g_u = d.along(g), a_g = a[0] * g[0] + a[1] * g[1] + a[2] * g[2];
         if (out_grad.lengths) out_grad.lengths[e] = a_u;
-        for (int c = 0; out_grad.directions && c < 3; ++c)
-            out_grad.directions[3 * e + c] = (a[c] - a_u * d.u[c]) * d.inverse;
+        for (int c = 0; out_grad.unit && c < 3; ++c) out_grad.unit[3 * e + c] = (a[c] - a_u * d.u[c]) * d.inverse;
         T for_u[3];  // the derivative of L for u
         for (int c = 0; c < 3; ++c) for_u[c] = g_r * a[c] - (g_u * a[c] + a_u * g[c]) * d.inverse;
         // of u across itself, and of 1 / r along it
@@ -89,23 +88,23 @@ MDGNN_LOOPS(double)
 }  // namespace
 
 template <class T>
-void polar(const T* vectors, std::int64_t n_edges, T* lengths, T* directions, const Context& context) {
+void polar(const T* vectors, std::int64_t n_edges, T* lengths, T* unit, const Context& context) {
     parallel_for(n_edges, kEdges, context.n_threads,
-                 [&](std::int64_t i, std::int64_t j) { forward_loop(vectors, lengths, directions, i, j); });
+                 [&](std::int64_t i, std::int64_t j) { forward_loop(vectors, lengths, unit, i, j); });
 }
 
 template <class T>
-void polar_backward(const T* vectors, std::int64_t n_edges, const PolarPair<const T>& grad, T* grad_vectors,
+void polar_backward(const T* vectors, std::int64_t n_edges, const PolarPair<const T>& grad, T* out,
                     const Context& context) {
     parallel_for(n_edges, kEdges, context.n_threads,
-                 [&](std::int64_t i, std::int64_t j) { backward_loop(vectors, grad, grad_vectors, i, j); });
+                 [&](std::int64_t i, std::int64_t j) { backward_loop(vectors, grad, out, i, j); });
 }
 
 template <class T>
 void polar_double_backward(const T* vectors, std::int64_t n_edges, const T* grad2, const PolarPair<const T>& grad,
-                           const PolarPair<T>& out_grad, T* out_vectors, const Context& context) {
+                           const PolarPair<T>& out_grad, T* out, const Context& context) {
     parallel_for(n_edges, kEdges, context.n_threads, [&](std::int64_t i, std::int64_t j) {
-        double_backward_loop(vectors, grad2, grad, out_grad, out_vectors, i, j);
+        double_backward_loop(vectors, grad2, grad, out_grad, out, i, j);
     });
 }
 

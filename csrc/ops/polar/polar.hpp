@@ -11,31 +11,31 @@
 
 namespace mdgnn::cpu {
 
-// vectors (E, 3) -> lengths (E), directions (E, 3); the latter may be null.
+// vectors (E, 3) -> lengths (E), unit (E, 3); the latter may be null.
 template <class T>
-void polar(const T* vectors, std::int64_t n_edges, T* lengths, T* directions, const Context& context);
+void polar(const T* vectors, std::int64_t n_edges, T* lengths, T* unit, const Context& context);
 
 // Lengths (E) and directions (E, 3), or their gradients; null counts as zero.
 template <class T>
 struct PolarPair {
-    T *lengths = nullptr, *directions = nullptr;
+    T *lengths = nullptr, *unit = nullptr;
 
     template <class V>
     void fields(V&& visit) {
         visit("lengths", lengths);
-        visit("unit", directions);
+        visit("unit", unit);
     }
 };
 
-// grad_vectors (E, 3)
+// out (E, 3)
 template <class T>
-void polar_backward(const T* vectors, std::int64_t n_edges, const PolarPair<const T>& grad, T* grad_vectors,
+void polar_backward(const T* vectors, std::int64_t n_edges, const PolarPair<const T>& grad, T* out,
                     const Context& context);
 
-// The derivative of <grad2, grad_vectors>, grad2 (E, 3), for grad (out_grad; what is null there is not written) and
+// The derivative of <grad2, out of backward>, grad2 (E, 3), for grad (out_grad; what is null there is not written) and
 // vectors.
 template <class T>
 void polar_double_backward(const T* vectors, std::int64_t n_edges, const T* grad2, const PolarPair<const T>& grad,
-                           const PolarPair<T>& out_grad, T* out_vectors, const Context& context);
+                           const PolarPair<T>& out_grad, T* out, const Context& context);
 
 }  // namespace mdgnn::cpu

@@ -1,6 +1,6 @@
 // Parallelisation: rows (or columns) are split over threads; a row is summed by one thread in edge order, so there are
 // no atomics and the bits do not depend on the number of threads.
-// Memory traffic per edge and feature: one gathered read of values (forward, grad_weight) or grad (grad_values); the
+// Memory traffic per edge and feature: one gathered read of values (forward, out_weight) or grad (out_values); the
 // output row stays in cache until it is complete. Nothing of size edges x features is written, except where `values`
 // itself has a row per edge.
 // The loops over features vectorise with the baseline instruction set; a run-time choice of wider SIMD belongs at the
@@ -116,9 +116,9 @@ void max_rows(const ScatterAdd<T>& op, Matrix<T> out, std::int64_t* argmax, cons
 
 // Serial: a maximum's gradient touches one edge per (row, feature), far less than a pass over the edges.
 template <class T>
-void max_backward(const ScatterAdd<T>& op, Matrix<const T> grad, const std::int64_t* argmax, Matrix<T> grad_values,
-                  T* grad_weight) {
-    if (grad_values) std::fill(grad_values.data, grad_values.data + grad_values.rows * grad_values.cols, T(0));
+void max_backward(const ScatterAdd<T>& op, Matrix<const T> grad, const std::int64_t* argmax, Matrix<T> out_values,
+                  T* out_weight) {
+    if (out_values) std::fill(out_values.data, out_values.data + out_values.rows * out_values.cols, T(0));
     for (std::int64_t i = 0; i < op.rows.n_rows; ++i) {
         const T* g = grad.row(i);
         const std::int64_t* winner = argmax + i * grad.cols;
@@ -128,10 +128,10 @@ void max_backward(const ScatterAdd<T>& op, Matrix<const T> grad, const std::int6
             T sum = 0;
             for (std::int64_t f = 0; f < grad.cols; ++f) {
                 if (winner[f] != e) continue;
-                if (grad_values) grad_values.row(j)[f] += w * g[f];
+                if (out_values) out_values.row(j)[f] += w * g[f];
                 sum += g[f] * op.values.row(j)[f];
             }
-            if (grad_weight) grad_weight[e] = sum;
+            if (out_weight) out_weight[e] = sum;
         }
     }
 }
@@ -146,10 +146,10 @@ void scatter_add(const ScatterAdd<T>& op, Matrix<T> out, std::int64_t* argmax, c
 
 template <class T>
 void scatter_add_backward(const ScatterAdd<T>& op, Matrix<const T> grad, const std::int64_t* argmax,
-                          Matrix<T> grad_values, T* grad_weight, const Context& context) {
-    if (op.reduce == Reduce::max) return max_backward(op, grad, argmax, grad_values, grad_weight);
-    if (grad_values) sum_columns(op, grad, op.weight, grad_values, context);
-    if (grad_weight) dot_rows(op, grad, op.values, grad_weight, context);
+                          Matrix<T> out_values, T* out_weight, const Context& context) {
+    if (op.reduce == Reduce::max) return max_backward(op, grad, argmax, out_values, out_weight);
+    if (out_values) sum_columns(op, grad, op.weight, out_values, context);
+    if (out_weight) dot_rows(op, grad, op.values, out_weight, context);
 }
 
 template <class T>

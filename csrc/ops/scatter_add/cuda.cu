@@ -1,6 +1,6 @@
 // Parallelisation: one block of threads works on several rows; within a row the threads lie along the features, so a
 // gathered row is one coalesced read. A row is summed by one thread per feature in edge order: no atomics, the same
-// bits on every run. grad_weight gives each edge one warp, whose lanes combine in a fixed tree. The gradient of a
+// bits on every run. out_weight gives each edge one warp, whose lanes combine in a fixed tree. The gradient of a
 // maximum is summed like that of a sum, by value, over the edges that won. Memory traffic: as on the CPU, one gathered
 // read per edge and feature. Alternatives that lost: none measured yet (no edge-parallel split of long rows, no vector
 // loads).
@@ -197,24 +197,23 @@ void max_rows(const ScatterAdd<T>& op, Matrix<T> out, std::int64_t* argmax, cons
 }
 
 template <class T>
-void max_backward(const ScatterAdd<T>& op, Matrix<const T> grad, const std::int64_t* argmax, Matrix<T> grad_values,
-                  T* grad_weight, const Context& context) {
+void max_backward(const ScatterAdd<T>& op, Matrix<const T> grad, const std::int64_t* argmax, Matrix<T> out_values,
+                  T* out_weight, const Context& context) {
     const std::int64_t n = op.rows.index ? op.columns.n_rows : op.rows.n_rows;
-    if (grad_values && n > 0 && grad.cols > 0) {
+    if (out_values && n > 0 && grad.cols > 0) {
         const Shape s = shape_for(n, grad.cols);
         if (op.rows.index && !op.columns.edge)
             throw std::invalid_argument("scatter_add: max on CUDA needs columns with edges");
         if (op.rows.index)
             max_columns_kernel<T>
-                <<<s.grid, s.block, 0, stream(context)>>>(op.columns, grad, argmax, op.weight, grad_values);
+                <<<s.grid, s.block, 0, stream(context)>>>(op.columns, grad, argmax, op.weight, out_values);
         else
-            max_spread_kernel<T>
-                <<<s.grid, s.block, 0, stream(context)>>>(op.rows, grad, argmax, op.weight, grad_values);
+            max_spread_kernel<T><<<s.grid, s.block, 0, stream(context)>>>(op.rows, grad, argmax, op.weight, out_values);
         check(cudaGetLastError(), "scatter_add: gradient of the maximum for values");
     }
-    if (grad_weight && op.rows.n_rows > 0) {
+    if (out_weight && op.rows.n_rows > 0) {
         const Shape s = shape_of_warps(op.rows.n_rows);
-        max_dot_kernel<T><<<s.grid, s.block, 0, stream(context)>>>(op.rows, grad, argmax, op.values, grad_weight);
+        max_dot_kernel<T><<<s.grid, s.block, 0, stream(context)>>>(op.rows, grad, argmax, op.values, out_weight);
         check(cudaGetLastError(), "scatter_add: gradient of the maximum for weights");
     }
 }
@@ -230,11 +229,11 @@ void scatter_add(const ScatterAdd<T>& op, Matrix<T> out, std::int64_t* argmax, c
 
 template <class T>
 void scatter_add_backward(const ScatterAdd<T>& op, Matrix<const T> grad, const std::int64_t* argmax,
-                          Matrix<T> grad_values, T* grad_weight, const Context& context) {
+                          Matrix<T> out_values, T* out_weight, const Context& context) {
     const DeviceGuard guard(context.device);
-    if (op.reduce == Reduce::max) return max_backward(op, grad, argmax, grad_values, grad_weight, context);
-    if (grad_values) sum_columns(op, grad, op.weight, grad_values, context);
-    if (grad_weight) dot_rows(op, grad, op.values, grad_weight, context);
+    if (op.reduce == Reduce::max) return max_backward(op, grad, argmax, out_values, out_weight, context);
+    if (out_values) sum_columns(op, grad, op.weight, out_values, context);
+    if (out_weight) dot_rows(op, grad, op.values, out_weight, context);
 }
 
 template <class T>

@@ -39,13 +39,13 @@ struct ScatterAdd {
     template <class T>                                                                                               \
     void scatter_add(const ScatterAdd<T>& op, Matrix<T> out, std::int64_t* argmax, const Context& context);          \
                                                                                                                      \
-    /* grad (n_rows, F) is d/d out. Either result may be null: grad_values (n_values, F), grad_weight (E). */        \
+    /* grad (n_rows, F) is d/d out. Either result may be null: out_values (n_values, F), out_weight (E). */          \
     template <class T>                                                                                               \
     void scatter_add_backward(const ScatterAdd<T>& op, Matrix<const T> grad, const std::int64_t* argmax,             \
-                              Matrix<T> grad_values, T* grad_weight, const Context& context);                        \
+                              Matrix<T> out_values, T* out_weight, const Context& context);                          \
                                                                                                                      \
-    /* The derivative of <grad2_values, grad_values> + <grad2_weight, grad_weight> with respect to grad, values and  \
-       weight. grad2_* and the results may be null; sum and mean only. */                                            \
+    /* The derivative of <grad2_values, out_values> + <grad2_weight, out_weight> of backward with respect to grad,   \
+       values and weight. grad2_* and the results may be null; sum and mean only. */                                 \
     template <class T>                                                                                               \
     void scatter_add_double_backward(const ScatterAdd<T>& op, Matrix<const T> grad, Matrix<const T> grad2_values,    \
                                      const T* grad2_weight, Matrix<T> out_grad, Matrix<T> out_values, T* out_weight, \

@@ -35,8 +35,8 @@ void run(std::int64_t n, const Context& context, Pointers... p) {
 }  // namespace
 
 template <class T>
-void silu(std::int64_t n, const T* x, T* y, const Context& context) {
-    run(n, context, x, y);
+void silu(std::int64_t n, const T* x, T* out, const Context& context) {
+    run(n, context, x, out);
 }
 
 template <class T>
@@ -45,8 +45,8 @@ void silu_backward(std::int64_t n, const T* grad, const T* x, T* out, const Cont
 }
 
 template <class T>
-void silu_double_backward(std::int64_t n, const T* a, const T* grad, const T* x, T* out, const Context& context) {
-    run(n, context, a, grad, x, out);
+void silu_double_backward(std::int64_t n, const T* grad2, const T* grad, const T* x, T* out, const Context& context) {
+    run(n, context, grad2, grad, x, out);
 }
 
 #define MDGNN_INSTANTIATE(T)                                                              \

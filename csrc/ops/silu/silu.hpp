@@ -7,16 +7,16 @@
 
 namespace mdgnn::cpu {
 
-// y = silu(x)
+// out = silu(x)
 template <class T>
-void silu(std::int64_t n, const T* x, T* y, const Context& context);
+void silu(std::int64_t n, const T* x, T* out, const Context& context);
 
 // out = grad silu'(x)
 template <class T>
 void silu_backward(std::int64_t n, const T* grad, const T* x, T* out, const Context& context);
 
-// out = a grad silu''(x): the derivative of <a, grad silu'(x)> with respect to x
+// out = grad2 grad silu''(x): the derivative of <grad2, grad silu'(x)> with respect to x
 template <class T>
-void silu_double_backward(std::int64_t n, const T* a, const T* grad, const T* x, T* out, const Context& context);
+void silu_double_backward(std::int64_t n, const T* grad2, const T* grad, const T* x, T* out, const Context& context);
 
 }  // namespace mdgnn::cpu

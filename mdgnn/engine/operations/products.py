@@ -62,6 +62,8 @@ def matmul(capture: Capture, a: Any, other: Any) -> Captured:
             raise capture.refusal("products with another matrix for each atom")
         weight = weight[0]
     along = x.ndim - 1 if x is a else x.ndim - 2
+    if x.shape[along] != weight.shape[1]:
+        raise capture.refusal(f"products of {x.shape[along]} features with a matrix for {weight.shape[1]}")
     floating(capture, x)
     if x.axes[along] not in ((), (CHANNEL,)) or any(CHANNEL in x.axes[d] for d in range(x.ndim) if d != along):
         raise capture.refusal("products of matrices that do not sum over the channels of an array")

@@ -100,7 +100,10 @@ def part_of(capture: Capture, x: Captured, dim: int, first: int, number: int) ->
 
 
 def narrow(capture: Capture, x: Any, dim: int, start: int, length: int) -> Captured:
-    return part_of(capture, x, dim % x.ndim, start % x.shape[dim], length)
+    n = x.shape[dim]
+    if not -n <= start <= n or (start + n if start < 0 else start) + length > n:
+        raise capture.refusal(f"narrow from {start} by {length} where there are {n}")
+    return part_of(capture, x, dim % x.ndim, start % n, length)
 
 
 def gather(capture: Capture, x: Captured, dim: int, indices: list[int]) -> Captured:
@@ -112,7 +115,10 @@ def gather(capture: Capture, x: Captured, dim: int, indices: list[int]) -> Captu
 
 
 def select(capture: Capture, x: Any, dim: int, index: int) -> Captured:
-    part = part_of(capture, x, dim % x.ndim, index % x.shape[dim], 1)
+    n = x.shape[dim]
+    if not -n <= index < n:
+        raise capture.refusal(f"index {index} where there are {n}")
+    part = part_of(capture, x, dim % x.ndim, index % n, 1)
     return squeeze(capture, part, dim)
 
 
@@ -120,6 +126,8 @@ def split(capture: Capture, x: Any, split_size: Any, dim: int = 0) -> tuple[Capt
     dim, n = dim % x.ndim, x.shape[dim]
     one = isinstance(split_size, int)
     sizes = [min(split_size, n - first) for first in range(0, n, split_size)] if one else list(split_size)
+    if sum(sizes) != n:
+        raise capture.refusal(f"split into {sizes} where there are {n}")
     return tuple(part_of(capture, x, dim, sum(sizes[:k]), size) for k, size in enumerate(sizes))
 
 
