@@ -164,7 +164,10 @@ def test_interrupted_at_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(Watch, "_add_loss", lambda *a: (signal.raise_signal(signal.SIGTERM), before(*a)))
     result = run("train", "small.toml", "--output", "o")
     assert result.exit_code == 128 + signal.SIGTERM
-    assert "interrupted after step 1; mdgnn train --resume o goes on" in sentence(result)
+    assert (
+        "interrupted after step 1; mdgnn train --resume o (in Python, mdgnn.training.run.resume) goes on"
+        in sentence(result)
+    )
     assert Path("o/last.ckpt").exists()
 
 
