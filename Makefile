@@ -9,7 +9,7 @@ DOCS := $(VENV)/.installed-docs
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check cuda docs bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test emulate emulate-checked emulate-sample build check cuda docs bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
 
 build: $(DEV)
 
@@ -32,15 +32,37 @@ demo: $(STAMP)
 
 # A worker for each core, with one of torch's threads; the tests of a file stay together, with what they train.
 WORKERS ?= auto
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 test: build
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
+	if $(PY) -c "import torch; raise SystemExit(not torch.cuda.is_available())"; then \
+	    $(PYTEST) --dist loadfile; \
+	else \
+	    $(PYTEST) --dist loadfile -m "not gpu" && $(MAKE) --no-print-directory emulate; \
+	fi
+
+# The tests that need a GPU on an emulated one: tests/emulation/README.md. Plain; or with every access checked, of all
+# shapes or a sample of them, in an order of blocks and threads that is forward, backward or random:SEED.
+ORDER ?= forward
+EMULATED = PYTHONPATH=tests/emulation $(PYTEST) --dist worksteal -p emulated_cuda -m gpu
+EMULATION = $(MAKE) -s --no-print-directory -j$(shell nproc) -f tests/emulation/Makefile PYTHON=$(PY)
+emulate: build
+	$(EMULATION) plain
+	$(EMULATED)
+
+emulate-checked: build
+	$(EMULATION) checked
+	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED)
+
+emulate-sample: build
+	$(EMULATION) checked
+	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) --emulation-sample 2
 
 check: build
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest mdgnn._C --allowlist tests/support/stubtest_allowlist.txt --ignore-unused-allowlist
-	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp benchmarks -name '*.[ch]pp' -o -name '*.cu')
+	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp tests/emulation benchmarks -name '*.[ch]pp' -o -name '*.cu' -o -name 'cuda_runtime.h')
 
 docs: $(DOCS)
 	$(PY) docs/fill_results.py --check
