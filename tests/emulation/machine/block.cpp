@@ -95,7 +95,6 @@ void begin(std::uint64_t number) {
         const auto n = static_cast<unsigned>(t);
         thread.index = dim3(n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y);
         thread.stack_pointer = empty_stack(t, run_thread);
-        thread.before.fill(0);
     }
     for (int w = 0; w * kWarp < block.n_threads; ++w) {
         const int n = block.n_threads - w * kWarp;

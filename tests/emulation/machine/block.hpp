@@ -1,7 +1,6 @@
 // The block that runs. Blocks run one after another, and of a block one thread at a time, until it waits for others.
 #pragma once
 
-#include <array>
 #include <cstdint>
 
 #include "cuda_runtime.h"
@@ -22,9 +21,6 @@ struct Thread {
     void* stack_pointer = nullptr;
     dim3 index;
     Meeting meeting;
-    // How much of what the lanes of its warp did comes before what it does now: their numbers of __syncwarp
-    // (races.cpp).
-    std::array<std::uint32_t, kWarp> before = {};
 };
 
 // Lanes as bits.

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "block.hpp"
-#include "races.hpp"
+#include "memory.hpp"
 #include "report.hpp"
 
 namespace emulation {
@@ -30,6 +30,10 @@ int source_of_shuffle(const Meeting& meeting, int lane) {
     }
 }
 
+[[gnu::noinline, gnu::cold]] void refuse_shuffle(int source, const Meeting& meeting) {
+    fail("a shuffle reads lane " + std::to_string(source) + ", which is not there: " + in_words(meeting));
+}
+
 // The results of lanes that have all come.
 void exchange(Warp& warp, int first_thread, unsigned lanes, Collective collective) {
     unsigned votes = 0;
@@ -48,8 +52,7 @@ void exchange(Warp& warp, int first_thread, unsigned lanes, Collective collectiv
         } else {
             const Meeting& meeting = block.threads[first_thread + lane].meeting;
             const int source = source_of_shuffle(meeting, lane);
-            if (!(lanes >> source & 1))
-                fail("a shuffle reads lane " + std::to_string(source) + ", which is not there: " + in_words(meeting));
+            if (!(lanes >> source & 1)) refuse_shuffle(source, meeting);
             warp.results[lane] = warp.values[source];
         }
     }
@@ -61,10 +64,11 @@ void finish_if_all_are_here(int number, unsigned mask) {
     if (lanes == 0 || (lanes & ~warp.waiting)) return;
     const int first_thread = number * kWarp;
     const Collective collective = block.threads[first_thread + std::countr_zero(lanes)].meeting.collective;
-    if (collective == Collective::syncwarp)
-        order_lanes(first_thread, lanes);
-    else
+    if (collective == Collective::syncwarp) {
+        if (checked()) order_lanes(first_thread, lanes);
+    } else {
         exchange(warp, first_thread, lanes, collective);
+    }
     warp.waiting &= ~lanes;
     set_ready(number, lanes);
 }
@@ -77,15 +81,22 @@ void finish_barrier_if_all_are_here() {
         if (block.warps[w].alive) set_ready(w, block.warps[w].alive);
 }
 
+// Apart, so that the words cost nothing where there is no fault.
+[[gnu::noinline, gnu::cold]] void refuse(const char* what, const Meeting& meeting) {
+    fail(what + (": " + in_words(meeting)));
+}
+[[gnu::noinline, gnu::cold]] void refuse(const char* whose, const Meeting& first, const Meeting& second) {
+    fail(std::string(whose) + " meet in different calls: " + in_words(first) + " and " + in_words(second));
+}
+
 void check_arrival(int thread, const Meeting& mine) {
     const Warp& warp = block.warps[thread / kWarp];
-    if (!(mine.mask >> (thread % kWarp) & 1)) fail("a lane is not in its own mask: " + in_words(mine));
+    if (!(mine.mask >> (thread % kWarp) & 1)) refuse("a lane is not in its own mask", mine);
     const int n_lanes = block.n_threads - thread / kWarp * kWarp;
-    if (n_lanes < kWarp && mine.mask >> n_lanes) fail("a mask names lanes beyond the block: " + in_words(mine));
+    if (n_lanes < kWarp && mine.mask >> n_lanes) refuse("a mask names lanes beyond the block", mine);
     if (const unsigned others = mine.mask & warp.waiting) {
         const Meeting& other = block.threads[thread / kWarp * kWarp + std::countr_zero(others)].meeting;
-        if (!same_place(mine, other))
-            fail("lanes of a warp meet in different calls: " + in_words(other) + " and " + in_words(mine));
+        if (!same_place(mine, other)) refuse("lanes of a warp", other, mine);
     }
 }
 
@@ -93,8 +104,7 @@ void check_arrival(int thread, const Meeting& mine) {
 void check_barrier(int thread, const Meeting& mine) {
     if (block.n_in_barrier == 0) block.first_in_barrier = thread;
     const Meeting& other = block.threads[block.first_in_barrier].meeting;
-    if (!same_place(mine, other))
-        fail("threads of a block meet in different calls: " + in_words(other) + " and " + in_words(mine));
+    if (!same_place(mine, other)) refuse("threads of a block", other, mine);
 }
 
 }  // namespace
@@ -105,14 +115,16 @@ std::uint64_t meet(Collective collective, unsigned mask, std::uint64_t value, in
     const int thread = number_of(me);
     Warp& warp = block.warps[thread / kWarp];
     const unsigned lane = 1u << thread % kWarp;
-    me->meeting = {collective, mask, argument, site};
+    Meeting& mine = me->meeting;  // field by field: what is written in parts and read as a whole is slow
+    mine.collective = collective, mine.mask = mask, mine.argument = argument;
+    mine.site.file = site.file, mine.site.line = site.line;
     if (collective == Collective::syncthreads) {
-        check_barrier(thread, me->meeting);
+        check_barrier(thread, mine);
         ++block.n_in_barrier;
         warp.ready &= ~lane;
         finish_barrier_if_all_are_here();
     } else {
-        check_arrival(thread, me->meeting);
+        check_arrival(thread, mine);
         warp.values[thread % kWarp] = value;
         warp.waiting |= lane;
         warp.ready &= ~lane;

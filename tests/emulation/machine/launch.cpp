@@ -51,6 +51,7 @@ void run_grid(const Kernel& kernel, dim3 grid, dim3 block_size) {
         blockIdx = dim3(static_cast<unsigned>(number % grid.x), static_cast<unsigned>(number / grid.x % grid.y),
                         static_cast<unsigned>(number / grid.x / grid.y));
         forget_shared_arrays();
+        if (checked()) begin_block_of_visits(static_cast<int>(block_size.x * block_size.y * block_size.z));
         run_block(kernel, number);
         if (!failure().empty()) break;
     }

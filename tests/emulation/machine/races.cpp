@@ -14,11 +14,15 @@ namespace {
 
 std::uint32_t launch_number = 1;
 
-bool comes_before(const Visit& visit, const Thread* me, int thread) {
+// By thread and lane of its warp: how many __syncwarp of that lane come before what the thread does now.
+using Clock = std::array<std::uint32_t, kWarp>;
+Clock clocks[kMostThreads];
+
+bool comes_before(const Visit& visit, int thread) {
     if (visit.block != block.number) return false;
     if (visit.barriers < block.n_barriers) return true;
     if (visit.thread / kWarp != thread / kWarp) return false;
-    if (visit.syncs < me->before[static_cast<std::size_t>(visit.thread % kWarp)]) return true;
+    if (visit.syncs < clocks[thread][static_cast<std::size_t>(visit.thread % kWarp)]) return true;
     return visit.thread == thread && !visit.by_several_lanes;
 }
 
@@ -52,15 +56,15 @@ std::uint8_t bytes_touched(std::size_t cell, std::size_t offset, std::size_t n_b
     return static_cast<std::uint8_t>((1u << to) - (1u << from));
 }
 
-void note_read(Cell& cell, const Visit& visit, const Thread* me) {
+void note_read(Cell& cell, const Visit& visit) {
     Visit* free = nullptr;
     for (Visit& read : cell.reads) {
         if (read.access == visit.access && same_warp(read, visit.thread)) {
-            const bool several = !comes_before(read, me, visit.thread);
+            const bool several = !comes_before(read, visit.thread);
             read = visit, read.by_several_lanes = several;
             return;
         }
-        if (read.access == Access::none || comes_before(read, me, visit.thread)) free = &read;
+        if (read.access == Access::none || comes_before(read, visit.thread)) free = &read;
     }
     if (free)
         *free = visit;  // otherwise two that are not ordered stay, of which one is of another warp than the writer
@@ -68,19 +72,20 @@ void note_read(Cell& cell, const Visit& visit, const Thread* me) {
 
 }  // namespace
 
+void begin_launch_of_visits() { ++launch_number; }
+
+void begin_block_of_visits(int n_threads) { std::fill_n(clocks, n_threads, Clock{}); }
+
 void order_lanes(int first_thread, unsigned lanes) {
-    std::array<std::uint32_t, kWarp> joint = {};
+    Clock joint = {};
     for (unsigned left = lanes; left; left &= left - 1) {
         const int lane = std::countr_zero(left);
-        auto& before = block.threads[first_thread + lane].before;
-        ++before[static_cast<std::size_t>(lane)];
-        for (std::size_t k = 0; k < kWarp; ++k) joint[k] = std::max(joint[k], before[k]);
+        Clock& clock = clocks[first_thread + lane];
+        ++clock[static_cast<std::size_t>(lane)];
+        for (std::size_t k = 0; k < kWarp; ++k) joint[k] = std::max(joint[k], clock[k]);
     }
-    for (unsigned left = lanes; left; left &= left - 1)
-        block.threads[first_thread + std::countr_zero(left)].before = joint;
+    for (unsigned left = lanes; left; left &= left - 1) clocks[first_thread + std::countr_zero(left)] = joint;
 }
-
-void begin_launch_of_visits() { ++launch_number; }
 
 void mark_bytes_written(Cell* cells, std::size_t offset, std::size_t n_bytes) {
     for (std::size_t c = offset / kCell; c * kCell < offset + n_bytes; ++c)
@@ -88,12 +93,11 @@ void mark_bytes_written(Cell* cells, std::size_t offset, std::size_t n_bytes) {
 }
 
 void check_visit(const Touch& touch) {
-    const Thread* const me = current;
-    const int thread = number_of(me);
+    const int thread = number_of(current);
     const Visit visit = {touch.code,
                          static_cast<std::uint32_t>(block.number),
                          block.n_barriers,
-                         me->before[static_cast<std::size_t>(thread % kWarp)],
+                         clocks[thread][static_cast<std::size_t>(thread % kWarp)],
                          static_cast<std::uint16_t>(thread),
                          touch.access,
                          false};
@@ -104,7 +108,7 @@ void check_visit(const Touch& touch) {
             cell.launch = launch_number;
         }
         const auto races = [&](const Visit& other) {
-            return other.access != Access::none && !comes_before(other, me, thread) &&
+            return other.access != Access::none && !comes_before(other, thread) &&
                    !(other.access == Access::atomic && touch.access == Access::atomic);
         };
         const std::uint8_t bytes = bytes_touched(c, touch.offset, touch.n_bytes);
@@ -117,7 +121,7 @@ void check_visit(const Touch& touch) {
             cell.written |= bytes;
             if (touch.access == Access::plain) cell.reads[0] = cell.reads[1] = {};
         } else {
-            note_read(cell, visit, me);
+            note_read(cell, visit);
         }
     }
 }

@@ -27,11 +27,11 @@ struct Cell {
     std::uint8_t written;  // bytes, as bits
 };
 
+// What was done before a launch comes first; threads of a block begin without knowing of each other.
+void begin_launch_of_visits();
+void begin_block_of_visits(int n_threads);
 // Of what the lanes did until now, all comes before what each of them does next.
 void order_lanes(int first_thread, unsigned lanes);
-
-// A new launch: all that was done before it comes first.
-void begin_launch_of_visits();
 
 void mark_bytes_written(Cell* cells, std::size_t offset, std::size_t n_bytes);
 
