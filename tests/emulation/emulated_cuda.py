@@ -7,14 +7,22 @@ backward or random:SEED.
 import contextlib
 import ctypes
 import os
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 BUILT = Path(__file__).parents[2] / "build" / "emulation"
 MODE = os.environ.get("MDGNN_EMULATION", "plain")
+TORCH = Path(find_spec("torch").submodule_search_locations[0])
+if (TORCH / "lib" / "libtorch_cuda.so").exists():
+    raise pytest.UsageError(
+        "expected a torch without CUDA, whose device the emulated one would be: "
+        "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+    )
 # Before torch, which asks once whether there is CUDA.
 device_library = ctypes.CDLL(str(BUILT / "libtorch_device.so"), mode=ctypes.RTLD_GLOBAL)
 
-import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import mdgnn  # noqa: E402
