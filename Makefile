@@ -9,7 +9,8 @@ DOCS := $(VENV)/.installed-docs
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test build check cuda docs bench peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test emulate emulate-checked emulate-sample build check cuda docs bench peers lj acac fuzz fuzz-files
+.PHONY: sanitize levels gpu-test gpu-bench clean
 
 build: $(DEV)
 
@@ -30,28 +31,54 @@ $(DOCS): $(STAMP)
 demo: $(STAMP)
 	$(PY) examples/demo.py demo
 
-# A worker for each core, with one of torch's threads; the tests of a file stay together, with what they train.
+# A worker for each core, with one of torch's threads; the tests of a file stay together, with what they train. Those of
+# CUDA run on a GPU; without one, emulated if torch was built without CUDA, else they are skipped.
 WORKERS ?= auto
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 test: build
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
+	case $$($(PY) -c "import torch; print(torch.cuda.is_available(), torch.version.cuda)") in \
+	    "False None") $(PYTEST) --dist loadfile -m "not gpu" && $(MAKE) --no-print-directory emulate;; \
+	    *) $(PYTEST) --dist loadfile;; \
+	esac
+
+# The tests that need a GPU on an emulated one: tests/emulation/README.md. Plain; or with every access checked, all
+# of them or a sample, in an order of blocks and threads that is forward, backward or random:SEED.
+ORDER ?= forward
+EMULATED = PYTHONPATH=tests/emulation $(PYTEST) --dist worksteal -p emulated_cuda -m gpu
+EMULATION = $(MAKE) -s --no-print-directory -j$(shell nproc) -f tests/emulation/Makefile PYTHON=$(PY)
+emulate: build
+	$(EMULATION) plain
+	$(EMULATED)
+
+emulate-checked: build
+	$(EMULATION) checked
+	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED)
+
+emulate-sample: build
+	$(EMULATION) checked
+	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) --emulation-sample
 
 check: build
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest mdgnn._C --allowlist tests/support/stubtest_allowlist.txt --ignore-unused-allowlist
-	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp benchmarks -name '*.[ch]pp' -o -name '*.cu')
+	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp tests/emulation benchmarks \
+	    -name '*.[ch]pp' -o -name '*.cu' -o -name 'cuda_runtime.h')
 
 docs: $(DOCS)
 	$(PY) docs/fill_results.py --check
 	$(PY) -m sphinx -q -W --keep-going -d build/doctrees docs build/site
 
-# The CUDA kernels compile, also where no GPU is to run them.
+# The CUDA kernels compile, also where no GPU is to run them. pybind11's headers come with torch.
 CUDA_ARCHITECTURES ?= 90
-cuda:
+HEADERS = $(shell $(PY) -c "import sysconfig, torch; print('-isystem', sysconfig.get_path('include'), \
+    '-isystem', torch.__path__[0] + '/include')")
+cuda: build
 	command -v nvcc > /dev/null || { echo "make cuda needs nvcc on the PATH"; exit 1; }
-	set -e; for file in $$(find csrc -name '*.cu'); do \
-	    echo $$file; nvcc -std=c++20 -arch=sm_$(CUDA_ARCHITECTURES) -Icsrc -c $$file -o /dev/null; \
+	set -e; for file in $$(find csrc -name '*.cu') csrc/bindings/*_cuda.cpp csrc/bindings/ops.cpp; do \
+	    echo $$file; nvcc -std=c++20 -arch=sm_$(CUDA_ARCHITECTURES) -DMDGNN_CUDA_MODULE -Icsrc $(HEADERS) \
+	        -c $$file -o /dev/null; \
 	done
 
 bench: build

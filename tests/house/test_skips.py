@@ -12,7 +12,7 @@ EXTRAS = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependen
 
 # By what a reason says: the target that makes it go away. A reason may also name one itself, as `make TARGET`.
 JOBS = {
-    "CUDA device": "gpu-test",  # "there is" one: the CPU's machine runs it
+    "CUDA device": "emulate",  # "there is" one: the CPU's machine runs it
     "GPU memory": "gpu-test",
     "schnetpack is not installed": "peers",
     "this torch-sim has lists of another signature": "peers",
