@@ -4,6 +4,7 @@ The package itself also loads data sets and training, and does not import under 
 """
 
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,7 +26,9 @@ def energy_and_forces_of(name: str, n_features: int, graph: Graph) -> Callable[[
         package = ModuleType("schnetpack")
         package.__path__ = list(SPEC.submodule_search_locations)
         sys.modules["schnetpack"] = package
-    representations, parts = import_module("schnetpack.representation"), import_module("schnetpack.nn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit.script
+        representations, parts = import_module("schnetpack.representation"), import_module("schnetpack.nn")
     activation = {"SchNet": parts.shifted_softplus, "PaiNN": torch.nn.functional.silu}[name]
     network = getattr(representations, name)(
         n_features, 3, parts.GaussianRBF(20, CUTOFF), parts.CosineCutoff(CUTOFF), activation=activation
