@@ -1,8 +1,5 @@
 """The interface of `mdgnn train`, `evaluate` and `plot`; what they need is imported when they run."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,18 +20,6 @@ def _need_extra() -> None:
     for name in ("lightning", "pydantic"):
         if find_spec(name) is None:
             raise CommandError(f"this needs {name}, which is not installed: pip install 'mdgnn[train]'")
-
-
-@contextmanager
-def modules_of_this_folder() -> Iterator[None]:
-    """Configurations and --trust name modules, which may stand in the current folder. It comes last on Python's path,
-    so that its files hide no package."""
-    before = [*sys.path]
-    sys.path.append("")
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 def train_command(
@@ -59,14 +44,16 @@ def train_command(
         raise typer.BadParameter("give a configuration to start from, or --resume FOLDER, and not both")
     if resume is not None and (output is not None or force):
         raise typer.BadParameter("--resume writes to the folder it continues; --output and --force do not go with it")
-    with errors_as_sentences(), modules_of_this_folder():
+    with errors_as_sentences():
         _need_extra()
         from mdgnn.cli import train
+        from mdgnn.models.names import modules_of
 
-        if resume is not None:
-            train.go_on(resume, settings or [])
-        elif config is not None:
-            train.start(config, settings or [], output or Path(f"mdgnn-train-{short_name(str(config))}"), force)
+        with modules_of(""):
+            if resume is not None:
+                train.go_on(resume, settings or [])
+            elif config is not None:
+                train.start(config, settings or [], output or Path(f"mdgnn-train-{short_name(str(config))}"), force)
 
 
 def evaluate_command(
@@ -99,21 +86,25 @@ def evaluate_command(
 
     Output: errors.json, errors.csv, structures.csv and parity.png.
     """
-    with errors_as_sentences(), modules_of_this_folder():
+    with errors_as_sentences():
         _need_extra()
         from mdgnn.cli import train
         from mdgnn.data import Keys
+        from mdgnn.models.names import modules_of
 
         keys = Keys(energy=energy, forces=forces, stress=stress)
         folder = output or Path(f"mdgnn-evaluate-{short_name(model)}")
         task = train.Task(model, data, keys, bad, units, device, properties or [], format, trust or [])
-        train.evaluate(task, folder, force)
+        with modules_of(""):
+            train.evaluate(task, folder, force)
 
 
 def plot_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of mdgnn train.")]) -> None:
     """Draw a run of training, which may be under way: learning curve, parity, dimer curves."""
-    with errors_as_sentences(), modules_of_this_folder():
+    with errors_as_sentences():
         _need_extra()
         from mdgnn.cli import train
+        from mdgnn.models.names import modules_of
 
-        train.plot(run)
+        with modules_of(""):
+            train.plot(run)

@@ -17,7 +17,6 @@ kind = "intensive"
 """
 
 import difflib
-import importlib
 import json
 import math
 import sys
@@ -29,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from mdgnn.model_config import RENAMED
 from mdgnn.models import __all__ as our_models
-from mdgnn.models.names import class_of, no_module
+from mdgnn.models.names import class_of, import_named, no_module
 from mdgnn.potential import Potential
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import (
@@ -92,7 +91,7 @@ class ModelSection(BaseModel):
     def _knows_its_options(self) -> "ModelSection":
         for module in self.trusted:
             try:
-                importlib.import_module(module)
+                import_named(module)
             except ModuleNotFoundError as error:
                 raise ConfigError(f"[model] trusted: {no_module(error)}") from None
         if self.start is not None:
