@@ -87,7 +87,7 @@ class Arguments {
     }
 
     void finish() const {
-        if (place_ != size_) wrong("no more");
+        if (place_ != size_) wrong("no more arguments");
     }
 
   private:
@@ -95,16 +95,16 @@ class Arguments {
         const char* got = place_ < size_ ? PyUnicode_AsUTF8(PyTuple_GET_ITEM(names_, place_)) : nullptr;
         const std::size_t n = std::strlen(prefix_);
         if (!got || std::strncmp(got, prefix_, n) != 0 || std::strcmp(got + n, name) != 0)
-            wrong((prefix_ + std::string(name)).c_str());
+            wrong(("the argument " + std::string(prefix_) + name).c_str());
         return values_[place_++];
     }
 
     [[noreturn]] void wrong(const char* expected) const {
         if (place_ < size_)
-            PyErr_Format(PyExc_TypeError, "%s: expected the argument %s, got %U", kernel_.name, expected,
+            PyErr_Format(PyExc_TypeError, "%s: expected %s, got %U", kernel_.name, expected,
                          PyTuple_GET_ITEM(names_, place_));
         else
-            PyErr_Format(PyExc_TypeError, "%s: expected the argument %s, got none", kernel_.name, expected);
+            PyErr_Format(PyExc_TypeError, "%s: expected %s, got none", kernel_.name, expected);
         throw PythonError{};
     }
 
@@ -188,10 +188,16 @@ class Arguments {
         PyObject* const expected = dtype_of<std::remove_const_t<T>>();
         const Owned dtype = attribute(tensor, of_dtype), axes = attribute(tensor, of_shape);
         const Py_ssize_t n = PyTuple_Check(axes.get()) ? PyTuple_GET_SIZE(axes.get()) : 0;
-        for (Py_ssize_t k = 0; k < std::min<Py_ssize_t>(n, 4); ++k)
-            sizes[k] = PyLong_AsLongLong(PyTuple_GET_ITEM(axes.get(), k));
+        std::int64_t product = 1;
+        for (Py_ssize_t k = 0; k < n; ++k) {
+            const std::int64_t size = PyLong_AsLongLong(PyTuple_GET_ITEM(axes.get(), k));
+            product *= size;
+            if (k < 4) sizes[k] = size;
+        }
         check();
-        if (dtype.get() != expected || n > 4 || !sizes_.fit(shape(), {sizes.data(), static_cast<std::size_t>(n)})) {
+        const bool fits = shape().any ? sizes_.fit(shape().axes[0], product)
+                                      : n <= 4 && sizes_.fit(shape(), {sizes.data(), static_cast<std::size_t>(n)});
+        if (dtype.get() != expected || !fits) {
             const Owned plain(PyTuple_GetSlice(axes.get(), 0, n));  // not "torch.Size([4, 3])"
             const Owned got(plain ? PyUnicode_FromFormat("%S %S", plain.get(), dtype.get()) : nullptr);
             if (!got) throw PythonError{};

@@ -72,11 +72,6 @@ class Sizes {
     }
 
     bool fit(const Shape& shape, std::span<const std::int64_t> sizes) {
-        if (shape.any) {
-            std::int64_t all = 1;
-            for (const std::int64_t n : sizes) all *= n;
-            return fit(shape.axes[0], all);
-        }
         if (sizes.size() != shape.axes.size()) return false;
         for (std::size_t k = 0; k < sizes.size(); ++k)
             if (!fit(shape.axes[k], sizes[k])) return false;

@@ -45,6 +45,20 @@ def test_equals_reference_with_both_derivatives(device, dtype):
         torch.testing.assert_close(ours.double(), expected, rtol=0, atol=atol)
 
 
+@devices
+def test_any_number_of_axes(device):
+    """As torch has them, with both derivatives."""
+    for shape in ((), (0, 2, 3, 1, 4), (2, 2, 2, 3, 4), (1, 2, 1, 2, 1, 2, 3)):
+        x = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
+        results = []
+        for op in (silu, F.silu):
+            y = op(x)
+            (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+            results.append((y, g, *torch.autograd.grad(g.square().sum(), x)))
+        for ours, expected in zip(*results, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+
+
 @dtypes
 @pytest.mark.parametrize("n", [0, 1, 7, 8193, 32767, 32768, 100003])
 def test_bits_do_not_depend_on_threads(dtype, n):
