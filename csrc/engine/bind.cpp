@@ -54,7 +54,7 @@ class AnyEngine {
     static std::unique_ptr<AnyEngine> load(const std::string& path, int n_threads) {
         py::gil_scoped_release release;
         Model model = load_model(path);
-        return within(printable(path, path.size()) + " holds weights that overflow",
+        return within(printable(path, path.size()) + " holds weights that make no finite table",
                       [&] { return std::make_unique<AnyEngine>(std::move(model), n_threads); });
     }
 

@@ -240,7 +240,9 @@ def test_finite_weights_of_a_filter_that_is_not(name, dtype, tmp_path):
         assert changed and len(largest) == end - begin
         data = data[:begin] + largest + data[end:]
     where = f"table 'table.1' of weights '{changed[0]}'.*, which (?:painn_message|cfconv), instruction {message}, takes"
-    assert_refused(tmp_path, joined(header, data), rf"holds weights that overflow \(expected finite numbers in {where}")
+    assert_refused(
+        tmp_path, joined(header, data), rf"holds weights that make no finite table \(expected finite numbers in {where}"
+    )
 
 
 def test_changed_files_are_refused_or_run(good, tmp_path):

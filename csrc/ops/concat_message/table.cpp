@@ -1,14 +1,15 @@
 // Parallelisation: as cfconv's. The forward goes by receiver, and keeps the sums of gradients of silu that the
 // receivers' share of the derivative for `ends` is made of; so the backward goes by sender alone. The double backward
 // goes by receiver, and leaves what senders sum in the cache for them. The gradient of the table is summed over blocks
-// of edges whose number depends on that of the edges alone. Memory traffic per edge and pass: 4 (H + 1) numbers of the
-// table and H (forward) or 2 H (backward) of atoms, from the cache. Arithmetic per edge and feature: one exp and one
-// division, and some 25 operations, vectorised, in every pass. With H = 32 a third of the forward is SiLU, half is
-// reading and interpolating the table, the rest finding the place in it. Alternatives that lost: a backward by receiver
-// that leaves its terms for the senders as the double backward does, 1.7 times; to work out each message again for its
-// sender; without fused multiply-add, 1.3 times; places in the table found inside the loop over features, 1.1 times; a
-// bounded exp in place of the instructions of AVX-512, 1.15 times; rows of the table that begin on cache lines,
-// prefetching it, no gain.
+// of edges whose number depends on that of the edges alone.
+// Memory traffic per edge and pass: 4 (H + 1) numbers of the table and H (forward) or 2 H (backward) of atoms, from the
+// cache. Arithmetic per edge and feature: one exp and one division, and some 25 operations, vectorised, in every pass.
+// With H = 32 a third of the forward is SiLU, half is reading and interpolating the table, the rest finding the place
+// in it.
+// Alternatives that lost: a backward by receiver that leaves its terms for the senders as the double backward does, 1.7
+// times; to work out each message again for its sender; without fused multiply-add, 1.3 times; places in the table
+// found inside the loop over features, 1.1 times; a bounded exp in place of the instructions of AVX-512, 1.15 times;
+// rows of the table that begin on cache lines, prefetching it, no gain.
 #include <algorithm>
 
 #include "core/scratch.hpp"

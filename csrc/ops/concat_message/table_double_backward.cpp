@@ -1,6 +1,6 @@
 // The double backward of concat_message_table. By receiver: its share of the derivative for `ends`, that for r, and
-// that for grad; by sender, from what that left in the cache, the sender's share. Alternatives that lost: to work out
-// each message again for its sender; other sizes of what is kept, no gain.
+// that for grad; by sender, from what that left in the cache, the sender's share.
+// Alternatives that lost: to work out each message again for its sender; other sizes of what is kept, no gain.
 #include <algorithm>
 #include <stdexcept>
 #include <string>

@@ -1,8 +1,10 @@
 // Parallelisation: as cfconv's. Receivers are split over threads, and senders for x, v, r and unit; the gradient of the
 // table is summed over blocks of edges whose number depends on that of the edges alone. No bits depend on the number of
-// threads. Memory traffic per edge: 12 F numbers of the table and 6 F of x and v (forward) or 4 F of gradients, from
-// the cache. Results by sender need neither x nor v of the other end: they leave the sum. Alternatives that lost: the
-// derivatives for x and v and those for r and unit in passes of their own, 1.35 times (the second derivative has them).
+// threads.
+// Memory traffic per edge: 12 F numbers of the table and 6 F of x and v (forward) or 4 F of gradients, from the cache.
+// Results by sender need neither x nor v of the other end: they leave the sum.
+// Alternatives that lost: the derivatives for x and v and those for r and unit in passes of their own, 1.35 times (the
+// second derivative has them).
 #include <algorithm>
 #include <vector>
 
