@@ -60,6 +60,7 @@ def cfconv(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
         return handle_torch_function(cfconv, (x,), x, filter, edges)
     if isinstance(filter, Tensor):
         check_kind("edges", edges, EdgeRows)
+        edges.check_senders()
         width = x.shape[-1:]
         check_values(x, x=(x, (edges.n_atoms, *width)), filter=(filter, (edges.n_edges, *width)))
         return scatter_add(gather_senders(x, edges) * filter, Rows(edges.by_receiver.row_ptr))

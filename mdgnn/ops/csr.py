@@ -127,6 +127,11 @@ class EdgeRows:
         """The number of edges; -1 without senders, which an op refuses."""
         return self.by_receiver.index_size
 
+    def check_senders(self) -> None:
+        """Raise ValueError without senders, or with edges in another order than that of the rows."""
+        if self.by_receiver.index is None or self.by_receiver.edge is not None:
+            raise ValueError("expected edges.by_receiver with senders, and with edges in the order of its rows")
+
     @cached_property
     def checked(self) -> tuple[torch.device, int, int]:
         """The device and the sizes N and E of arrays that hold what they should."""
@@ -160,9 +165,8 @@ class EdgeRows:
     @cached_property
     def addresses(self) -> tuple[tuple[int, int, int, int, int, int], tuple[int, int, int, int, int, int]]:
         """Addresses of both orders, checked."""
+        self.check_senders()
         rows = self.by_receiver
-        if rows.index is None or rows.edge is not None:
-            raise ValueError("expected edges.by_receiver with senders, and with edges in the order of its rows")
         for_receivers, on_cpu = rows.addresses, rows.row_ptr.device.type == "cpu"  # a GPU is not stopped to look
         if on_cpu and rows.n_values > rows.n_rows:
             raise ValueError(f"expected senders below {rows.n_rows}, the number of atoms, got {rows.n_values - 1}")

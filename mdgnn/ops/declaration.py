@@ -199,9 +199,11 @@ def _refuse(op: Op, static: Any, inputs: Optionals) -> None:
 def _acceptor(op: Op) -> Callable[..., bool]:
     """(static, arrays) -> whether all arrays fit, as `fits` says; what a graph says of itself is raised.
 
+    Raises ValueError where an array that may be None is the first of a size that later ones have.
+
     Python is generated, as `namedtuple` does: loops over axes would take as long as a kernel of 13 atoms.
     """
-    names, known = [f"x{k}" for k in range(len(op.inputs))], symbols(op.static)
+    names, known, perhaps = [f"x{k}" for k in range(len(op.inputs))], symbols(op.static), ""
     lines = [
         f"def accepts(static, {', '.join(names)}):",
         " try:",
@@ -219,8 +221,19 @@ def _acceptor(op: Op) -> Callable[..., bool]:
         ]
     for name, array in zip(names, op.inputs, strict=True):
         tests = _tests(array, name, known)
-        lines += [f"  if {name} is not None:", *(f" {line}" for line in tests)] if array.optional else tests
-        known += "".join(symbol for _, symbol, _ in _sizes(array.shape) or () if symbol)
+        new = "".join(symbol for _, symbol, _ in _sizes(array.shape) or () if symbol and symbol not in known)
+        for symbol in new:
+            if symbol in perhaps:
+                raise ValueError(
+                    f"{op.name}, {array.name}: the size {symbol} is first that of an array which may be None; "
+                    "expected an input before it that has the size and may not"
+                )
+        if array.optional:
+            lines += [f"  if {name} is not None:", *(f" {line}" for line in tests)]
+            perhaps += new
+        else:
+            lines += tests
+            known += new
     lines += [" except AttributeError: return False", " return True"]
     namespace = {"float32": torch.float32, "float64": torch.float64, "EdgeRows": EdgeRows, "Rows": Rows}
     exec("\n".join(lines), namespace)
@@ -244,7 +257,7 @@ def _tests(array: Array, name: str, known: str) -> list[str]:
             lines.append(f"  {symbol} = (shape[{axis}] - {more}) // {factor}")
             if more:
                 wrong.append(f"{symbol} < 0")
-        wrong.append(f"shape != ({', '.join(_of_size(*size) for size in sizes)},)")
+        wrong.append(f"shape != ({''.join(f'{_of_size(*size)}, ' for size in sizes)})")
     return [*lines, f"  if {' or '.join(wrong)}: return False"]
 
 

@@ -83,6 +83,7 @@ def reference(x: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: EdgeRow
 
 def _with_values(x: Tensor, v: Tensor, values: Tensor, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
     check_kind("edges", edges, EdgeRows)
+    edges.check_senders()
     width, n_edges = v.shape[-1] if v.ndim else 0, edges.n_edges
     of_atoms = {"v": (v, (edges.n_atoms, 3, width)), "x": (x, (edges.n_atoms, 3 * width))}
     check_values(x, **of_atoms, filter=(values, (n_edges, 3 * width)), unit=(unit, (n_edges, 3)))

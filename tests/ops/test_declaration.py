@@ -11,6 +11,8 @@ from declared_results import check_results
 import mdgnn
 from mdgnn import _C, ops
 from mdgnn.ops import OPS, EdgeRows
+from mdgnn.ops.csr import Rows
+from mdgnn.ops.declaration import Array
 from mdgnn.ops.examples import Example
 
 CFCONV = next(op for op in OPS if op.name == "cfconv")
@@ -103,3 +105,47 @@ def test_kernels_name_the_argument_that_they_cannot_read():
     ):
         with pytest.raises((TypeError, AttributeError), match=words):
             _C.scatter_add(**{**given, name: wrong})
+    with pytest.raises(TypeError, match="scatter_add: expected no more arguments, got more"):
+        _C.scatter_add(**given, more=1)
+    with pytest.raises(TypeError, match="scatter_add: expected the argument context, got none"):
+        _C.scatter_add(**{name: value for name, value in given.items() if name != "context"})
+
+
+def scaled(*inputs):
+    """The declaration of an op of these arrays."""
+    return replace(CFCONV, inputs=inputs, check=None)
+
+
+def test_an_array_without_axes():
+    op, (static, (x, *_)) = scaled(Array("x", "N C"), Array("scale", "")), CFCONV.example(Example())
+    op.check_arguments(static, (x, torch.tensor(2.0, dtype=x.dtype)))
+    with pytest.raises(ValueError, match=r"expected scale of shape \(\) .*, got \(1,\)"):
+        op.check_arguments(static, (x, torch.ones(1, dtype=x.dtype)))
+
+
+def test_an_array_that_may_be_none_tells_no_size_that_others_need():
+    static, (x, *_) = CFCONV.example(Example())
+    maybe = Array("weight", "N H", optional=True)
+    op = scaled(Array("x", "N C"), maybe)  # of which nothing else depends
+    op.check_arguments(static, (x, None))
+    op.check_arguments(static, (x, x))
+    words = "cfconv, bias: the size H is first that of an array which may be None"
+    for optional in (False, True):
+        with pytest.raises(ValueError, match=words):
+            scaled(Array("x", "N C"), maybe, Array("bias", "H", optional=optional))
+    op = scaled(Array("x", "N C"), Array("bias", "H"), maybe)
+    with pytest.raises(ValueError, match="expected weight of shape"):
+        op.check_arguments(static, (x, x[0, :1], x[:, :2].contiguous()))
+
+
+def test_edges_without_senders_are_named_where_values_are_given():
+    edges = Example().edges()
+    without = EdgeRows(Rows(edges.by_receiver.row_ptr))
+    x, v, values = torch.rand(edges.n_atoms, 6), torch.rand(edges.n_atoms, 3, 2), torch.rand(edges.n_edges, 6)
+    for call in (
+        lambda edges: ops.cfconv(x, values, edges),
+        lambda edges: ops.painn_message(x, v, values, torch.rand(len(values), 3), edges),
+    ):
+        call(edges)
+        with pytest.raises(ValueError, match=r"expected edges\.by_receiver with senders"):
+            call(without)
