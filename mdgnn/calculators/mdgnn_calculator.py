@@ -67,6 +67,8 @@ class MDGNNCalculator(CachingCalculator):
     ------
     UnsupportedError
         If the backend is "engine" and the engine cannot run the model, as where it has learnt no energies.
+    NotImplementedError
+        If the model lacks its body or its output layer.
     TypeError
         For a parameter that is none of these.
 

@@ -36,6 +36,8 @@ class Engine:
     ------
     UnsupportedError
         If it is not.
+    NotImplementedError
+        If it lacks its body or its output layer.
     """
 
     @torch_context()

@@ -26,10 +26,12 @@ def trace(model: Potential) -> Program:
     Raises
     ------
     UnsupportedError
-        If it does something that the engine has no instruction for, or has learnt no energies.
+        If it is no `Potential`, does something that the engine has no instruction for, or has learnt no energies.
     NotImplementedError
         If it lacks its body or its output layer.
     """
+    if not isinstance(model, Potential):
+        raise UnsupportedError(f"expected a model that derives from mdgnn.Potential, got {type(model).__name__}")
     model.check_complete()
     heads: Any = getattr(model, "heads", None)
     try:

@@ -219,6 +219,8 @@ def test_the_line_is_the_models_own():
         lambda h: h * h.select(1, -9)[:, None],
         lambda h: h * h.narrow(1, 8, 1),
         lambda h: h * h.narrow(1, 4, 5).sum(1, keepdim=True),
+        lambda h: h * h.narrow(1, 4, -1).sum(1, keepdim=True),
+        lambda h: h * h.split([9, -1], dim=1)[0].sum(1, keepdim=True),
         lambda h: h + h[:, :3],
         lambda h: h @ torch.ones(7, 8, dtype=h.dtype),
         lambda h: torch.einsum("nc,cd->nd", h, torch.ones(7, 8, dtype=h.dtype)),
@@ -234,6 +236,30 @@ def test_what_torch_refuses_is_refused_with_the_line(wrong):
         UnsupportedError, match=r"cannot run this Variant: .* \(\w+\.py, line \d+: .*(wrong|lambda h|output)"
     ):
         Engine(model)
+
+
+def test_what_is_no_potential_is_refused():
+    with pytest.raises(UnsupportedError, match=r"expected a model that derives from mdgnn\.Potential, got Linear"):
+        Engine(nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("places", [[2], [2, 5], [-3], [5, 3], [-30, 4], [4, 30]])
+def test_columns_are_split_where_torch_splits_them(places):
+    """It clamps places and counts negative ones from the end; parts of no column are refused."""
+
+    def split(m, h, f, g):
+        total = h[:, :1] * 0
+        for k, part in enumerate(torch.tensor_split(h, places, dim=1)):
+            total = total + (k + 1) * part.sum(1, keepdim=True)
+        return h * total
+
+    model = variant(split)
+    expected = evaluate(model, graph := Graph.from_atoms(icosahedron(2, 0.05), 2.5), virial=True)
+    if all(part.numel() for part in torch.empty(1, 8).tensor_split(places, dim=1)):
+        assert_equal(with_given_tables(model).evaluate(graph, virial=True), expected, torch.float64)
+    else:
+        with pytest.raises(UnsupportedError, match="a part of the channels"):
+            Engine(model)
 
 
 def test_capture_leaves_the_model_and_torch_as_they_were():

@@ -101,7 +101,7 @@ def part_of(capture: Capture, x: Captured, dim: int, first: int, number: int) ->
 
 def narrow(capture: Capture, x: Any, dim: int, start: int, length: int) -> Captured:
     n = x.shape[dim]
-    if not -n <= start <= n or (start + n if start < 0 else start) + length > n:
+    if length < 0 or not -n <= start <= n or (start + n if start < 0 else start) + length > n:
         raise capture.refusal(f"narrow from {start} by {length} where there are {n}")
     return part_of(capture, x, dim % x.ndim, start % n, length)
 
@@ -126,7 +126,7 @@ def split(capture: Capture, x: Any, split_size: Any, dim: int = 0) -> tuple[Capt
     dim, n = dim % x.ndim, x.shape[dim]
     one = isinstance(split_size, int)
     sizes = [min(split_size, n - first) for first in range(0, n, split_size)] if one else list(split_size)
-    if sum(sizes) != n:
+    if sum(sizes) != n or min(sizes, default=0) < 0:
         raise capture.refusal(f"split into {sizes} where there are {n}")
     return tuple(part_of(capture, x, dim, sum(sizes[:k]), size) for k, size in enumerate(sizes))
 
@@ -139,8 +139,8 @@ def tensor_split(capture: Capture, x: Any, indices_or_sections: Any, dim: int = 
     n, sections = x.shape[dim], indices_or_sections
     if isinstance(sections, int):
         return split(capture, x, [n // sections + (k < n % sections) for k in range(sections)], dim)
-    ends = [0, *sections, n]
-    return split(capture, x, [b - a for a, b in pairwise(ends)], dim)
+    parts = [slice(a, b).indices(n)[:2] for a, b in pairwise([0, *sections, n])]  # torch clamps them, too
+    return tuple(part_of(capture, x, dim % x.ndim, a, max(b - a, 0)) for a, b in parts)
 
 
 def unbind(capture: Capture, x: Any, dim: int = 0) -> tuple[Captured, ...]:
