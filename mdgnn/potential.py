@@ -191,9 +191,12 @@ class Potential(nn.Module):
         ------
         ValueError
             If the model has no features, or as `Heads`.
+        NotImplementedError
+            If it lacks its body or its output layer.
         """
         self.check_complete()
-        first = next((m for m in self.output_mlp.modules() if isinstance(m, nn.Linear)), None)
+        output = getattr(self, "output_mlp", nn.Identity())  # a model's own energies need none
+        first = next((m for m in output.modules() if isinstance(m, nn.Linear)), None)
         if first is None:
             raise ValueError(f"{type(self).__name__} has no features of atoms to predict properties from")
         before, weight = self.heads, first.weight

@@ -69,7 +69,8 @@ def calibrate(model: Potential, dataset: Dataset, config: Config) -> None:
     moves.
     """
     model.check_complete()
-    linears = [m for m in model.output_mlp.modules() if isinstance(m, torch.nn.Linear)]
+    output = getattr(model, "output_mlp", torch.nn.Identity())  # a model's own energies need none
+    linears = [m for m in output.modules() if isinstance(m, torch.nn.Linear)]
     if not linears:
         return
     seen, last = first_of(model, dataset, config), linears[-1]
