@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from mdgnn.nn import ENVELOPES, FILTER_MODES, atomic_numbers_of
 
 Self = TypeVar("Self", bound="ModelConfig")
@@ -66,6 +68,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
+            if isinstance(value, np.generic):  # which JSON does not hold
+                value = value.item()
+                self.set(**{f.name: value})
             if f.type in (int, "int") and (not isinstance(value, Integral) or isinstance(value, bool)):
                 raise ValueError(f"expected {f.name} as an integer, got {value!r}")
         self.set(

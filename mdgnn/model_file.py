@@ -13,10 +13,11 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
@@ -56,6 +57,8 @@ def save(model: Potential, path: str | Path, training: dict[str, Any] | None = N
         For what is no `Potential`, or whose class no name finds.
     ValueError
         If there are numbers in it, or in the model's configuration, that are not finite.
+    NotImplementedError
+        If the model lacks its body or its output layer.
     """
     header = {
         "format_version": FORMAT_VERSION,
@@ -121,13 +124,15 @@ def read_header(name_or_path: str | Path) -> dict[str, Any]:
     try:
         header = json.loads(metadata["mdgnn"])
         version, architecture = header["format_version"], header["architecture"]
-        header["config"], header["units"]
+        config, _ = header["config"], header["units"]
     except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path} has a broken mdgnn header ({error!r})") from None
     if version not in range(1, FORMAT_VERSION + 1):
         raise ModelFileError(f"{path} has model format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}")
     if not isinstance(architecture, str):
         raise ModelFileError(f"{path} has a broken mdgnn header: expected the name of a model, got {architecture!r}")
+    if not isinstance(config, dict):
+        raise ModelFileError(f"{path} has a broken mdgnn header: expected options as config, got {config!r:.80}")
     return header  # type: ignore[no-any-return]
 
 
@@ -206,6 +211,9 @@ class EngineOnly(Potential):
 
     def __init__(self, path: Path, header: dict[str, Any]):
         self.name, engine = header["architecture"], Engine.load(path)
+        with safe_open(path, framework="pt") as file:
+            of_model = {n: file.get_tensor(n) for n in file.keys() if not n.startswith(OF_PROGRAM)}  # noqa: SIM118
+        self.digest = _digest(self.name.rpartition(":")[2], header["config"], of_model)
         known = tuple(z for z, row in enumerate(engine.program.element_of) if z > 0 and row >= 0)
         super().__init__(
             ModelConfig(
@@ -260,14 +268,21 @@ def load_for_inference(name_or_path: str | Path) -> Potential:
 
 
 def digest_of(model: Potential) -> str:
-    """SHA-256 of a model's class, configuration and weights, or of the program that is all there is of it."""
+    """SHA-256 of a model's class, configuration and weights; of a file the same, whether its class is here or not."""
     if isinstance(model, EngineOnly):
-        program = model.engine.program
-        text, tensors = program.to_json(), program.weights
-    else:
-        text, tensors = json.dumps([type(model).__name__, model.config.to_json()]), model.state_dict()
-    digest = hashlib.sha256(text.encode())
+        return model.digest
+    return _digest(type(model).__name__, model.config.to_json(), model.state_dict())
+
+
+def _digest(kind: str, config: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    options = {RENAMED.get(name, name): value for name, value in config.items()}
+    digest = hashlib.sha256(json.dumps([kind, options], sort_keys=True, default=_plain).encode())
     for name, tensor in sorted(tensors.items()):
         dtype, shape, numbers = content(tensor.detach().cpu())
         digest.update(f"{name} {dtype} {tuple(shape)}".encode() + numbers)
     return digest.hexdigest()
+
+
+def _plain(option: Any) -> Any:
+    """What another process has too of an option that JSON does not hold: numbers, or the class alone."""
+    return option.tolist() if isinstance(option, (np.ndarray, np.generic, Tensor)) else type(option).__name__

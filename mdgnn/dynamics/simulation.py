@@ -26,7 +26,7 @@ from mdgnn.dynamics.molecular_dynamics import (
     whole_number,
 )
 from mdgnn.dynamics.reporter import Reporter
-from mdgnn.dynamics.system import System, make_system, suitable_threads
+from mdgnn.dynamics.system import System, calculator_sha256, make_system, suitable_threads
 from mdgnn.dynamics.units import LJ
 
 SOURCE = ("structure", "index", "format")  # settings that say where the atoms come from
@@ -131,7 +131,7 @@ def _settings(system: System, md: MolecularDynamics, source: Mapping[str, Any]) 
         "timestep": md.timestep,
         "units": system.units.name,
         **system.precision,
-        **({"calculator_sha256": system.calculator_sha256} if system.calculator_sha256 else {}),
+        **({"calculator_sha256": digest} if (digest := calculator_sha256(system)) else {}),
         **{name: source[name] for name in SOURCE if source.get(name) is not None},
     }
 
@@ -206,7 +206,8 @@ def restart(
             raise RunError(f"the content of model {system.model} is not that of the run to continue")
         if "units" in settings:  # before, records said float32 on the CPU of any calculator
             _check_expected(settings, {"units": system.units.name, **system.precision})
-        if settings.get("calculator_sha256", system.calculator_sha256) != system.calculator_sha256:  # none of old runs
+        digest = calculator_sha256(system)
+        if settings.get("calculator_sha256", digest) != digest:  # none of old runs
             raise RunError(
                 f"the calculator {system.model} has other weights or parameters than that of the run to continue"
             )

@@ -1,7 +1,8 @@
 """The system of a run: atoms with a calculator, and the units that it works in."""
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +34,14 @@ class System:
     """Atoms with their calculator.
 
     `model` says which it is in records: a shipped model's name, the absolute path of a model file, or the class of
-    another calculator. `sha256` is that of the model file, "" where there is none; `calculator_sha256` is then that of
-    what the calculator computes. `precision` has device and dtype, where it is known what they are.
+    another calculator. `sha256` is that of the model file, "" where there is none. `precision` has device and dtype,
+    where it is known what they are.
     """
 
     atoms: Atoms
     units: UnitSystem
     model: str
     sha256: str
-    calculator_sha256: str
     precision: dict[str, str]
 
 
@@ -87,8 +87,7 @@ def make_system(
         doubt = doubt or _far_apart(atoms, max((member.model.cutoff for member in members), default=np.inf))
     if doubt:
         note(doubt)
-    of_calculator = "" if sha256 else hashlib.sha256(encode(_content(calculator)).encode()).hexdigest()
-    return System(atoms, units, name, sha256, of_calculator, _precision(calculator))
+    return System(atoms, units, name, sha256, _precision(calculator))
 
 
 def _members(calculator: Calculator) -> list[MDGNNCalculator]:
@@ -103,19 +102,26 @@ def _precision(calculator: Calculator) -> dict[str, str]:
     return {name: one.parameters[name] for one in _members(calculator) for name in ("device", "dtype")}
 
 
-def _content(calculator: Calculator) -> Any:
-    """What its results depend on, as far as is known, in JSON: models, or the parameters that ASE would store."""
-    if members := _members(calculator):
-        return [digest_of(member.model) for member in members]
-    parameters = getattr(calculator, "parameters", {})
-    return {name: text for name, value in sorted(parameters.items()) if (text := _encoded(value))}
+def calculator_sha256(system: System) -> str:
+    """That of what the calculator computes, as far as is known: models, or the parameters that ASE would store; ""
+    where a model file's is that."""
+    if system.sha256:
+        return ""
+    content: Any
+    if members := _members(system.atoms.calc):
+        content = [digest_of(member.model) for member in members]
+    else:
+        parameters = getattr(system.atoms.calc, "parameters", None)
+        items = parameters.items() if isinstance(parameters, Mapping) else ()
+        content = {str(name): text for name, value in items if (text := _encoded(value))}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _encoded(value: Any) -> str:
     """Empty for what is no data, such as a function: its text would be another one in the next process."""
     try:
         return str(encode(value))
-    except TypeError:
+    except Exception:  # whatever a foreign object's code raises: no run ends for that
         return ""
 
 

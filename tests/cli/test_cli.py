@@ -1,6 +1,5 @@
 """The command line: structures by name, velocities, relaxation, errors, and what an output folder holds."""
 
-import importlib
 import json
 import runpy
 import subprocess
@@ -17,15 +16,17 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from command_line import run, sentence
 from figures import assert_picture
+from safetensors_parts import entry_of, joined, parts
 
 import mdgnn
 from mdgnn import cli
 from mdgnn.calculators.mdgnn_calculator import DTYPES
-from mdgnn.cli import info, train_commands
+from mdgnn.cli import info
 from mdgnn.dynamics.ensembles import ENSEMBLES
 from mdgnn.dynamics.lj_clusters import ICOSAHEDRA, NEAREST, lj_cluster
 from mdgnn.dynamics.molecular_dynamics import draw_velocities
 from mdgnn.dynamics.relaxation import OPTIMIZERS
+from mdgnn.models.names import import_named, modules_of
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +54,45 @@ def test_modules_of_the_current_folder_hide_none(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
     before = [*sys.path]
-    with train_commands.modules_of_this_folder():
-        assert importlib.import_module("of_this_folder").here
-        assert not hasattr(importlib.import_module("zipapp"), "here")
+    with modules_of(""):
+        assert import_named("of_this_folder").here and sys.path == before
+        assert not hasattr(import_named("zipapp"), "here")
     assert sys.path == before
+    monkeypatch.delitem(sys.modules, "of_this_folder")
+    with pytest.raises(ModuleNotFoundError):
+        import_named("of_this_folder")
+
+
+ONLY_NAMED = """
+import sys
+sys.path = [place for place in sys.path if place]  # as of the installed command
+
+class Asked:
+    def find_spec(name, path=None, target=None):
+        if path is None and "" in sys.path:
+            print("asked for", name)
+
+sys.meta_path.insert(0, Asked)
+from mdgnn.cli import main
+main()
+"""
+
+
+def test_nothing_of_the_current_folder_runs_that_nobody_named(tmp_path):
+    """The first imports of torch and Lightning try packages that may be absent, such as opt_einsum."""
+    for name in ("opt_einsum", "named", "pydantic", "lightning"):
+        (tmp_path / f"{name}.py").write_text(f"print('ran', {name!r})\n")
+    (tmp_path / "train.toml").write_text(
+        'model = { start = "water", trusted = ["named"] }\ndata = { train = "none.xyz", valid = 0.5 }\n'
+    )
+    for arguments, expected in (
+        (("train", "train.toml"), ["asked for named", "ran named"]),
+        (("evaluate", "water", "none.xyz"), []),
+        (("plot", "none"), []),
+    ):
+        done = subprocess.run([sys.executable, "-c", ONLY_NAMED, *arguments], capture_output=True, text=True)
+        assert done.returncode == 1 and "none" in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert done.stdout.splitlines() == expected
 
 
 def test_the_package_is_the_command():
@@ -69,6 +105,17 @@ def test_options_have_their_names_in_what_info_shows():
     rows = info.model("lj")
     assert float(rows["min_distance"]) > 0 and "min_distance" in rows["config"]
     assert not any("least_distance" in text for row in rows.items() for text in row)
+
+
+@pytest.mark.parametrize("config", [None, [], "cutoff"])
+def test_info_of_a_file_without_options_is_a_sentence(tmp_path, config):
+    path = tmp_path / "m.safetensors"
+    mdgnn.save(mdgnn.SchNet(4, 1, 4), path)
+    header, tensors = parts(path)
+    header["__metadata__"]["mdgnn"] = json.dumps(entry_of(header) | {"config": config})
+    path.write_bytes(joined(header, tensors))
+    told = run("info", path)
+    assert told.exit_code == 1 and "broken mdgnn header: expected options as config, got" in sentence(told)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 13, 20, 38, 55, 60, 147])

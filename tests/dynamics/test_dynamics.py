@@ -14,6 +14,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones as PairCalculator
 from ase.constraints import FixAtoms
@@ -382,6 +383,50 @@ def test_a_run_does_not_go_on_with_another_calculator(atoms, calculator, other, 
         restart(Path("run"), steps=4, calculator=other())
     assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
     assert restart(Path("run"), steps=4, calculator=calculator())["steps"] == 4
+
+
+class Odd:
+    """ASE refuses to encode it."""
+
+    def todict(self):
+        return [self]
+
+
+class Springs(Calculator):
+    """Of another package."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, *args):
+        super().calculate(*args)
+        x = self.atoms.positions
+        self.results = {"energy": 0.5 * float((x**2).sum()), "forces": -x}
+
+
+CYCLE = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize("parameters", [None, [], {"a": Odd()}, {"a": CYCLE}, {1: 2, "a": 3}, {"a": np.int64(3)}])
+def test_parameters_of_foreign_calculators_end_no_run(parameters):
+    def calculator():
+        made = Springs()
+        made.parameters = parameters
+        return made
+
+    assert relax(argon(), calculator(), steps=2).steps == 2
+    simulate(argon(), calculator(), folder=Path("run"), steps=2)
+    assert restart(Path("run"), calculator=calculator(), steps=4)["steps"] == 4
+
+
+def test_options_may_be_numbers_of_numpy():
+    def calculator(n_features):
+        torch.manual_seed(0)
+        return MDGNNCalculator(PaiNN(n_features, cutoff=np.float32(4.0), elements=[18]))
+
+    assert type(calculator(np.int64(8)).model.config.n_features) is int
+    simulate(argon(), calculator(np.int64(8)), folder=Path("run"), steps=2)
+    assert restart(Path("run"), calculator=calculator(8), steps=4)["steps"] == 4
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def rewritten(tmp_path, change_header=None, change_state=None):
         (lambda h: {**h, "architecture": "NequIP"}, "holds a 'NequIP', this mdgnn knows LennardJones, PaiNN, SchNet"),
         (lambda h: {**h, "config": {**h["config"], "node_dim": 16}}, "does not fit its header"),
         (lambda h: {**h, "config": {**h["config"], "surprise": 1}}, "no option 'surprise'"),
-        (lambda h: {**h, "config": []}, "does not fit its header"),
+        (lambda h: {**h, "config": []}, r"broken mdgnn header: expected options as config, got \[\]"),
+        (lambda h: {**h, "config": None}, "broken mdgnn header: expected options as config, got None"),
         (lambda h: {**h, "config": {**h["config"], "envelope": "hat"}}, "expected envelope"),
     ],
 )

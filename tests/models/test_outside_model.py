@@ -16,7 +16,8 @@ from training_runs import clusters, file_of
 import mdgnn
 from mdgnn import Engine, Graph, MDGNNCalculator, evaluate
 from mdgnn.locate import ModelFileError
-from mdgnn.model_file import read_header
+from mdgnn.model_file import digest_of, read_header
+from mdgnn.ops import scatter_add
 
 OUTSIDE = '''
 from dataclasses import dataclass
@@ -251,6 +252,7 @@ def test_calculators_run_a_file_whose_module_is_not_imported(model, tmp_path, mo
         with pytest.raises(ValueError, match="Density' is not imported: .* import outside_models.density first"):
             MDGNNCalculator(path, **options)
     assert "by the program alone" in run("info", path).output
+    assert digest_of(calculator.model) == digest_of(model), "a run goes on with either"
     atoms.calc = calculator
     assert "outside_models.density" not in sys.modules
 
@@ -325,6 +327,27 @@ def test_what_a_model_lacks_is_named(density, tmp_path):
         ):
             with pytest.raises(NotImplementedError, match=f"{kind.__name__} has no {missing}"):
                 use(model)
+
+
+def test_a_model_of_energies_alone_needs_no_output_layer():
+    """Nor has it one that training could scale, or features that properties are read from."""
+
+    class Energies(mdgnn.Potential):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.depth = torch.nn.Parameter(torch.ones(1))
+
+        def atomic_energies(self, graph, vectors):
+            return scatter_add((-(vectors**2).sum(1, keepdim=True)).exp() * self.depth, graph.edges_by_receiver)[:, 0]
+
+    model = Energies(cutoff=2.5)
+    with pytest.raises(ValueError, match="Energies has no features of atoms to predict properties from"):
+        model.attach_heads([mdgnn.nn.Property("gap", "atomic", [0.0], 1.0)], True)
+    pytest.importorskip("lightning")
+    from mdgnn.training.first import calibrate
+
+    calibrate(model, None, None)
+    assert float(model.depth.detach()) == 1
 
 
 def test_a_layer_may_have_the_name_of_the_program(density, monkeypatch, tmp_path):
