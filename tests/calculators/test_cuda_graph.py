@@ -52,7 +52,7 @@ def test_a_step_is_an_evaluation(name, pbc, dtype, device):
         np.testing.assert_allclose(found.energies, expected.energies.cpu(), rtol=tight, atol=tight)
         np.testing.assert_allclose(found.virials, expected.virials.cpu(), rtol=0, atol=10 * tight * scale)
         assert found.energy == pytest.approx(found.energies.sum(), rel=1e-12, abs=1e-12)
-        assert found.least_distance == edges.distances.min()
+        assert found.min_distance == edges.distances.min()
 
 
 @devices
@@ -77,7 +77,7 @@ def test_atoms_without_neighbours(n, device):
     model = model_of("PaiNN", torch.float32, device).requires_grad_(False)
     step = CapturedStep(model, [18] * n, NONE, torch.device(device), torch.float32)
     found = step(np.arange(3.0 * n).reshape(n, 3) * 10, np.zeros((3, 3)))
-    assert found.least_distance == np.inf and not found.forces.any() and np.isfinite(found.energy)
+    assert found.min_distance == np.inf and not found.forces.any() and np.isfinite(found.energy)
 
 
 @devices

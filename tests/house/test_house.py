@@ -228,10 +228,9 @@ def test_kernels_know_neither_torch_nor_the_machine():
         heads = {re.split(r"[/.]", name)[0] for name in includes_of(path)}
         assert not heads & {"torch", "ATen", "c10"}, path
         folder = path.relative_to(ROOT / "csrc").parts[0]
-        binds = "bindings" if path.name == "bind.cpp" else folder
-        assert binds == "bindings" or not heads & {"pybind11", "Python"}, path
+        assert folder == "bindings" or not heads & {"pybind11", "Python"}, path
         ours = {name.split("/")[0] for name in includes_of(path)} & set(MAY_INCLUDE)
-        assert ours <= MAY_INCLUDE[folder] | {binds}, path
+        assert ours <= MAY_INCLUDE[folder], path
     assert "-march=native" not in (ROOT / "CMakeLists.txt").read_text().replace("never -march=native", "")
 
 
