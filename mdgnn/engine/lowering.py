@@ -31,9 +31,8 @@ def trace(model: Potential) -> Program:
         If it lacks its body or its output layer.
     """
     model.check_complete()
-    heads: Any = getattr(model, "heads", None)
     try:
-        if heads is not None and not heads.energy:
+        if not model.has_energy:
             raise UnsupportedError("the model has learnt no energies")
         return _traced(model)
     except Exception as error:  # whatever a model's code makes of tensors without numbers
