@@ -26,7 +26,7 @@ MAY_IMPORT = {  # layer: layers below it
     "engine": {"_C", "_internal", "threads", "ops", "graph", "locate", "neighbors", "nn", "potential", "engine"},
     "model_file": {"_internal", "engine", "locate", "model_config", "models", "nn", "potential"},
     "calculators": {
-        *("_internal", "calculators", "engine", "graph", "model_file", "models", "neighbors", "nn", "ops", "potential"),
+        *("_internal", "calculators", "engine", "graph", "model_file", "neighbors", "nn", "ops", "potential"),
     },
     "calculator": {"MDGNNCalculator", "calculators"},  # warns, and goes with the next release
     "data": {"_internal", "data", "graph", "neighbors", "ops"},
