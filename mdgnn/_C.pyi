@@ -3,78 +3,436 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = tuple[int, int, int, int]
+# A tensor, or None where it is absent. Names are those of csrc/bindings/ops.cpp and of the structs' fields.
+_Array = Any
+_Rows = tuple[int, int, int, int, int, int]  # addresses of row_ptr, index, edge; numbers of rows, entries, values
+_Table = tuple[_Array, float]  # coefficients, cutoff
+_Workspace = tuple[_Array, int]  # memory, number of edges
+_Context = tuple[int, int, int]  # threads, device, stream
 
-# Kernels of ops: itemsize, the fields of csrc/ops/<op>/<op>.hpp, what csrc/bindings/ops.cpp names, context; in order.
-def cfconv(**arguments: Any) -> None: ...
-def cfconv_backward(**arguments: Any) -> None: ...
-def cfconv_double_backward(**arguments: Any) -> None: ...
-def concat_message(**arguments: Any) -> None: ...
-def concat_message_backward(**arguments: Any) -> None: ...
-def concat_message_double_backward(**arguments: Any) -> None: ...
-def concat_message_table(**arguments: Any) -> None: ...
-def concat_message_table_backward(**arguments: Any) -> None: ...
-def concat_message_table_double_backward(**arguments: Any) -> None: ...
-def edge_basis(**arguments: Any) -> None: ...
-def edge_basis_backward(**arguments: Any) -> None: ...
-def edge_basis_double_backward(**arguments: Any) -> None: ...
-def force_virial(**arguments: Any) -> None: ...
-def force_virial_backward(**arguments: Any) -> None: ...
-def painn_message(**arguments: Any) -> None: ...
-def painn_message_backward(**arguments: Any) -> None: ...
-def painn_message_double_backward(**arguments: Any) -> None: ...
-def polar(**arguments: Any) -> None: ...
-def polar_backward(**arguments: Any) -> None: ...
-def polar_double_backward(**arguments: Any) -> None: ...
-def scatter_add(**arguments: Any) -> None: ...
-def scatter_add_backward(**arguments: Any) -> None: ...
-def scatter_add_double_backward(**arguments: Any) -> None: ...
-def silu(**arguments: Any) -> None: ...
-def silu_backward(**arguments: Any) -> None: ...
-def silu_double_backward(**arguments: Any) -> None: ...
-def count_values(rows: Rows, n_entries: int) -> int: ...
+def cfconv(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    table: _Table,
+    r: _Array,
+    workspace: _Workspace,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def cfconv_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    table: _Table,
+    r: _Array,
+    workspace: _Workspace,
+    grad: _Array,
+    out_x: _Array,
+    out_r: _Array,
+    out_coefficients: _Array,
+    context: _Context,
+) -> None: ...
+def cfconv_double_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    table: _Table,
+    r: _Array,
+    workspace: _Workspace,
+    grad: _Array,
+    grad2_x: _Array,
+    grad2_r: _Array,
+    out_grad: _Array,
+    out_x: _Array,
+    out_r: _Array,
+    out_coefficients: _Array,
+    context: _Context,
+) -> None: ...
+def concat_message(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    edge_part: _Array,
+    edge_stride: int,
+    ends: _Array,
+    envelope: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def concat_message_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    edge_part: _Array,
+    edge_stride: int,
+    ends: _Array,
+    envelope: _Array,
+    grad: _Array,
+    out_edge_part: _Array,
+    out_ends: _Array,
+    out_envelope: _Array,
+    context: _Context,
+) -> None: ...
+def concat_message_double_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    edge_part: _Array,
+    edge_stride: int,
+    ends: _Array,
+    envelope: _Array,
+    grad: _Array,
+    grad2_edge_part: _Array,
+    grad2_ends: _Array,
+    grad2_envelope: _Array,
+    out_grad: _Array,
+    out_edge_part: _Array,
+    out_ends: _Array,
+    out_envelope: _Array,
+    context: _Context,
+) -> None: ...
+def concat_message_table(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    ends: _Array,
+    table: _Table,
+    r: _Array,
+    silu_grads: _Array,
+    workspace: _Workspace,
+    of_edges: _Array,
+    out_messages: _Array,
+    out_s: _Array,
+    out_silu_grads: _Array,
+    context: _Context,
+) -> None: ...
+def concat_message_table_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    ends: _Array,
+    table: _Table,
+    r: _Array,
+    silu_grads: _Array,
+    workspace: _Workspace,
+    of_edges: _Array,
+    grad_messages: _Array,
+    grad_s: _Array,
+    grad_silu_grads: _Array,
+    out_ends: _Array,
+    out_coefficients: _Array,
+    out_r: _Array,
+    context: _Context,
+) -> None: ...
+def concat_message_table_double_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    ends: _Array,
+    table: _Table,
+    r: _Array,
+    silu_grads: _Array,
+    workspace: _Workspace,
+    of_edges: _Array,
+    grad_messages: _Array,
+    grad_s: _Array,
+    grad_silu_grads: _Array,
+    grad2_ends: _Array,
+    grad2_coefficients: _Array,
+    grad2_r: _Array,
+    out_grad_messages: _Array,
+    out_grad_s: _Array,
+    out_grad_silu_grads: _Array,
+    out_ends: _Array,
+    out_coefficients: _Array,
+    out_r: _Array,
+    context: _Context,
+) -> None: ...
+def force_virial(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    vectors: _Array,
+    gradients: _Array,
+    forces: _Array,
+    virials: _Array,
+    context: _Context,
+) -> None: ...
+def force_virial_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    vectors: _Array,
+    grad_forces: _Array,
+    grad_virials: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def painn_message(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    v: _Array,
+    table: _Table,
+    r: _Array,
+    unit: _Array,
+    workspace: _Workspace,
+    out_s: _Array,
+    out_v: _Array,
+    context: _Context,
+) -> None: ...
+def painn_message_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    v: _Array,
+    table: _Table,
+    r: _Array,
+    unit: _Array,
+    workspace: _Workspace,
+    grad_s: _Array,
+    grad_v: _Array,
+    out_x: _Array,
+    out_v: _Array,
+    out_coefficients: _Array,
+    out_r: _Array,
+    out_unit: _Array,
+    context: _Context,
+) -> None: ...
+def painn_message_double_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    v: _Array,
+    table: _Table,
+    r: _Array,
+    unit: _Array,
+    workspace: _Workspace,
+    grad_s: _Array,
+    grad_v: _Array,
+    grad2_x: _Array,
+    grad2_v: _Array,
+    grad2_coefficients: _Array,
+    grad2_r: _Array,
+    grad2_unit: _Array,
+    out_grad_s: _Array,
+    out_grad_v: _Array,
+    out_x: _Array,
+    out_v: _Array,
+    out_coefficients: _Array,
+    out_r: _Array,
+    out_unit: _Array,
+    context: _Context,
+) -> None: ...
+def scatter_add(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    values: _Array,
+    weight: _Array,
+    reduce: int,
+    out: _Array,
+    argmax: _Array,
+    context: _Context,
+) -> None: ...
+def scatter_add_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    values: _Array,
+    weight: _Array,
+    reduce: int,
+    grad: _Array,
+    argmax: _Array,
+    out_values: _Array,
+    out_weight: _Array,
+    context: _Context,
+) -> None: ...
+def scatter_add_double_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    values: _Array,
+    weight: _Array,
+    reduce: int,
+    grad: _Array,
+    grad2_values: _Array,
+    grad2_weight: _Array,
+    out_grad: _Array,
+    out_values: _Array,
+    out_weight: _Array,
+    context: _Context,
+) -> None: ...
+def edge_basis(
+    *,
+    itemsize: int,
+    vectors: _Array,
+    n_edges: int,
+    centers: _Array,
+    n_basis: int,
+    sharpness: float,
+    distances: _Array,
+    basis: _Array,
+    context: _Context,
+) -> None: ...
+def edge_basis_backward(
+    *,
+    itemsize: int,
+    vectors: _Array,
+    n_edges: int,
+    centers: _Array,
+    n_basis: int,
+    sharpness: float,
+    grad_distances: _Array,
+    grad_basis: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def edge_basis_double_backward(
+    *,
+    itemsize: int,
+    vectors: _Array,
+    n_edges: int,
+    centers: _Array,
+    n_basis: int,
+    sharpness: float,
+    grad2: _Array,
+    grad_distances: _Array,
+    grad_basis: _Array,
+    out_distances: _Array,
+    out_basis: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def polar(
+    *,
+    itemsize: int,
+    vectors: _Array,
+    n_edges: int,
+    lengths: _Array,
+    unit: _Array,
+    context: _Context,
+) -> None: ...
+def polar_backward(
+    *,
+    itemsize: int,
+    vectors: _Array,
+    n_edges: int,
+    grad_lengths: _Array,
+    grad_unit: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def polar_double_backward(
+    *,
+    itemsize: int,
+    vectors: _Array,
+    n_edges: int,
+    grad2: _Array,
+    grad_lengths: _Array,
+    grad_unit: _Array,
+    out_lengths: _Array,
+    out_unit: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def silu(
+    *,
+    itemsize: int,
+    n: int,
+    x: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def silu_backward(
+    *,
+    itemsize: int,
+    n: int,
+    grad: _Array,
+    x: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def silu_double_backward(
+    *,
+    itemsize: int,
+    n: int,
+    grad2: _Array,
+    grad: _Array,
+    x: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def count_values(rows: tuple[int, int, int, int], n_entries: int) -> int: ...
 def counting_sort(index: int, n_edges: int, n_rows: int, row_ptr: int, order: int) -> None: ...
 
-Reals = NDArray[np.floating]
-NeighborOptions = tuple[float, bool, bool, int]
+_Reals = NDArray[np.floating]
+_NeighborOptions = tuple[float, bool, bool, int]
 
 def neighbors(
     quantities: str,
-    positions: Reals,
-    cells: Reals,
+    positions: _Reals,
+    cells: _Reals,
     pbc: NDArray[np.bool_],
     first: NDArray[np.int64],
-    options: NeighborOptions,
+    options: _NeighborOptions,
     widths: tuple[int, int],
 ) -> tuple[NDArray[Any], ...]: ...
 def neighbors_by_pair(
     quantities: str,
-    positions: Reals,
-    cell: Reals,
+    positions: _Reals,
+    cell: _Reals,
     pbc: NDArray[np.bool_],
-    options: NeighborOptions,
+    options: _NeighborOptions,
     kinds: NDArray[np.int32],
     table: NDArray[np.float64],
 ) -> tuple[NDArray[Any], ...]: ...
 def edges_within(
-    positions: Reals,
-    cell: Reals,
+    positions: _Reals,
+    cell: _Reals,
     pbc: NDArray[np.bool_],
     cutoff: float,
     row_ptr: NDArray[np.int64],
     senders: NDArray[np.int64],
     shifts: NDArray[np.int32],
     n_threads: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], Reals, Reals]: ...
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], _Reals, _Reals]: ...
 
 class Engine:
     # A program as JSON (csrc/engine/reader.hpp), and its weights by name.
     def __init__(self, program: str, weights: dict[str, Any], n_threads: int = 1) -> None: ...
     @staticmethod
     def load(path: bytes, n_threads: int = 1) -> Engine: ...
-    readout: str
-    cutoff: float
-    dtype: str
+    @property
+    def readout(self) -> str: ...
+    @property
+    def cutoff(self) -> float: ...
+    @property
+    def dtype(self) -> str: ...
     def program(self) -> tuple[str, dict[str, Any]]: ...  # what __init__ takes
     def tables(self) -> dict[str, Any]: ...  # coefficients that were made from the weights, by name
     def run(

@@ -1,79 +1,312 @@
 from typing import Any
 
-Rows = tuple[int, int, int, int]
-Matrix = tuple[int, int, int]
-Context = tuple[int, int, int]
-ForceVirial = tuple[int, Rows, Rows, int]
-ScatterAdd = tuple[int, Rows, Rows, Matrix, int, int]
-ConcatMessage = tuple[int, Rows, Rows, Matrix, int, Matrix, int]
+# A tensor, or None where it is absent. Names are those of csrc/bindings/ops.cpp and of the structs' fields.
+_Array = Any
+_Rows = tuple[int, int, int, int, int, int]  # addresses of row_ptr, index, edge; numbers of rows, entries, values
+_Table = tuple[_Array, float]  # coefficients, cutoff
+_Workspace = tuple[_Array, int]  # memory, number of edges
+_Context = tuple[int, int, int]  # threads, device, stream
 
-def force_virial(op: ForceVirial, gradients: int, forces: int, virials: int, where: Context) -> None: ...
-def force_virial_backward(op: ForceVirial, grad_forces: int, grad_virials: int, out: int, where: Context) -> None: ...
-def scatter_add(op: ScatterAdd, out: Matrix, argmax: int, where: Context) -> None: ...
-def scatter_add_backward(
-    op: ScatterAdd, grad: Matrix, argmax: int, grad_values: Matrix, grad_weight: int, where: Context
+def cfconv(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    table: _Table,
+    r: _Array,
+    workspace: _Workspace,
+    out: _Array,
+    context: _Context,
 ) -> None: ...
-def scatter_add_double_backward(
-    op: ScatterAdd,
-    grad: Matrix,
-    grad2_values: Matrix,
-    grad2_weight: int,
-    out_grad: Matrix,
-    out_values: Matrix,
-    out_weight: int,
-    where: Context,
-) -> None: ...
-def cfconv(op: tuple[Any, ...], out: Matrix, where: Context) -> None: ...
 def cfconv_backward(
-    op: tuple[Any, ...], grad: Matrix, grad_x: Matrix, grad_r: int, grad_coefficients: int, where: Context
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    table: _Table,
+    r: _Array,
+    workspace: _Workspace,
+    grad: _Array,
+    out_x: _Array,
+    out_r: _Array,
+    out_coefficients: _Array,
+    context: _Context,
 ) -> None: ...
 def cfconv_double_backward(
-    op: tuple[Any, ...],
-    grad: Matrix,
-    grad2_x: Matrix,
-    grad2_r: int,
-    out_grad: Matrix,
-    out_x: Matrix,
-    out_r: int,
-    out_coefficients: int,
-    where: Context,
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    table: _Table,
+    r: _Array,
+    workspace: _Workspace,
+    grad: _Array,
+    grad2_x: _Array,
+    grad2_r: _Array,
+    out_grad: _Array,
+    out_x: _Array,
+    out_r: _Array,
+    out_coefficients: _Array,
+    context: _Context,
 ) -> None: ...
-def concat_message(op: ConcatMessage, out: Matrix, where: Context) -> None: ...
+def concat_message(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    edge_part: _Array,
+    edge_stride: int,
+    ends: _Array,
+    envelope: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
 def concat_message_backward(
-    op: ConcatMessage, grad: Matrix, grad_edge: Matrix, grad_ends: Matrix, grad_weight: int, where: Context
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    edge_part: _Array,
+    edge_stride: int,
+    ends: _Array,
+    envelope: _Array,
+    grad: _Array,
+    out_edge_part: _Array,
+    out_ends: _Array,
+    out_envelope: _Array,
+    context: _Context,
 ) -> None: ...
 def concat_message_double_backward(
-    op: ConcatMessage,
-    grad: Matrix,
-    grad2: tuple[Matrix, Matrix, int],
-    out_grad: Matrix,
-    out_edge: Matrix,
-    out_ends: Matrix,
-    out_weight: int,
-    where: Context,
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    edge_part: _Array,
+    edge_stride: int,
+    ends: _Array,
+    envelope: _Array,
+    grad: _Array,
+    grad2_edge_part: _Array,
+    grad2_ends: _Array,
+    grad2_envelope: _Array,
+    out_grad: _Array,
+    out_edge_part: _Array,
+    out_ends: _Array,
+    out_envelope: _Array,
+    context: _Context,
 ) -> None: ...
-def concat_message_table(op: tuple[Any, ...], out: tuple[Matrix, int, int], where: Context) -> None: ...
+def concat_message_table(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    ends: _Array,
+    table: _Table,
+    r: _Array,
+    silu_grads: _Array,
+    workspace: _Workspace,
+    of_edges: _Array,
+    out_messages: _Array,
+    out_s: _Array,
+    out_silu_grads: _Array,
+    context: _Context,
+) -> None: ...
 def concat_message_table_backward(
-    op: tuple[Any, ...], grad: tuple[Matrix, int, int], out: tuple[Matrix, int, int], where: Context
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    ends: _Array,
+    table: _Table,
+    r: _Array,
+    silu_grads: _Array,
+    workspace: _Workspace,
+    of_edges: _Array,
+    grad_messages: _Array,
+    grad_s: _Array,
+    grad_silu_grads: _Array,
+    out_ends: _Array,
+    out_coefficients: _Array,
+    out_r: _Array,
+    context: _Context,
 ) -> None: ...
 def concat_message_table_double_backward(
-    op: tuple[Any, ...],
-    grad: tuple[Matrix, int, int],
-    grad2: tuple[Matrix, int, int],
-    out_grad: tuple[Matrix, int, int],
-    out: tuple[Matrix, int, int],
-    where: Context,
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    ends: _Array,
+    table: _Table,
+    r: _Array,
+    silu_grads: _Array,
+    workspace: _Workspace,
+    of_edges: _Array,
+    grad_messages: _Array,
+    grad_s: _Array,
+    grad_silu_grads: _Array,
+    grad2_ends: _Array,
+    grad2_coefficients: _Array,
+    grad2_r: _Array,
+    out_grad_messages: _Array,
+    out_grad_s: _Array,
+    out_grad_silu_grads: _Array,
+    out_ends: _Array,
+    out_coefficients: _Array,
+    out_r: _Array,
+    context: _Context,
 ) -> None: ...
-def painn_message(op: tuple[Any, ...], out: tuple[Matrix, Matrix], where: Context) -> None: ...
+def force_virial(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    vectors: _Array,
+    gradients: _Array,
+    forces: _Array,
+    virials: _Array,
+    context: _Context,
+) -> None: ...
+def force_virial_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    vectors: _Array,
+    grad_forces: _Array,
+    grad_virials: _Array,
+    out: _Array,
+    context: _Context,
+) -> None: ...
+def painn_message(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    v: _Array,
+    table: _Table,
+    r: _Array,
+    unit: _Array,
+    workspace: _Workspace,
+    out_s: _Array,
+    out_v: _Array,
+    context: _Context,
+) -> None: ...
 def painn_message_backward(
-    op: tuple[Any, ...], grad: tuple[Matrix, Matrix], out: tuple[Matrix, Matrix, int, int, int], where: Context
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    v: _Array,
+    table: _Table,
+    r: _Array,
+    unit: _Array,
+    workspace: _Workspace,
+    grad_s: _Array,
+    grad_v: _Array,
+    out_x: _Array,
+    out_v: _Array,
+    out_coefficients: _Array,
+    out_r: _Array,
+    out_unit: _Array,
+    context: _Context,
 ) -> None: ...
 def painn_message_double_backward(
-    op: tuple[Any, ...],
-    grad: tuple[Matrix, Matrix],
-    grad2: tuple[Matrix, Matrix, int, int, int],
-    out_grad: tuple[Matrix, Matrix],
-    out: tuple[Matrix, Matrix, int, int, int],
-    where: Context,
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    x: _Array,
+    v: _Array,
+    table: _Table,
+    r: _Array,
+    unit: _Array,
+    workspace: _Workspace,
+    grad_s: _Array,
+    grad_v: _Array,
+    grad2_x: _Array,
+    grad2_v: _Array,
+    grad2_coefficients: _Array,
+    grad2_r: _Array,
+    grad2_unit: _Array,
+    out_grad_s: _Array,
+    out_grad_v: _Array,
+    out_x: _Array,
+    out_v: _Array,
+    out_coefficients: _Array,
+    out_r: _Array,
+    out_unit: _Array,
+    context: _Context,
 ) -> None: ...
+def scatter_add(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    values: _Array,
+    weight: _Array,
+    reduce: int,
+    out: _Array,
+    argmax: _Array,
+    context: _Context,
+) -> None: ...
+def scatter_add_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    values: _Array,
+    weight: _Array,
+    reduce: int,
+    grad: _Array,
+    argmax: _Array,
+    out_values: _Array,
+    out_weight: _Array,
+    context: _Context,
+) -> None: ...
+def scatter_add_double_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    values: _Array,
+    weight: _Array,
+    reduce: int,
+    grad: _Array,
+    grad2_values: _Array,
+    grad2_weight: _Array,
+    out_grad: _Array,
+    out_values: _Array,
+    out_weight: _Array,
+    context: _Context,
+) -> None: ...
+
+_Structures = tuple[int, int, int, int, int, int, int]  # itemsize, positions, n_atoms, first, n_structures, cells, pbc
+_NeighborOptions = tuple[float, bool, bool]  # cutoff, self_interaction, half
+# Bytes of indices and of shifts; receivers, senders, shifts, vectors, distances, reverse (0: absent).
+_Edges = tuple[int, int, int, int, int, int, int, int]
+
+def neighbor_workspace(itemsize: int, n_atoms: int, n_structures: int) -> int: ...
+def neighbors_count(
+    structures: _Structures,
+    options: _NeighborOptions,
+    workspace: int,
+    capacity: int,
+    row_ptr: int,
+    status: int,
+    where: _Context,
+) -> None: ...
+def neighbors_fill(
+    structures: _Structures,
+    options: _NeighborOptions,
+    workspace: int,
+    row_ptr: int,
+    edges: _Edges,
+    where: _Context,
+) -> None: ...
+def neighbor_error(code: int, where: int, cutoff: float) -> str: ...
 def table_workspace(itemsize: int, n_edges: int, n_intervals: int, width: int) -> int: ...

@@ -87,7 +87,10 @@ class Graph:
 
     @view
     def edges_by_receiver(self) -> Rows:
-        """Row i of arrays with a row per edge: the edges that atom i receives, which stand together."""
+        """Row i of arrays with a row per edge: the edges that atom i receives: row pointers alone.
+
+        `EdgeRows.numbers_by_receiver` are the same rows with an index.
+        """
         return Rows(self.row_ptr)
 
     @view

@@ -46,6 +46,8 @@ class Potential(nn.Module):
 
     Attributes
     ----------
+    has_weights : bool
+        Of the class: False for a formula, which cannot be trained and which torch computes as fast as the engine.
     config : ModelConfig
     elements : Elements
         Types of atoms, and shift and scale of their energies.
@@ -64,6 +66,7 @@ class Potential(nn.Module):
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
+    has_weights: ClassVar[bool] = True
     output_mlp: nn.Module
 
     def __init__(self, *args: Any, **options: Any):

@@ -25,15 +25,15 @@ def test_message_ops(timed, op, n_atoms):
     torch.manual_seed(0)
     if op == "concat_message":
         inputs = [torch.randn(g.n_edges, 32, requires_grad=True), torch.randn(n_atoms, 64, requires_grad=True)]
-        more, wanted = (g.edges,), torch.randn(n_atoms, 32)
+        more, grad = (g.edges,), torch.randn(n_atoms, 32)
     else:
         inputs = [g.vectors.float().requires_grad_()]
-        more, wanted = (torch.linspace(0.5, 5.0, 16), 0.5), torch.randn(g.n_edges, 16)
+        more, grad = (torch.linspace(0.5, 5.0, 16), 0.5), torch.randn(g.n_edges, 16)
 
     def run(function):
         out = function(*inputs, *more)
         out = out if op == "concat_message" else out[1]
-        return out, *torch.autograd.grad(out, inputs, wanted)
+        return out, *torch.autograd.grad(out, inputs, grad)
 
     module = MODULES[op]
     functions = {"ours": lambda: run(getattr(module, op)), "reference": lambda: run(module.reference)}

@@ -35,11 +35,12 @@ namespace mdgnn::bindings {
 struct PythonError {};
 
 // A kernel as Python's function: its name, the names of its arguments in C++ but for the context, and the shapes of all
-// that Python gives, in order; none of what has no shape.
+// that Python gives, in order; none of what has no shape. The signature is what `inspect.signature` reads.
 struct Kernel {
     const char* name;
     std::vector<const char*> arguments;
     std::vector<Shape> shapes;
+    std::string signature;
     PyMethodDef method;
 };
 
@@ -387,17 +388,29 @@ inline Shape find_shape(const Shapes& shapes, const std::string& name) {
     return {};
 }
 
+// All but itemsize, which comes first.
 template <class... Args>
-std::vector<Shape> shapes_of(void (*)(Args...), const std::vector<const char*>& arguments, const Shapes& shapes) {
+ArgumentNames names_of(void (*)(Args...), const std::vector<const char*>& arguments) {
     std::tuple<std::decay_t<Args>...> values;
     ArgumentNames visit;
     each_argument(values, arguments, visit);
-    std::vector<Shape> all(1);  // of itemsize, which comes first
-    for (const auto& [name, has_shape] : visit.names) {
+    return visit;
+}
+
+inline std::vector<Shape> shapes_of(const ArgumentNames& arguments, const Shapes& shapes) {
+    std::vector<Shape> all(1);  // of itemsize
+    for (const auto& [name, has_shape] : arguments.names) {
         all.push_back(find_shape(shapes, name));
         if (has_shape && all.back().axes.empty()) throw std::logic_error("expected the shape of the array " + name);
     }
     return all;
+}
+
+// The first parameter stands for what the function is bound to.
+inline std::string signature_of(const char* name, const ArgumentNames& arguments) {
+    std::string text = std::string(name) + "($self, *, itemsize";
+    for (const auto& [argument, has_shape] : arguments.names) text += ", " + argument;
+    return text + ")\n--\n\n";
 }
 
 // Adds a kernel of float and double to a module. `arguments`: the names of its parameters in C++ but for the context;
@@ -405,9 +418,9 @@ std::vector<Shape> shapes_of(void (*)(Args...), const std::vector<const char*>& 
 template <auto kFloat, auto kDouble>
 void add(PyObject* module, const char* name, std::vector<const char*> arguments, const Shapes& shapes) {
     const auto function = reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&enter<kFloat, kDouble>));
-    std::vector<Shape> of_arguments = shapes_of(kFloat, arguments, shapes);
-    auto* kernel = new Kernel{
-        name, std::move(arguments), std::move(of_arguments), {name, function, METH_FASTCALL | METH_KEYWORDS, nullptr}};
+    const ArgumentNames names = names_of(kFloat, arguments);
+    auto* kernel = new Kernel{name, std::move(arguments), shapes_of(names, shapes), signature_of(name, names), {}};
+    kernel->method = {name, function, METH_FASTCALL | METH_KEYWORDS, kernel->signature.c_str()};
     PyObject* self = PyCapsule_New(kernel, nullptr, nullptr);  // the module lives as long as the process
     PyObject* method = self ? PyCFunction_NewEx(&kernel->method, self, nullptr) : nullptr;
     if (!method || PyModule_AddObject(module, name, method) != 0) throw std::runtime_error("cannot add a kernel");

@@ -207,15 +207,15 @@ py::tuple edges_within(const Array<T>& positions, const Array<T>& cell, const Ar
     const cpu::ListView list{row_ptr.data(), senders.data(), shifts.data()};
     Output<T> out;
     out.row_ptr = Array<std::int64_t>(structure.positions.rows + 1);
-    std::int64_t* kept = out.row_ptr.mutable_data();
+    std::int64_t* row_ptr_within = out.row_ptr.mutable_data();
     {
         py::gil_scoped_release release;
-        cpu::count_within(structure, options, list, kept);
+        cpu::count_within(structure, options, list, row_ptr_within);
     }
     out.allocate("pijSDd", 8, 4);
     {
         py::gil_scoped_release release;
-        cpu::fill_within(structure, options, list, kept, out.pointers);
+        cpu::fill_within(structure, options, list, row_ptr_within, out.pointers);
     }
     return py::tuple(out.arrays);
 }

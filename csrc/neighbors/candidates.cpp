@@ -21,7 +21,7 @@ inline double gap(double x, double low, double high) { return std::max(std::max(
 // Places from `first` on whose atom, moved by t, is near the box; returns how many.
 MDGNN_SIMD_CLONES std::int64_t places_near(const double* x, const double* y, const double* z, const double* t,
                                            const Box& box, std::int64_t first, std::int64_t last,
-                                           std::uint32_t* found) {
+                                           std::uint32_t* places) {
     constexpr std::int64_t kTile = 64;
     double d2[kTile];
     std::int64_t n = 0;
@@ -34,7 +34,7 @@ MDGNN_SIMD_CLONES std::int64_t places_near(const double* x, const double* y, con
             d2[l] = dx * dx + dy * dy + dz * dz;
         }
         for (std::int64_t l = 0; l < width; ++l) {
-            found[n] = static_cast<std::uint32_t>(k + l);
+            places[n] = static_cast<std::uint32_t>(k + l);
             n += d2[l] <= box.limit;
         }
     }

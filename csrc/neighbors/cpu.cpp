@@ -47,7 +47,7 @@ struct GiveBack {
 };
 
 // Half of the machine's memory.
-std::size_t most_kept() {
+std::size_t most_saved() {
     static const std::size_t bytes =
         static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 2;
     return bytes;
@@ -78,7 +78,7 @@ NeighborSearch<T>::NeighborSearch(const Structures<T>& structures, const Neighbo
     : structures_(structures), options_(options), limit_(largest_square_below(options.cutoff)) {
     check_input(structures, options.cutoff);
     bins_ = std::make_unique<Bins<T>>(structures, options.cutoff, options.n_threads);
-    found_ = std::make_unique<Found>();
+    saved_ = std::make_unique<SavedRows>();
 }
 
 template <class T>
@@ -92,8 +92,8 @@ void NeighborSearch<T>::search(std::int64_t b, Arena& arena, std::int64_t* row_p
     gather(*bins_, bin, c);
     const std::size_t before = arena.bytes();
     // More than fits cannot be returned either: rows are counted on, so that the caller can say how many there are.
-    const auto fits = [&] { return found_->bytes + (arena.bytes() - before) <= most_kept(); };
-    if (fits()) found_->bins[b] = keep_candidates(arena, *bins_, c);
+    const auto fits = [&] { return saved_->bytes + (arena.bytes() - before) <= most_saved(); };
+    if (fits()) saved_->bins[b] = save_candidates(arena, *bins_, c);
     for (std::int64_t at = bin.first; at < bin.last; ++at) {
         // In a half list only what follows (i, 0) counts: the order is that of (j, S).
         const std::int64_t self = c.self[at - bin.first], first = options_.half ? self : 0;
@@ -103,11 +103,11 @@ void NeighborSearch<T>::search(std::int64_t b, Arena& arena, std::int64_t* row_p
         if (options_.pairs) n -= drop_pairs(c, cell, at);
         row_ptr[i + 1] = n;
         if (fits())
-            found_->rows[i] = {keep_neighbors(arena, c), static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(at)};
+            saved_->rows[i] = {save_neighbors(arena, c), static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(at)};
         else
-            found_->complete = false;
+            saved_->complete = false;
     }
-    found_->bytes += arena.bytes() - before;
+    saved_->bytes += arena.bytes() - before;
 }
 
 // Takes from the mask what is not below the cutoff of its pair, and returns how much.
@@ -129,14 +129,14 @@ std::int64_t NeighborSearch<T>::drop_pairs(Candidates& c, const Cell<T>& cell, s
 template <class T>
 void NeighborSearch<T>::count(std::int64_t* row_ptr) {
     const std::int64_t n_atoms = structures_.positions.rows, n_bins = static_cast<std::int64_t>(bins_->bins.size());
-    found_->arenas.resize(std::clamp<std::int64_t>(options_.n_threads, 1, std::max<std::int64_t>(1, n_bins)));
-    found_->bins.resize(n_bins), found_->rows.resize(n_atoms);
-    std::vector<std::atomic_flag> in_use(found_->arenas.size());
+    saved_->arenas.resize(std::clamp<std::int64_t>(options_.n_threads, 1, std::max<std::int64_t>(1, n_bins)));
+    saved_->bins.resize(n_bins), saved_->rows.resize(n_atoms);
+    std::vector<std::atomic_flag> in_use(saved_->arenas.size());
     const std::int64_t grain = kAtoms / (n_atoms / (n_bins + 1) + 1) + 1;
     const auto body = [&](std::int64_t begin, std::int64_t end) {
         const Taken arena(in_use);
         const GiveBack at_end;
-        for (std::int64_t b = begin; b < end; ++b) search(b, found_->arenas[arena.number], row_ptr);
+        for (std::int64_t b = begin; b < end; ++b) search(b, saved_->arenas[arena.number], row_ptr);
     };
     parallel_for(n_bins, grain, options_.n_threads, body, Team::own);
     row_ptr[0] = 0;
@@ -146,7 +146,7 @@ void NeighborSearch<T>::count(std::int64_t* row_ptr) {
 
 template <class T>
 bool NeighborSearch<T>::complete() const {
-    return found_->complete;
+    return saved_->complete;
 }
 
 template <class T>
@@ -158,8 +158,8 @@ void NeighborSearch<T>::fill(const std::int64_t* row_ptr, const EdgeArrays<T>& o
         Moves<T> moves;
         std::vector<std::uint32_t> numbers;
         for (std::int64_t i = begin; i < end; ++i) {
-            const FoundRow row = found_->rows[i];
-            const FoundBin& bin = found_->bins[row.bin];
+            const SavedRow row = saved_->rows[i];
+            const SavedBin& bin = saved_->bins[row.bin];
             const std::int64_t n = row_ptr[i + 1] - row_ptr[i];
             if (n == 0) continue;
             if (numbers.size() < n + kSpare) numbers.resize(n + kSpare);

@@ -84,7 +84,7 @@ namespace cpu {
 
 template <class T>
 class Bins;
-struct Found;
+struct SavedRows;
 struct Candidates;
 
 // A search for all edges shorter than the cutoff. The arrays of `structures` must outlive it.
@@ -110,7 +110,7 @@ class NeighborSearch {
     NeighborOptions<T> options_;
     T limit_;  // of squared distances
     std::unique_ptr<Bins<T>> bins_;
-    std::unique_ptr<Found> found_;
+    std::unique_ptr<SavedRows> saved_;
 };
 
 // The place of (j, i, -S) for every edge (i, j, S) of a full list in canonical order.

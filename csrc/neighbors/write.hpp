@@ -7,8 +7,8 @@
 #include <cstring>
 #include <type_traits>
 
-#include "neighbors/found.hpp"
 #include "neighbors/math.hpp"
+#include "neighbors/saved_rows.hpp"
 
 namespace mdgnn::cpu {
 
@@ -44,11 +44,11 @@ struct Move {
     std::int32_t shift[4];  // S
 };
 
-// A row as the first call has found it.
+// A row as the first call has saved it.
 template <class T>
 struct Source {
     const Bins<T>& bins;
-    const FoundBin& bin;
+    const SavedBin& bin;
     std::uint32_t place;           // of the atom
     const std::uint32_t* numbers;  // of its neighbours among the candidates
     const Move<T>* moves;          // by edge, or by the shifts of the bin
@@ -96,7 +96,7 @@ template <class T>
 class Moves {
   public:
     // By the shifts of a bin, for a receiver's wrap. Many rows of a bin share them.
-    const Move<T>* of_shifts(const FoundBin& bin, const Shift& wrap, const Cell<T>& cell) {
+    const Move<T>* of_shifts(const SavedBin& bin, const Shift& wrap, const Cell<T>& cell) {
         if (bin_ == &bin && same(wrap_, wrap)) return moves_.data();
         bin_ = &bin, wrap_ = wrap;
         return make(bin.n_shifts, cell, [&](std::int64_t m) {
@@ -106,7 +106,7 @@ class Moves {
         });
     }
     // By edge.
-    const Move<T>* of_edges(const Bins<T>& bins, const FoundBin& bin, const std::uint32_t* numbers, std::int64_t n,
+    const Move<T>* of_edges(const Bins<T>& bins, const SavedBin& bin, const std::uint32_t* numbers, std::int64_t n,
                             std::int64_t receiver, const Cell<T>& cell) {
         bin_ = nullptr;
         const Shift wrap = bins.wraps ? bins.wraps[receiver] : Shift{};
@@ -139,7 +139,7 @@ class Moves {
     }
 
     std::vector<Move<T>> moves_;
-    const FoundBin* bin_ = nullptr;
+    const SavedBin* bin_ = nullptr;
     Shift wrap_ = {};
 };
 

@@ -13,13 +13,13 @@ from mdgnn.potential import Potential, evaluate
 
 
 class StepResult(NamedTuple):
-    """Energies (N,), forces (N, 3) and virials (N, 3, 3) or None in numpy; the least distance is inf without edges."""
+    """Energies (N,), forces (N, 3) and virials (N, 3, 3) or None in numpy; min_distance is inf without edges."""
 
     energy: float
     energies: NDArray[Any]
     forces: NDArray[Any]
     virials: NDArray[Any] | None
-    least_distance: float
+    min_distance: float
 
 
 class CapturedStep:
@@ -127,19 +127,19 @@ class CapturedStep:
         return graph.replay
 
     def _compute(self) -> None:
-        """Fill `_out`: number of edges, error, least distance, energy, energies, forces, virials."""
+        """Fill `_out`: number of edges, error, min_distance, energy, energies, forces, virials."""
         edges = self._buffers
         edges.update(self._positions, self._cell, self._pbc, self.model.cutoff)
         assert edges.distances is not None
         number = torch.arange(self.capacity, device=self._out.device)
         distances = torch.where(number < edges.n_edges, edges.distances, torch.inf)
-        least = torch.cat((distances, distances.new_full((1,), torch.inf))).min()
+        min_distance = torch.cat((distances, distances.new_full((1,), torch.inf))).min()
         graph = self._graph()
         prediction = evaluate(self.model, graph, virial=self.virials, dtype=self.dtype)
         assert prediction.forces is not None
         parts = [
             edges.status[:2].to(torch.float64),
-            least[None],
+            min_distance[None],
             prediction.energy,
             prediction.energies,
             prediction.forces.reshape(-1),

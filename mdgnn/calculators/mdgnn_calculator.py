@@ -27,7 +27,6 @@ from mdgnn.calculators.results import energy_results, results_of
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.graph import Graph
 from mdgnn.model_file import EngineOnly, load_for_inference
-from mdgnn.models import LennardJones
 from mdgnn.neighbors import Edges, NeighborList
 from mdgnn.potential import Potential, Prediction, evaluate
 
@@ -118,7 +117,7 @@ class MDGNNCalculator(CachingCalculator):
             own = self._given if same_kind else copy.deepcopy(self._given).to(self.device, self.dtype)
             self._model = own.eval().requires_grad_(False)
             self.neighbors = NeighborList(self.model.cutoff, skin)
-            network = self._has_energy and not isinstance(self.model, LennardJones)
+            network = self._has_energy and self.model.has_weights
             if isinstance(self.model, EngineOnly):
                 self.model.check(backend, self.device, self.dtype)
             self._executor = choose_executor(backend, self.device.type, self._has_energy, network)
@@ -378,8 +377,8 @@ class MDGNNCalculator(CachingCalculator):
             self._step = CapturedStep(
                 self.model, atoms.numbers, atoms.pbc, self.device, self.dtype, virials=with_virials
             )
-        energy, energies, forces, virials, least = self._step(atoms.positions, atoms.cell.array)
-        close = least < (COINCIDENT if self.too_close == "ignore" else max(self.model.min_distance, COINCIDENT))
+        energy, energies, forces, virials, min_distance = self._step(atoms.positions, atoms.cell.array)
+        close = min_distance < (COINCIDENT if self.too_close == "ignore" else max(self.model.min_distance, COINCIDENT))
         self._tell(check_distances(self._edges(atoms), self.model.min_distance) if close else "")
         return energy, energies, forces, virials if with_virials else None
 
@@ -396,7 +395,7 @@ def choose_executor(
     has_energy : bool
         The model has learnt energies.
     network : bool
-        It is a network with energies; a pair potential gains nothing from the engine.
+        It has energies and weights; a formula without weights gains nothing from the engine.
     """
     if backend != "auto":
         return "engine" if backend == "engine" else "torch"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mdgnn.data.checks import check_structure
 from mdgnn.data.frames import DataError, FrameList
 from mdgnn.data.labels import DEFAULT, Keys, LabelError, targets_of
-from mdgnn.data.lists import PackedLists, Topology, vectors_of
+from mdgnn.data.neighbor_cache import PackedLists, Topology, vectors_of
 from mdgnn.data.targets import Sample
 from mdgnn.graph import Graph
 from mdgnn.neighbors import NeighborList

@@ -33,9 +33,8 @@ def trace(model: Potential) -> Program:
     if not isinstance(model, Potential):
         raise UnsupportedError(f"expected a model that derives from mdgnn.Potential, got {type(model).__name__}")
     model.check_complete()
-    heads: Any = getattr(model, "heads", None)
     try:
-        if heads is not None and not heads.energy:
+        if not model.has_energy:
             raise UnsupportedError("the model has learnt no energies")
         return _traced(model)
     except Exception as error:  # whatever a model's code makes of tensors without numbers

@@ -60,6 +60,7 @@ class LennardJones(Potential):
     """
 
     Config = LennardJonesConfig
+    has_weights = False
     config: LennardJonesConfig
 
     def __init__(self, *args: Any, **options: Any):

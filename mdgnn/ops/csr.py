@@ -145,7 +145,10 @@ class EdgeRows:
 
     @cached_property
     def numbers_by_receiver(self) -> Rows:
-        """Row i gathers from arrays with a row per edge: the edges that atom i receives, which stand together."""
+        """Row i gathers from arrays with a row per edge: the edges that atom i receives, by an index.
+
+        `Graph.edges_by_receiver` are the same rows by their row pointers alone.
+        """
         return Rows(self.by_receiver.row_ptr, torch.arange(self.n_edges, device=self.by_receiver.row_ptr.device))
 
     @cached_property

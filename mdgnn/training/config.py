@@ -26,8 +26,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from mdgnn import models
 from mdgnn.model_config import RENAMED
-from mdgnn.models import __all__ as our_models
 from mdgnn.models.names import class_of, import_named, no_module
 from mdgnn.potential import Potential
 from mdgnn.training.schedules import last_weight
@@ -48,7 +48,7 @@ else:
     import tomli as tomllib
 
 OF_ENERGIES = ("output_mlp", "repulsion")  # parts of a model that nothing else depends on
-TRAINED = [name for name in our_models if name != "LennardJones"]
+TRAINED = [name for name in models.__all__ if getattr(models, name).has_weights]
 SET_BY_TRAINING = ("shift", "scale", "min_distance", *RENAMED)  # options of models
 
 
@@ -173,12 +173,15 @@ def model_class(architecture: str) -> type[Potential]:
     Raises
     ------
     ConfigError
-        If there is none.
+        If there is none, or it has no weights.
     """
     try:
-        return class_of(architecture, lambda module: True)
+        kind = class_of(architecture, lambda module: True)
     except ValueError as error:
         raise ConfigError(f"[model] architecture {error}") from None
+    if not kind.has_weights:
+        raise ConfigError(f"[model] architecture {architecture!r} has no weights to train")
+    return kind
 
 
 def unknown(section: str, name: str, known: Iterable[str]) -> str:

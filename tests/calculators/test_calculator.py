@@ -290,6 +290,16 @@ def test_what_computes(backend, device, has_energy, network, executor):
     assert choose_executor(backend, device, has_energy, network) == executor
 
 
+@pytest.mark.parametrize("has_weights", [True, False])
+def test_torch_computes_formulas_whoever_wrote_them(has_weights):
+    class Formula(LennardJones):
+        pass
+
+    Formula.has_weights = has_weights
+    calculator = MDGNNCalculator(Formula(cutoff=2.5), dtype="float64")
+    assert calculator.backend == ("engine" if has_weights else "torch")
+
+
 @pytest.mark.parametrize("too_close", ["warn", "ignore", "raise"])
 def test_the_branch_of_captured_steps_on_the_cpu_where_the_same_step_runs_op_by_op(too_close):
     """What a calculator on CUDA does around its step: results, stress from then on, a change of atoms, close atoms."""

@@ -44,15 +44,15 @@ def test_a_step_is_an_evaluation(name, pbc, dtype, device):
     step = CapturedStep(model, numbers, pbc, torch.device(device), dtype, virials=True)
     for seed in range(3):
         positions = positions_of(seed=seed)
-        found = step(positions, cell)
+        result = step(positions, cell)
         expected, edges = expected_of(model, numbers, positions, cell, pbc, dtype, device)
         tight = 1e-12 if dtype == torch.float64 else 2e-5
         scale = float(expected.forces.abs().max())
-        np.testing.assert_allclose(found.forces, expected.forces.cpu(), rtol=0, atol=tight * scale)
-        np.testing.assert_allclose(found.energies, expected.energies.cpu(), rtol=tight, atol=tight)
-        np.testing.assert_allclose(found.virials, expected.virials.cpu(), rtol=0, atol=10 * tight * scale)
-        assert found.energy == pytest.approx(found.energies.sum(), rel=1e-12, abs=1e-12)
-        assert found.least_distance == edges.distances.min()
+        np.testing.assert_allclose(result.forces, expected.forces.cpu(), rtol=0, atol=tight * scale)
+        np.testing.assert_allclose(result.energies, expected.energies.cpu(), rtol=tight, atol=tight)
+        np.testing.assert_allclose(result.virials, expected.virials.cpu(), rtol=0, atol=10 * tight * scale)
+        assert result.energy == pytest.approx(result.energies.sum(), rel=1e-12, abs=1e-12)
+        assert result.min_distance == edges.distances.min()
 
 
 @devices
@@ -63,10 +63,10 @@ def test_more_edges_than_there_is_room_for(device):
     rooms = []
     for side in (3.6, 2.7, 4.2, 2.4, 3.6):
         positions, cell = positions_of(27, side), np.eye(3) * side
-        found = step(positions, cell)
+        result = step(positions, cell)
         expected, edges = expected_of(model, numbers, positions, cell, ALL, torch.float64, device)
-        np.testing.assert_allclose(found.forces, expected.forces.cpu(), rtol=0, atol=1e-12)
-        assert step.capacity >= len(edges.senders) and found.virials is None
+        np.testing.assert_allclose(result.forces, expected.forces.cpu(), rtol=0, atol=1e-12)
+        assert step.capacity >= len(edges.senders) and result.virials is None
         rooms.append(step.capacity)
     assert rooms[0] < rooms[1] == rooms[2] < rooms[3] == rooms[4]
 
@@ -76,8 +76,8 @@ def test_more_edges_than_there_is_room_for(device):
 def test_atoms_without_neighbours(n, device):
     model = model_of("PaiNN", torch.float32, device).requires_grad_(False)
     step = CapturedStep(model, [18] * n, NONE, torch.device(device), torch.float32)
-    found = step(np.arange(3.0 * n).reshape(n, 3) * 10, np.zeros((3, 3)))
-    assert found.least_distance == np.inf and not found.forces.any() and np.isfinite(found.energy)
+    result = step(np.arange(3.0 * n).reshape(n, 3) * 10, np.zeros((3, 3)))
+    assert result.min_distance == np.inf and not result.forces.any() and np.isfinite(result.energy)
 
 
 @devices

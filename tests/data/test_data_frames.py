@@ -51,9 +51,9 @@ def test_labels_survive_formats(tmp_path, name):
                 db.write(frame)
     else:
         ase.io.write(path, frames)
-    found = read_frames([path], need=("energy", "forces", "stress"))
-    assert isinstance(found, FrameList) and len(found) == 3 and found.skipped == []
-    for a, b in zip(frames, found, strict=True):
+    frames_read = read_frames([path], need=("energy", "forces", "stress"))
+    assert isinstance(frames_read, FrameList) and len(frames_read) == 3 and frames_read.skipped == []
+    for a, b in zip(frames, frames_read, strict=True):
         ours, theirs = targets_of(a), targets_of(b)
         assert same_structure(a, b)
         for label in ("energy", "forces", "stress"):
@@ -78,8 +78,8 @@ def test_any_key_in_info_arrays_or_a_database(tmp_path, name):
             db.write(Atoms(frame.symbols, frame.positions, cell=frame.cell, pbc=True), pairs, data)
     else:
         ase.io.write(tmp_path / name, frame)
-    found = read_frames([tmp_path / name], keys, need=("energy", "forces", "stress", "gap", "charge_of"))
-    targets, expected = targets_of(found[0], keys), targets_of(original)
+    frames_read = read_frames([tmp_path / name], keys, need=("energy", "forces", "stress", "gap", "charge_of"))
+    targets, expected = targets_of(frames_read[0], keys), targets_of(original)
     assert targets.energy == expected.energy and np.array_equal(targets.forces, expected.forces)
     np.testing.assert_allclose(targets.stress, expected.stress, rtol=1e-15)
     assert targets.extra["gap"].tolist() == [1.25] and targets.extra["charge_of"].tolist() == list(range(32))
@@ -193,18 +193,18 @@ def test_bad_frames_are_named(tmp_path, kind):
         read_frames([path])
     assert str(raised.value).startswith("1 bad frame; ") and f"{path}, frame 2: " in str(raised.value)
     assert words in str(raised.value)
-    found = read_frames([path], bad="skip")
-    assert len(found) == 4 and [(s.file, s.number) for s in found.skipped] == [(str(path), 2)]
-    assert words in found.skipped[0].reason
-    assert [a.calc.results["energy"] for a in found] == [-1, -2, -3, -4]
+    frames_read = read_frames([path], bad="skip")
+    assert len(frames_read) == 4 and [(s.file, s.number) for s in frames_read.skipped] == [(str(path), 2)]
+    assert words in frames_read.skipped[0].reason
+    assert [a.calc.results["energy"] for a in frames_read] == [-1, -2, -3, -4]
 
 
 def test_what_is_not_needed_may_be_missing(tmp_path):
     frames = molecules(3)
     del frames[1].calc.results["forces"]
     ase.io.write(tmp_path / "x.xyz", frames)
-    found = read_frames([tmp_path / "x.xyz"], need=("energy",))
-    assert [targets_of(a).forces is None for a in found] == [False, True, False]
+    frames_read = read_frames([tmp_path / "x.xyz"], need=("energy",))
+    assert [targets_of(a).forces is None for a in frames_read] == [False, True, False]
     with pytest.raises(ValueError, match="'gap'"):
         read_frames([tmp_path / "x.xyz"], need=("gap",))
 
@@ -225,8 +225,8 @@ def test_duplicates_across_files_and_the_count(tmp_path):
     text = str(raised.value)
     assert "14 bad frames" in text and "and 4 more" in text and text.count("frame") >= 20
     assert f"{tmp_path}/b.xyz, frame 3: a duplicate of {tmp_path}/a.xyz, frame 3" in text
-    found = read_frames([tmp_path / "a.xyz", tmp_path / "b.xyz"], bad="skip")
-    assert len(found) == 17 and len(found.skipped) == 14
+    frames_read = read_frames([tmp_path / "a.xyz", tmp_path / "b.xyz"], bad="skip")
+    assert len(frames_read) == 17 and len(frames_read.skipped) == 14
     other = molecules(1)
     other[0].calc.results["energy"] += 1e-9
     ase.io.write(tmp_path / "c.xyz", molecules(1) + other)

@@ -44,9 +44,9 @@ def displaced(name):
 def test_equals_the_torch_path(name, dtype, system):
     model = MODELS[name](dtype)
     graph = Graph.from_atoms(displaced(system), model.cutoff)
-    found = with_given_tables(model).evaluate(graph, virial=True)
+    ours = with_given_tables(model).evaluate(graph, virial=True)
     theirs = evaluate(model, graph, virial=True)
-    assert_equal(found, theirs, dtype)
+    assert_equal(ours, theirs, dtype)
 
 
 @models
@@ -79,7 +79,7 @@ def test_the_last_layer_is_summed_in_double(architecture):
     graph = Graph.from_atoms(icosahedron(2, 0.05), model.cutoff)
     ours, theirs = Engine(model).evaluate(graph), evaluate(model, graph)
     true = evaluate(model.double(), graph)
-    a, b = (float((found.energies - true.energies).abs().max()) for found in (ours, theirs))
+    a, b = (float((each.energies - true.energies).abs().max()) for each in (ours, theirs))
     assert a < 0.1 * b
 
 
@@ -156,12 +156,12 @@ def test_bits_do_not_depend_on_threads_or_on_what_ran_before(name, dtype):
     large, small = (Graph.from_atoms(a, cutoff) for a in (icosahedron(6, 0.05), icosahedron(3, 0.05)))
 
     def results():
-        found = []
+        arrays = []
         for graph in (large, small, large):
             p = engine.evaluate(graph, virial=True)
-            found += [p.energies, p.forces, p.virial]
-        assert all(torch.equal(a, b) for a, b in zip(found[:3], found[6:], strict=True))
-        return found
+            arrays += [p.energies, p.forces, p.virial]
+        assert all(torch.equal(a, b) for a, b in zip(arrays[:3], arrays[6:], strict=True))
+        return arrays
 
     assert_same_bits_for_any_number_of_threads(results)
     without = engine.evaluate(small)
@@ -197,7 +197,7 @@ def test_two_halves_of_a_box_make_the_whole(name):
     expected = engine.evaluate(whole)
     left = atoms.positions[:, 0] < atoms.cell[0, 0] / 2
     assert 8 < left.sum() < 24
-    shelf, barrier, found = {}, threading.Barrier(2, timeout=60), [None, None]
+    shelf, barrier, parts = {}, threading.Barrier(2, timeout=60), [None, None]
     row_ptr, senders = whole.row_ptr.numpy(), whole.senders.numpy()
 
     def half(part):
@@ -219,16 +219,16 @@ def test_two_halves_of_a_box_make_the_whole(name):
             barrier.wait()
 
         edges = (first, senders[kept], (0, 0, 0, 0), whole.vectors.numpy()[kept])
-        found[part] = engine._engine.run(atoms.numbers, *edges, share.ctypes.data, True, False, 1, exchange=exchange)
+        parts[part] = engine._engine.run(atoms.numbers, *edges, share.ctypes.data, True, False, 1, exchange=exchange)
 
     threads = [threading.Thread(target=half, args=(part,)) for part in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    energies = np.where(left, found[0][0], found[1][0])
+    energies = np.where(left, parts[0][0], parts[1][0])
     np.testing.assert_allclose(energies, expected.energies, rtol=0, atol=1e-12 * np.abs(energies).sum())
-    forces = found[0][1] + found[1][1]  # those on ghosts belong to their owners
+    forces = parts[0][1] + parts[1][1]  # those on ghosts belong to their owners
     np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=1e-12 * np.abs(forces).max())
 
 
@@ -248,8 +248,8 @@ def test_empty_graph():
     engine = Engine(radial("PaiNN"))
     none = torch.zeros(0, dtype=torch.int64)
     graph = Graph.from_edge_index(none, torch.zeros(0, 3), torch.zeros(2, 0, dtype=torch.int64))
-    found = engine.evaluate(graph, virial=True)
-    assert float(found.energy) == 0 and found.forces.shape == (0, 3) and not found.virial.any()
+    result = engine.evaluate(graph, virial=True)
+    assert float(result.energy) == 0 and result.forces.shape == (0, 3) and not result.virial.any()
 
 
 def test_several_threads_of_python_share_an_engine():
@@ -258,8 +258,8 @@ def test_several_threads_of_python_share_an_engine():
     alone = [engine.evaluate(g) for g in graphs]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(engine.evaluate, graphs * 20))
-    for k, found in enumerate(together):
-        assert torch.equal(found.forces, alone[k % 8].forces) and torch.equal(found.energy, alone[k % 8].energy)
+    for k, result in enumerate(together):
+        assert torch.equal(result.forces, alone[k % 8].forces) and torch.equal(result.energy, alone[k % 8].energy)
 
 
 def test_pickles():

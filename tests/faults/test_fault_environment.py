@@ -33,9 +33,9 @@ def start(folder, changes, *options):
 
 def read(folder, done):
     assert done.returncode == 0, done.stderr
-    found = json.loads((folder / "found.json").read_text())
-    assert "error" not in found, found["error"]
-    return found
+    results = json.loads((folder / "found.json").read_text())
+    assert "error" not in results, results["error"]
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,11 @@ def set_by_callers(tmp_path_factory):
     return folder, start(folder, {"OMP_NUM_THREADS": "1"}, "--set")
 
 
-def same_numbers(found, plain, commands):
+def same_numbers(results, plain, commands):
     """In all that so many commands leave, since in some environments not all of them are run."""
-    assert found["numbers"] == plain["numbers"]
+    assert results["numbers"] == plain["numbers"]
     names = {f"{command}: {name}" for command in commands for name in ("status", *OF_RUNS)}
-    assert found["commands"] == {name: plain["commands"][name] for name in names}
+    assert results["commands"] == {name: plain["commands"][name] for name in names}
 
 
 def test_a_calculator_and_a_command_change_nothing_of_the_process(plain):
@@ -67,9 +67,9 @@ def test_a_calculator_and_a_command_change_nothing_of_the_process(plain):
 
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "nothing"])
 def test_the_same_numbers_in_the_environment(name, plain, tmp_path):
-    found = read(tmp_path / "run", start(tmp_path / "run", ENVIRONMENTS[name]))
-    same_numbers(found, plain, COMMANDS[:1] if "PYTHONOPTIMIZE" in ENVIRONMENTS[name] else COMMANDS)
-    assert found["changed"] == {}
+    results = read(tmp_path / "run", start(tmp_path / "run", ENVIRONMENTS[name]))
+    same_numbers(results, plain, COMMANDS[:1] if "PYTHONOPTIMIZE" in ENVIRONMENTS[name] else COMMANDS)
+    assert results["changed"] == {}
 
 
 def test_a_command_draws_whatever_the_callers_screen_is(tmp_path):
@@ -85,8 +85,8 @@ def test_a_command_draws_whatever_the_callers_screen_is(tmp_path):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_same_numbers_whatever_the_caller_has_set(name, plain, set_by_callers):
     folder, done = set_by_callers
-    found = read(folder / name.replace(" ", "_").replace("'", ""), done)
-    if found["skipped"]:
-        pytest.skip(found["skipped"])
-    same_numbers(found, plain, COMMANDS[:1] if name in OF_FILES else ())
-    assert found["changed"] == {}
+    results = read(folder / name.replace(" ", "_").replace("'", ""), done)
+    if results["skipped"]:
+        pytest.skip(results["skipped"])
+    same_numbers(results, plain, COMMANDS[:1] if name in OF_FILES else ())
+    assert results["changed"] == {}

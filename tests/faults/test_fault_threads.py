@@ -33,21 +33,21 @@ def child():
     import mdgnn.threads
     mdgnn.threads._forked = False  # torch had no threads in the parent that could have been lost
     prepare()
-    barrier, found, problems = threading.Barrier({n_threads}), [], []
+    barrier, results, problems = threading.Barrier({n_threads}), [], []
 
     def work(k):
         try:
             barrier.wait()
-            found.append(one(k))
+            results.append(one(k))
         except BaseException as error:
             problems.append(repr(error))
 
     workers = [threading.Thread(target=work, args=(k,)) for k in range({n_threads})]
     [w.start() for w in workers]
     [w.join() for w in workers]
-    if problems or len(set(found)) > 1:
-        print(problems or set(found), file=sys.stderr)
-    return bool(problems) or len(set(found)) > 1
+    if problems or len(set(results)) > 1:
+        print(problems or set(results), file=sys.stderr)
+    return bool(problems) or len(set(results)) > 1
 
 {one}
 
@@ -104,10 +104,10 @@ def test_first_uses_of_all_else():
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.copy_(torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape))
-            found = mdgnn.evaluate(model, graph, create_graph=True)
-            (found.forces.square().sum() + found.energy.sum()).backward()
+            prediction = mdgnn.evaluate(model, graph, create_graph=True)
+            (prediction.forces.square().sum() + prediction.energy.sum()).backward()
             gradients = [p.grad.double().sum().item() for p in model.parameters()]
-            return edges.distances.tobytes(), found.forces.detach().numpy().tobytes(), *gradients
+            return edges.distances.tobytes(), prediction.forces.detach().numpy().tobytes(), *gradients
         """,
         n_rounds=max(2, ROUNDS // 2),
     )
@@ -129,8 +129,8 @@ def test_one_model_in_many_threads():
         def one(k):
             from mdgnn import Graph, evaluate
             graph = Graph.from_atoms(atoms, 2.5)
-            found = {m: evaluate(models[m], graph).energy.item() for m in sorted(range(4), reverse=k % 2 == 0)}
-            return tuple(found[m] for m in range(4))
+            energies = {m: evaluate(models[m], graph).energy.item() for m in sorted(range(4), reverse=k % 2 == 0)}
+            return tuple(energies[m] for m in range(4))
         """,
         n_rounds=max(2, ROUNDS // 2),
     )
@@ -200,10 +200,10 @@ def test_slopes_of_tables_are_exact():
                 def function(r, basis=basis, envelope=envelope, network=network):
                     return network(basis(r)) * envelope(r, 5.0)[:, None]
 
-                found = function(Dual(r, torch.ones_like(r)))
+                dual = function(Dual(r, torch.ones_like(r)))
                 value, slope = torch.autograd.functional.jvp(function, (r,), (torch.ones_like(r),))
-                torch.testing.assert_close(found.value, value, rtol=1e-14, atol=1e-14)
-                torch.testing.assert_close(found.slope, slope, rtol=1e-12, atol=1e-13)
+                torch.testing.assert_close(dual.value, value, rtol=1e-14, atol=1e-14)
+                torch.testing.assert_close(dual.slope, slope, rtol=1e-12, atol=1e-13)
 
 
 OPERATIONS = {
@@ -226,18 +226,18 @@ def test_dual_numbers(name):
     from mdgnn.ops.dual import Dual
 
     x, t = torch.tensor([0.5, 1.5, 0.9], dtype=torch.float64), torch.tensor([2.0, 3.0, -1.0], dtype=torch.float64)
-    found = OPERATIONS[name](Dual(x, torch.ones_like(x)), t)
+    dual = OPERATIONS[name](Dual(x, torch.ones_like(x)), t)
     value, slope = torch.autograd.functional.jvp(lambda x: OPERATIONS[name](x, t), (x,), (torch.ones_like(x),))
-    torch.testing.assert_close(found.value, value, rtol=1e-14, atol=1e-14)
-    torch.testing.assert_close(found.slope, slope, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(dual.value, value, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(dual.slope, slope, rtol=1e-14, atol=1e-14)
 
 
 def test_where_chooses_between_dual_numbers():
     from mdgnn.ops.dual import Dual
 
     x = torch.tensor([0.5, 1.5], dtype=torch.float64)
-    found = torch.where(x > 1, Dual(x, 2 * x), torch.zeros_like(x))
-    assert found.value.tolist() == [0, 1.5] and found.slope.tolist() == [0, 3]
+    dual = torch.where(x > 1, Dual(x, 2 * x), torch.zeros_like(x))
+    assert dual.value.tolist() == [0, 1.5] and dual.slope.tolist() == [0, 3]
 
 
 OTHERS = {
@@ -284,8 +284,8 @@ def test_results_do_not_depend_on_threads_at_once_in_an_old_process():
 
     alone = {backend: forces(backend) for backend in ("engine", "torch")}
     with ThreadPoolExecutor(6) as pool:
-        for k, found in enumerate(pool.map(forces, ["engine", "torch"] * 15)):
-            np.testing.assert_array_equal(found, alone[["engine", "torch"][k % 2]])
+        for k, result in enumerate(pool.map(forces, ["engine", "torch"] * 15)):
+            np.testing.assert_array_equal(result, alone[["engine", "torch"][k % 2]])
 
 
 def _as_water(atoms):

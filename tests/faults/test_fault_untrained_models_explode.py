@@ -78,8 +78,8 @@ def test_new_models_are_as_far_off_as_labels_differ(architecture, features, elem
     """From 5 to 1,000 neighbours; within a factor of 4, and features that do not grow with the density."""
     sizes = []
     for n in (5, 60, 1000):
-        dataset, spread, force, found = data_of(n, elements)
-        assert 0.5 * n < found < 1.5 * n
+        dataset, spread, force, mean_neighbours = data_of(n, elements)
+        assert 0.5 * n < mean_neighbours < 1.5 * n
         model = new(dataset, architecture, features)
         figures = sums_over(model, dataset, Limits(), Sums(names=["energy", "forces"])).figures()
         assert figures["energy_rmse"] < 4 * spread and figures["forces_rmse"] < 2 * force, n
@@ -119,10 +119,10 @@ def test_whatever_a_new_model_says_too_much_of_decides(architecture, decides):
         atoms.calc.results["forces"] *= 1e3 if decides == "energy" else 1.0
     dataset = Dataset(frames, CUTOFF)
     model = new(dataset, architecture, 8, scale=1e3, dtype="float64")
-    found = [evaluate(model, dataset[k].graph) for k in range(len(dataset))]
+    results = [evaluate(model, dataset[k].graph) for k in range(len(dataset))]
     labels = [dataset[k].targets for k in range(len(dataset))]
-    size = [np.median([float(one.forces.square().mean().sqrt()) for one in some]) for some in (labels, found)]
-    energies = np.array([[float(one.energy) for one in some] for some in (labels, found)]) / dataset.n_atoms
+    size = [np.median([float(one.forces.square().mean().sqrt()) for one in some]) for some in (labels, results)]
+    energies = np.array([[float(one.energy) for one in some] for some in (labels, results)]) / dataset.n_atoms
     off = np.median(np.abs(energies - np.median(energies, axis=1, keepdims=True)), axis=1)
     assert size[1] == pytest.approx(size[0], rel=1e-6) if decides == "forces" else size[1] < size[0]
     assert off[1] == pytest.approx(off[0], rel=1e-3) if decides == "energy" else off[1] < off[0]
@@ -164,25 +164,25 @@ def test_sums_are_divided_by_the_root(architecture, filters):
     for linear in parts:
         linear.weight /= 7
         linear.bias /= 7
-    found = [evaluate(model, graph, virial=True) for model in models]
-    for one, other in zip(found[0][:4], found[1][:4], strict=True):
+    results = [evaluate(model, graph, virial=True) for model in models]
+    for one, other in zip(results[0][:4], results[1][:4], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
     if filters == "table":
         ours = Engine(models[1]).evaluate(graph)
-        torch.testing.assert_close(ours.energy, found[1].energy, rtol=1e-13, atol=0)
-        torch.testing.assert_close(ours.forces, found[1].forces, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(ours.energy, results[1].energy, rtol=1e-13, atol=0)
+        torch.testing.assert_close(ours.forces, results[1].forces, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("architecture", TRAINED)
 def test_one_is_the_network_of_before_to_the_bit(architecture):
     graph = Graph.from_atoms(crystals(60, n=1), CUTOFF)
-    found = []
+    results = []
     for options in ({}, {"mean_neighbours": 1.0}):
         torch.manual_seed(0)
         model = getattr(mdgnn, architecture)(**{width(architecture): 8}, cutoff=CUTOFF, elements="any", **options)
         assert model.config.mean_neighbours == 1.0
-        found.append(evaluate(model, graph))
-    assert torch.equal(found[0].energy, found[1].energy) and torch.equal(found[0].forces, found[1].forces)
+        results.append(evaluate(model, graph))
+    assert torch.equal(results[0].energy, results[1].energy) and torch.equal(results[0].forces, results[1].forces)
     for name in ("lj", "acac"):
         assert mdgnn.load(name).config.mean_neighbours == 1.0, "files of before have no such option"
 

@@ -93,12 +93,12 @@ def test_a_wrong_energy_is_named_and_moves_no_reference(off):
     assert suspects(sound, "metal") == [] and without(sound, []).weights.tolist() == sound.weights.tolist()
     frames[7].calc.results["energy"] += off
     summary = summary_of(frames)
-    (found,) = suspects(summary, "metal")
-    assert found.number == 7 and ("above" if off > 0 else "below") in found.reason and "eV per atom" in found.reason
-    assert float(found.reason.split("(")[1].split()[0]) == pytest.approx(abs(off), rel=0.02), "in all"
+    (frame,) = suspects(summary, "metal")
+    assert frame.number == 7 and ("above" if off > 0 else "below") in frame.reason and "eV per atom" in frame.reason
+    assert float(frame.reason.split("(")[1].split()[0]) == pytest.approx(abs(off), rel=0.02), "in all"
     right = np.delete(np.arange(20), 7)
     expected = least_squares(sound._replace(weights=np.isin(np.arange(20), right).astype(float)))
-    np.testing.assert_array_equal(least_squares(without(summary, [found.number])), expected)
+    np.testing.assert_array_equal(least_squares(without(summary, [frame.number])), expected)
     np.testing.assert_allclose(least_squares(summary), expected, atol=1e-3)
 
 
@@ -206,10 +206,10 @@ def test_a_force_from_nowhere_is_named_and_moves_no_scale():
     sound, frames = summary_of(alloys()), alloys()
     frames[4].calc.results["forces"][2] = [0, 0, 900.0]
     summary = summary_of(frames)
-    (found,) = suspects(summary, "metal")
-    assert found.number == 4 and "a force of 900 eV/Angstrom" in found.reason
+    (frame,) = suspects(summary, "metal")
+    assert frame.number == 4 and "a force of 900 eV/Angstrom" in frame.reason
     assert summary.rms_force > 10 * sound.rms_force
-    assert without(summary, [found.number]).rms_force == pytest.approx(sound.rms_force, rel=0.1)
+    assert without(summary, [frame.number]).rms_force == pytest.approx(sound.rms_force, rel=0.1)
 
 
 def test_a_run_tells_it_at_the_start(tmp_path, capsys):
@@ -218,10 +218,10 @@ def test_a_run_tells_it_at_the_start(tmp_path, capsys):
     assert "suspicious" not in capsys.readouterr().err
     frames[11].calc.results["energy"] += 214
     path = file_of(tmp_path / "wrong.xyz", frames)
-    found = train(small(path, "run.epochs=1", "data.valid=0.1"), tmp_path / "wrong")["found"]
+    of_run = train(small(path, "run.epochs=1", "data.valid=0.1"), tmp_path / "wrong")["found"]
     told = capsys.readouterr().err
     assert f"mdgnn: {path}, frame 11: suspicious: the energy is " in told and 'data.bad = "skip"' in told
-    assert found["references"] == pytest.approx(clean["found"]["references"], rel=0.1)
+    assert of_run["references"] == pytest.approx(clean["found"]["references"], rel=0.1)
     skipped = train(small(path, "run.epochs=1", "data.bad=skip"), tmp_path / "skipped")
     assert sum(skipped["structures"].values()) == 23
     assert skipped["skipped"][0].startswith(f"{path}, frame 11: suspicious: ")
@@ -234,12 +234,12 @@ def test_what_is_said_of_a_small_training_set_is_so(tmp_path, capsys):
     frames[2].calc.results["energy"] += 214
     paths = file_of(tmp_path / "train.xyz", frames), file_of(tmp_path / "valid.xyz", others)
     config = small(paths[0], f"data.valid={paths[1]}", "run.epochs=1")
-    found = train(config, tmp_path / "run")["found"]
+    of_run = train(config, tmp_path / "run")["found"]
     assert f"{paths[0]}, frame 2: suspicious: " in capsys.readouterr().err
     summary = summary_of(frames, 2.5)
-    assert found["references"] == pytest.approx(least_squares(without(summary, [2])).tolist(), rel=1e-6)
+    assert of_run["references"] == pytest.approx(least_squares(without(summary, [2])).tolist(), rel=1e-6)
     # Files have eight digits behind the point.
-    assert found["rms_force"] == pytest.approx(without(summary, [2]).rms_force, rel=4e-9)
+    assert of_run["rms_force"] == pytest.approx(without(summary, [2]).rms_force, rel=4e-9)
 
 
 def test_numbers_are_those_of_the_part_to_train_on(tmp_path):
@@ -270,7 +270,7 @@ def test_sound_data_have_the_references_of_least_squares_to_the_bit(tmp_path):
     path = file_of(tmp_path / "sound.xyz", alloys())
     dataset = Dataset(read_frames([path]), 4.0)
     model = {"architecture": "SchNet", "n_features": 4, "cutoff": 4.0}
-    _, found = build(parse({"model": model, "data": {"train": path}}), dataset, Keys())
+    _, of_data = build(parse({"model": model, "data": {"train": path}}), dataset, Keys())
     counts = np.array([[np.sum(dataset.frame(k).numbers == z) for z in (13, 29)] for k in range(20)], dtype=float)
     energies = np.array([dataset.frame(k).get_potential_energy() for k in range(20)])
-    assert found["references"] == np.linalg.lstsq(counts, energies, rcond=None)[0].tolist()
+    assert of_data["references"] == np.linalg.lstsq(counts, energies, rcond=None)[0].tolist()

@@ -92,8 +92,13 @@ def test_it_obeys_the_laws(model, system):
     laws.assert_bitwise_repeatable(model, atoms)
     if atoms.pbc.all():
         laws.assert_stress_is_strain_derivative(model, atoms)
+    laws.assert_extensivity(model, atoms)
     laws.assert_batch_equals_singles(model, list(SYSTEMS.values()))
     laws.assert_smooth_at_the_cutoff(model)
+
+
+def test_its_dynamics_conserve_energy(model):
+    laws.assert_nve_drift_is_second_order(model, icosahedron(2))
 
 
 def test_it_runs_in_the_engine_and_the_calculator(model):

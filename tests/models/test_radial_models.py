@@ -81,7 +81,7 @@ def test_equals_its_equations(architecture, basis):
     """Of any graph; energies, derivatives for the positions, and gradients of a loss on both."""
     model = radial(architecture, filters="direct", basis=basis)
     positions, ends = directed_graph()
-    found = []
+    results = []
     for formula in (True, False):
         r = positions.clone().requires_grad_()
         if formula:
@@ -91,8 +91,8 @@ def test_equals_its_equations(architecture, basis):
             energies = model.atomic_energies(graph, graph.vectors)
         (force,) = torch.autograd.grad(energies.sum(), r, create_graph=True)
         loss = energies.square().sum() + force.square().sum()
-        found.append((energies, force, *torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)))
-    for expected, ours in zip(*found, strict=True):
+        results.append((energies, force, *torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)))
+    for expected, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10 * float(expected.detach().abs().max()))
 
 
@@ -164,16 +164,16 @@ def test_graphs_without_edges_or_atoms(architecture, filters, dtype):
     none = torch.zeros(2, 0, dtype=torch.int64)
     for n in (0, 1, 3):
         graph = Graph.from_edge_index(torch.full((n,), 18), torch.zeros(n, 3), none)
-        found = evaluate(model, graph, virial=True, create_graph=True)
-        assert found.forces.shape == (n, 3) and not found.forces.any() and not found.virial.any()
-        assert found.energy.shape == (1,) and (n == 0 or len(set(found.energies.tolist())) == 1)
-        found.energy.sum().backward()
+        prediction = evaluate(model, graph, virial=True, create_graph=True)
+        assert prediction.forces.shape == (n, 3) and not prediction.forces.any() and not prediction.virial.any()
+        assert prediction.energy.shape == (1,) and (n == 0 or len(set(prediction.energies.tolist())) == 1)
+        prediction.energy.sum().backward()
 
 
 @both
 def test_two_atoms_at_one_place_give_finite_numbers(architecture):
-    found = evaluate(radial(architecture), Graph.from_edge_index(*coincident()))
-    assert all(torch.isfinite(t).all() for t in (found.energies, found.forces))
+    prediction = evaluate(radial(architecture), Graph.from_edge_index(*coincident()))
+    assert all(torch.isfinite(t).all() for t in (prediction.energies, prediction.forces))
 
 
 def coincident():

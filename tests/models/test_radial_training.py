@@ -19,11 +19,11 @@ def test_table_error_falls_as_the_fourth_power_of_the_spacing(architecture):
     exact = laws.predict(radial(architecture, filters="direct"), icosahedron(3, 0.05))
     errors = []
     for n_knots in (513, 1025, 2049):
-        found = laws.predict(radial(architecture, n_knots=n_knots), icosahedron(3, 0.05))
+        prediction = laws.predict(radial(architecture, n_knots=n_knots), icosahedron(3, 0.05))
         errors.append(
             (
-                float((found.energies - exact.energies).square().mean().sqrt()),
-                float((found.forces - exact.forces).square().mean().sqrt()),
+                float((prediction.energies - exact.energies).square().mean().sqrt()),
+                float((prediction.forces - exact.forces).square().mean().sqrt()),
             )
         )
     for coarse, fine in itertools.pairwise(errors):
@@ -49,11 +49,11 @@ def test_training_gradients_of_tables_are_those_of_direct_filters(architecture):
     grads = []
     for options in ({"filters": "direct"}, {"n_knots": 4097}):
         model = radial(architecture, **options)
-        found = evaluate(model, Graph.from_atoms(icosahedron(2, 0.05), 2.5), create_graph=True)
-        loss = found.energy.square().sum() + found.forces.square().sum()
+        prediction = evaluate(model, Graph.from_atoms(icosahedron(2, 0.05), 2.5), create_graph=True)
+        loss = prediction.energy.square().sum() + prediction.forces.square().sum()
         grads.append(torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True))
-    for expected, found in zip(*grads, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+    for expected, grad in zip(*grads, strict=True):
+        torch.testing.assert_close(grad, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
 
 
 @both
@@ -63,8 +63,8 @@ def test_training_gradients_by_finite_differences(architecture, filters):
     graph = Graph.from_atoms(icosahedron(2, 0.05), 2.5)
 
     def loss(create_graph):
-        found = evaluate(model, graph, create_graph=create_graph)
-        return found.energy.square().sum() + found.forces.square().sum()
+        prediction = evaluate(model, graph, create_graph=create_graph)
+        return prediction.energy.square().sum() + prediction.forces.square().sum()
 
     loss(True).backward()
     for name, parameter in model.named_parameters():
@@ -91,9 +91,9 @@ def test_a_few_steps_of_training_lower_the_loss(architecture, filters):
     for _ in range(6):
         with torch.no_grad():
             before = evaluate(model, graph, forces=False).energy
-        found = evaluate(model, graph, create_graph=True)
-        torch.testing.assert_close(found.energy.detach(), before, rtol=1e-12, atol=1e-12)
-        loss = (found.energy - target.energy).square().mean() + (found.forces - target.forces).square().mean()
+        prediction = evaluate(model, graph, create_graph=True)
+        torch.testing.assert_close(prediction.energy.detach(), before, rtol=1e-12, atol=1e-12)
+        loss = (prediction.energy - target.energy).square().mean() + (prediction.forces - target.forces).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

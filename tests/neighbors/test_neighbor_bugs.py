@@ -148,8 +148,8 @@ def test_non_contiguous_input_nequip_0_19():
     transposed = np.asfortranarray(wide[:, :3])
     expected = mdgnn.primitive_neighbor_list("ijSD", True, np.eye(3), wide[:, :3].copy(), 0.6)
     for positions in (wide[:, :3], transposed, wide[::-1][::-1, :3]):
-        found = mdgnn.primitive_neighbor_list("ijSD", True, np.asfortranarray(np.eye(3)), positions, 0.6)
-        for a, b in zip(found, expected, strict=True):
+        edges = mdgnn.primitive_neighbor_list("ijSD", True, np.asfortranarray(np.eye(3)), positions, 0.6)
+        for a, b in zip(edges, expected, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -281,11 +281,11 @@ def test_every_number_is_written_openequivariance_205(n):
     positions = RNG.random((n, 3)) * np.cbrt(n)
     lists = []
     for _ in range(3):
-        found = mdgnn.primitive_neighbor_list("ijSDd", True, np.eye(3) * np.cbrt(n), positions, 1.5)
-        lists.append([a.copy() for a in found])
-        for array in found:
+        edges = mdgnn.primitive_neighbor_list("ijSDd", True, np.eye(3) * np.cbrt(n), positions, 1.5)
+        lists.append([a.copy() for a in edges])
+        for array in edges:
             array.fill(-77)
-        del found, array
+        del edges, array
     for other in lists[1:]:
         for a, b in zip(lists[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -296,9 +296,9 @@ def test_results_that_are_kept_are_not_overwritten():
     kept = []
     for seed in range(6):
         positions = np.random.default_rng(seed).random((800, 3)) * 9
-        found = mdgnn.primitive_neighbor_list("ijD", False, np.eye(3), positions, 1.5)
-        kept.append((positions, found, [a.copy() for a in found]))
-    for positions, found, copies in kept:
-        for a, b in zip(found, copies, strict=True):
+        edges = mdgnn.primitive_neighbor_list("ijD", False, np.eye(3), positions, 1.5)
+        kept.append((positions, edges, [a.copy() for a in edges]))
+    for positions, edges, copies in kept:
+        for a, b in zip(edges, copies, strict=True):
             np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(found[2], positions[found[1]] - positions[found[0]])
+        np.testing.assert_array_equal(edges[2], positions[edges[1]] - positions[edges[0]])

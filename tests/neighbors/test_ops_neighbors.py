@@ -29,10 +29,10 @@ def batch_of(structures):
     return torch.cat(positions), torch.stack(cells), torch.stack(pbc), first
 
 
-def rows_of(found):
+def rows_of(edges):
     """(i, j, S) of every edge."""
-    i = np.repeat(np.arange(len(found.row_ptr) - 1), np.diff(found.row_ptr.cpu()))
-    table = np.column_stack([i, found.senders.cpu(), found.shifts.cpu()]).tolist()
+    i = np.repeat(np.arange(len(edges.row_ptr) - 1), np.diff(edges.row_ptr.cpu()))
+    table = np.column_stack([i, edges.senders.cpu(), edges.shifts.cpu()]).tolist()
     return [tuple(row) for row in table]
 
 
@@ -42,10 +42,10 @@ def rows_of(found):
 def test_equals_the_reference(pbc, dtype, device):
     positions, cell, periodic = structure(0, 6, pbc, dtype)
     expected = reference(positions, cell, periodic, 1.7)
-    found = ops.neighbors(*(t.to(device) for t in (positions, cell, periodic)), 1.7)
-    for ours, theirs in zip(found, expected, strict=False):
+    edges = ops.neighbors(*(t.to(device) for t in (positions, cell, periodic)), 1.7)
+    for ours, theirs in zip(edges, expected, strict=False):
         assert torch.equal(ours.cpu(), theirs)
-    assert found[3:] == (None,) * 5
+    assert edges[3:] == (None,) * 5
 
 
 @devices
@@ -91,24 +91,24 @@ def test_a_half_list_is_one_edge_of_each_pair(pbc, self_interaction, device):
 @pytest.mark.parametrize("pbc", PBC)
 def test_reverse_is_the_place_of_the_opposite_edge(pbc, self_interaction, index_dtype, device):
     args = (*structure(2, 7, pbc, device=device), 2.6)
-    found = ops.neighbors(*args, self_interaction=self_interaction, want=EVERYTHING, index_dtype=index_dtype)
-    rows = rows_of(found)
+    edges = ops.neighbors(*args, self_interaction=self_interaction, want=EVERYTHING, index_dtype=index_dtype)
+    rows = rows_of(edges)
     place = {row: k for k, row in enumerate(rows)}
     expected = [place[(j, i, -a, -b, -c)] for i, j, a, b, c in rows]
-    assert found.reverse.tolist() == expected
-    assert torch.equal(found.vectors[found.reverse.long()], -found.vectors)
+    assert edges.reverse.tolist() == expected
+    assert torch.equal(edges.vectors[edges.reverse.long()], -edges.vectors)
 
 
 @devices
 @pytest.mark.parametrize("half", [False, True], ids=["full", "half"])
 def test_transposed_rows_hold_the_edges_by_sender(half, device):
-    found = ops.neighbors(*structure(3, 9, (True, True, False), device=device), 2.2, half=half, want=EVERYTHING[::4])
-    columns = found.transposed
+    edges = ops.neighbors(*structure(3, 9, (True, True, False), device=device), 2.2, half=half, want=EVERYTHING[::4])
+    columns = edges.transposed
     for j in range(9):
         entries = range(int(columns.row_ptr[j]), int(columns.row_ptr[j + 1]))
-        assert sorted(int(columns.edge[k]) for k in entries) == torch.nonzero(found.senders == j).flatten().tolist()
+        assert sorted(int(columns.edge[k]) for k in entries) == torch.nonzero(edges.senders == j).flatten().tolist()
         for k in entries:
-            assert columns.index[k] == found.receivers[columns.edge[k]]
+            assert columns.index[k] == edges.receivers[columns.edge[k]]
 
 
 @devices
@@ -116,12 +116,12 @@ def test_transposed_rows_hold_the_edges_by_sender(half, device):
 def test_vectors_and_distances_are_those_of_the_definition(dtype, device):
     parts = [structure(s, n, PBC[s % 4], dtype, device) for s, n in enumerate([5, 4, 6])]
     positions, cells, pbc, first = batch_of(parts)
-    found = ops.neighbors(positions, cells, pbc, 1.5, first_atom=first, want=EVERYTHING)
+    edges = ops.neighbors(positions, cells, pbc, 1.5, first_atom=first, want=EVERYTHING)
     structure_of = torch.repeat_interleave(torch.arange(3, device=device), first.diff())
-    edges = (found.receivers, found.senders, found.shifts, structure_of)
+    topology = (edges.receivers, edges.senders, edges.shifts, structure_of)
     tolerance = 8 * torch.finfo(dtype).eps
     for ours, expected in zip(
-        (found.vectors, found.distances), edge_vectors_reference(positions, cells, *edges), strict=True
+        (edges.vectors, edges.distances), edge_vectors_reference(positions, cells, *topology), strict=True
     ):
         torch.testing.assert_close(ours, expected, rtol=tolerance, atol=tolerance)
 
@@ -135,15 +135,15 @@ def test_derivatives(want, device):
     positions.requires_grad_(), cells.requires_grad_()
 
     def function(r, c):
-        found = ops.neighbors(r, c, pbc, 1.3, first_atom=first, want=want)
-        return tuple(getattr(found, name) for name in want)
+        edges = ops.neighbors(r, c, pbc, 1.3, first_atom=first, want=want)
+        return tuple(getattr(edges, name) for name in want)
 
     assert torch.autograd.gradcheck(function, (positions, cells))
     assert torch.autograd.gradgradcheck(function, (positions, cells))
-    found = ops.neighbors(positions, cells, pbc, 1.3, first_atom=first, want=("receivers",))
+    edges = ops.neighbors(positions, cells, pbc, 1.3, first_atom=first, want=("receivers",))
     structure_of = torch.repeat_interleave(torch.arange(2, device=device), first.diff())
-    edges = (found.receivers, found.senders, found.shifts, structure_of)
-    expected = dict(zip(("vectors", "distances"), edge_vectors_reference(positions, cells, *edges), strict=True))
+    topology = (edges.receivers, edges.senders, edges.shifts, structure_of)
+    expected = dict(zip(("vectors", "distances"), edge_vectors_reference(positions, cells, *topology), strict=True))
     for name, ours in zip(want, function(positions, cells), strict=True):
         weight = torch.rand_like(ours.detach())
         for a, b in zip(
@@ -158,9 +158,9 @@ def test_derivatives(want, device):
 def test_the_derivative_of_a_distance_of_zero_is_zero(device):
     positions = torch.zeros(2, 3, dtype=torch.float64, device=device, requires_grad=True)
     box, open_ = torch.zeros(3, 3, dtype=torch.float64, device=device), torch.zeros(3, dtype=torch.bool, device=device)
-    found = ops.neighbors(positions, box, open_, 1.0, want=("distances",), self_interaction=True)
-    assert found.distances.tolist() == [0.0] * 4
-    (first,) = torch.autograd.grad(found.distances.square().sum() + found.distances.sum(), positions, create_graph=True)
+    edges = ops.neighbors(positions, box, open_, 1.0, want=("distances",), self_interaction=True)
+    assert edges.distances.tolist() == [0.0] * 4
+    (first,) = torch.autograd.grad(edges.distances.square().sum() + edges.distances.sum(), positions, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), positions)
     assert first.abs().max() == 0
     assert second.isfinite().all()
@@ -171,10 +171,10 @@ def test_the_derivative_of_a_distance_of_zero_is_zero(device):
 def test_no_edges(n, device):
     positions = torch.zeros(n, 3, device=device, requires_grad=True)
     cell, pbc = torch.eye(3, device=device), torch.zeros(3, dtype=torch.bool, device=device)
-    found = ops.neighbors(positions, cell, pbc, 0.5, want=EVERYTHING)
-    assert found.row_ptr.tolist() == [0] * (n + 1)
-    assert found.vectors.shape == (0, 3)
-    (grad,) = torch.autograd.grad(found.vectors.sum() + found.distances.sum(), positions)
+    edges = ops.neighbors(positions, cell, pbc, 0.5, want=EVERYTHING)
+    assert edges.row_ptr.tolist() == [0] * (n + 1)
+    assert edges.vectors.shape == (0, 3)
+    (grad,) = torch.autograd.grad(edges.vectors.sum() + edges.distances.sum(), positions)
     assert torch.equal(grad, torch.zeros(n, 3, device=device))
     empty = ops.neighbors(
         positions[:0], cell[None][:0], pbc[None][:0], 0.5, first_atom=torch.zeros(1, dtype=torch.int64, device=device)
@@ -209,15 +209,15 @@ def test_operator_passes_opcheck_and_compiles(half):
     torch.library.opcheck(torch.ops.mdgnn.neighbors.default, args)
 
     def energy(r, c):
-        found = ops.neighbors(r, c, pbc, 1.4, want=("distances",), half=half)
-        return found.distances.square().sum()
+        edges = ops.neighbors(r, c, pbc, 1.4, want=("distances",), half=half)
+        return edges.distances.square().sum()
 
     positions.requires_grad_(), cell.requires_grad_()
     expected = torch.autograd.grad(energy(positions, cell), (positions, cell))
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         torch.compile(energy, backend="aot_eager", fullgraph=True)(positions, cell), (positions, cell)
     )
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(gradients, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
 
 
@@ -258,8 +258,8 @@ def test_first_atoms_must_rise_from_zero_to_n(first, device):
 
 @devices
 def test_names_may_come_from_a_generator(device):
-    found = ops.neighbors(*structure(0, 5, PBC[1], device=device), 1.5, want=(name for name in ("vectors", "reverse")))
-    assert found.vectors is not None and found.reverse is not None and found.distances is None
+    edges = ops.neighbors(*structure(0, 5, PBC[1], device=device), 1.5, want=(name for name in ("vectors", "reverse")))
+    assert edges.vectors is not None and edges.reverse is not None and edges.distances is None
 
 
 @devices
@@ -273,7 +273,7 @@ def test_large_lists_equal_numpys(device):
         r, cell = rng.random((n, 3)) * side, np.eye(3) * side
         j, S, D = mdgnn.primitive_neighbor_list("jSD", True, cell, r, cutoff)
         args = (torch.tensor(r, device=device), torch.tensor(cell, device=device))
-        found = ops.neighbors(*args, torch.ones(3, dtype=torch.bool, device=device), cutoff, want=EVERYTHING)
-        for ours, theirs in ((found.senders, j), (found.shifts, S), (found.vectors, D)):
+        edges = ops.neighbors(*args, torch.ones(3, dtype=torch.bool, device=device), cutoff, want=EVERYTHING)
+        for ours, theirs in ((edges.senders, j), (edges.shifts, S), (edges.vectors, D)):
             np.testing.assert_array_equal(ours.cpu(), theirs)
-        assert torch.equal(found.senders[found.reverse], found.receivers)
+        assert torch.equal(edges.senders[edges.reverse], edges.receivers)

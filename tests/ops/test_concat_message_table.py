@@ -40,7 +40,7 @@ def formula(ends, table, r, edges):
 @pytest.mark.parametrize("width", [1, 4, 32, 37])
 def test_equals_its_formula_with_both_derivatives(device, dtype, width):
     ends, table, r, edges = problem(width=width, device=device, dtype=dtype)
-    inputs, found = (ends, table.coefficients, r), []
+    inputs, results = (ends, table.coefficients, r), []
     for out, s in (
         concat_message_table(ends, TabulatedFilter(table, r), edges),
         reference(ends, TabulatedFilter(table, r), edges),
@@ -48,10 +48,10 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width):
     ):
         first = torch.autograd.grad(out.square().sum() + (s**3).sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
-        found.append((out, s, *first, *second))
-    assert not found[0][0][1].any() and not found[0][1][1].any(), "an atom that receives nothing gets zero"
+        results.append((out, s, *first, *second))
+    assert not results[0][0][1].any() and not results[0][1][1].any(), "an atom that receives nothing gets zero"
     tolerance = {torch.float64: 1e-13, torch.float32: 1e-5}[dtype]
-    for ours, chain, expected in zip(*found, strict=True):
+    for ours, chain, expected in zip(*results, strict=True):
         scale = tolerance * float(expected.detach().abs().max())
         torch.testing.assert_close(ours, expected, rtol=0, atol=scale)
         torch.testing.assert_close(chain, expected, rtol=0, atol=scale)
@@ -100,15 +100,15 @@ def test_edges_of_a_sender_in_another_order():
     for j in range(400):
         order[columns.row_ptr[j] : columns.row_ptr[j + 1]] = order[columns.row_ptr[j] : columns.row_ptr[j + 1]].flip(0)
     other = Rows(columns.row_ptr, columns.index[order], columns.edge[order])
-    inputs, found = (ends, r), []
+    inputs, results = (ends, r), []
     for c in (columns, other):
         out, _ = concat_message_table(ends, TabulatedFilter(table, r), EdgeRows(rows, c))
-        found.append(torch.autograd.grad(out.square().sum(), inputs, create_graph=True))
-    for a, b in zip(*found, strict=True):
+        results.append(torch.autograd.grad(out.square().sum(), inputs, create_graph=True))
+    for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-13 * float(a.detach().abs().max()))
-    torch.autograd.grad(found[0][0].square().sum(), inputs)
+    torch.autograd.grad(results[0][0].square().sum(), inputs)
     with pytest.raises(ValueError, match="edges of each sender in ascending order, those of atom"):
-        torch.autograd.grad(found[1][0].square().sum(), inputs)
+        torch.autograd.grad(results[1][0].square().sum(), inputs)
 
 
 @pytest.mark.parametrize(

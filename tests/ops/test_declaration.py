@@ -1,5 +1,6 @@
 """What authors and callers of ops are told about their mistakes."""
 
+import inspect
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,6 +26,16 @@ class WithTensor(NamedTuple):
 
 class Quoted(NamedTuple):
     edges: "EdgeRows"
+
+
+def test_kernels_name_their_arguments():
+    """Without signatures stubtest, of `make check`, would compare names of kernels alone."""
+    for op in OPS:
+        parameters = inspect.signature(getattr(_C, op.name)).parameters
+        assert next(iter(parameters)) == "itemsize" and list(parameters)[-1] == "context"
+        assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+        with pytest.raises(TypeError, match=f"{op.name}: expected the argument {list(parameters)[1]}, got none"):
+            getattr(_C, op.name)(itemsize=8)
 
 
 @pytest.mark.parametrize(

@@ -132,21 +132,21 @@ def numbers():
     import mdgnn
 
     water = molecule("H2O", cell=[6.0, 6.5, 7.0], pbc=True)
-    found = {}
+    results = {}
     for model, atoms in (("water", water), ("lj", bulk("Ar", "fcc", a=1.6, cubic=True))):
         for backend in ("engine", "torch"):
             atoms.calc = mdgnn.MDGNNCalculator(model, backend=backend)
             of_all = [atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()]
             (alone,) = atoms.calc.evaluate([atoms], stress=True)
             of_all += [alone["energy"], alone["forces"], alone["stress"]]
-            found[f"{model} by {backend}"] = [np.asarray(x, dtype=float).tobytes().hex() for x in of_all]
+            results[f"{model} by {backend}"] = [np.asarray(x, dtype=float).tobytes().hex() for x in of_all]
     exact = mdgnn.LennardJones(cutoff=2.5)
     argon = Atoms("Ar3", [[0, 0, 0], [1.1, 0, 0], [0, 1.2, 0]], calculator=mdgnn.MDGNNCalculator(exact))
-    found["Lennard-Jones"] = np.asarray(argon.get_forces()).tobytes().hex()
-    found["neighbours"] = str([x.tolist() for x in mdgnn.neighbor_list("ijd", water, 3.0)])
+    results["Lennard-Jones"] = np.asarray(argon.get_forces()).tobytes().hex()
+    results["neighbours"] = str([x.tolist() for x in mdgnn.neighbor_list("ijd", water, 3.0)])
     mdgnn.save(mdgnn.load("water"), "saved.safetensors")
-    found["a file"] = hashlib.sha256(Path("saved.safetensors").read_bytes()).hexdigest()
-    return found
+    results["a file"] = hashlib.sha256(Path("saved.safetensors").read_bytes()).hexdigest()
+    return results
 
 
 def commands(lines):
@@ -156,44 +156,44 @@ def commands(lines):
     from mdgnn.cli import app
 
     molecule("H2O", vacuum=3.0).write("water.xyz")
-    before, argv, found = state(), sys.argv, {}
+    before, argv, results = state(), sys.argv, {}
     for k, command in enumerate(lines):
         sys.argv = ["mdgnn", *command.split(), "--output", f"run{k}"]
         try:
             app()
         except SystemExit as end:
-            found[f"{command}: status"] = str(end.code)
+            results[f"{command}: status"] = str(end.code)
         for name in OF_RUNS:
             path = Path(f"run{k}", name)
-            found[f"{command}: {name}"] = path.read_text() if path.exists() else "none"
+            results[f"{command}: {name}"] = path.read_text() if path.exists() else "none"
     sys.argv, after = argv, state()
     for name in ("signal handlers", "warnings' filters", "numpy's errors", "torch's threads", "grad mode"):
         if before[name] != after[name]:
-            found[f"{name} after commands"] = after[name]
-    return found
+            results[f"{name} after commands"] = after[name]
+    return results
 
 
 def once(folder, setting=None, lines=COMMANDS):
     """Everything, in a folder of its own; what went wrong is part of it."""
     folder.mkdir()
     os.chdir(folder)
-    found = {"changed": {}, "skipped": ""}
+    results = {"changed": {}, "skipped": ""}
     try:
         try:
             if setting:
                 setting()
         except NotImplementedError as why:  # by this version of torch
-            found["skipped"] = str(why)
+            results["skipped"] = str(why)
             return
         before = state()
-        found["numbers"] = numbers()
+        results["numbers"] = numbers()
         after = state()
-        found["changed"] = {name: [before[name], after[name]] for name in before if before[name] != after[name]}
-        found["commands"] = commands(lines)
+        results["changed"] = {name: [before[name], after[name]] for name in before if before[name] != after[name]}
+        results["commands"] = commands(lines)
     except BaseException:
-        found["error"] = traceback.format_exc()
+        results["error"] = traceback.format_exc()
     finally:
-        (folder / "found.json").write_text(json.dumps(found))
+        (folder / "found.json").write_text(json.dumps(results))
 
 
 def main():

@@ -57,6 +57,7 @@ def test_the_resolved_configuration_reads_back_the_same_from_json(path):
         ("optimizer.learning_rate=1", r"\[optimizer\] has no key 'learning_rate'"),
         ("model.n_feature=1", r"\[model\] has no key 'n_feature'; did you mean 'n_features'\?"),
         ("model.shift=1", r"\[model\] has no key 'shift'"),
+        ("model.architecture=mdgnn.models:LennardJones", "'mdgnn.models:LennardJones' has no weights to train"),
         ("model.architecture=PaiN", "one of PaiNN, SchNet, SimpleGNN, got 'PaiN'"),
         ("model.start=lj", "brings its own n_features"),
         ("optimizer.lr=-1", r"\[optimizer\] lr: input should be greater than 0, got -1"),

@@ -61,9 +61,9 @@ def test_missing_labels_and_nan_do_not_count(tmp_path):
     c = targets.extra["neighbours"]
     for z, mean in zip(model.elements.numbers, shift, strict=True):
         assert mean == pytest.approx(float(c[known & (graph.atomic_numbers == z)].mean()), rel=1e-12)
-    found = mdgnn.evaluate(model, graph, properties=True).properties["neighbours"]
+    predicted = mdgnn.evaluate(model, graph, properties=True).properties["neighbours"]
     assert summary["errors"]["valid"]["neighbours_mae"] == pytest.approx(
-        float((found - c)[known].abs().mean()), rel=1e-9
+        float((predicted - c)[known].abs().mean()), rel=1e-9
     )
 
 
@@ -100,8 +100,8 @@ def test_a_run_that_learns_no_energies_does_not_look_at_any(tmp_path):
     for loss, needed in (({"energy": 0.0, "forces": 0.0}, {"need": ["energy"]}), ({"forces": 0.0}, {})):
         with pytest.raises(DataError, match="frame 5: the energy is not finite"):
             go(loss, **needed)
-    found = run("evaluate", tmp_path / "run" / files.MODEL, path, "--output", tmp_path / "o")
-    assert found.exit_code == 0, found.stderr
+    told = run("evaluate", tmp_path / "run" / files.MODEL, path, "--output", tmp_path / "o")
+    assert told.exit_code == 0, told.stderr
     write(tmp_path / "same.extxyz", [*frames[:1], *frames[:1]])
     with pytest.raises(DataError, match="frame 1: a duplicate of"):
         read_frames([tmp_path / "same.extxyz"], replace(keys(SECTIONS[1]), energy="", forces=""), need=())
@@ -112,18 +112,18 @@ def test_references_and_scales_by_arithmetic():
     counts = rng.integers(1, 5, (30, 2)).astype(float)
     rest = rng.normal(0, 0.3, 30)
     rest -= counts @ np.linalg.lstsq(counts, rest, rcond=None)[0]
-    found = standardize("x", "extensive", Labels(counts @ [2.0, -7.0] + rest, counts))
+    standard = standardize("x", "extensive", Labels(counts @ [2.0, -7.0] + rest, counts))
     size = np.sqrt(((rest / counts.sum(1)) ** 2).mean())
-    assert found.shift == pytest.approx([2, -7], rel=1e-12) and found.scale == pytest.approx(size, rel=1e-12)
+    assert standard.shift == pytest.approx([2, -7], rel=1e-12) and standard.scale == pytest.approx(size, rel=1e-12)
     values = rng.normal(5, 2, 30)
-    found = standardize("x", "intensive", Labels(values, counts))
-    assert found.shift == pytest.approx([values.mean()], rel=1e-12)
-    assert found.scale == pytest.approx(values.std(), rel=1e-12)
+    standard = standardize("x", "intensive", Labels(values, counts))
+    assert standard.shift == pytest.approx([values.mean()], rel=1e-12)
+    assert standard.scale == pytest.approx(values.std(), rel=1e-12)
     kind = np.eye(3)[rng.integers(0, 2, 30)]  # nothing is known of the third element
-    found = standardize("x", "atomic", Labels(values, kind))
+    standard = standardize("x", "atomic", Labels(values, kind))
     means = [values[kind[:, k] == 1].mean() for k in (0, 1)]
-    assert found.shift == pytest.approx([*means, values.mean()], rel=1e-12)
-    assert found.scale == pytest.approx(np.sqrt(np.mean((values - kind[:, :2] @ means) ** 2)), rel=1e-12)
+    assert standard.shift == pytest.approx([*means, values.mean()], rel=1e-12)
+    assert standard.scale == pytest.approx(np.sqrt(np.mean((values - kind[:, :2] @ means) ** 2)), rel=1e-12)
     assert standardize("x", "extensive", Labels(counts @ [1.0, 0.0], counts)).scale > 0.5, "not the size of rounding"
     assert standardize("x", "intensive", Labels(np.zeros(3), counts[:3])).scale == 1
 
@@ -151,21 +151,21 @@ def test_the_loss_is_in_units_of_the_scale():
     model = mdgnn.SchNet(6, 1, 5, cutoff=2.5, elements=[1, 6]).double()
     properties = [standardize(s["name"], s["kind"], Labels(np.array([0.0, 8.0]), np.ones((2, 2)))) for s in SECTIONS]
     model.attach_heads(properties, False)
-    found = mdgnn.evaluate(model, graph, forces=False, properties=True)
-    errors = errors_of(found, graph, targets, properties)
+    prediction = mdgnn.evaluate(model, graph, forces=False, properties=True)
+    errors = errors_of(prediction, graph, targets, properties)
     counts = {name: e.errors.numel() for name, e in errors.items()}
     assert counts == {"n_h": 3, "bonds": 3, "coordination": 3, "neighbours": graph.n_atoms}
     n = torch.bincount(graph.structure)
     expected = 0.0
     for p in properties:
-        error = (found.properties[p.name] - targets.extra[p.name]) / (n if p.kind == "extensive" else 1) / p.scale
+        error = (prediction.properties[p.name] - targets.extra[p.name]) / (n if p.kind == "extensive" else 1) / p.scale
         expected = expected + 2.0 * error.square().mean()
     weights = dict.fromkeys(counts, 2.0)
     torch.testing.assert_close(loss_of(errors, weights, counts, "mse", 1.0), expected, rtol=1e-13, atol=0)
     sums = Sums("mse", 1.0, list(counts))
     sums.add(errors)
     assert sums.loss(weights) == pytest.approx(float(expected.detach()), rel=1e-13)
-    mae = (found.properties["neighbours"] - targets.extra["neighbours"]).abs().mean()
+    mae = (prediction.properties["neighbours"] - targets.extra["neighbours"]).abs().mean()
     assert sums.figures()["neighbours_mae"] == pytest.approx(float(mae.detach()), rel=1e-13), "in its own unit"
 
 

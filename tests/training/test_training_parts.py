@@ -40,8 +40,8 @@ def batch(weights=(1.0, 2.0, 0.5)):
 @pytest.mark.parametrize("kind", ["mse", "mae", "huber"])
 def test_the_loss_is_that_of_plain_torch(kind):
     graph, t = batch()
-    found = evaluate(gnn(), graph, virial=True, create_graph=True)
-    errors = errors_of(found, graph, t)
+    result = evaluate(gnn(), graph, virial=True, create_graph=True)
+    errors = errors_of(result, graph, t)
     counts = {name: e.errors.numel() for name, e in errors.items()}
     n = torch.bincount(graph.structure)
     assert counts == {"energy": 2, "forces": 3 * graph.n_atoms - 3, "stress": 9}
@@ -50,11 +50,11 @@ def test_the_loss_is_that_of_plain_torch(kind):
     plain = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": lambda a, b, reduction: F.huber_loss(a, b, reduction, 0.1)}
     w, expected = t.weight, 0.0
     for s in (0, 2):
-        expected = expected + 3 * w[s] * plain[kind](found.energy[s] / n[s], t.energy[s] / n[s], reduction="sum") / 2
+        expected = expected + 3 * w[s] * plain[kind](result.energy[s] / n[s], t.energy[s] / n[s], reduction="sum") / 2
     for atom in range(graph.n_atoms - 1):
-        term = plain[kind](found.forces[atom], t.forces[atom], reduction="sum")
+        term = plain[kind](result.forces[atom], t.forces[atom], reduction="sum")
         expected = expected + 5 * w[graph.structure[atom]] * term / (3 * graph.n_atoms - 3)
-    expected = expected + 7 * w[0] * plain[kind](stress(found.virial, graph.cells)[0], t.stress[0], reduction="mean")
+    expected = expected + 7 * w[0] * plain[kind](stress(result.virial, graph.cells)[0], t.stress[0], reduction="mean")
     torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
 
 
@@ -97,16 +97,16 @@ def test_no_targets_have_no_errors_and_no_loss():
 
 def test_a_prediction_that_is_nan_is_not_taken_for_a_missing_target():
     graph, t = batch()
-    found = evaluate(gnn(), graph)
-    broken = found._replace(energy=found.energy * math.nan)
+    result = evaluate(gnn(), graph)
+    broken = result._replace(energy=result.energy * math.nan)
     assert errors_of(broken, graph, t)["energy"].errors.isnan().all()
 
 
 @pytest.mark.parametrize("kind", ["mse", "mae", "huber"])
 def test_sums_over_batches_are_the_figures_of_the_whole(kind):
     graph, t = batch()
-    found = evaluate(gnn(), graph, virial=True)
-    errors = errors_of(found, graph, t)
+    result = evaluate(gnn(), graph, virial=True)
+    errors = errors_of(result, graph, t)
     sums = Sums(kind, 0.1)
     sums.add({"energy": errors["energy"]})
     sums.add({"forces": errors["forces"]})

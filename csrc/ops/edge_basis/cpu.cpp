@@ -40,10 +40,11 @@ inline __attribute__((always_inline)) void first_gradients(const EdgeBasis<T>& o
     for (std::int64_t e = begin; e < end; ++e) {
         const T *v = op.vectors + 3 * e, *g = grad_basis ? grad_basis + e * op.n_basis : nullptr;
         const T r = length(v);
-        T slope = grad_distances ? grad_distances[e] : T(0);
+        T r_grad = grad_distances ? grad_distances[e] : T(0);
         if (grad_basis)
-            slope += sum_lanes<T>(op.n_basis, [&](std::int64_t k) { return g[k] * gaussian_slope(r - centers[k], s); });
-        const T factor = r > T(0) ? slope / r : T(0);
+            r_grad +=
+                sum_lanes<T>(op.n_basis, [&](std::int64_t k) { return g[k] * gaussian_slope(r - centers[k], s); });
+        const T factor = r > T(0) ? r_grad / r : T(0);
         for (int a = 0; a < 3; ++a) grad_vectors[3 * e + a] = factor * v[a];
     }
 }
@@ -60,18 +61,19 @@ inline __attribute__((always_inline)) void second_gradients(const EdgeBasis<T>& 
         const T r = length(v);
         const T inverse = r > T(0) ? T(1) / r : T(0);
         const T along = (a[0] * v[0] + a[1] * v[1] + a[2] * v[2]) * inverse;
-        T slope = grad_distances ? grad_distances[e] : T(0), curvature = T(0);
+        T r_grad = grad_distances ? grad_distances[e] : T(0), curvature = T(0);
         if (grad_basis) {
             T* __restrict out = out_basis + e * op.n_basis;
             for (std::int64_t k = 0; k < op.n_basis; ++k) out[k] = along * gaussian_slope(r - centers[k], s);
-            slope += sum_lanes<T>(op.n_basis, [&](std::int64_t k) { return g[k] * gaussian_slope(r - centers[k], s); });
+            r_grad +=
+                sum_lanes<T>(op.n_basis, [&](std::int64_t k) { return g[k] * gaussian_slope(r - centers[k], s); });
             curvature =
                 sum_lanes<T>(op.n_basis, [&](std::int64_t k) { return g[k] * gaussian_curvature(r - centers[k], s); });
         }
         if (grad_distances) out_distances[e] = along;
         for (int c = 0; c < 3; ++c) {
             const T u = v[c] * inverse;
-            out_vectors[3 * e + c] = along * curvature * u + slope * inverse * (a[c] - along * u);
+            out_vectors[3 * e + c] = along * curvature * u + r_grad * inverse * (a[c] - along * u);
         }
     }
 }

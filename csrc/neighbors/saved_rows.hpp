@@ -11,7 +11,7 @@
 namespace mdgnn::cpu {
 
 // The candidates of a bin.
-struct FoundBin {
+struct SavedBin {
     const std::uint32_t* places = nullptr;    // in the arrays of Bins
     const std::uint32_t* shift_of = nullptr;  // by candidate, in shifts
     const Shift* shifts = nullptr;            // S for a receiver whose wrap is zero
@@ -21,27 +21,27 @@ struct FoundBin {
 
 // The neighbours of an atom: the words of a mask of candidates that are not zero, after a bit for every word that says
 // whether it is zero.
-struct FoundRow {
+struct SavedRow {
     const std::uint64_t* words = nullptr;
     std::uint32_t bin = 0, place = 0;  // of the atom itself, in the arrays of Bins
 };
 
-struct Found {
+struct SavedRows {
     std::vector<Arena> arenas;  // one a thread
-    std::vector<FoundBin> bins;
-    std::vector<FoundRow> rows;
+    std::vector<SavedBin> bins;
+    std::vector<SavedRow> rows;
     std::atomic<std::size_t> bytes = 0;  // that the arenas take
     std::atomic<bool> complete = true;   // false: rows were left out for want of memory
 };
 
 template <class T>
-FoundBin keep_candidates(Arena& arena, const Bins<T>& bins, Candidates& c);
+SavedBin save_candidates(Arena& arena, const Bins<T>& bins, Candidates& c);
 
 // What is set in c.mask.
-const std::uint64_t* keep_neighbors(Arena& arena, const Candidates& c);
+const std::uint64_t* save_neighbors(Arena& arena, const Candidates& c);
 
 // The numbers of a row's candidates, ascending. It may write kSpare places more.
 constexpr std::size_t kSpare = 16;
-void list_neighbors(const FoundBin& bin, const FoundRow& row, std::uint32_t* numbers);
+void list_neighbors(const SavedBin& bin, const SavedRow& row, std::uint32_t* numbers);
 
 }  // namespace mdgnn::cpu

@@ -1,6 +1,6 @@
-// What is kept takes a bit for every candidate of an atom, less than a byte an edge, and 8 bytes for every candidate of
-// a bin, of which a liquid has one in five edges. A row with few neighbours among many candidates keeps few words.
-#include "neighbors/found.hpp"
+// What is saved takes a bit for every candidate of an atom, less than a byte an edge, and 8 bytes for every candidate
+// of a bin, of which a liquid has one in five edges. A row with few neighbours among many candidates keeps few words.
+#include "neighbors/saved_rows.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -41,7 +41,7 @@ bool number_shifts(const Bins<T>& bins, Candidates& c) {
 
 // Calls list(word, its first candidate) for the words of a row that are not zero.
 template <class List>
-__attribute__((always_inline)) inline void for_words(const FoundBin& bin, const FoundRow& row, const List& list) {
+__attribute__((always_inline)) inline void for_words(const SavedBin& bin, const SavedRow& row, const List& list) {
     const std::int64_t n_marks = words_of(words_of(bin.n));
     const std::uint64_t* word = row.words + n_marks;
     for (std::int64_t m = 0; m < n_marks; ++m)
@@ -50,7 +50,7 @@ __attribute__((always_inline)) inline void for_words(const FoundBin& bin, const 
 }
 
 #ifdef MDGNN_AVX512
-__attribute__((target("avx512f,popcnt"))) void list_avx512(const FoundBin& bin, const FoundRow& row,
+__attribute__((target("avx512f,popcnt"))) void list_avx512(const SavedBin& bin, const SavedRow& row,
                                                            std::uint32_t* numbers) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for_words(bin, row, [&](std::uint64_t word, std::uint32_t first) __attribute__((target("avx512f,popcnt"))) {
@@ -67,27 +67,27 @@ __attribute__((target("avx512f,popcnt"))) void list_avx512(const FoundBin& bin, 
 }  // namespace
 
 template <class T>
-FoundBin keep_candidates(Arena& arena, const Bins<T>& bins, Candidates& c) {
+SavedBin save_candidates(Arena& arena, const Bins<T>& bins, Candidates& c) {
     const bool numbered = bins.wraps && number_shifts(bins, c);
     const auto& of = numbered ? c.shift_of : c.image_of;
     const auto& shifts = numbered ? c.shifts : c.images;
     std::uint32_t* const places = arena.array<std::uint32_t>(2 * c.at.size());
     std::uint32_t* const shift_of = std::copy(c.at.begin(), c.at.end(), places);
     std::copy(of.begin(), of.end(), shift_of);
-    Shift* const kept = arena.array<Shift>(shifts.size());
-    std::copy(shifts.begin(), shifts.end(), kept);
+    Shift* const saved_shifts = arena.array<Shift>(shifts.size());
+    std::copy(shifts.begin(), shifts.end(), saved_shifts);
     return {places,
             shift_of,
-            kept,
+            saved_shifts,
             static_cast<std::uint32_t>(c.at.size()),
             static_cast<std::uint32_t>(shifts.size()),
             bins.wraps && !numbered};
 }
 
-template FoundBin keep_candidates<float>(Arena&, const Bins<float>&, Candidates&);
-template FoundBin keep_candidates<double>(Arena&, const Bins<double>&, Candidates&);
+template SavedBin save_candidates<float>(Arena&, const Bins<float>&, Candidates&);
+template SavedBin save_candidates<double>(Arena&, const Bins<double>&, Candidates&);
 
-const std::uint64_t* keep_neighbors(Arena& arena, const Candidates& c) {
+const std::uint64_t* save_neighbors(Arena& arena, const Candidates& c) {
     const std::int64_t n = c.words(), n_marks = words_of(n);
     std::uint64_t* const marks = arena.room<std::uint64_t>(static_cast<std::size_t>(n_marks + n));
     std::fill(marks, marks + n_marks, std::uint64_t{0});
@@ -101,7 +101,7 @@ const std::uint64_t* keep_neighbors(Arena& arena, const Candidates& c) {
     return marks;
 }
 
-void list_neighbors(const FoundBin& bin, const FoundRow& row, std::uint32_t* numbers) {
+void list_neighbors(const SavedBin& bin, const SavedRow& row, std::uint32_t* numbers) {
 #ifdef MDGNN_AVX512
     if (has_avx512()) return list_avx512(bin, row, numbers);
 #endif

@@ -1,9 +1,10 @@
+#include "engine/engine.hpp"
+
 #include <pybind11/stl.h>
 
 #include <variant>
 
 #include "bindings/pybind.hpp"
-#include "engine/engine.hpp"
 #include "engine/file.hpp"
 #include "engine/reader_parts.hpp"
 #include "ops/csr/csr.hpp"
