@@ -1,6 +1,6 @@
 """`mdgnn dataset`: make and describe files of frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int | None
         raise CommandError(f"expected a largest cluster of 3 to {LARGEST} atoms, got {largest}")
     kinds: dict[str, int] = {}
 
-    def counted() -> Iterator[Atoms]:
+    def counted() -> Generator[Atoms, None, None]:
         with suitable_threads(1), progress("frames", n_frames) as show:
             for k, atoms in enumerate(lj_frames(n_frames, seed, kind, largest)):
                 kinds[atoms.info["config_type"]] = kinds.get(atoms.info["config_type"], 0) + 1
