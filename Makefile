@@ -164,10 +164,9 @@ CXX ?= g++
 COMPILE = $(CXX) -std=c++20 -ffp-contract=off -I$(CURDIR)/csrc
 SOURCES := tests/cpp/neighbors.cpp $(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp)
 
-# The C++ of the engine, with what its instructions need.
+# The C++ of the engine, with the kernels.
 OF_ENGINE := $(filter-out %/table_double_backward.cpp,$(wildcard \
-    $(addprefix csrc/,$(addsuffix /*.cpp,core engine engine/instructions engine/instructions/* \
-    $(addprefix ops/,cfconv concat_message csr force_virial painn_message polar)))))
+    $(addprefix csrc/,$(addsuffix /*.cpp,core engine engine/instructions engine/instructions/* ops/*))))
 
 # Under the sanitizers of the compiler; the second without code for AVX. Then the engine under that of threads,
 # and 50 rounds of calculators in threads of new processes.

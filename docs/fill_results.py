@@ -16,7 +16,8 @@ and some rows and columns of one table:
 
 The parts are: file, beginning of the heading, pattern of the row's cells joined by " & ", column, or "first" for the
 first one. Without --check the texts between the comments are written anew; with it, pages that would change are an
-error. So is a number with a unit of speed, size or accuracy that stands outside of such marks and of code.
+error. So is a number with a unit of speed, size or accuracy that stands outside of such marks and of code, and some
+words for one, such as "halves".
 """
 
 import re
@@ -30,7 +31,11 @@ FOLDERS = "benchmarks/results", "validation/results"
 INLINE = re.compile(r"(<!--= (.+?) -->)(.*?)(<!--/-->)", re.S)
 TABLE = re.compile(r"(<!--table (.+?)-->\n\n)(.*?)(<!--/-->)", re.S)
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.S | re.M)
-MEASURED = re.compile(r"\d[\d.,]*(?:\s(?:µs|us|ms|s|seconds?|minutes?|hours?|kB|MB|GB|times|meV|epsilon)\b|\s?%)")
+MEASURED = re.compile(
+    r"\d[\d.,]*(?:\s(?:µs|us|ms|s|seconds?|minutes?|hours?|kB|MB|GB|times|meV|epsilon|threads)\b|\s?%)"
+    r"|\b(?:two threads|halv(?:e|es|ed)|microseconds?)\b|\b(?:as much as|of)\s\d[\d.,]*(?=\s(?:between|known)\b)"
+    r"|\bfrom\s\d[\d.,]*\satoms\son\b"
+)
 
 
 class Table(NamedTuple):

@@ -87,7 +87,8 @@ def split_command(
 ) -> None:
     """Share the frames of a file out at random into files of extended XYZ."""
     with errors_as_sentences():
-        from mdgnn.cli.dataset import split_file
         from mdgnn.cli.terminal import print_table
+        from mdgnn.data import split_file
 
-        print_table(file, split_file(file, fractions, seed, output, force, format))
+        counts = split_file(file, fractions, output, seed, force, format)
+        print_table(file, {str(path): f"{count} frames" for path, count in counts.items()})

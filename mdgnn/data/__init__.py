@@ -1,4 +1,4 @@
-"""Data sets: frames of files with their labels, checked; graphs with targets; batches."""
+"""Data sets: frames of files with their labels, checked, written and split; graphs with targets; batches."""
 
 from mdgnn.data.batches import EdgeBatches, split
 from mdgnn.data.dataset import Dataset
@@ -6,6 +6,7 @@ from mdgnn.data.frames import DataError, FrameList, read_frames, split_structure
 from mdgnn.data.labels import Keys, PropertyKey
 from mdgnn.data.summary import Summary, summarize
 from mdgnn.data.targets import Sample, Targets, collate
+from mdgnn.data.write import split_file, write_frames
 
 __all__ = [
     "DataError",
@@ -20,6 +21,8 @@ __all__ = [
     "collate",
     "read_frames",
     "split",
+    "split_file",
     "split_structures",
     "summarize",
+    "write_frames",
 ]

@@ -49,12 +49,6 @@ BINARY: dict[str, Callable[..., Tensor]] = {
     "multiply": torch.mul,
     "divide": torch.div,
 }
-# Messages: the shapes (components, channels) of what they make of their inputs.
-MESSAGES: dict[str, Callable[..., list[tuple[int, int]]]] = {
-    "concat_message_table": lambda ends: [(1, ends.channels // 2), (1, 1)],
-    "cfconv": lambda x: [x.shape],
-    "painn_message": lambda x, v: [(1, v.channels), v.shape],
-}
 
 
 @dataclass(eq=False)
@@ -302,11 +296,10 @@ class Algebra:
             return flat[0]
         return self.node("cat", flat, (flat[0].components, sum(p.channels for p in flat)))
 
-    def message(self, op: str, inputs: Sequence[Node], table: Any) -> list[Node]:
-        """`MESSAGES`, along the edges of the graph."""
+    def message(self, op: str, inputs: Sequence[Node], shapes: Sequence[tuple[int, int]], table: Any) -> list[Node]:
+        """What a message along the edges of the graph makes of its inputs, arrays of these shapes."""
         message = self.node(op, inputs, (0, 0), table=table)
-        shapes = enumerate(MESSAGES[op](*inputs))
-        return [self.node("output", (message,), shape, numbers=(float(k),)) for k, shape in shapes]
+        return [self.node("output", (message,), shape, numbers=(float(k),)) for k, shape in enumerate(shapes)]
 
     def computed(self, x: Node) -> Node:
         """An array of atoms or edges, made of a known value where it must be."""

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdgnn.engine.algebra import BINARY, ELEMENTWISE, MESSAGES, Algebra, Node
+from mdgnn.engine.algebra import BINARY, ELEMENTWISE, Algebra, Node
 from mdgnn.engine.capture import ROW, Capture, Captured, line_of, run_twice, told
 from mdgnn.engine.fusion import fuse, reachable
-from mdgnn.engine.messages import CapturedGraph
+from mdgnn.engine.messages import MESSAGES, CapturedGraph
 from mdgnn.engine.operations import apply
 from mdgnn.engine.program import Instruction, Program, Table, UnsupportedError, content
 from mdgnn.ops import RadialTable

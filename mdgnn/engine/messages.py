@@ -11,6 +11,13 @@ from mdgnn.engine.capture import CHANNEL, COMPONENT, ROW, Capture, Captured, mod
 from mdgnn.engine.program import UnsupportedError
 from mdgnn.ops import cfconv, concat_message_table, painn_message, polar
 
+# Messages: the shapes (components, channels) of what they make of their inputs.
+MESSAGES: dict[str, Callable[..., list[tuple[int, int]]]] = {
+    "concat_message_table": lambda ends: [(1, ends.channels // 2), (1, 1)],
+    "cfconv": lambda x: [x.shape],
+    "painn_message": lambda x, v: [(1, v.channels), v.shape],
+}
+
 
 class CapturedEdges:
     """The edges of the graph. Models hand them on, and cannot look into them."""
@@ -66,7 +73,7 @@ def _message(
     along = edges is CapturedGraph.edges and _is(r, "edge_lengths") and (unit is None or _is(unit, "edge_directions"))
     if not along:
         raise capture.refusal(f"{op} that does not go along the edges of the graph")
-    return capture.algebra.message(op, inputs, table)
+    return capture.algebra.message(op, inputs, MESSAGES[op](*inputs), table)
 
 
 def _is(x: Any, op: str) -> bool:

@@ -96,7 +96,7 @@ class RandomGraph:
     def message(self, x=None):
         x = self.pick(components=1) if x is None else x
         table = RadialTable(self.weight(5, 4, x.channels), CUTOFF)
-        (out,) = self.algebra.message("cfconv", [x], table)
+        (out,) = self.algebra.message("cfconv", [x], [x.shape], table)
         return self.add(out)
 
     def program(self, root):

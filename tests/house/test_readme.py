@@ -114,7 +114,7 @@ def test_readme_is_short():
     ]
     assert [line for line in lines if line.startswith("make")] == ["make demo", "make test"]
     (code,) = [code for language, code in BLOCKS["README.md"] if language == "python"]
-    assert len(code.strip().splitlines()) <= 14
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 10
 
 
 def local_links(text):
@@ -166,6 +166,13 @@ RATIO = "cpu.md; Engine; SimpleGNN, F=32 & 55; lecture / ours"
         ("it is 20 times as fast", "20 times"),
         ("an error of 0.15 %", "0.15 %"),
         ("and 11.2 meV/A", "11.2 meV"),
+        ("is measured on\ntwo threads", "two threads"),
+        ("is measured on 4 threads", "4 threads"),
+        ("moved by as much as 1.6\nbetween runs", "as much as 1.6"),
+        ("slower than torch from 561 atoms on", "from 561 atoms on"),
+        ("relaxes to all of 41 known minima", "of 41"),
+        ("beside MACE, which halves that", "halves"),
+        ("a dict of them takes a microsecond", "microsecond"),
     ],
 )
 def test_numbers_by_hand_are_seen(text, complaint):

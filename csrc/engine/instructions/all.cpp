@@ -5,6 +5,10 @@
 #include <string_view>
 
 namespace mdgnn::engine {
+
+// Those that have a file, or a folder, of their own.
+extern const Declaration kLinear, kConcatMessageTable, kCfConv, kPainnMessage;
+
 namespace {
 
 std::map<std::string_view, const Declaration*> all_by_name() {

@@ -15,6 +15,5 @@ std::span<const Declaration> elementwise();
 std::span<const Declaration> arithmetic();
 std::span<const Declaration> reductions();
 std::span<const Declaration> sources();
-extern const Declaration kLinear, kConcatMessageTable, kCfConv, kPainnMessage;
 
 }  // namespace mdgnn::engine

@@ -1,7 +1,7 @@
 // linear: the sum over inputs x_k W_k^T, plus b. It acts on every component alike.
 //
 // Products, their parallelisation and floor: engine/linear.cpp.
-#include "engine/instructions/all.hpp"
+#include "engine/instruction.hpp"
 
 namespace mdgnn::engine {
 namespace {
@@ -63,7 +63,7 @@ bool fits(const Signature& s) {
 
 }  // namespace
 
-constinit const Declaration kLinear{
+extern constinit const Declaration kLinear{
     .name = "linear",
     .inputs = {1, kAnyNumber},
     .outputs = 1,

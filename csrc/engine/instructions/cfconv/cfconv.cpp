@@ -3,7 +3,7 @@
 // The kernel, its parallelisation, memory traffic and floor: ops/cfconv/cpu.cpp.
 #include "ops/cfconv/cfconv.hpp"
 
-#include "engine/instructions/all.hpp"
+#include "engine/instruction.hpp"
 
 namespace mdgnn::engine {
 namespace {
@@ -29,15 +29,16 @@ bool fits(const Signature& s) {
 
 }  // namespace
 
-constinit const Declaration kCfConv{.name = "cfconv",
-                                    .inputs = 1,
-                                    .outputs = 1,
-                                    .weights = 1,
-                                    .numbers = 0,
-                                    .fits = fits,
-                                    .reads = {.inputs = true},
-                                    .message = true,
-                                    .float32 = {.message = forward<float>, .message_backward = backward<float>},
-                                    .float64 = {.message = forward<double>, .message_backward = backward<double>}};
+extern constinit const Declaration kCfConv{
+    .name = "cfconv",
+    .inputs = 1,
+    .outputs = 1,
+    .weights = 1,
+    .numbers = 0,
+    .fits = fits,
+    .reads = {.inputs = true},
+    .message = true,
+    .float32 = {.message = forward<float>, .message_backward = backward<float>},
+    .float64 = {.message = forward<double>, .message_backward = backward<double>}};
 
 }  // namespace mdgnn::engine

@@ -2,7 +2,7 @@
 // weight: a table of H + 1. Saved for the way back: (1, H).
 //
 // The kernel, its parallelisation, memory traffic and floor: ops/concat_message/table.cpp.
-#include "engine/instructions/all.hpp"
+#include "engine/instruction.hpp"
 #include "ops/concat_message/table.hpp"
 
 namespace mdgnn::engine {
@@ -39,7 +39,7 @@ std::vector<Shape> saved(const Signature& s) { return {s.outputs[0]}; }
 
 }  // namespace
 
-constinit const Declaration kConcatMessageTable{
+extern constinit const Declaration kConcatMessageTable{
     .name = "concat_message_table",
     .inputs = 1,
     .outputs = 2,

@@ -3,7 +3,7 @@
 // The kernel, its parallelisation, memory traffic and floor: ops/painn_message/cpu.cpp.
 #include "ops/painn_message/painn_message.hpp"
 
-#include "engine/instructions/all.hpp"
+#include "engine/instruction.hpp"
 
 namespace mdgnn::engine {
 namespace {
@@ -34,7 +34,7 @@ bool fits(const Signature& s) {
 
 }  // namespace
 
-constinit const Declaration kPainnMessage{
+extern constinit const Declaration kPainnMessage{
     .name = "painn_message",
     .inputs = 2,
     .outputs = 2,
