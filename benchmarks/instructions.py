@@ -18,14 +18,11 @@ from mdgnn.engine.program import Program
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
 LANES = 8
-FOLDERS = "ops/cfconv ops/concat_message ops/csr engine ops/force_virial ops/painn_message ops/polar"
-CONTRACT = {
-    "cfconv/cpu.cpp",
-    "concat_message/table.cpp",
-    "concat_message/table_double_backward.cpp",
-    "engine/linear.cpp",
-}
-CONTRACT |= {"engine/rows.cpp", "painn_message/cpu.cpp"}  # as in CMakeLists.txt
+# The sources of the engine, and those that may contract, are CMake's.
+CMAKE = (HERE.parent / "CMakeLists.txt").read_text()
+SOURCES = re.findall(r"csrc/((?:core|engine|ops)/[\w/]+\.cpp)", CMAKE.split("pybind11_add_module(_C ")[1].split(")")[0])
+SOURCES = [name for name in SOURCES if not name.endswith("bind.cpp")]
+CONTRACT = set(re.findall(r"csrc/([\w/]+\.cpp)", CMAKE.split("set_source_files_properties(")[1].split("PROPERTIES")[0]))
 
 
 def floors(name: str, width: int) -> dict[str, float]:
@@ -63,12 +60,10 @@ def products(program: Program) -> float:
 def compiled(folder: Path) -> Path:
     """The driver, of the same sources with the same flags as the package."""
     objects = []
-    sources = [HERE / "instructions.cpp", *(CSRC / "core").glob("*.cpp")]
-    sources += [s for name in FOLDERS.split() for s in (CSRC / name).glob("*.cpp") if not s.name.startswith("bind")]
-    for source in sources:
-        contract = "fast" if "/".join(source.parts[-2:]) in CONTRACT else "off"
+    for source in [HERE / "instructions.cpp", *(CSRC / name for name in SOURCES)]:
+        contract = "fast" if source.is_relative_to(CSRC) and str(source.relative_to(CSRC)) in CONTRACT else "off"
         flags = ["-std=c++20", "-O3", "-g", "-Wno-psabi", "-fno-math-errno", f"-ffp-contract={contract}", f"-I{CSRC}"]
-        target = folder / f"{source.parent.name}_{source.stem}.o"
+        target = folder / f"{len(objects)}.o"
         subprocess.run(["g++", *flags, "-c", str(source), "-o", str(target)], check=True)
         objects.append(str(target))
     program = folder / "instructions"
@@ -82,12 +77,12 @@ def counted(program: Path, model: Path, folder: Path) -> tuple[list[int], dict[s
     run = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no", f"--callgrind-out-file={out}"]
     done = subprocess.run([*run, str(program), str(model), "9"], check=True, capture_output=True, text=True)
     annotate = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(out)]
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for line in subprocess.run(annotate, check=True, capture_output=True, text=True).stdout.splitlines():
         match = re.match(r"\s*([\d,]+) .*?:(?:void )?mdgnn::(?:cpu|engine)::(\w+)<float>(::\w+)?\(", line)
         if match:
-            found[match[2] + (match[3] or "")] = int(match[1].replace(",", ""))
-    return [int(x) for x in done.stdout.split()], found
+            counts[match[2] + (match[3] or "")] = int(match[1].replace(",", ""))
+    return [int(x) for x in done.stdout.split()], counts
 
 
 def row(what: str, count: float, floor: float) -> str:
@@ -97,17 +92,17 @@ def row(what: str, count: float, floor: float) -> str:
 def rows_of(name: str, program: Path, folder: Path) -> list[str]:
     width, model = FEATURES[name], folder / "model.safetensors"
     mdgnn.save(make(name, width), model)
-    (n_atoms, n_edges, n_allocations), found = counted(program, model, folder)
+    (n_atoms, n_edges, n_allocations), counts = counted(program, model, folder)
     lines = ["", f"## {name}, F = {width}: {n_atoms} atoms, {n_edges} edges, 3 layers", ""]
-    lines += [f"Instructions: {found['Engine::run']:,}. Allocations: {n_allocations}.", ""]
+    lines += [f"Instructions: {counts['Engine::run']:,}. Allocations: {n_allocations}.", ""]
     lines += ["| what | instructions | floor | ratio |", "|---|---:|---:|---:|"]
     for op, floor in floors(name, width).items():
-        lines.append(row(f"{op}, an edge and layer", found[op] / n_edges / 3, floor))
+        lines.append(row(f"{op}, an edge and layer", counts[op] / n_edges / 3, floor))
     for op, floor in OF_EDGES.items():
-        lines.append(row(f"{op.removeprefix('Run::')}, an edge", found[op] / n_edges, floor))
+        lines.append(row(f"{op.removeprefix('Run::')}, an edge", counts[op] / n_edges, floor))
     floor = products(mdgnn.Engine.load(model).program)
-    lines.append(row("linear layers, an atom", found["multiply"] / n_atoms, floor))
-    lines.append(f"| other work of atoms, an atom | {found['apply'] / n_atoms:.0f} | | |")
+    lines.append(row("linear layers, an atom", counts["multiply"] / n_atoms, floor))
+    lines.append(f"| other work of atoms, an atom | {counts['apply'] / n_atoms:.0f} | | |")
     return lines
 
 
