@@ -160,7 +160,7 @@ COMPILE = $(CXX) -std=c++20 -ffp-contract=off -I$(CURDIR)/csrc
 SOURCES := tests/cpp/neighbors.cpp $(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp)
 
 # The C++ of the engine, with what its instructions need.
-OF_ENGINE := $(filter-out %/bind.cpp %/table_twice.cpp,$(wildcard \
+OF_ENGINE := $(filter-out %/bind.cpp %/table_double_backward.cpp,$(wildcard \
     $(addprefix csrc/,$(addsuffix /*.cpp,core engine engine/instructions engine/instructions/* \
     $(addprefix ops/,cfconv concat_message csr force_virial painn_message polar)))))
 

@@ -19,7 +19,12 @@ HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
 LANES = 8
 FOLDERS = "ops/cfconv ops/concat_message ops/csr engine ops/force_virial ops/painn_message ops/polar"
-CONTRACT = {"cfconv/cpu.cpp", "concat_message/table.cpp", "concat_message/table_twice.cpp", "engine/linear.cpp"}
+CONTRACT = {
+    "cfconv/cpu.cpp",
+    "concat_message/table.cpp",
+    "concat_message/table_double_backward.cpp",
+    "engine/linear.cpp",
+}
 CONTRACT |= {"engine/rows.cpp", "painn_message/cpu.cpp"}  # as in CMakeLists.txt
 
 

@@ -72,6 +72,9 @@ class Engine:
     def __init__(self, program: str, weights: dict[str, Any], n_threads: int = 1) -> None: ...
     @staticmethod
     def load(path: bytes, n_threads: int = 1) -> Engine: ...
+    readout: str
+    cutoff: float
+    dtype: str
     def program(self) -> tuple[str, dict[str, Any]]: ...  # what __init__ takes
     def tables(self) -> dict[str, Any]: ...  # coefficients that were made from the weights, by name
     def run(

@@ -189,6 +189,8 @@ class Graph:
         if structure.shape != (n,):
             raise ValueError(f"expected one structure number for each of the {n} atoms, got {tuple(structure.shape)}")
         senders, receivers = edge_index.to(torch.int64)
+        if senders.numel() and not (int(senders.min()) >= 0 and int(senders.max()) < n):
+            raise IndexError(f"expected senders from 0 to {n - 1}, got {int(senders.min())} to {int(senders.max())}")
         rows = rows_by(receivers, n, senders)
         assert rows.index is not None and rows.edge is not None
         senders, receivers = rows.index, receivers[rows.edge]

@@ -10,6 +10,7 @@ The architecture is the name of a model of mdgnn, or "package.module:Class". A f
 """
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from mdgnn._internal.torch_context import torch_context
 from mdgnn.engine import Engine, UnsupportedError
-from mdgnn.engine.program import OF_PROGRAM
+from mdgnn.engine.program import OF_PROGRAM, content
 from mdgnn.locate import ModelFileError, locate
 from mdgnn.model_config import RENAMED, ModelConfig
 from mdgnn.models.names import UntrustedError, class_of, name_of
@@ -255,3 +256,17 @@ def load_for_inference(name_or_path: str | Path) -> Potential:
             if isinstance(error, ModelFileError):
                 raise
             raise ModelFileError(f"{locate(name_or_path)} has a broken mdgnn header ({error!r})") from None
+
+
+def digest_of(model: Potential) -> str:
+    """SHA-256 of a model's class, configuration and weights, or of the program that is all there is of it."""
+    if isinstance(model, EngineOnly):
+        program = model.engine.program
+        text, tensors = program.to_json(), program.weights
+    else:
+        text, tensors = json.dumps([type(model).__name__, model.config.to_json()]), model.state_dict()
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        dtype, shape, numbers = content(tensor.detach().cpu())
+        digest.update(f"{name} {dtype} {tuple(shape)}".encode() + numbers)
+    return digest.hexdigest()

@@ -109,8 +109,8 @@ class NeighborList:
         box, periodic = (torch.from_numpy(x).to(device) for x in seen[1:])
         if self.skin == 0:
             self.n_rebuilds += 1
-            found = ops.neighbors(r, box, periodic, self.cutoff, want=("receivers", "vectors", "distances"))
-            return Edges(found.row_ptr, found.receivers, *found[1:3], found.vectors, found.distances)
+            result = ops.neighbors(r, box, periodic, self.cutoff, want=("receivers", "vectors", "distances"))
+            return Edges(result.row_ptr, result.receivers, *result[1:3], result.vectors, result.distances)
         if not self._valid(*seen, str(device)):
             reach = self.cutoff + self.skin
             self._rebuild(*seen, str(device), lambda: ops.neighbors(r, box, periodic, reach)[:3])

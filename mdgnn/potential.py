@@ -6,7 +6,6 @@ sends, and the virial is -sum g x D, of which half of each edge's share belongs 
 """
 
 import inspect
-import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -114,9 +113,11 @@ class Potential(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
-        for tensor in itertools.chain(self.parameters(), self.buffers()):
-            if tensor.is_floating_point():
-                return tensor.dtype
+        for kind in ("_parameters", "_buffers"):  # in half of the time of self.parameters(): every evaluation asks
+            for module in self.modules():
+                for tensor in getattr(module, kind).values():
+                    if tensor is not None and tensor.is_floating_point():
+                        return tensor.dtype  # type: ignore[no-any-return]
         return torch.float64
 
     @property

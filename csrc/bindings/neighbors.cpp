@@ -141,23 +141,23 @@ py::tuple search(const std::string& quantities, Input<T>& input, const NeighborO
     Output<T> out;
     out.row_ptr = Array<std::int64_t>(structures.positions.rows + 1);
     std::int64_t* row_ptr = out.row_ptr.mutable_data();
-    std::unique_ptr<cpu::NeighborSearch<T>> found;
+    std::unique_ptr<cpu::NeighborSearch<T>> search;
     try {
         py::gil_scoped_release release;
-        found = std::make_unique<cpu::NeighborSearch<T>>(structures, options);
-        found->count(row_ptr);
+        search = std::make_unique<cpu::NeighborSearch<T>>(structures, options);
+        search->count(row_ptr);
     } catch (const std::bad_alloc&) {
         throw_memory_error("too little memory to search the neighbours of " +
                            std::to_string(structures.positions.rows) + " atoms");
     }
     out.allocate(quantities, std::get<0>(widths), std::get<1>(widths));
-    if (!found->complete())
+    if (!search->complete())
         throw_memory_error("a search for " + std::to_string(out.row_ptr.at(structures.positions.rows)) +
                            " edges takes more than half of this machine's memory");
     {
         py::gil_scoped_release release;
-        found->fill(row_ptr, out.pointers);
-        found.reset();
+        search->fill(row_ptr, out.pointers);
+        search.reset();
     }
     return py::tuple(out.arrays);
 }

@@ -82,13 +82,13 @@ class Pool {
     }
 
   private:
-    // Starts missing workers, and returns how many of the wanted ones there are: the system may refuse more.
-    int start(int wanted) {
+    // Starts missing workers, and returns how many of the n ones there are: the system may refuse more.
+    int start(int n) {
         try {
-            for (int id = n_threads_; id < wanted; n_threads_ = ++id) std::thread([this, id] { loop(id); }).detach();
+            for (int id = n_threads_; id < n; n_threads_ = ++id) std::thread([this, id] { loop(id); }).detach();
         } catch (const std::exception&) {
         }
-        return std::min(n_threads_, wanted);
+        return std::min(n_threads_, n);
     }
 
     // What is done under the lock takes nanoseconds, and sleeping for it takes thousands.
@@ -158,9 +158,9 @@ std::atomic<bool> forked{is_forked()};
 using OpenMp = void (*)(void (*)(void*), void*, unsigned n_threads, unsigned flags);
 OpenMp openmp() {
     static std::atomic<OpenMp> known{nullptr};
-    OpenMp found = known;
-    if (found == nullptr && !forked) known = found = reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    return forked ? nullptr : found;
+    OpenMp openmp = known;
+    if (openmp == nullptr && !forked) known = openmp = reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return forked ? nullptr : openmp;
 }
 
 using Clock = std::chrono::steady_clock;
@@ -195,12 +195,12 @@ void run_on_openmp(OpenMp run, Job& job, int n_threads) {
 // Threads do not survive fork (DataLoader workers, multiprocessing): a child process starts a pool of its own. Pools
 // are never destroyed, because their threads are detached; and there is no lock that a fork could leave held.
 Pool& pool() {
-    Pool* found = instance;
-    if (found != nullptr) return *found;
+    Pool* pool = instance;
+    if (pool != nullptr) return *pool;
     Pool* made = new Pool;
-    if (instance.compare_exchange_strong(found, made)) return *made;
+    if (instance.compare_exchange_strong(pool, made)) return *made;
     delete made;  // another thread was first
-    return *found;
+    return *pool;
 }
 
 }  // namespace

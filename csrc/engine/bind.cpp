@@ -5,6 +5,7 @@
 #include "bindings/pybind.hpp"
 #include "engine/engine.hpp"
 #include "engine/file.hpp"
+#include "engine/reader_parts.hpp"
 #include "ops/csr/csr.hpp"
 
 namespace py = pybind11;
@@ -52,14 +53,20 @@ class AnyEngine {
 
     static std::unique_ptr<AnyEngine> load(const std::string& path, int n_threads) {
         py::gil_scoped_release release;
-        return std::make_unique<AnyEngine>(load_model(path), n_threads);
+        Model model = load_model(path);
+        return within(printable(path, path.size()) + " holds weights that overflow",
+                      [&] { return std::make_unique<AnyEngine>(std::move(model), n_threads); });
     }
 
     // What the constructor takes: the text of the program, and its weights by name.
     py::tuple program() const {
-        const bool single = std::holds_alternative<std::unique_ptr<Engine<float>>>(engine_);
-        return py::make_tuple(write_program(program_, single ? "float32" : "float64"),
-                              named([](const Weight& w) { return w.table < 0; }));
+        return py::make_tuple(write_program(program_, dtype()), named([](const Weight& w) { return w.table < 0; }));
+    }
+
+    const std::string& readout() const { return program_.readout; }
+    double cutoff() const { return program_.cutoff; }
+    const char* dtype() const {
+        return std::holds_alternative<std::unique_ptr<Engine<float>>>(engine_) ? "float32" : "float64";
     }
 
     // Coefficients of tables by name.
@@ -134,6 +141,9 @@ void bind_engine(py::module_& m) {
         .def(py::init<const std::string&, const py::dict&, int>(), py::arg("program"), py::arg("weights"),
              py::arg("n_threads") = 1)
         .def_static("load", &AnyEngine::load, py::arg("path"), py::arg("n_threads") = 1)
+        .def_property_readonly("readout", &AnyEngine::readout)
+        .def_property_readonly("cutoff", &AnyEngine::cutoff)
+        .def_property_readonly("dtype", &AnyEngine::dtype)
         .def("program", &AnyEngine::program)
         .def("tables", &AnyEngine::tables)
         .def("run", &AnyEngine::run, py::arg("numbers"), py::arg("row_ptr"), py::arg("senders"), py::arg("columns"),

@@ -50,7 +50,7 @@ template <class T>
 class Engine {
   public:
     // Tables are made here, on n_threads. Throws std::invalid_argument, with a sentence, where the program does not fit
-    // together.
+    // together or tables are not finite.
     Engine(Program program, Weights<T> weights, int n_threads = 1);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;

@@ -96,9 +96,9 @@ class JsonReader {
     using Kind = Json::Kind;
 
     [[noreturn]] void refuse(const char* expected) const {
-        const std::string found = at_ < text_.size() ? printable(text_.substr(at_, 20)) : "the end";
+        const std::string next = at_ < text_.size() ? printable(text_.substr(at_, 20)) : "the end";
         throw std::invalid_argument(std::string("expected ") + expected + " at byte " + std::to_string(at_) +
-                                    " of its JSON, got " + found);
+                                    " of its JSON, got " + next);
     }
 
     char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
@@ -280,18 +280,18 @@ std::string JsonValue::string(const std::string& what) const {
 std::vector<JsonValue> JsonValue::items(const std::string& what) const {
     const Json::Node& node = json_->nodes_[node_];
     if (node.kind != Json::Kind::array) refuse(what, "an array");
-    std::vector<JsonValue> found;
-    for (std::uint32_t k = node_ + 1; k < node.after; k = json_->nodes_[k].after) found.emplace_back(*json_, k);
-    return found;
+    std::vector<JsonValue> values;
+    for (std::uint32_t k = node_ + 1; k < node.after; k = json_->nodes_[k].after) values.emplace_back(*json_, k);
+    return values;
 }
 
 std::vector<std::pair<std::string, JsonValue>> JsonValue::members(const std::string& what) const {
     const Json::Node& node = json_->nodes_[node_];
     if (node.kind != Json::Kind::object) refuse(what, "an object");
-    std::vector<std::pair<std::string, JsonValue>> found;
+    std::vector<std::pair<std::string, JsonValue>> members;
     for (std::uint32_t k = node_ + 1; k < node.after; k = json_->nodes_[k + 1].after)
-        found.emplace_back(decoded(JsonValue(*json_, k).text()), JsonValue(*json_, k + 1));
-    return found;
+        members.emplace_back(decoded(JsonValue(*json_, k).text()), JsonValue(*json_, k + 1));
+    return members;
 }
 
 JsonValue JsonValue::at(std::string_view key, const std::string& what) const {

@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t kMostChannels = 1 << 20, kMostKnots = 1 << 16;
 constexpr std::int64_t kMostOfTables = std::int64_t{1} << 26;  // coefficients
 constexpr double kLeastCutoff = 1e-24;  // intervals of tables, 2^40 at most, are finitely many per unit of length
-constexpr std::array<const char*, 4> kSpaces = {"atom", "edge", "triplet", "structure"};
+constexpr std::array<const char*, 2> kSpaces = {"atom", "edge"};
 
 std::string text_of(const std::vector<std::int64_t>& shape) {
     std::ostringstream text;

@@ -14,7 +14,7 @@ namespace mdgnn::engine {
 struct Declaration;  // of a kind of instruction: engine/instruction.hpp
 
 // What an array has a row for.
-enum class Space { atom, edge, triplet, structure };
+enum class Space { atom, edge };
 
 // Of a row: components (3 of a vector, (l + 1)^2 of a spherical tensor, 1 of scalars), each of as many channels.
 struct Shape {
@@ -71,7 +71,7 @@ struct Program {
 template <class T>
 using Weights = std::vector<AlignedVector<T>>;
 
-// "atom", "edge", "triplet", "structure"
+// "atom", "edge"
 const char* name_of(Space space);
 
 // The array that v is, or is a range of.

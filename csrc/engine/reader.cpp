@@ -7,10 +7,9 @@ namespace mdgnn::engine {
 namespace {
 
 Space space_of(const std::string& name, const std::string& what) {
-    for (const Space space : {Space::atom, Space::edge, Space::triplet, Space::structure})
+    for (const Space space : {Space::atom, Space::edge})
         if (name == name_of(space)) return space;
-    throw std::invalid_argument("expected " + what + " of space 'atom', 'edge', 'triplet' or 'structure', got '" +
-                                printable(name) + "'");
+    throw std::invalid_argument("expected " + what + " of space 'atom' or 'edge', got '" + printable(name) + "'");
 }
 
 std::vector<Array> arrays_of(const JsonValue& from, const std::string& of) {

@@ -7,11 +7,15 @@
 #include "engine/tables.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
+#include <stdexcept>
+#include <string>
 
 #include "core/scratch.hpp"
 #include "core/thread_pool.hpp"
 #include "engine/instruction.hpp"
+#include "engine/json.hpp"
 #include "engine/prepare.hpp"
 
 namespace mdgnn::engine {
@@ -96,6 +100,28 @@ AlignedVector<T> hermite(const Knots& knots, std::int64_t n_knots, std::int64_t 
     return out;
 }
 
+// Weights may be finite and their function is not. Names the layer: who takes the table, and the weights of its
+// network.
+template <class T>
+void check_finite(const Program& program, int weight, const AlignedVector<T>& coefficients) {
+    const auto bad = std::find_if(coefficients.begin(), coefficients.end(), [](T x) { return !std::isfinite(x); });
+    if (bad == coefficients.end()) return;
+    const Table& table = program.tables[program.weights[weight].table];
+    std::string taken, made;
+    for (std::size_t k = 0; k < program.instructions.size() && taken.empty(); ++k)
+        if (std::count(program.instructions[k].weights.begin(), program.instructions[k].weights.end(), weight))
+            taken = ", which " + std::string(program.instructions[k].type->name) + ", instruction " +
+                    std::to_string(k) + ", takes";
+    for (const Instruction& in : table.instructions)
+        for (const int w : in.weights)
+            if (in.type->has_matrices)
+                made += (made.empty() ? " of weights '" : ", '") + printable(program.weights[w].name) + "'";
+    const auto interval = (bad - coefficients.begin()) / (4 * table.arrays[table.output].shape.channels);
+    throw std::invalid_argument("expected finite numbers in table '" + printable(table.name) + "'" + made + taken +
+                                ", got " + (std::isnan(*bad) ? "NaN" : "infinity") + " from knot " +
+                                std::to_string(interval) + " on");
+}
+
 }  // namespace
 
 template <class T>
@@ -113,6 +139,7 @@ void make_tables(const Program& program, Weights<T>& weights, int n_threads) {
         const auto prepared = prepare(program, exact, table.instructions, false, packed);
         weights[w] = hermite<T>(evaluate(table, prepared, n_threads), table.knots,
                                 table.arrays[table.output].shape.channels, n_threads);
+        check_finite(program, static_cast<int>(w), weights[w]);
     }
 }
 

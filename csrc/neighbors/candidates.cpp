@@ -98,16 +98,16 @@ void gather(const Bins<T>& bins, const Bin& bin, Candidates& c) {
     double middle[3];
     for (int a = 0; a < 3; ++a) middle[a] = 0.5 * (bin.low[a] + bin.high[a]);
     c.place.clear(), c.image.clear(), c.images.clear(), c.translations.clear();
-    std::int64_t at[3], wanted[3];
+    std::int64_t at[3], target[3];
     std::int32_t image[3];
     for (at[0] = -grid.range[0]; at[0] <= grid.range[0]; ++at[0])
         for (at[1] = -grid.range[1]; at[1] <= grid.range[1]; ++at[1])
             for (at[2] = -grid.range[2]; at[2] <= grid.range[2]; ++at[2]) {
                 double t[3] = {};
-                neighbor_place(grid, bin.place, at, wanted, image);
+                neighbor_place(grid, bin.place, at, target, image);
                 for (int k = 0; k < 3; ++k)
                     for (int a = 0; a < 3; ++a) t[a] += static_cast<double>(image[k]) * grid.cell[k][a];
-                const std::int64_t b = bins.find(bin.structure, wanted);
+                const std::int64_t b = bins.find(bin.structure, target);
                 if (b < 0) continue;
                 const Bin& other = bins.bins[b];
                 double d2 = 0;

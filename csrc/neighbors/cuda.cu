@@ -46,7 +46,7 @@ __device__ Row<T> row_of(const Workspace<T>& w, std::int64_t place_in_bins) {
 }
 
 // The bins around a place are visited in the order of their numbers: the images of an atom in that of their shifts.
-__device__ void visited_place(const Grid& grid, const std::int64_t* place, std::uint32_t visit, std::int64_t* wanted,
+__device__ void visited_place(const Grid& grid, const std::int64_t* place, std::uint32_t visit, std::int64_t* target,
                               std::int32_t* image) {
     std::int64_t at[3];
     for (int k = 2; k >= 0; --k) {
@@ -54,7 +54,7 @@ __device__ void visited_place(const Grid& grid, const std::int64_t* place, std::
         at[k] = static_cast<std::int64_t>(visit % (2 * range + 1)) - range;
         visit /= 2 * range + 1;
     }
-    neighbor_place(grid, place, at, wanted, image);
+    neighbor_place(grid, place, at, target, image);
 }
 
 // Whether (i, j, S) belongs into the list.
@@ -80,18 +80,18 @@ struct Visits {
 // Each lane looks for the bin of one visit.
 template <class T>
 __device__ void look_up(const Workspace<T>& w, const Row<T>& row, std::uint32_t visit, std::uint32_t n_visits,
-                        Visits& found) {
+                        Visits& visits) {
     std::int32_t b = -1;
     if (visit < n_visits) {
         std::int64_t place[3];
-        visited_place(*row.grid, row.place, visit, place, found.image);
+        visited_place(*row.grid, row.place, visit, place, visits.image);
         b = find_bin(w, row.structure, place);
     }
     const std::int64_t count = b < 0 ? 0 : w.bins[b].count;
-    found.end = sum_up_to_lane(count);
-    found.total = __shfl_sync(kAll, found.end, kWarp - 1);
-    found.origin = (b < 0 ? 0 : w.bins[b].first) - static_cast<std::uint32_t>(found.end - count);
-    found.bin = n_visits <= kWarp ? row.bin : -1;
+    visits.end = sum_up_to_lane(count);
+    visits.total = __shfl_sync(kAll, visits.end, kWarp - 1);
+    visits.origin = (b < 0 ? 0 : w.bins[b].first) - static_cast<std::uint32_t>(visits.end - count);
+    visits.bin = n_visits <= kWarp ? row.bin : -1;
 }
 
 // Calls f(is an edge, key) for every candidate of a row and for idle lanes, by all lanes together. Rows of one bin

@@ -183,12 +183,12 @@ struct Insert {
             const std::int32_t structure = w.bins[i].structure, me = static_cast<std::int32_t>(i);
             const std::int64_t place[3] = {w.bins[i].place[0], w.bins[i].place[1], w.bins[i].place[2]};
             std::uint64_t slot = hash_of(structure, place) & mask;
-            std::int32_t found = atomicCAS(&w.table[slot], -1, me);
-            while (found >= 0 && !same_bin(w.bins[found], structure, place)) {
+            std::int32_t other = atomicCAS(&w.table[slot], -1, me);
+            while (other >= 0 && !same_bin(w.bins[other], structure, place)) {
                 slot = (slot + 1) & mask;
-                found = atomicCAS(&w.table[slot], -1, me);
+                other = atomicCAS(&w.table[slot], -1, me);
             }
-            const std::int32_t b = found < 0 ? me : found;
+            const std::int32_t b = other < 0 ? me : other;
             w.bin_of[i] = static_cast<std::uint32_t>(b);
             w.rank[i] = atomicAdd(&w.bins[b].count, 1u);
         }

@@ -91,15 +91,15 @@ __global__ void __launch_bounds__(kRowThreads)
         for (std::int64_t k = row_ptr[i] + lane_number(); k < row_ptr[i + 1]; k += kWarp) {
             const std::int64_t j = sender_of(list, k);
             const std::int64_t back[3] = {-shift_of(list, k, 0), -shift_of(list, k, 1), -shift_of(list, k, 2)};
-            std::int64_t low = row_ptr[j], high = row_ptr[j + 1], found = -1;
-            while (low < high && found < 0) {
+            std::int64_t low = row_ptr[j], high = row_ptr[j + 1], match = -1;
+            while (low < high && match < 0) {
                 const std::int64_t middle = low + (high - low) / 2;
                 const int order = compare(list, middle, i, back);
-                if (order == 0) found = middle;
+                if (order == 0) match = middle;
                 (order < 0 ? low : high) = order < 0 ? middle + 1 : middle;
             }
-            if (list.reverse) list.reverse[k] = found;
-            if (list.reverse32) list.reverse32[k] = static_cast<std::int32_t>(found);
+            if (list.reverse) list.reverse[k] = match;
+            if (list.reverse32) list.reverse32[k] = static_cast<std::int32_t>(match);
         }
 }
 

@@ -188,15 +188,15 @@ MDGNN_HD inline bool place_of(const Grid& grid, const Vec& coordinates, std::int
 
 // The bin `at` bins away from a place, and the image of the cell that it lies in.
 MDGNN_HD inline void neighbor_place(const Grid& grid, const std::int64_t* place, const std::int64_t* at,
-                                    std::int64_t* wanted, std::int32_t* image) {
+                                    std::int64_t* target, std::int32_t* image) {
     for (int k = 0; k < 3; ++k) {
-        wanted[k] = place[k] + at[k];
+        target[k] = place[k] + at[k];
         image[k] = 0;
         if (!grid.pbc[k]) continue;
         // Both are below two million, and a division of 32 bits is several times faster.
-        const auto w = static_cast<std::int32_t>(wanted[k]), n = static_cast<std::int32_t>(grid.n[k]);
+        const auto w = static_cast<std::int32_t>(target[k]), n = static_cast<std::int32_t>(grid.n[k]);
         image[k] = w / n - (w % n < 0);
-        wanted[k] = w - image[k] * n;
+        target[k] = w - image[k] * n;
     }
 }
 

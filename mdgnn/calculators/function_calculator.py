@@ -19,14 +19,43 @@ class FunctionCalculator(CachingCalculator):
     Parameters
     ----------
     potential : callable
-        From positions (N, 3) to the energy and its gradient (N, 3), in eV and eV/Angstrom, or reduced units.
+        From positions (N, 3) to the energy and its gradient (N, 3).
+    units : "metal" or "lj"
+        What it takes and gives: Angstrom, eV and eV/Angstrom, or reduced units, in which dynamics then has its
+        temperature and time step, with masses of 1.
+
+    Raises
+    ------
+    ValueError
+        For other units.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (ASE declares it so)
 
-    def __init__(self, potential: Potential):
-        super().__init__()  # type: ignore[no-untyped-call]
+    def __init__(self, potential: Potential, units: str = "metal"):
+        super().__init__(units=units)  # type: ignore[no-untyped-call]
         self.potential = potential
+
+    @property
+    def units(self) -> str:
+        """ "metal" or "lj"."""
+        return str(self.parameters["units"])
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Change `units`, the only parameter; returns it where it is not what it was.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a name that is no parameter; for other units.
+        """
+        for name, value in changes.items():
+            if name != "units":
+                raise TypeError(f"FunctionCalculator has no parameter {name!r}; there is units")
+            if value not in ("metal", "lj"):
+                raise ValueError(f"expected units 'metal' or 'lj', got {value!r}")
+        changed: dict[str, Any] = super().set(**changes)  # type: ignore[no-untyped-call]
+        return changed
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes

@@ -1,7 +1,6 @@
 """`mdgnn dataset`: make, describe and split files of frames."""
 
 import io
-import itertools
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,21 +10,17 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 from ase.io.extxyz import write_extxyz
 from ase.io.formats import open_with_compression
 
 from mdgnn._internal.folder_lock import check_idle, lock_file
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.terminal import progress
-from mdgnn.data import Keys, read_frames, split
-from mdgnn.data.checks import image_distance
-from mdgnn.data.frames import digest_of
-from mdgnn.data.labels import find, targets_of
+from mdgnn.data import Keys, Summary, read_frames, split_structures, summarize
+from mdgnn.data.labels import find
 from mdgnn.data.sources import BadFramesError, Database, File, open_source
 from mdgnn.dynamics.lj_frames import lj_frames
 from mdgnn.dynamics.system import suitable_threads
-from mdgnn.neighbors import primitive_neighbor_list
 
 LARGEST = 561
 PARTS = ("train", "valid", "test")
@@ -52,7 +47,7 @@ def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int | None
     return {name: f"{count} frames" for name, count in sorted(kinds.items())}
 
 
-def summarize(
+def summary_table(
     files: Sequence[str], keys: Keys, units: str, format: str | None = None
 ) -> tuple[list[dict[str, str]], list[str]]:
     """Rows of a table, one for each config_type and one for all, and sentences about bad frames."""
@@ -65,12 +60,7 @@ def summarize(
         # Where all are suspicious, say of what.
         frames = read_frames(files, keys, bad="skip", need=(), units="any", format=format)
         notes = [f"All frames are bad or suspicious, those above too: {error}"]
-    groups: dict[str, list[tuple[Any, ...]]] = {}
-    for atoms in frames:
-        groups.setdefault(str(atoms.info.get("config_type", "")), []).append(_figures(atoms, keys))
-    rows = [_row(name or "(none)", group) for name, group in sorted(groups.items())]
-    if len(groups) > 1:
-        rows.append(_row("all", list(itertools.chain(*groups.values()))))
+    rows = [_row(summary) for summary in summarize(frames, keys)]
     if frames.skipped and not notes:
         notes = [f"{len(frames.skipped)} bad or suspicious frames, not counted above:"]
         notes += [str(frame) for frame in frames.skipped[:LISTED]]
@@ -78,41 +68,19 @@ def summarize(
     return rows, notes
 
 
-def _figures(atoms: Atoms, keys: Keys) -> tuple[Any, ...]:
-    """Elements, number of atoms, energy per atom, squares of force components, largest force, shortest distance."""
-    targets = targets_of(atoms, keys)
-    energy = np.nan if targets.energy is None else float(targets.energy[0]) / len(atoms)
-    forces = np.zeros((0, 3)) if targets.forces is None else targets.forces.numpy()
-    largest = np.sqrt(np.square(forces).sum(axis=1)).max(initial=0.0)
-    return set(atoms.numbers.tolist()), len(atoms), energy, np.square(forces).ravel(), largest, _shortest(atoms)
-
-
-def _shortest(atoms: Atoms) -> float:
-    """The least distance of two atoms or images; infinite of a single atom."""
-    reach = min(2.0, 1.001 * image_distance(atoms))
-    whole = float(np.ptp(atoms.positions, axis=0).sum() + np.abs(atoms.cell.array).sum()) + 1
-    while True:
-        distances = primitive_neighbor_list("d", atoms.pbc, atoms.cell.array, atoms.positions, reach)
-        if len(distances) or reach > whole:
-            return float(distances.min(initial=np.inf))
-        reach *= 2
-
-
-def _row(name: str, group: Sequence[tuple[Any, ...]]) -> dict[str, str]:
-    elements, sizes, energies, squares, largest, shortest = zip(*group, strict=True)
-    energy = np.array(energies)[np.isfinite(energies)]
-    square = np.concatenate(squares)
-    span = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+def _row(of: Summary) -> dict[str, str]:
+    least, most = of.n_atoms
+    energies, has_forces = of.energies, np.isfinite(of.force_rms)
     return {
-        "config_type": name,
-        "frames": str(len(group)),
-        "atoms": span,
-        "elements": " ".join(chemical_symbols[z] for z in sorted(set().union(*elements))),
-        "energy per atom": f"{energy.mean():.4f} +- {energy.std():.4f}" if len(energy) else "none",
-        "from, to": f"{energy.min():.4f}, {energy.max():.4f}" if len(energy) else "none",
-        "force rms": f"{np.sqrt(square.mean()):.4f}" if len(square) else "none",
-        "largest": f"{max(largest):.4f}" if len(square) else "none",
-        "shortest distance": f"{min(shortest):.4f}",
+        "config_type": "all" if of.config_type is None else of.config_type or "(none)",
+        "frames": str(of.n_frames),
+        "atoms": f"{least}" if least == most else f"{least} to {most}",
+        "elements": " ".join(of.elements),
+        "energy per atom": f"{energies.mean():.4f} +- {energies.std():.4f}" if len(energies) else "none",
+        "from, to": f"{energies.min():.4f}, {energies.max():.4f}" if len(energies) else "none",
+        "force rms": f"{of.force_rms:.4f}" if has_forces else "none",
+        "largest": f"{of.largest_force:.4f}" if has_forces else "none",
+        "shortest distance": f"{of.shortest_distance:.4f}",
     }
 
 
@@ -134,9 +102,7 @@ def _split_file(
     source: File | Database, file: str, fractions: Sequence[float], seed: int, path_of: dict[str, Path]
 ) -> dict[str, str]:
     numbers = source.numbers()
-    places: dict[bytes, int] = {}  # of structures
-    place = [places.setdefault(digest_of(source[number]), len(places)) for number in numbers]
-    shares = [np.flatnonzero(np.isin(place, part)) for part in split(len(places), fractions, seed)]
+    shares = split_structures((source[number] for number in numbers), fractions, seed)
     parts = [(name, part) for name, part in zip(PARTS, shares, strict=True) if len(part)]
     if not parts:
         raise CommandError(f"expected a fraction above 0 of the {len(numbers)} frames in {file}")

@@ -61,11 +61,11 @@ def summary_command(
         from rich.table import Table
         from rich.text import Text
 
-        from mdgnn.cli.dataset import summarize
+        from mdgnn.cli.dataset import summary_table
         from mdgnn.cli.terminal import show
         from mdgnn.data import Keys
 
-        rows, notes = summarize(files, Keys(energy_key, forces_key, stress_key), units, format)
+        rows, notes = summary_table(files, Keys(energy_key, forces_key, stress_key), units, format)
         table = Table(*rows[0], title=Text(" ".join(files)))
         for row in rows:
             table.add_row(*map(Text, row.values()))

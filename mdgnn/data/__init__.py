@@ -2,8 +2,9 @@
 
 from mdgnn.data.batches import EdgeBatches, split
 from mdgnn.data.dataset import Dataset
-from mdgnn.data.frames import DataError, FrameList, read_frames
+from mdgnn.data.frames import DataError, FrameList, read_frames, split_structures
 from mdgnn.data.labels import Keys, PropertyKey
+from mdgnn.data.summary import Summary, summarize
 from mdgnn.data.targets import Sample, Targets, collate
 
 __all__ = [
@@ -14,8 +15,11 @@ __all__ = [
     "Keys",
     "PropertyKey",
     "Sample",
+    "Summary",
     "Targets",
     "collate",
     "read_frames",
     "split",
+    "split_structures",
+    "summarize",
 ]

@@ -1,7 +1,7 @@
 """Reading frames for training: every bad one is named, and refused or left out on request."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from mdgnn.data.batches import split
 from mdgnn.data.checks import (
     UNITS,
     Magnitudes,
@@ -22,7 +23,7 @@ from mdgnn.data.labels import DEFAULT, Keys, LabelError, targets_of
 from mdgnn.data.sources import BadFramesError, Database, DataError, File, open_source
 from mdgnn.data.targets import Targets
 
-__all__ = ["BadFrame", "DataError", "FrameList", "Keys", "read_frames"]
+__all__ = ["BadFrame", "DataError", "FrameList", "Keys", "read_frames", "split_structures"]
 
 NAMED = 10  # bad frames in an error
 
@@ -199,6 +200,30 @@ def digest_of(atoms: Atoms, targets: Targets | None = None) -> bytes:
         for label in targets.extra.values() if targets.energy is None else [targets.energy]:
             digest.update(label.numpy().tobytes())
     return digest.digest()
+
+
+def split_structures(
+    frames: Iterable[Atoms], fractions: Sequence[float] | Sequence[int], seed: int
+) -> list[NDArray[np.int64]]:
+    """As `split`, of structures: numbers of frames, where those of one structure go together.
+
+    Else a part would hold what another one tests. The fractions are of the structures.
+
+    Parameters
+    ----------
+    frames : iterable of ase.Atoms
+        Looked at once, in order.
+    fractions, seed
+        As of `split`.
+
+    Raises
+    ------
+    ValueError
+        As `split`.
+    """
+    structures: dict[bytes, int] = {}
+    structure = [structures.setdefault(digest_of(atoms), len(structures)) for atoms in frames]
+    return [np.flatnonzero(np.isin(structure, part)) for part in split(len(structures), fractions, seed)]
 
 
 def _sentence(problems: Sequence[BadFrame], units: str) -> str:

@@ -114,23 +114,26 @@ def simulate(
         if system.units is LJ:
             check_reduced_momenta(atoms, ensemble.temperature)  # those of the system are 1 by now
         md = MolecularDynamics(system.atoms, ensemble, timestep, rng, system.units)
-        settings = {
-            "structure": source.get("structure", atoms.get_chemical_formula()),
-            "model": system.model,
-            "ensemble": ensemble.name,
-            **{name: getattr(md.ensemble, name) for name in md.ensemble.parameters()},
-            "timestep": md.timestep,
-            "steps": steps,
-            "seed": seed,
-            "units": system.units.name,
-            **system.precision,
-            "interval": interval,
-            "checkpoint_interval": checkpoint_interval,
-            **{name: source[name] for name in SOURCE if source.get(name) is not None},
-        }
+        counts = {"steps": steps, "seed": seed, "interval": interval, "checkpoint_interval": checkpoint_interval}
+        settings = _settings(system, md, source) | counts
         run_folder.clear(folder)
         records = run_folder.Records(folder, md.header())
         return _Run(system, md, settings, records, folder, reporter).finish(fresh=True)
+
+
+def _settings(system: System, md: MolecularDynamics, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a restart goes on with, and what records say of the run; its numbers of steps beside them."""
+    return {
+        "structure": source.get("structure", system.atoms.get_chemical_formula()),
+        "model": system.model,
+        "ensemble": md.ensemble.name,
+        **{name: getattr(md.ensemble, name) for name in md.ensemble.parameters()},
+        "timestep": md.timestep,
+        "units": system.units.name,
+        **system.precision,
+        **({"calculator_sha256": system.calculator_sha256} if system.calculator_sha256 else {}),
+        **{name: source[name] for name in SOURCE if source.get(name) is not None},
+    }
 
 
 def restart(
@@ -155,7 +158,8 @@ def restart(
     model : str or Path, optional
         Another place of the same model file.
     calculator : ASE calculator, optional
-        For a run with a calculator that no file holds: one of the same class, units, device and dtype.
+        For a run with a calculator that no file holds: one of the same class, weights and parameters, device and dtype.
+        Of a function that a calculator was given, or another object that is no data, nothing is known.
     expected : mapping, optional
         Settings that must be those of the run, by the names in its summary.
     reporter : Reporter, optional
@@ -202,6 +206,10 @@ def restart(
             raise RunError(f"the content of model {system.model} is not that of the run to continue")
         if "units" in settings:  # before, records said float32 on the CPU of any calculator
             _check_expected(settings, {"units": system.units.name, **system.precision})
+        if settings.get("calculator_sha256", system.calculator_sha256) != system.calculator_sha256:  # none of old runs
+            raise RunError(
+                f"the calculator {system.model} has other weights or parameters than that of the run to continue"
+            )
         settings["model"] = system.model
         md = _continued(system, settings, state)
         records = run_folder.Records(folder, md.header(), state.lengths)

@@ -45,14 +45,14 @@ def read_structure(
     path = Path(name)
     if name.startswith("lj:") and not path.exists():
         if index is not None or format is not None:
-            option = "--format" if index is None else "--index"
+            option = "--format (format=)" if index is None else "--index (index=)"
             raise ValueError(f"{option} goes with a file, and there is no file {name!r}: it is a cluster made here")
         return lj_cluster(name[3:], rng)
     if not path.exists():
         before = name.rpartition("@")[0]
         hint = "lj:N, such as lj:13, makes a Lennard-Jones cluster"
         if before and Path(before).is_file():
-            hint = f"there is {before!r}, of whose frames --index chooses one"
+            hint = f"there is {before!r}, of whose frames --index (index=) chooses one"
         raise ValueError(f"there is no structure file {name!r}; {hint}")
     check_file(path, "structure file")
     kind = format_of(path, format)

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.io.jsonio import encode
 
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.calculators.checks import check_atoms
@@ -19,6 +21,7 @@ from mdgnn.dynamics.arrays_and_info import remove_stale
 from mdgnn.dynamics.constraints import to_records
 from mdgnn.dynamics.units import LJ, METAL, UnitSystem, units_of
 from mdgnn.locate import locate, pretrained_names
+from mdgnn.model_file import digest_of
 from mdgnn.neighbors import primitive_neighbor_list
 from mdgnn.threads import one_torch_thread
 
@@ -30,14 +33,15 @@ class System:
     """Atoms with their calculator.
 
     `model` says which it is in records: a shipped model's name, the absolute path of a model file, or the class of
-    another calculator. `sha256` is that of the model file, "" where there is none. `precision` has device and dtype,
-    where it is known what they are.
+    another calculator. `sha256` is that of the model file, "" where there is none; `calculator_sha256` is then that of
+    what the calculator computes. `precision` has device and dtype, where it is known what they are.
     """
 
     atoms: Atoms
     units: UnitSystem
     model: str
     sha256: str
+    calculator_sha256: str
     precision: dict[str, str]
 
 
@@ -67,12 +71,11 @@ def make_system(
     for sentence in remove_stale(atoms):
         note(sentence)
     atoms.calc = calculator
-    model = getattr(calculator, "model", None)
-    units = units_of(calculator)
+    members, units = _members(calculator), units_of(calculator)
     if units is LJ:
         atoms.set_masses(np.ones(len(atoms)))
-    if isinstance(calculator, MDGNNCalculator):
-        check_atoms(atoms, calculator.model)
+    for member in members:
+        check_atoms(atoms, member.model)
     _check_numbers(atoms)
     doubt = ""
     if units is METAL:
@@ -81,16 +84,39 @@ def make_system(
         check_reduced_density(atoms)
     atoms.get_potential_energy()
     if units is METAL and len(atoms) > 1 and not atoms.get_forces(apply_constraint=False).any():
-        doubt = doubt or _far_apart(atoms, getattr(model, "cutoff", np.inf))
+        doubt = doubt or _far_apart(atoms, max((member.model.cutoff for member in members), default=np.inf))
     if doubt:
         note(doubt)
-    return System(atoms, units, name, sha256, _precision(calculator))
+    of_calculator = "" if sha256 else hashlib.sha256(encode(_content(calculator)).encode()).hexdigest()
+    return System(atoms, units, name, sha256, of_calculator, _precision(calculator))
+
+
+def _members(calculator: Calculator) -> list[MDGNNCalculator]:
+    """Those that have its models; none of a calculator that has no model of ours."""
+    if isinstance(calculator, Ensemble):
+        return calculator.members
+    return [calculator] if isinstance(calculator, MDGNNCalculator) else []
 
 
 def _precision(calculator: Calculator) -> dict[str, str]:
-    """Device and dtype of a calculator of ours that has them; nothing is known of others."""
-    one = calculator.members[0] if isinstance(calculator, Ensemble) else calculator
-    return {name: one.parameters[name] for name in ("device", "dtype")} if isinstance(one, MDGNNCalculator) else {}
+    """Device and dtype, which all members share; nothing is known of other calculators."""
+    return {name: one.parameters[name] for one in _members(calculator) for name in ("device", "dtype")}
+
+
+def _content(calculator: Calculator) -> Any:
+    """What its results depend on, as far as is known, in JSON: models, or the parameters that ASE would store."""
+    if members := _members(calculator):
+        return [digest_of(member.model) for member in members]
+    parameters = getattr(calculator, "parameters", {})
+    return {name: text for name, value in sorted(parameters.items()) if (text := _encoded(value))}
+
+
+def _encoded(value: Any) -> str:
+    """Empty for what is no data, such as a function: its text would be another one in the next process."""
+    try:
+        return str(encode(value))
+    except TypeError:
+        return ""
 
 
 def _check_numbers(atoms: Atoms) -> None:

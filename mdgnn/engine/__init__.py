@@ -69,8 +69,8 @@ class Engine:
 
     def _set(self, compiled: Any) -> None:
         self._engine = compiled
-        program = self.program
-        self.readout, self.cutoff, self.dtype = program.readout, program.cutoff, program.dtype
+        self.readout, self.cutoff = compiled.readout, compiled.cutoff
+        self.dtype: torch.dtype = getattr(torch, compiled.dtype)
 
     @property
     def program(self) -> Program:
@@ -93,10 +93,10 @@ class Engine:
         """
         share = None if self.readout == "sum" else np.full(len(numbers), 1 / max(len(numbers), 1))
         place = 0 if share is None else share.ctypes.data
-        found: tuple[Any, Any, Any] = self._engine.run(
+        result: tuple[Any, Any, Any] = self._engine.run(
             numbers, edges.row_ptr, edges.senders, (0, 0, 0, 0), edges.vectors, place, True, virials, get_num_threads()
         )
-        return found
+        return result
 
     @torch_context()
     def evaluate(self, graph: Graph, *, forces: bool = True, virial: bool = False) -> Prediction:
@@ -110,10 +110,10 @@ class Engine:
         share = None
         if self.readout != "sum":
             share = 1.0 / graph.structure.bincount(minlength=graph.n_structures).to(torch.float64)[graph.structure]
-        columns = graph.edges.by_sender.addresses if forces or virial else (0, 0, 0, 0)
+        columns = graph.edges.by_sender.addresses[:4] if forces or virial else (0, 0, 0, 0)
         edges = (graph.row_ptr.numpy(), graph.senders.numpy(), columns, graph.vectors.detach().numpy(), address(share))
-        found = self._engine.run(graph.atomic_numbers.numpy(), *edges, forces or virial, virial, get_num_threads())
-        energies, by_atom, virials = (None if x is None else torch.from_numpy(x) for x in found)
+        result = self._engine.run(graph.atomic_numbers.numpy(), *edges, forces or virial, virial, get_num_threads())
+        energies, by_atom, virials = (None if x is None else torch.from_numpy(x) for x in result)
         assert energies is not None
         energy = total_energy(self, energies, graph)  # type: ignore[arg-type]
         total = None if virials is None else total_virial(virials, graph)

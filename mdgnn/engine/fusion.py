@@ -51,11 +51,11 @@ def _pass(algebra: Algebra, root: Node, exact: bool) -> Node:
     for node in order:
         inputs = tuple(new[id(x)] for x in node.inputs)
         once = [uses[id(x)] == 1 for x in node.inputs]
-        found = _fused(algebra, node, inputs, once, exact)
-        if found is None:
+        result = _fused(algebra, node, inputs, once, exact)
+        if result is None:
             unchanged = all(x is y for x, y in zip(inputs, node.inputs, strict=True))
-            found = node if unchanged else _with(algebra, node, inputs)
-        new[id(node)] = found
+            result = node if unchanged else _with(algebra, node, inputs)
+        new[id(node)] = result
     return new[id(root)]
 
 

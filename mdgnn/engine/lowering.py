@@ -63,10 +63,10 @@ def _of_elements(algebra: Algebra, energy: Node) -> tuple[Tensor, Tensor, Node]:
     if energy.value is not None:
         return shift, scale, energy
     node = _exact(energy)
-    if (found := _known_and_computed(node, "add")) is not None:
-        shift, node = found
-    if (found := _known_and_computed(node, "multiply")) is not None:
-        scale, node = found
+    if (pair := _known_and_computed(node, "add")) is not None:
+        shift, node = pair
+    if (pair := _known_and_computed(node, "multiply")) is not None:
+        scale, node = pair
     return shift, scale, node
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from mdgnn.ops.dual import SLOPES, sigmoid
+from mdgnn.ops.dual import DERIVATIVES, sigmoid
 
 
 def shifted_softplus(x: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def shifted_softplus(x: Tensor) -> Tensor:
     return -F.logsigmoid(-x) - math.log(2)
 
 
-SLOPES[shifted_softplus] = lambda x, y: sigmoid(x)
+DERIVATIVES[shifted_softplus] = lambda x, y: sigmoid(x)
 
 
 class ShiftedSoftplus(nn.Module):

@@ -62,8 +62,15 @@ class Filters(nn.Module):
 
     def tables(self) -> list[RadialTable]:
         """The table of each layer, from the cache where nothing has changed."""
-        tensors = [*self.parameters(), *self.buffers()]
-        tables: list[RadialTable] = self.cache.get("filters", tensors, lambda: self._tabulate(tensors[0]))
+        tensors = [
+            tensor
+            for module in self.modules()  # in half of the time of self.parameters() and self.buffers()
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+            if tensor is not None
+        ]
+        tables: list[RadialTable] = self.cache.get(
+            "filters", tensors, lambda: self._tabulate(next(filter(Tensor.is_floating_point, tensors)))
+        )
         return tables
 
     def _tabulate(self, like: Tensor) -> list[RadialTable]:

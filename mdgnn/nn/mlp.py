@@ -24,14 +24,14 @@ class MLP(nn.Sequential):
 
     @property
     def first(self) -> nn.Linear:
-        return cast(nn.Linear, self[0])
+        return cast(nn.Linear, self._modules["0"])  # at a third of the time of self[0]
 
     @property
     def last(self) -> nn.Linear:
-        return cast(nn.Linear, self[2])
+        return cast(nn.Linear, self._modules["2"])
 
     def forward(self, x: Tensor) -> Tensor:
-        first, activation, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], tuple(self))
+        first, activation, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], self._modules.values())
         hidden = linear(x, first.weight, first.bias)
         hidden = silu(hidden) if isinstance(activation, nn.SiLU) else activation(hidden)
         if last.out_features > 1:

@@ -76,47 +76,75 @@ def reference(x: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:
 # --- the kernels: inputs are x, coefficients, r; there is one output --------------------------------------------------
 
 
-def _op(static: Static, x: Tensor, coefficients: Tensor, r: Tensor, workspace: Tensor | None = None) -> dict[str, Any]:
-    """The fields of CfConv in csrc/ops/cfconv/cfconv.hpp."""
-    rows, columns = static.edges.addresses
-    table = (coefficients, static.cutoff)
-    return {"rows": rows, "columns": columns, "x": x, "table": table, "r": r, "workspace": (workspace, r.shape[0])}
-
-
 def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
     """The sums (N, C); no graph is recorded."""
-    x, coefficients, r = contiguous(inputs)
-    out = x.new_empty(static.edges.n_atoms, x.shape[1])
+    (x, coefficients, r), (rows, columns) = contiguous(inputs), static.edges.addresses
+    out = x.new_empty(rows[3], x.shape[1])
     kernels, context = kernels_for(x)
-    kernels.cfconv(itemsize=x.element_size(), **_op(static, x, coefficients, r), out=out, context=context)
-    return [out]
+    kernels.cfconv(
+        itemsize=x.element_size(),
+        rows=rows,
+        columns=columns,
+        x=x,
+        table=(coefficients, static.cutoff),
+        r=r,
+        workspace=(None, r.shape[0]),
+        out=out,
+        context=context,
+    )
+    return (out,)
 
 
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The derivatives for x, coefficients and r, as `needs_grad`; no graph is recorded."""
-    (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
-    by_x, by_coefficients, by_r = input_grads = empty_like((x, coefficients, r), needs_grad)
-    op = _op(static, x, coefficients, r, table_workspace(coefficients, r, needs_grad[1]))
+    grad, (x, coefficients, r), (rows, columns) = grads[0].contiguous(), contiguous(inputs), static.edges.addresses
+    out_x, out_coefficients, out_r = input_grads = empty_like((x, coefficients, r), needs_grad)
     kernels, context = kernels_for(x)
-    outs = {"out_x": by_x, "out_r": by_r, "out_coefficients": by_coefficients}
-    kernels.cfconv_backward(itemsize=x.element_size(), **op, grad=grad, **outs, context=context)
+    kernels.cfconv_backward(
+        itemsize=x.element_size(),
+        rows=rows,
+        columns=columns,
+        x=x,
+        table=(coefficients, static.cutoff),
+        r=r,
+        workspace=(table_workspace(coefficients, r, needs_grad[1]), r.shape[0]),
+        grad=grad,
+        out_x=out_x,
+        out_r=out_r,
+        out_coefficients=out_coefficients,
+        context=context,
+    )
     return input_grads
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
     """The derivative of ``<grad2, backward(grad, ...)>`` for grad, x, coefficients and r, as `needs_grad`."""
-    (grad,), (x, coefficients, r) = contiguous(grads), contiguous(inputs)
+    (grad,), (x, coefficients, r), (rows, columns) = contiguous(grads), contiguous(inputs), static.edges.addresses
     grad2_x, grad2_table, grad2_r = contiguous(grad2)
     out_grad, out_x, out_coefficients, out_r = input_grads = empty_like((grad, x, coefficients, r), needs_grad)
     if grad2_x is None and grad2_r is None:
         input_grads = [None if t is None else t.zero_() for t in input_grads]
     else:
-        workspace, (kernels, context) = table_workspace(coefficients, r, needs_grad[2]), kernels_for(x)
-        given = {"grad": grad, "grad2_x": grad2_x, "grad2_r": grad2_r}
-        outs = {"out_grad": out_grad, "out_x": out_x, "out_r": out_r, "out_coefficients": out_coefficients}
-        op = _op(static, x, coefficients, r, workspace)
-        kernels.cfconv_double_backward(itemsize=x.element_size(), **op, **given, **outs, context=context)
+        kernels, context = kernels_for(x)
+        kernels.cfconv_double_backward(
+            itemsize=x.element_size(),
+            rows=rows,
+            columns=columns,
+            x=x,
+            table=(coefficients, static.cutoff),
+            r=r,
+            workspace=(table_workspace(coefficients, r, needs_grad[2]), r.shape[0]),
+            grad=grad,
+            grad2_x=grad2_x,
+            grad2_r=grad2_r,
+            out_grad=out_grad,
+            out_x=out_x,
+            out_r=out_r,
+            out_coefficients=out_coefficients,
+            context=context,
+        )
     if grad2_table is not None:  # everything is linear in the table: what multiplies its gradient takes its place
+        check_values(x, grad2_coefficients=(grad2_table, coefficients.shape))
         replaced = (x, grad2_table, r)
         more = (needs_grad[1], False, needs_grad[3])
         input_grads = plus(

@@ -72,30 +72,46 @@ def _contiguous(edge_part: Tensor, ends: Tensor, envelope: Tensor | None) -> tup
     return edge_part, ends.contiguous(), None if envelope is None else envelope.contiguous()
 
 
-def _op(edges: EdgeRows, edge_part: Tensor, ends: Tensor, envelope: Tensor | None) -> dict[str, Any]:
-    """The fields of ConcatMessage in csrc/ops/concat_message/concat_message.hpp."""
-    rows, columns = edges.by_receiver.addresses, edges.numbers_by_sender.addresses
-    arrays = {"edge_part": edge_part, "edge_stride": edge_part.stride(0), "ends": ends, "envelope": envelope}
-    return {"itemsize": edge_part.element_size(), "rows": rows, "columns": columns, **arrays}
-
-
 def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
     """The sums (N, H); no graph is recorded."""
-    edge_part, ends, envelope = _contiguous(*inputs)
-    out = edge_part.new_empty(static.edges.n_atoms, edge_part.shape[1])
+    (edge_part, ends, envelope), rows = _contiguous(*inputs), static.edges.by_receiver.addresses
+    out = edge_part.new_empty(rows[3], edge_part.shape[1])
     kernels, context = kernels_for(out)
-    kernels.concat_message(**_op(static.edges, edge_part, ends, envelope), out=out, context=context)
-    return [out]
+    kernels.concat_message(
+        itemsize=out.element_size(),
+        rows=rows,
+        columns=static.edges.numbers_by_sender.addresses,
+        edge_part=edge_part,
+        edge_stride=edge_part.stride(0),
+        ends=ends,
+        envelope=envelope,
+        out=out,
+        context=context,
+    )
+    return (out,)
 
 
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The gradients of edge_part, ends and envelope, as `needs_grad`; no graph is recorded."""
-    (grad,), (edge_part, ends, envelope) = contiguous(grads), _contiguous(*inputs)
+    grad, (edge_part, ends, envelope) = grads[0].contiguous(), _contiguous(*inputs)
     out_edge = edge_part.new_empty(edge_part.shape)  # which the kernel always writes
-    _, out_ends, out_envelope = empty_like((None, ends, envelope), needs_grad)
-    op, (kernels, context) = _op(static.edges, edge_part, ends, envelope), kernels_for(grad)
-    outs = {"out_edge_part": out_edge, "out_ends": out_ends, "out_envelope": out_envelope}
-    kernels.concat_message_backward(**op, grad=grad, **outs, context=context)
+    out_ends = torch.empty_like(ends) if needs_grad[1] else None
+    out_envelope = torch.empty_like(envelope) if envelope is not None and needs_grad[2] else None
+    kernels, context = kernels_for(grad)
+    kernels.concat_message_backward(
+        itemsize=grad.element_size(),
+        rows=static.edges.by_receiver.addresses,
+        columns=static.edges.numbers_by_sender.addresses,
+        edge_part=edge_part,
+        edge_stride=edge_part.stride(0),
+        ends=ends,
+        envelope=envelope,
+        grad=grad,
+        out_edge_part=out_edge,
+        out_ends=out_ends,
+        out_envelope=out_envelope,
+        context=context,
+    )
     return out_edge if needs_grad[0] else None, out_ends, out_envelope
 
 
@@ -104,11 +120,26 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
     by_edge, by_ends, by_envelope = contiguous(grad2)
     (grad,), (edge_part, ends, envelope) = contiguous(grads), _contiguous(*inputs)
     out_grad, out_edge = torch.empty_like(grad), edge_part.new_empty(edge_part.shape)  # always written
-    _, _, out_ends, out_envelope = empty_like((None, None, ends, envelope), needs_grad)
-    op, (kernels, context) = _op(static.edges, edge_part, ends, envelope), kernels_for(grad)
-    given = {"grad": grad, "grad2_edge_part": by_edge, "grad2_ends": by_ends, "grad2_envelope": by_envelope}
-    outs = {"out_grad": out_grad, "out_edge_part": out_edge, "out_ends": out_ends, "out_envelope": out_envelope}
-    kernels.concat_message_double_backward(**op, **given, **outs, context=context)
+    out_ends, out_envelope = empty_like((ends, envelope), needs_grad[2:])
+    kernels, context = kernels_for(grad)
+    kernels.concat_message_double_backward(
+        itemsize=grad.element_size(),
+        rows=static.edges.by_receiver.addresses,
+        columns=static.edges.numbers_by_sender.addresses,
+        edge_part=edge_part,
+        edge_stride=edge_part.stride(0),
+        ends=ends,
+        envelope=envelope,
+        grad=grad,
+        grad2_edge_part=by_edge,
+        grad2_ends=by_ends,
+        grad2_envelope=by_envelope,
+        out_grad=out_grad,
+        out_edge_part=out_edge,
+        out_ends=out_ends,
+        out_envelope=out_envelope,
+        context=context,
+    )
     return out_grad if needs_grad[0] else None, out_edge if needs_grad[1] else None, out_ends, out_envelope
 
 

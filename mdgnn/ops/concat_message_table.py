@@ -75,26 +75,6 @@ def reference(ends: Tensor, filter: TabulatedFilter, edges: EdgeRows) -> tuple[T
 # --- the kernels: inputs are ends, coefficients, r; outputs out, s; saved on the CPU: silu_grads (N, H) ---------------
 
 
-def _op(
-    static: Static,
-    inputs: Tensors,
-    silu_grads: Tensor | None = None,
-    memory: tuple[Tensor | None, Tensor | None] = (None, None),
-) -> dict[str, Any]:
-    """The fields of ConcatMessageTable in csrc/ops/concat_message/table.hpp."""
-    (rows, columns), (ends, coefficients, r) = static.edges.addresses, inputs
-    arrays = {"ends": ends, "table": (coefficients, static.cutoff), "r": r, "silu_grads": silu_grads}
-    return {"rows": rows, "columns": columns, **arrays, "workspace": (memory[0], r.shape[0]), "of_edges": memory[1]}
-
-
-def _inputs(prefix: str, ends: Tensor | None, coefficients: Tensor | None, r: Tensor | None) -> dict[str, Any]:
-    return {f"{prefix}ends": ends, f"{prefix}coefficients": coefficients, f"{prefix}r": r}
-
-
-def _results(prefix: str, out: Tensor | None, s: Tensor | None, silu_grads: Tensor | None = None) -> dict[str, Any]:
-    return {f"{prefix}messages": out, f"{prefix}s": s, f"{prefix}silu_grads": silu_grads}
-
-
 def _memory(coefficients: Tensor, r: Tensor, needs_grad: bool) -> tuple[Tensor | None, Tensor | None]:
     """What a GPU needs for the gradient of the table: to sort edges in, and 4 numbers an edge."""
     workspace = table_workspace(coefficients, r, needs_grad)
@@ -103,42 +83,91 @@ def _memory(coefficients: Tensor, r: Tensor, needs_grad: bool) -> tuple[Tensor |
 
 def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
     """The sums (N, H) and (N, 1), and the sums of silu_grads that the derivative for ends is made of."""
-    ends, *_ = inputs = contiguous(inputs)
-    n, width = ends.shape[0], ends.shape[1] // 2
+    (ends, coefficients, r), (rows, columns) = contiguous(inputs), static.edges.addresses
+    n, width = rows[3], ends.shape[1] // 2
     out, s = ends.new_empty(n, width), ends.new_empty(n, 1)
-    silu_grads = ends.new_empty(n, width) if needs_grad[0] and ends.device.type == "cpu" else None
-    (kernels, context), results = kernels_for(ends), _results("out_", out, s, silu_grads)
-    kernels.concat_message_table(itemsize=ends.element_size(), **_op(static, inputs), **results, context=context)
-    return [out, s, silu_grads]
+    silu_grads = ends.new_empty(n, width) if needs_grad[0] and ends.is_cpu else None
+    kernels, context = kernels_for(ends)
+    kernels.concat_message_table(
+        itemsize=ends.element_size(),
+        rows=rows,
+        columns=columns,
+        ends=ends,
+        table=(coefficients, static.cutoff),
+        r=r,
+        silu_grads=None,
+        workspace=(None, r.shape[0]),
+        of_edges=None,
+        out_messages=out,
+        out_s=s,
+        out_silu_grads=silu_grads,
+        context=context,
+    )
+    return out, s, silu_grads
 
 
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The derivatives for ends, coefficients and r, as `needs_grad`; no graph is recorded."""
-    grads, inputs = contiguous(grads), contiguous(inputs)
-    input_grads = empty_like(inputs, needs_grad)
-    ends, coefficients, r = inputs
-    (silu_grads,) = saved
-    if needs_grad[0] and ends.device.type == "cpu" and (silu_grads is None or silu_grads.shape != grads[0].shape):
-        raise ValueError(f"expected what the forward saved, of shape {tuple(grads[0].shape)}")
-    op, (kernels, context) = _op(static, inputs, silu_grads, _memory(coefficients, r, needs_grad[1])), kernels_for(ends)
-    given = _results("grad_", *grads) | _inputs("out_", *input_grads)
-    kernels.concat_message_table_backward(itemsize=ends.element_size(), **op, **given, context=context)
+    (out, s), inputs = contiguous(grads), contiguous(inputs)
+    (ends, coefficients, r), (rows, columns) = inputs, static.edges.addresses
+    (silu_grads,) = contiguous(saved) if needs_grad[0] and ends.is_cpu else (None,)
+    input_grads = out_ends, out_coefficients, out_r = empty_like(inputs, needs_grad)
+    workspace, of_edges = _memory(coefficients, r, needs_grad[1])
+    kernels, context = kernels_for(ends)
+    kernels.concat_message_table_backward(
+        itemsize=ends.element_size(),
+        rows=rows,
+        columns=columns,
+        ends=ends,
+        table=(coefficients, static.cutoff),
+        r=r,
+        silu_grads=silu_grads,
+        workspace=(workspace, r.shape[0]),
+        of_edges=of_edges,
+        grad_messages=out,
+        grad_s=s,
+        grad_silu_grads=None,
+        out_ends=out_ends,
+        out_coefficients=out_coefficients,
+        out_r=out_r,
+        context=context,
+    )
     return input_grads
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
     """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `needs_grad`."""
     grads, inputs = contiguous(grads), contiguous(inputs)
-    ends, coefficients, r = inputs
+    (ends, coefficients, r), (rows, columns) = inputs, static.edges.addresses
     by_ends, by_table, by_r = contiguous(grad2)
-    by_ends = torch.zeros_like(ends) if by_ends is None else by_ends
-    by_r = torch.zeros_like(r) if by_r is None else by_r
-    out_grads = empty_like(grads, [needs_grad[0] or needs_grad[1]] * 2)
-    input_grads = empty_like((ends, coefficients, r), needs_grad[2:])
-    op, (kernels, context) = _op(static, inputs, None, _memory(coefficients, r, needs_grad[3])), kernels_for(ends)
-    given = _results("grad_", *grads) | _inputs("grad2_", by_ends, by_table, by_r)
-    outs = _results("out_grad_", *out_grads) | _inputs("out_", *input_grads)
-    kernels.concat_message_table_double_backward(itemsize=ends.element_size(), **op, **given, **outs, context=context)
+    out_grads = out_grad, out_grad_s = empty_like(grads, [needs_grad[0] or needs_grad[1]] * 2)
+    input_grads = out_ends, out_coefficients, out_r = empty_like(inputs, needs_grad[2:])
+    workspace, of_edges = _memory(coefficients, r, needs_grad[3])
+    kernels, context = kernels_for(ends)
+    kernels.concat_message_table_double_backward(
+        itemsize=ends.element_size(),
+        rows=rows,
+        columns=columns,
+        ends=ends,
+        table=(coefficients, static.cutoff),
+        r=r,
+        silu_grads=None,
+        workspace=(workspace, r.shape[0]),
+        of_edges=of_edges,
+        grad_messages=grads[0],
+        grad_s=grads[1],
+        grad_silu_grads=None,
+        grad2_ends=torch.zeros_like(ends) if by_ends is None else by_ends,
+        grad2_coefficients=by_table,
+        grad2_r=torch.zeros_like(r) if by_r is None else by_r,
+        out_grad_messages=out_grad,
+        out_grad_s=out_grad_s,
+        out_grad_silu_grads=None,
+        out_ends=out_ends,
+        out_coefficients=out_coefficients,
+        out_r=out_r,
+        context=context,
+    )
     return [*(t if w else None for t, w in zip(out_grads, needs_grad[:2], strict=True)), *input_grads]
 
 

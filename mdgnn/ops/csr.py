@@ -46,8 +46,11 @@ class Rows:
         return -1 if self.index is None else self.index.shape[0]
 
     @cached_property
-    def addresses(self) -> tuple[int, int, int, int]:
-        """Addresses of the checked, contiguous arrays, and the number of rows: what a kernel takes."""
+    def addresses(self) -> tuple[int, int, int, int, int, int]:
+        """What a kernel takes: addresses of the checked, contiguous arrays, the numbers of rows, of entries, of values.
+
+        The last two are -1 where a GPU would be stopped to look.
+        """
         for name in ("row_ptr", "index", "edge"):
             array = getattr(self, name)
             if array is None:
@@ -62,22 +65,27 @@ class Rows:
         if self.edge is not None and (self.index is None or self.edge.shape != self.index.shape):
             raise ValueError("expected rows.edge together with a rows.index of the same length")
         addresses = self.row_ptr.data_ptr(), address(self.index), address(self.edge), self.n_rows
-        if self.row_ptr.device.type == "cpu":  # a GPU is not stopped to look
-            n_entries = int(self.row_ptr[-1]) if self.index is None else self.index.shape[0]
-            self._n_values = _C.count_values(addresses, n_entries)
-        return addresses
+        n_entries, n_values = self.index_size, -1
+        if self.row_ptr.device.type == "cpu":
+            n_entries = int(self.row_ptr[-1]) if self.index is None else n_entries
+            n_values = _C.count_values(addresses, n_entries)
+        return *addresses, n_entries, n_values
 
     @cached_property
-    def checked(self) -> tuple[torch.device, dict[str, int]]:
+    def checked(self) -> tuple[torch.device, int]:
         """The device and the size R of arrays that hold what they should."""
         _ = self.addresses
-        return self.row_ptr.device, {"R": self.n_rows}
+        return self.row_ptr.device, self.n_rows
+
+    @property
+    def n_values(self) -> int:
+        """The number of values that the entries need; known on the CPU alone, else -1."""
+        return self.addresses[5]
 
     @cached_property
-    def n_values(self) -> int:
-        """The number of values that the entries need; known on the CPU alone."""
-        _ = self.addresses
-        return self._n_values
+    def counts(self) -> tuple[int, int, int]:
+        """For checks: `n_rows`, `index_size`, and `n_values`, 0 where it is not known."""
+        return self.n_rows, self.index_size, self.n_values if self.row_ptr.is_cpu else 0
 
 
 class EdgeRows:
@@ -120,10 +128,10 @@ class EdgeRows:
         return self.by_receiver.index_size
 
     @cached_property
-    def checked(self) -> tuple[torch.device, dict[str, int]]:
+    def checked(self) -> tuple[torch.device, int, int]:
         """The device and the sizes N and E of arrays that hold what they should."""
         _ = self.addresses
-        return self.by_receiver.row_ptr.device, {"N": self.n_atoms, "E": self.n_edges}
+        return self.by_receiver.row_ptr.device, self.n_atoms, self.n_edges
 
     @cached_property
     def numbers_by_sender(self) -> Rows:
@@ -150,7 +158,7 @@ class EdgeRows:
         return Rows(torch.arange(self.n_edges + 1, device=rows.row_ptr.device), _receivers(rows))
 
     @cached_property
-    def addresses(self) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+    def addresses(self) -> tuple[tuple[int, int, int, int, int, int], tuple[int, int, int, int, int, int]]:
         """Addresses of both orders, checked."""
         rows = self.by_receiver
         if rows.index is None or rows.edge is not None:

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
+from mdgnn.ops.csr import EdgeRows, Rows
 from mdgnn.ops.examples import Example
-from mdgnn.ops.static import check_graph, flatten, symbols
+from mdgnn.ops.static import check_graph, flatten, graph_of, symbols
 
 Tensors = Sequence[Tensor]
 Optionals = Sequence[Tensor | None]
@@ -128,9 +130,11 @@ class Op:
     source: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_accepts", _acceptor(self.inputs, symbols(self.static)))
+        object.__setattr__(self, "_accepts", _acceptor(self))
+        object.__setattr__(self, "_autograd", _autograd_function(self))
 
     _accepts: Callable[..., bool] = field(init=False, repr=False, compare=False)
+    _autograd: type[Function] = field(init=False, repr=False, compare=False)
 
     @property
     def has_operators(self) -> bool:
@@ -148,11 +152,13 @@ class Op:
         if torch.compiler.is_compiling():
             return self._compiled(static, inputs)
         self.check_arguments(static, inputs)
-        if not self.has_operators and not inputs[0].is_cpu:  # type: ignore[union-attr]
+        if not inputs[0].is_cpu and not self.has_operators:  # type: ignore[union-attr]
             return as_tuple(self.reference(*self.arguments(static, *inputs)))
-        if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in inputs]):  # noqa: C419 (faster)
-            return _Forward.apply(self, static, *inputs)  # type: ignore[no-any-return, no-untyped-call]
-        return tuple(self.forward(static, inputs, [False] * len(inputs))[: len(self.outputs)])
+        if torch.is_grad_enabled():
+            for x in inputs:
+                if x is not None and x.requires_grad:
+                    return self._autograd.apply(static, *inputs)  # type: ignore[no-any-return]
+        return tuple(self.forward(static, inputs, (False,) * len(inputs))[: len(self.outputs)])
 
     def _compiled(self, static: Any, inputs: Optionals) -> tuple[Any, ...]:
         if not self.has_operators:
@@ -163,16 +169,15 @@ class Op:
 
     def check_arguments(self, static: Any, inputs: Optionals) -> None:
         """Raise ValueError unless shapes, dtypes and devices fit; one sentence."""
-        device, sizes = check_graph(static)
-        if not self._accepts(sizes, device, *inputs):
-            _refuse(self, device, dict(sizes), inputs)
+        if not self._accepts(static, *inputs):
+            _refuse(self, static, inputs)
         if self.check is not None:
             self.check(static, inputs)
 
 
-def _refuse(op: Op, device: torch.device | None, sizes: dict[str, int], inputs: Optionals) -> None:
+def _refuse(op: Op, static: Any, inputs: Optionals) -> None:
     """The sentence about the first array that does not fit."""
-    first = inputs[0]
+    (device, sizes), first = check_graph(static), inputs[0]
     if not isinstance(first, Tensor) or first.dtype not in FLOATS:
         got = first.dtype if isinstance(first, Tensor) else type(first).__name__
         raise ValueError(f"expected {op.inputs[0].name} in float32 or float64, got {got}")
@@ -186,49 +191,63 @@ def _refuse(op: Op, device: torch.device | None, sizes: dict[str, int], inputs: 
     raise AssertionError(f"{op.name}: arguments that fit were refused")
 
 
-def _acceptor(inputs: Sequence[Array], given: str) -> Callable[..., bool]:
-    """(sizes of the graph, its device, arrays) -> whether all fit, as `fits` says.
+def _acceptor(op: Op) -> Callable[..., bool]:
+    """(static, arrays) -> whether all arrays fit, as `fits` says; what a graph says of itself is raised.
 
     Python is generated, as `namedtuple` does: loops over axes would take as long as a kernel of 13 atoms.
     """
-    names = [f"x{k}" for k in range(len(inputs))]
+    names, known = [f"x{k}" for k in range(len(op.inputs))], symbols(op.static)
     lines = [
-        f"def accepts(sizes, device, {', '.join(names)}):",
+        f"def accepts(static, {', '.join(names)}):",
         " try:",
         "  dtype = x0.dtype",
-        "  device = device or x0.device",
+        "  if dtype is not float32 and dtype is not float64: return False",
     ]
-    lines.append("  if dtype is not float32 and dtype is not float64: return False")
-    known = set(given)
-    for name, array in zip(names, inputs, strict=True):
-        tests = [
-            f"{name}.dtype is {'dtype' if array.dtype is None else str(array.dtype).split('.')[1]}",
-            f"{name}.device == device",
-        ]
-        sizes, new = _sizes(array.shape), list[str]()
-        if sizes is not None:
-            tests.append(f"len(shape) == {len(sizes)}")
-            for axis, (factor, symbol, more) in enumerate(sizes):
-                if symbol is None:
-                    tests.append(f"shape[{axis}] == {more}")
-                elif symbol in known:
-                    tests.append(f"shape[{axis}] == {factor} * {symbol} + {more}")
-                else:
-                    known.add(symbol)
-                    new.append(f"{symbol} = (shape[{axis}] - {more}) // {factor}")
-                    tests.append(f"shape[{axis}] >= {more} and (shape[{axis}] - {more}) % {factor} == 0")
-        lines += [f"  if {name} is not None:" if array.optional else "  if True:"]
+    graph = graph_of(op.static)
+    if graph is None:
+        lines.append("  device = x0.device")
+    else:
+        place, kind = graph
         lines += [
-            f"   shape = {name}.shape",
-            f"   if not ({' and '.join(tests)}): return False",
-            *(f"   {line}" for line in new),
+            f"  if not isinstance(static[{place}], {kind.__name__}): return False",
+            f"  device, {', '.join(known)} = static[{place}].checked",
         ]
+    for name, array in zip(names, op.inputs, strict=True):
+        tests = _tests(array, name, known)
+        lines += [f"  if {name} is not None:", *(f" {line}" for line in tests)] if array.optional else tests
+        known += "".join(symbol for _, symbol, _ in _sizes(array.shape) or () if symbol)
     lines += [" except AttributeError: return False", " return True"]
-    lines[2:2] = [f"  {symbol} = sizes[{symbol!r}]" for symbol in given]
-    namespace = {"float32": torch.float32, "float64": torch.float64}
+    namespace = {"float32": torch.float32, "float64": torch.float64, "EdgeRows": EdgeRows, "Rows": Rows}
     exec("\n".join(lines), namespace)
     accepts: Callable[..., bool] = namespace["accepts"]  # type: ignore[assignment]
     return accepts
+
+
+def _tests(array: Array, name: str, known: str) -> list[str]:
+    """The lines about one array: new symbols take their values from its shape, which must then be the declared one."""
+    dtype, sizes = "dtype" if array.dtype is None else str(array.dtype).removeprefix("torch."), _sizes(array.shape)
+    lines, wrong = list[str](), [f"{name}.device != device"]
+    if name != "x0":  # which gives the dtype
+        wrong.append(f"{name}.dtype is not {dtype}")
+    if sizes is not None:
+        lines.append(f"  shape = {name}.shape")
+        new = {symbol: axis for axis, (_, symbol, _) in reversed([*enumerate(sizes)]) if symbol and symbol not in known}
+        if new:
+            lines.append(f"  if len(shape) != {len(sizes)}: return False")
+        for symbol, axis in new.items():
+            factor, _, more = sizes[axis]
+            lines.append(f"  {symbol} = (shape[{axis}] - {more}) // {factor}")
+            if more:
+                wrong.append(f"{symbol} < 0")
+        wrong.append(f"shape != ({', '.join(_of_size(*size) for size in sizes)},)")
+    return [*lines, f"  if {' or '.join(wrong)}: return False"]
+
+
+def _of_size(factor: int, symbol: str | None, more: int) -> str:
+    """ "3 * F", "H + 1", "4"."""
+    if symbol is None:
+        return str(more)
+    return (f"{factor} * " if factor > 1 else "") + symbol + (f" + {more}" if more else "")
 
 
 def fits(array: Array, shape: Sequence[int], sizes: dict[str, int]) -> bool:
@@ -314,56 +333,73 @@ def plus(a: Optionals, b: Optionals) -> list[Tensor | None]:
 # --- eager autograd --------------------------------------------------------------------------------------------------
 
 
-class _Forward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, op: Op, static: Any, *inputs: Tensor) -> Any:
-        ctx.op, ctx.static = op, static
-        ctx.set_materialize_grads(not op.partial_grads)
-        results = op.forward(static, inputs, ctx.needs_input_grad[2:])
-        n = len(op.outputs)
-        ctx.save_for_backward(*inputs, *results[n:])
-        return tuple(results[:n])
+def _autograd_function(op: Op) -> type[Function]:
+    """The function of (static, *inputs) for eager autograd: classes of the op's own, which pass nothing they know."""
+    n, m, partial, saves = len(op.inputs), len(op.outputs), op.partial_grads, bool(op.saved)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        op, saved, needs_grad = ctx.op, ctx.saved_tensors, ctx.needs_input_grad[2:]
-        n = len(op.inputs)
-        inputs, saved = saved[:n], saved[n:]
-        if op.partial_grads and all(g is None for g in grads):
-            return (None,) * (n + 2)
-        if torch.is_grad_enabled():
-            results = _Backward.apply(op, ctx.static, needs_grad, saved, *grads, *inputs)  # type: ignore[no-untyped-call]
-        else:
-            results = op.backward(ctx.static, grads, inputs, saved, needs_grad)
-        return (None, None, *results)
+    class Forward(Function):
+        @staticmethod
+        def forward(ctx: Any, static: Any, *inputs: Tensor) -> Any:
+            ctx.static = static
+            if partial:
+                ctx.set_materialize_grads(False)
+            results = op.forward(static, inputs, ctx.needs_input_grad[1:])
+            if saves:
+                ctx.save_for_backward(*inputs, *results[m:])
+                return tuple(results[:m])
+            ctx.save_for_backward(*inputs)
+            return tuple(results)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            if partial and grads[0] is None and _all_none(grads):
+                return (None,) * (1 + n)
+            inputs: Optionals = ctx.saved_tensors
+            saved: Optionals = ()
+            if saves:
+                inputs, saved = inputs[:n], inputs[n:]
+            if torch.is_grad_enabled():
+                needs_grad = ctx.needs_input_grad[1:]
+                return None, *Backward.apply(ctx.static, saved, needs_grad, *grads, *inputs)  # type: ignore[no-untyped-call]
+            return None, *op.backward(ctx.static, grads, inputs, saved, ctx.needs_input_grad[1:])
+
+    class Backward(Function):
+        @staticmethod
+        def forward(ctx: Any, static: Any, saved: Optionals, needs_grad: Flags, *tensors: Tensor) -> Any:
+            ctx.static = static
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(*tensors)
+            return tuple(op.backward(static, tensors[:m], tensors[m:], saved, needs_grad))
+
+        @staticmethod
+        def backward(ctx: Any, *grad2: Tensor | None) -> Any:
+            if grad2[0] is None and _all_none(grad2):
+                return (None,) * (3 + m + n)
+            static, tensors, needs_grad = ctx.static, ctx.saved_tensors, ctx.needs_input_grad[3:]
+            if torch.is_grad_enabled():
+                results = DoubleBackward.apply(static, needs_grad, *grad2, *tensors)  # type: ignore[no-untyped-call]
+            else:
+                results = op.double_backward(static, grad2, tensors[:m], tensors[m:], needs_grad)
+            return None, None, None, *results
+
+    class DoubleBackward(Function):
+        @staticmethod
+        def forward(ctx: Any, static: Any, needs_grad: Flags, *tensors: Any) -> Any:
+            grad2, grads, inputs = tensors[:n], tensors[n:-n], tensors[-n:]
+            return tuple(op.double_backward(static, grad2, grads, inputs, needs_grad))
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            raise third_derivative(op.name)
+
+    return Forward
 
 
-class _Backward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, op: Op, static: Any, needs_grad: Flags, saved: Optionals, *tensors: Tensor) -> Any:
-        ctx.op, ctx.static = op, static
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        n = len(op.inputs)
-        return tuple(op.backward(static, tensors[:-n], tensors[-n:], saved, needs_grad))
-
-    @staticmethod
-    def backward(ctx: Any, *grad2: Tensor | None) -> Any:
-        if all(g is None for g in grad2):
-            return (None,) * len(ctx.needs_input_grad)
-        args = (ctx.op, ctx.static, ctx.needs_input_grad[4:], *grad2, *ctx.saved_tensors)
-        return (None, None, None, None, *_DoubleBackward.apply(*args))  # type: ignore[no-untyped-call]
-
-
-class _DoubleBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, op: Op, static: Any, needs_grad: Flags, *tensors: Any) -> Any:
-        ctx.name, n = op.name, len(op.inputs)
-        return tuple(op.double_backward(static, tensors[:n], tensors[n:-n], tensors[-n:], needs_grad))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise third_derivative(ctx.name)
+def _all_none(tensors: Optionals) -> bool:
+    for t in tensors:  # noqa: SIM110  (half the time of a generator)
+        if t is not None:
+            return False
+    return True
 
 
 def third_derivative(name: str) -> RuntimeError:

@@ -99,8 +99,8 @@ class Dual:
 def value_and_slope(function: Callable[[Any], Any], r: Tensor, dr: Tensor) -> tuple[Tensor, Tensor]:
     """Of a function of (G,) with values (G, ...), which depend on their own r alone: by rules, else in reverse."""
     try:
-        found = function(Dual(r, dr))
-        return found.value, found.slope
+        result = function(Dual(r, dr))
+        return result.value, result.slope
     except (NotImplementedError, AttributeError, TypeError):  # no rule, or a use of tensors that is none of a Dual
         return _in_reverse(function, r, dr)
 
@@ -195,7 +195,10 @@ def silu_slope(x: Tensor, y: Tensor) -> Tensor:
 
 
 # Elementwise functions: the derivative from argument and value.
-SLOPES: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {F.logsigmoid: lambda x, y: sigmoid(-x), F.silu: silu_slope}
+DERIVATIVES: dict[Any, Callable[[Tensor, Tensor], Tensor]] = {
+    F.logsigmoid: lambda x, y: sigmoid(-x),
+    F.silu: silu_slope,
+}
 _RULES: dict[Any, Callable[..., Any]] = {F.linear: _linear, F.softplus: _softplus}
 
 
@@ -206,7 +209,7 @@ def _as_function_and_method(table: dict[Any, Any], **rules: Any) -> None:
 
 
 _as_function_and_method(
-    SLOPES,
+    DERIVATIVES,
     cos=lambda x, y: -torch.sin(x),
     exp=lambda x, y: y,
     log=lambda x, y: 1 / x,
@@ -235,10 +238,10 @@ _as_function_and_method(
 
 def _apply(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     kwargs.pop("inplace", None)  # where the value goes, not what it is
-    if function in SLOPES and len(args) == 1 and not kwargs:
+    if function in DERIVATIVES and len(args) == 1 and not kwargs:
         (x,) = args
         value = function(x.value)
-        return Dual(value, SLOPES[function](x.value, value) * x.slope)
+        return Dual(value, DERIVATIVES[function](x.value, value) * x.slope)
     if function in _RULES:
         return _RULES[function](*args, **kwargs)
     if function is Tensor.__rsub__:  # what torch.compile makes of dual - tensor and, below, dual / tensor

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous
 from mdgnn.ops.kernels import kernels_for
@@ -43,6 +44,8 @@ def edge_basis(vectors: Tensor, centers: Tensor, width: float) -> tuple[Tensor, 
     ValueError
         If a shape, dtype or device does not fit, or the width is not positive.
     """
+    if has_torch_function_unary(vectors):
+        return handle_torch_function(edge_basis, (vectors,), vectors, centers, width)
     if not width > 0:
         raise ValueError(f"expected a positive width, got {width}")
     if centers.requires_grad:
@@ -55,18 +58,23 @@ def edge_basis(vectors: Tensor, centers: Tensor, width: float) -> tuple[Tensor, 
 # --- the kernels: inputs are vectors, centers; outputs distances, basis -----------------------------------------------
 
 
-def _op(static: Static, vectors: Tensor, centers: Tensor) -> dict[str, Any]:
-    """The fields of EdgeBasis in csrc/ops/edge_basis/edge_basis.hpp."""
-    arrays = {"vectors": vectors, "n_edges": vectors.shape[0], "centers": centers, "n_basis": centers.shape[0]}
-    return {"itemsize": vectors.element_size(), **arrays, "sharpness": 0.5 / static.width**2}
-
-
 def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
     """Distances and basis; no graph is recorded."""
     vectors, centers = contiguous(inputs)
-    distances, basis = vectors.new_empty(vectors.shape[0]), vectors.new_empty(vectors.shape[0], centers.shape[0])
+    n_edges, n_basis = vectors.shape[0], centers.shape[0]
+    distances, basis = vectors.new_empty(n_edges), vectors.new_empty(n_edges, n_basis)
     kernels, context = kernels_for(vectors)
-    kernels.edge_basis(**_op(static, vectors, centers), distances=distances, basis=basis, context=context)
+    kernels.edge_basis(
+        itemsize=vectors.element_size(),
+        vectors=vectors,
+        n_edges=n_edges,
+        centers=centers,
+        n_basis=n_basis,
+        sharpness=0.5 / static.width**2,
+        distances=distances,
+        basis=basis,
+        context=context,
+    )
     return distances, basis
 
 
@@ -75,8 +83,18 @@ def backward(static: Static, grads: Optionals, inputs: Tensors, saved: Optionals
     (vectors, centers), (grad_distances, grad_basis) = contiguous(inputs), contiguous(grads)
     out = torch.empty_like(vectors)
     kernels, context = kernels_for(vectors)
-    given = {"grad_distances": grad_distances, "grad_basis": grad_basis, "out": out}
-    kernels.edge_basis_backward(**_op(static, vectors, centers), **given, context=context)
+    kernels.edge_basis_backward(
+        itemsize=vectors.element_size(),
+        vectors=vectors,
+        n_edges=vectors.shape[0],
+        centers=centers,
+        n_basis=centers.shape[0],
+        sharpness=0.5 / static.width**2,
+        grad_distances=grad_distances,
+        grad_basis=grad_basis,
+        out=out,
+        context=context,
+    )
     return out, None
 
 
@@ -84,13 +102,26 @@ def double_backward(
     static: Static, grad2: Optionals, grads: Optionals, inputs: Tensors, needs_grad: Flags
 ) -> Optionals:
     """The gradient of ``<grad2, backward(grads, ...)>`` for grads and vectors."""
-    (vectors, centers), (by, _), (grad_distances, grad_basis) = map(contiguous, (inputs, grad2, grads))
-    out_distances, out_basis = (None if g is None else torch.empty_like(g) for g in (grad_distances, grad_basis))
+    (vectors, centers), (by, _), (grad_distances, grad_basis) = contiguous(inputs), contiguous(grad2), contiguous(grads)
+    out_distances = None if grad_distances is None else torch.empty_like(grad_distances)
+    out_basis = None if grad_basis is None else torch.empty_like(grad_basis)
     out = torch.empty_like(vectors)
     kernels, context = kernels_for(vectors)
-    given = {"grad2": by, "grad_distances": grad_distances, "grad_basis": grad_basis}
-    outs = {"out_distances": out_distances, "out_basis": out_basis, "out": out}
-    kernels.edge_basis_double_backward(**_op(static, vectors, centers), **given, **outs, context=context)
+    kernels.edge_basis_double_backward(
+        itemsize=vectors.element_size(),
+        vectors=vectors,
+        n_edges=vectors.shape[0],
+        centers=centers,
+        n_basis=centers.shape[0],
+        sharpness=0.5 / static.width**2,
+        grad2=by,
+        grad_distances=grad_distances,
+        grad_basis=grad_basis,
+        out_distances=out_distances,
+        out_basis=out_basis,
+        out=out,
+        context=context,
+    )
     made = (out_distances, out_basis, out, None)  # in one pass
     return [t if w else None for t, w in zip(made, needs_grad, strict=True)]
 

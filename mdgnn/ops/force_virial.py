@@ -70,18 +70,22 @@ def force_virial(gradients: Tensor, edges: EdgeRows, vectors: Tensor | None = No
 # --- the kernels: inputs are gradients, vectors; outputs forces, virials ----------------------------------------------
 
 
-def _op(edges: EdgeRows, itemsize: int, vectors: Tensor | None) -> dict[str, Any]:
-    """The fields of EdgeVectors in csrc/ops/force_virial/force_virial.hpp."""
-    rows, columns = edges.by_receiver.addresses, edges.numbers_by_sender.addresses
-    return {"itemsize": itemsize, "rows": rows, "columns": columns, "vectors": vectors}
-
-
 def _sum(edges: EdgeRows, gradients: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The forces and, given vectors, the virials."""
-    forces = gradients.new_empty(edges.n_atoms, 3, dtype=torch.float64)
-    virials = None if vectors is None else forces.new_empty(edges.n_atoms, 3, 3)
-    op, (kernels, context) = _op(edges, gradients.element_size(), vectors), kernels_for(gradients)
-    kernels.force_virial(**op, gradients=gradients, forces=forces, virials=virials, context=context)
+    rows = edges.by_receiver.addresses
+    forces = gradients.new_empty(rows[3], 3, dtype=torch.float64)
+    virials = None if vectors is None else forces.new_empty(rows[3], 3, 3)
+    kernels, context = kernels_for(gradients)
+    kernels.force_virial(
+        itemsize=gradients.element_size(),
+        rows=rows,
+        columns=edges.numbers_by_sender.addresses,
+        vectors=vectors,
+        gradients=gradients,
+        forces=forces,
+        virials=virials,
+        context=context,
+    )
     return forces, virials
 
 
@@ -90,8 +94,17 @@ def _hand(
 ) -> Tensor:
     """(E, 3), what edges get of the gradients of their atoms' forces and, with vectors, virials."""
     out = edges.by_receiver.row_ptr.new_empty(edges.n_edges, 3, dtype=dtype)
-    op, (kernels, context) = _op(edges, out.element_size(), vectors), kernels_for(out)
-    kernels.force_virial_backward(**op, grad_forces=forces, grad_virials=virials, out=out, context=context)
+    kernels, context = kernels_for(out)
+    kernels.force_virial_backward(
+        itemsize=out.element_size(),
+        rows=edges.by_receiver.addresses,
+        columns=edges.numbers_by_sender.addresses,
+        vectors=vectors,
+        grad_forces=forces,
+        grad_virials=virials,
+        out=out,
+        context=context,
+    )
     return out
 
 
@@ -103,15 +116,18 @@ def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
 def backward(static: Static, grads: Optionals, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The gradients of gradients and vectors, which have the same part in the virial; no graph is recorded."""
     (forces, virials), (gradients, vectors), edges = contiguous(grads), contiguous(inputs), static.edges
-    virials = None if vectors is None else virials
-    input_grads: list[Tensor | None] = [None, None]
+    by_gradients = by_vectors = None
+    if vectors is None or virials is None:
+        vectors = virials = None
     if needs_grad[0]:
-        input_grads[0] = _hand(edges, forces, virials, None if virials is None else vectors, gradients.dtype)
-    if needs_grad[1] and virials is not None:
-        input_grads[1] = _hand(edges, None, virials, gradients.to(torch.float64), torch.float64)
-    return [
-        torch.zeros_like(t) if w and g is None else g for g, t, w in zip(input_grads, inputs, needs_grad, strict=True)
-    ]
+        by_gradients = _hand(edges, forces, virials, vectors, gradients.dtype)
+    if needs_grad[1]:
+        by_vectors = (
+            torch.zeros_like(inputs[1])
+            if virials is None
+            else _hand(edges, None, virials, gradients.to(torch.float64), torch.float64)
+        )
+    return by_gradients, by_vectors
 
 
 def double_backward(

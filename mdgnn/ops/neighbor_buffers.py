@@ -123,11 +123,11 @@ class NeighborBuffers:
         gpu.fill(self.row_ptr, self._arrays)
         self._error = gpu.error
 
-    def _copy(self, found: list[Tensor]) -> None:
+    def _copy(self, arrays: list[Tensor]) -> None:
         """What the CPU found."""
-        self.status[0] = found[0][-1]
-        self.row_ptr.copy_(found[0].clamp(max=self.capacity))
-        for q, array in zip(ORDER, found, strict=True):
+        self.status[0] = arrays[0][-1]
+        self.row_ptr.copy_(arrays[0].clamp(max=self.capacity))
+        for q, array in zip(ORDER, arrays, strict=True):
             if q in self._letters:
                 kept = array[: self.capacity]
                 self._arrays[q][: len(kept)] = torch.where(kept < self.capacity, kept, -1) if q == "r" else kept

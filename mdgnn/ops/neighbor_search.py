@@ -88,8 +88,8 @@ def _on_cpu(*arguments: Any) -> list[Tensor]:
     arrays = _C.neighbors(
         asked, _numpy(q.positions), _numpy(q.cell), _numpy(q.pbc), first, options, (4 if q.narrow else 8, 4)
     )
-    found = {letter: torch.from_numpy(array) for letter, array in zip(asked, arrays, strict=True)}
-    return [found[x] if x in found else empty_array(x, q.positions, q.narrow) for x in ORDER]
+    result = {letter: torch.from_numpy(array) for letter, array in zip(asked, arrays, strict=True)}
+    return [result[x] if x in result else empty_array(x, q.positions, q.narrow) for x in ORDER]
 
 
 def _on_gpu(*arguments: Any) -> list[Tensor]:

@@ -94,19 +94,6 @@ def _with_values(x: Tensor, v: Tensor, values: Tensor, unit: Tensor, edges: Edge
 # --- the kernels: inputs are x, v, coefficients, r, unit; outputs ds, dv ---------------------------------------------
 
 
-def _op(static: Static, inputs: Tensors, workspace: Tensor | None = None) -> dict[str, Any]:
-    """The fields of PainnMessage in csrc/ops/painn_message/painn_message.hpp."""
-    (rows, columns), (x, v, coefficients, r, unit) = static.edges.addresses, inputs
-    arrays = {"x": x, "v": v, "table": (coefficients, static.cutoff), "r": r, "unit": unit}
-    return {"rows": rows, "columns": columns, **arrays, "workspace": (workspace, r.shape[0])}
-
-
-def _named(prefix: str, tensors: Optionals) -> dict[str, Tensor | None]:
-    """One for each input."""
-    names = ("x", "v", "coefficients", "r", "unit")
-    return {prefix + name: t for name, t in zip(names, tensors, strict=True)}
-
-
 def _pairs(needs_grad: Flags) -> list[bool]:
     """x and v come together, and r and unit."""
     x, v, coefficients, r, unit = needs_grad
@@ -115,41 +102,93 @@ def _pairs(needs_grad: Flags) -> list[bool]:
 
 def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
     """The sums ds (N, F) and dv (N, 3, F); no graph is recorded."""
-    _, v, *_ = inputs = contiguous(inputs)
+    (x, v, coefficients, r, unit), (rows, columns) = contiguous(inputs), static.edges.addresses
     ds, dv = v.new_empty(v.shape[0], v.shape[2]), torch.empty_like(v)
     kernels, context = kernels_for(v)
-    kernels.painn_message(itemsize=v.element_size(), **_op(static, inputs), out_s=ds, out_v=dv, context=context)
-    return [ds, dv]
+    kernels.painn_message(
+        itemsize=v.element_size(),
+        rows=rows,
+        columns=columns,
+        x=x,
+        v=v,
+        table=(coefficients, static.cutoff),
+        r=r,
+        unit=unit,
+        workspace=(None, r.shape[0]),
+        out_s=ds,
+        out_v=dv,
+        context=context,
+    )
+    return ds, dv
 
 
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The derivatives for the inputs, as `needs_grad`; no graph is recorded."""
-    (ds, dv), inputs = contiguous(grads), contiguous(inputs)
-    input_grads = empty_like(inputs, _pairs(needs_grad))
-    op = _op(static, inputs, table_workspace(inputs[2], inputs[3], needs_grad[2]))
+    (ds, dv), inputs, (rows, columns) = contiguous(grads), contiguous(inputs), static.edges.addresses
+    x, v, coefficients, r, unit = inputs
+    input_grads = out_x, out_v, out_coefficients, out_r, out_unit = empty_like(inputs, _pairs(needs_grad))
     kernels, context = kernels_for(ds)
-    given = {"grad_s": ds, "grad_v": dv, **_named("out_", input_grads)}
-    kernels.painn_message_backward(itemsize=ds.element_size(), **op, **given, context=context)
+    kernels.painn_message_backward(
+        itemsize=ds.element_size(),
+        rows=rows,
+        columns=columns,
+        x=x,
+        v=v,
+        table=(coefficients, static.cutoff),
+        r=r,
+        unit=unit,
+        workspace=(table_workspace(coefficients, r, needs_grad[2]), r.shape[0]),
+        grad_s=ds,
+        grad_v=dv,
+        out_x=out_x,
+        out_v=out_v,
+        out_coefficients=out_coefficients,
+        out_r=out_r,
+        out_unit=out_unit,
+        context=context,
+    )
     return [t if w else None for t, w in zip(input_grads, needs_grad, strict=True)]
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
     """The derivative of ``<grad2, backward(grads, ...)>`` for grads and inputs, as `needs_grad`."""
     (ds, dv), inputs, grad2 = contiguous(grads), contiguous(inputs), contiguous(grad2)
-    outs = empty_like((ds, dv), [needs_grad[0] or needs_grad[1]] * 2)
-    input_grads = [*outs, *empty_like(inputs, _pairs(needs_grad[2:]))]
-    x, v, coefficients, r, unit = inputs
-    op, (kernels, context) = _op(static, inputs, table_workspace(coefficients, r, needs_grad[4])), kernels_for(ds)
+    outs = out_ds, out_dv = empty_like((ds, dv), [needs_grad[0] or needs_grad[1]] * 2)
+    more = out_x, out_v, out_coefficients, out_r, out_unit = empty_like(inputs, _pairs(needs_grad[2:]))
+    (x, v, coefficients, r, unit), (rows, columns), input_grads = inputs, static.edges.addresses, [*outs, *more]
     factors = [torch.zeros_like(t) if g is None else g for g, t in zip(grad2, inputs, strict=True)]
-    factors[2] = None  # which is not read: see below
-    given = {"grad_s": ds, "grad_v": dv, **_named("grad2_", factors)}
-    results = {"out_grad_s": outs[0], "out_grad_v": outs[1], **_named("out_", input_grads[2:])}
-    kernels.painn_message_double_backward(itemsize=ds.element_size(), **op, **given, **results, context=context)
+    kernels, context = kernels_for(ds)
+    kernels.painn_message_double_backward(
+        itemsize=ds.element_size(),
+        rows=rows,
+        columns=columns,
+        x=x,
+        v=v,
+        table=(coefficients, static.cutoff),
+        r=r,
+        unit=unit,
+        workspace=(table_workspace(coefficients, r, needs_grad[4]), r.shape[0]),
+        grad_s=ds,
+        grad_v=dv,
+        grad2_x=factors[0],
+        grad2_v=factors[1],
+        grad2_coefficients=grad2[2],  # which is checked, and not read: see below
+        grad2_r=factors[3],
+        grad2_unit=factors[4],
+        out_grad_s=out_ds,
+        out_grad_v=out_dv,
+        out_x=out_x,
+        out_v=out_v,
+        out_coefficients=out_coefficients,
+        out_r=out_r,
+        out_unit=out_unit,
+        context=context,
+    )
     if grad2[2] is not None:  # everything is linear in the table: what multiplies its gradient takes its place
         replaced = (x, v, grad2[2], r, unit)
-        more = (needs_grad[2], needs_grad[3], False, needs_grad[5], needs_grad[6])
+        needed = (needs_grad[2], needs_grad[3], False, needs_grad[5], needs_grad[6])
         input_grads = plus(
-            input_grads, (*forward(static, replaced, more), *backward(static, (ds, dv), replaced, (), more))
+            input_grads, (*forward(static, replaced, needed), *backward(static, (ds, dv), replaced, (), needed))
         )
     return [t if w else None for t, w in zip(input_grads, needs_grad, strict=True)]
 

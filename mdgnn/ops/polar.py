@@ -54,30 +54,31 @@ def polar(vectors: Tensor, directions: bool = True) -> tuple[Tensor, Tensor | No
 
 def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
     """No graph is recorded."""
-    (vectors,) = contiguous(inputs)
-    lengths, unit = vectors.new_empty(vectors.shape[0]), torch.empty_like(vectors) if static.directions else None
+    vectors = inputs[0].contiguous()
+    n_edges = vectors.shape[0]
+    lengths, unit = vectors.new_empty(n_edges), torch.empty_like(vectors) if static.directions else None
     kernels, context = kernels_for(vectors)
     kernels.polar(
-        itemsize=vectors.element_size(),
-        vectors=vectors,
-        n_edges=vectors.shape[0],
-        lengths=lengths,
-        unit=unit,
-        context=context,
+        itemsize=vectors.element_size(), vectors=vectors, n_edges=n_edges, lengths=lengths, unit=unit, context=context
     )
     return lengths, unit
 
 
 def backward(static: Static, grads: Optionals, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The gradient of the vectors; no graph is recorded."""
-    (vectors,), (lengths, unit) = contiguous(inputs), contiguous(grads)
+    vectors, (lengths, unit) = inputs[0].contiguous(), contiguous(grads)
     out = torch.empty_like(vectors)
     kernels, context = kernels_for(vectors)
-    size, n_edges = vectors.element_size(), vectors.shape[0]
     kernels.polar_backward(
-        itemsize=size, vectors=vectors, n_edges=n_edges, grad_lengths=lengths, grad_unit=unit, out=out, context=context
+        itemsize=vectors.element_size(),
+        vectors=vectors,
+        n_edges=vectors.shape[0],
+        grad_lengths=lengths,
+        grad_unit=unit,
+        out=out,
+        context=context,
     )
-    return [out]
+    return (out,)
 
 
 def double_backward(
@@ -88,16 +89,18 @@ def double_backward(
     out_lengths, out_unit = empty_like((lengths, unit), needs_grad[:2])
     out = torch.empty_like(vectors)
     kernels, context = kernels_for(vectors)
-    given = {
-        "itemsize": vectors.element_size(),
-        "vectors": vectors,
-        "n_edges": vectors.shape[0],
-        "grad2": by,
-        "grad_lengths": lengths,
-        "grad_unit": unit,
-    }
-    outs = {"out_lengths": out_lengths, "out_unit": out_unit, "out": out}
-    kernels.polar_double_backward(**given, **outs, context=context)
+    kernels.polar_double_backward(
+        itemsize=vectors.element_size(),
+        vectors=vectors,
+        n_edges=vectors.shape[0],
+        grad2=by,
+        grad_lengths=lengths,
+        grad_unit=unit,
+        out_lengths=out_lengths,
+        out_unit=out_unit,
+        out=out,
+        context=context,
+    )
     return out_lengths, out_unit, out if needs_grad[2] else None
 
 

@@ -140,7 +140,7 @@ def check_table(coefficients: Tensor, cutoff: float) -> None:
 
 def table_workspace(coefficients: Tensor, r: Tensor, needs_grad: bool = True) -> Tensor | None:
     """Memory in which the kernels of a GPU sort edges for the gradient of a table; None where none is needed."""
-    if not needs_grad or coefficients.device.type == "cpu":
+    if not needs_grad or coefficients.is_cpu:
         return None
     n_intervals, _, width = coefficients.shape
     n_bytes = kernels_for(coefficients)[0].table_workspace(r.element_size(), r.shape[0], n_intervals, width)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mdgnn.ops.csr import EdgeRows, Rows, transpose
-from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous, empty_like
+from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous
 from mdgnn.ops.examples import Example
 from mdgnn.ops.kernels import kernels_for
 
@@ -89,27 +89,27 @@ def _check(static: Static, inputs: Optionals) -> None:
     assert values is not None
     if reduce not in _REDUCE:
         raise ValueError(f"expected reduce to be one of {', '.join(_REDUCE)}, got {reduce!r}")
-    if values.device.type == "cpu":
-        exact = rows.index is None  # then every value has its entry, and its gradient
-        if rows.n_values > values.shape[0] or (exact and rows.n_values < values.shape[0]):
-            raise ValueError(f"expected {rows.n_values} values for these rows, got {values.shape[0]}")
-    n_entries = values.shape[0] if rows.index is None else rows.index_size
-    if weight is not None and weight.shape[0] != n_entries:
-        raise ValueError(f"expected weight of shape ({n_entries},), got {tuple(weight.shape)}")
-    if columns is not None and rows.index is not None:
+    _, n_entries, n_values = rows.counts
+    n, exact = values.shape[0], n_entries < 0  # then every value has its entry, and its gradient
+    if n_values > n or (exact and n_values < n and values.is_cpu):
+        raise ValueError(f"expected {n_values} values for these rows, got {n}")
+    if weight is not None and weight.shape[0] != (n if exact else n_entries):
+        raise ValueError(f"expected weight of shape ({n if exact else n_entries},), got {tuple(weight.shape)}")
+    if columns is not None and not exact:
         _check_columns(columns, rows, values)
 
 
 def _check_columns(columns: Rows, rows: Rows, values: Tensor) -> None:
+    (n_rows, n_entries, _), (n_columns, n_column_entries, n_receivers) = rows.counts, columns.counts
     if columns.checked[0] != values.device:
         raise ValueError(f"expected columns on {values.device}, got {columns.row_ptr.device}")
-    if columns.n_rows != values.shape[0]:
-        raise ValueError(f"expected columns with a row for each of the {values.shape[0]} values, got {columns.n_rows}")
-    if columns.index_size != rows.index_size:
-        got = "no index" if columns.index is None else columns.index_size
-        raise ValueError(f"expected columns with the receivers of all {rows.index_size} entries, got {got}")
-    if values.is_cpu and columns.n_values > rows.n_rows:
-        raise ValueError(f"expected receivers below {rows.n_rows} in columns, got {columns.n_values - 1}")
+    if n_columns != values.shape[0]:
+        raise ValueError(f"expected columns with a row for each of the {values.shape[0]} values, got {n_columns}")
+    if n_column_entries != n_entries:
+        got = "no index" if columns.index is None else n_column_entries
+        raise ValueError(f"expected columns with the receivers of all {n_entries} entries, got {got}")
+    if n_receivers > n_rows:
+        raise ValueError(f"expected receivers below {n_rows} in columns, got {n_receivers - 1}")
 
 
 # --- the kernels: inputs are values, weight; output out; saved for max: the winning edges -----------------------------
@@ -125,33 +125,48 @@ def _columns(static: Static, n_values: int) -> Rows | None:
     return columns
 
 
-def _op(static: Static, columns: Rows | None, values: Tensor, weight: Tensor | None) -> dict[str, Any]:
-    """The fields of ScatterAdd in csrc/ops/scatter_add/scatter_add.hpp."""
-    graph = {"rows": static.rows.addresses, "columns": None if columns is None else columns.addresses}
-    arrays = {"values": values, "weight": weight, "reduce": _REDUCE[static.reduce]}
-    return {"itemsize": values.element_size(), **graph, **arrays}
-
-
 def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
     """The reduction (R, F) and, for max, the winning edges (R, F); no graph is recorded."""
-    values, weight = contiguous(inputs)
-    out = values.new_empty(static.rows.n_rows, values.shape[1])
+    (values, weight), rows = contiguous(inputs), static.rows.addresses
+    out = values.new_empty(rows[3], values.shape[1])
     argmax = torch.empty_like(out, dtype=torch.int64) if static.reduce == "max" else None
     kernels, context = kernels_for(values)
-    kernels.scatter_add(**_op(static, None, values, weight), out=out, argmax=argmax, context=context)
-    return [out, argmax]
+    kernels.scatter_add(
+        itemsize=values.element_size(),
+        rows=rows,
+        columns=None,
+        values=values,
+        weight=weight,
+        reduce=_REDUCE[static.reduce],
+        out=out,
+        argmax=argmax,
+        context=context,
+    )
+    return out, argmax
 
 
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The gradients of values (M, F) and weight (E,), as `needs_grad`; no graph is recorded."""
     (grad,), (values, weight) = contiguous(grads), contiguous(inputs)
-    argmax = saved[0] if static.reduce == "max" else None
-    out_values, out_weight = input_grads = empty_like((values, weight), needs_grad)
+    (argmax,) = contiguous(saved) if static.reduce == "max" else (None,)
+    out_values = torch.empty_like(values) if needs_grad[0] else None
+    out_weight = torch.empty_like(weight) if needs_grad[1] else None
     columns = _columns(static, values.shape[0]) if needs_grad[0] else None
-    op, (kernels, context) = _op(static, columns, values, weight), kernels_for(values)
-    outs = {"out_values": out_values, "out_weight": out_weight}
-    kernels.scatter_add_backward(**op, grad=grad, argmax=argmax, **outs, context=context)
-    return input_grads
+    kernels, context = kernels_for(values)
+    kernels.scatter_add_backward(
+        itemsize=values.element_size(),
+        rows=static.rows.addresses,
+        columns=None if columns is None else columns.addresses,
+        values=values,
+        weight=weight,
+        reduce=_REDUCE[static.reduce],
+        grad=grad,
+        argmax=argmax,
+        out_values=out_values,
+        out_weight=out_weight,
+        context=context,
+    )
+    return out_values, out_weight
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
@@ -163,15 +178,27 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
     out_values = torch.empty_like(values) if needs_grad[1] and grad2_weight is not None else None
     out_weight = torch.empty_like(weight) if needs_grad[2] and grad2_values is not None else None
     columns = None if out_values is None else _columns(static, values.shape[0])
-    op, (kernels, context) = _op(static, columns, values, weight), kernels_for(values)
-    given = {"grad": grad, "grad2_values": grad2_values, "grad2_weight": grad2_weight}
-    outs = {"out_grad": out_grad, "out_values": out_values, "out_weight": out_weight}
-    kernels.scatter_add_double_backward(**op, **given, **outs, context=context)
+    kernels, context = kernels_for(values)
+    kernels.scatter_add_double_backward(
+        itemsize=values.element_size(),
+        rows=static.rows.addresses,
+        columns=None if columns is None else columns.addresses,
+        values=values,
+        weight=weight,
+        reduce=_REDUCE[static.reduce],
+        grad=grad,
+        grad2_values=grad2_values,
+        grad2_weight=grad2_weight,
+        out_grad=out_grad,
+        out_values=out_values,
+        out_weight=out_weight,
+        context=context,
+    )
     if needs_grad[1] and out_values is None:  # linear in the values
         out_values = torch.zeros_like(values)
     if needs_grad[2] and out_weight is None:
         out_weight = torch.zeros_like(weight)
-    return [out_grad, out_values, out_weight]
+    return out_grad, out_values, out_weight
 
 
 def _arguments(static: Static, values: Tensor, weight: Tensor | None) -> tuple[Any, ...]:

@@ -12,14 +12,18 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from mdgnn.ops.declaration import Array, Flags, Op, Optionals, Tensors, contiguous
-from mdgnn.ops.dual import SLOPES, silu_slope
+from mdgnn.ops.dual import DERIVATIVES, silu_slope
 from mdgnn.ops.kernels import kernels_for
 
 _TORCH_SPLITS = 32768  # elements: torch's at::internal::GRAIN_SIZE, below which one thread does all
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class Static(NamedTuple):
     pass
+
+
+_STATIC = Static()
 
 
 def reference(x: Tensor) -> Tensor:
@@ -31,16 +35,14 @@ def silu(x: Tensor) -> Tensor:
     """SiLU (Elfwing et al., Neural Networks 107, 3, 2018) of a float32 or float64 tensor of any shape."""
     if has_torch_function_unary(x):
         return handle_torch_function(silu, (x,), x)
-    if x.numel() < _TORCH_SPLITS or x.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.silu(x)
-    if x.dtype in (torch.float16, torch.bfloat16):
+    if x.numel() < _TORCH_SPLITS or not x.is_cpu or torch.compiler.is_compiling() or x.dtype in _HALF:
         return F.silu(x)
     out: Tensor
-    (out,) = SILU(Static(), x)
+    (out,) = SILU(_STATIC, x)
     return out
 
 
-SLOPES[silu] = silu_slope
+DERIVATIVES[silu] = silu_slope
 
 
 # --- the kernels: one input, one output -------------------------------------------------------------------------------
@@ -48,20 +50,20 @@ SLOPES[silu] = silu_slope
 
 def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Tensors:
     """The value; no graph is recorded."""
-    (x,) = contiguous(inputs)
+    x = inputs[0].contiguous()
     out = torch.empty_like(x)
     kernels, context = kernels_for(x)
     kernels.silu(itemsize=x.element_size(), n=x.numel(), x=x, out=out, context=context)
-    return [out]
+    return (out,)
 
 
 def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
     """``grad * silu'(x)``; no graph is recorded."""
-    (grad,), (x,) = contiguous(grads), contiguous(inputs)
+    grad, x = grads[0].contiguous(), inputs[0].contiguous()
     out = torch.empty_like(x)
     kernels, context = kernels_for(x)
     kernels.silu_backward(itemsize=x.element_size(), n=x.numel(), grad=grad, x=x, out=out, context=context)
-    return [out]
+    return (out,)
 
 
 def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Tensors, needs_grad: Flags) -> Optionals:
@@ -72,8 +74,8 @@ def double_backward(static: Static, grad2: Optionals, grads: Tensors, inputs: Te
         return out_grad, None
     out = torch.empty_like(x)
     kernels, context = kernels_for(x)
-    given = {"grad2": by, "grad": grad, "x": x, "out": out}
-    kernels.silu_double_backward(itemsize=x.element_size(), n=x.numel(), **given, context=context)
+    size, n = x.element_size(), x.numel()
+    kernels.silu_double_backward(itemsize=size, n=n, grad2=by, grad=grad, x=x, out=out, context=context)
     return out_grad, out
 
 

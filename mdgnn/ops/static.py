@@ -18,10 +18,18 @@ def _kinds(static: type[Any]) -> tuple[str, ...]:
     return tuple(names[kind] for kind in static.__annotations__.values())
 
 
+def graph_of(static: type[Any]) -> tuple[int, type[EdgeRows] | type[Rows]] | None:
+    """Which field of a NamedTuple is the graph that gives sizes, the first, and what it is; if there is one."""
+    for k, kind in enumerate(static.__annotations__.values()):
+        if kind in (EdgeRows, Rows):
+            return k, kind
+    return None
+
+
 def symbols(static: type[Any]) -> str:
     """The sizes that `sizes_of` will give."""
-    graphs = [kind for kind in _kinds(static) if kind in ("edges", "rows")]
-    return {"edges": "NE", "rows": "R"}[graphs[0]] if graphs else ""
+    graph = graph_of(static)
+    return "" if graph is None else "NE" if graph[1] is EdgeRows else "R"
 
 
 def schema(static: type[Any]) -> list[tuple[str, str]]:
@@ -80,8 +88,12 @@ def sizes_of(static: Any) -> dict[str, Any]:
 
 
 def check_graph(static: Any) -> tuple[torch.device | None, dict[str, int]]:
-    """The device and the sizes of the first graph among the fields, whose own arrays are checked."""
-    for given in static:
-        if isinstance(given, EdgeRows | Rows):
-            return given.checked
-    return None, {}
+    """The device and the sizes of the graph among the fields, whose own arrays are checked."""
+    graph = graph_of(type(static))
+    if graph is None:
+        return None, {}
+    place, kind = graph
+    if not isinstance(given := static[place], kind):
+        raise ValueError(f"expected {static._fields[place]} as {kind.__name__}, got {type(given).__name__}")
+    device, *sizes = given.checked
+    return device, dict(zip(symbols(type(static)), sizes, strict=True))

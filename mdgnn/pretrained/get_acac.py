@@ -41,9 +41,9 @@ def download(url: str, checksum: str) -> bytes:
         raise NotGottenError(f"{url} cannot be had: {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise NotGottenError(f"{url} cannot be had: {getattr(error, 'reason', error)}") from None
-    found = hashlib.sha256(body).hexdigest()
-    if found != checksum:
-        raise NotGottenError(f"{url} is not the file that was published: expected SHA-256 {checksum}, got {found}")
+    digest = hashlib.sha256(body).hexdigest()
+    if digest != checksum:
+        raise NotGottenError(f"{url} is not the file that was published: expected SHA-256 {checksum}, got {digest}")
     return body
 
 

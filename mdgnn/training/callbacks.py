@@ -27,7 +27,8 @@ class InterruptedTrainingError(InterruptedRunError):
     """A signal ended the run in good order."""
 
     def __init__(self, signum: int, step: int, folder: Path):
-        super().__init__(signum, f"interrupted after step {step}; mdgnn train --resume {folder} goes on from there")
+        go_on = f"mdgnn train --resume {folder} (in Python, mdgnn.training.run.resume)"
+        super().__init__(signum, f"interrupted after step {step}; {go_on} goes on from there")
 
 
 class Watch(pl.Callback):

@@ -206,22 +206,22 @@ def parse(content: dict[str, Any]) -> Config:
 
 
 def _sentence(error: ValidationError) -> str:
-    found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key first
-    place, depth = [str(part) for part in found[0]["loc"]], 2
+    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key first
+    place, depth = [str(part) for part in errors[0]["loc"]], 2
     if place[:1] == ["property"]:  # of which there may be several
         place, depth = ["[property]", *place[2:]], 3
     section, key = (*place, "", "")[:2]
-    kind, value = found[0]["type"], found[0]["input"]
+    kind, value = errors[0]["type"], errors[0]["input"]
     if kind == "extra_forbidden":
         if not key:
             return unknown("", section, Config.model_fields)
         of: Any = PropertySection if section == "[property]" else Config.model_fields[section].annotation
         return unknown(section, key, of.model_fields)
-    if isinstance(cause := found[0].get("ctx", {}).get("error"), ConfigError):
+    if isinstance(cause := errors[0].get("ctx", {}).get("error"), ConfigError):
         return str(cause)
     if kind == "missing":
         return f"[{section}] needs a key {key!r}" if key else f"a configuration needs a section [{section}]"
-    of_it = [e["msg"] for e in found if e["loc"][:depth] == found[0]["loc"][:depth]]
+    of_it = [e["msg"] for e in errors if e["loc"][:depth] == errors[0]["loc"][:depth]]
     reasons = dict.fromkeys(message[:1].lower() + message[1:] for message in of_it)
     return f"{f'[{section}] {key}'.strip()}: {', or '.join(reasons)}, got {value!r}"
 

@@ -107,8 +107,8 @@ def read_sets(section: DataSection, keys: Keys, cutoff: float, seed: int, *, uni
     shared = len(to_train.keys() & to_validate.keys())
     if section.test:
         there.append(read(section.test, to_train))  # a test on what was trained on is none
-    there, found = _look_at_labels(there, units, section.bad)
-    (skipped if section.bad == "skip" else suspicious).extend(found)
+    there, suspicious_frames = _look_at_labels(there, units, section.bad)
+    (skipped if section.bad == "skip" else suspicious).extend(suspicious_frames)
     train, test = there[0], there[-1] if section.test else None
     train, valid = (train, there[1]) if isinstance(section.valid, list) else _parts(train, section.valid, seed)
     return Sets(train, valid, test, fingerprint(files), skipped, shared, suspicious)
@@ -118,10 +118,10 @@ def _look_at_labels(datasets: list[Dataset], units: str, bad: str) -> tuple[list
     """The data sets, without what is suspicious among all of them if bad is "skip", and what that is."""
     elements = sorted({z for dataset in datasets for z in dataset.elements})
     samples = (dataset[k] for dataset in datasets for k in range(len(dataset)))
-    found = suspects(summarize(samples, elements), units) if units != "any" else []
+    suspicious_frames = suspects(summarize(samples, elements), units) if units != "any" else []
     problems, result, first = [], [], 0
     for dataset in datasets:
-        here = {s.number - first: s.reason for s in found if first <= s.number < first + len(dataset)}
+        here = {s.number - first: s.reason for s in suspicious_frames if first <= s.number < first + len(dataset)}
         problems += [BadFrame(*dataset.place(k), reason) for k, reason in here.items()]
         result.append(dataset.subset(np.delete(np.arange(len(dataset)), list(here))) if bad == "skip" else dataset)
         first += len(dataset)
@@ -229,6 +229,6 @@ def sums_over(
     share: Share = Share(),  # noqa: B008
 ) -> Sums:
     """The given sums with the errors on a data set added."""
-    for sample, found in predictions(model, dataset, limits, device, share):
-        sums.add(errors_of(found, sample.graph, sample.targets, properties_of(model)))
+    for sample, prediction in predictions(model, dataset, limits, device, share):
+        sums.add(errors_of(prediction, sample.graph, sample.targets, properties_of(model)))
     return sums

@@ -136,19 +136,21 @@ def compare(
     parts: dict[str, list[Any]] = {name: [] for name in names}
     config_type: list[str] = []
     first = 0
-    for (graph, targets), found in predictions(model, dataset, limits, device):
+    for (graph, targets), prediction in predictions(model, dataset, limits, device):
         s, n = graph.n_structures, graph.n_atoms
         parts["numbers"].append(graph.atomic_numbers.cpu().numpy())
         parts["structure"].append(graph.structure.cpu().numpy() + first)
         parts["n_atoms"].append(torch.bincount(graph.structure, minlength=s).cpu().numpy())
-        said = found.energy if model.has_energy else None
+        said = prediction.energy if model.has_energy else None
         parts["energy"].append(_two(targets.energy, said, (s,)))
-        parts["forces"].append(_two(targets.forces, found.forces, (n, 3)))
-        said = None if found.virial is None or targets.stress is None else stress(found.virial, graph.cells)
+        parts["forces"].append(_two(targets.forces, prediction.forces, (n, 3)))
+        said = None if prediction.virial is None or targets.stress is None else stress(prediction.virial, graph.cells)
         parts["stress"].append(_two(targets.stress, said, (s, 3, 3)))
         for name, kind in kinds.items():
-            assert found.properties is not None
-            parts[name].append(_two(targets.extra.get(name), found.properties[name], (n if kind == "atomic" else s,)))
+            assert prediction.properties is not None
+            parts[name].append(
+                _two(targets.extra.get(name), prediction.properties[name], (n if kind == "atomic" else s,))
+            )
         config_type += targets.config_type
         first += s
     paired = {*QUANTITIES, *kinds}

@@ -42,13 +42,13 @@ def first_of(model: Potential, dataset: Dataset, config: Config, numbers: Sequen
     model = copy.deepcopy(model).requires_grad_(False)  # whose tables are kept
     limits = Limits(max_edges=min(Limits().max_edges, config.data.max_edges))
     parts: list[tuple[Array, ...]] = []
-    for (graph, targets), found in predictions(model, dataset.subset(list(numbers)), limits):
+    for (graph, targets), prediction in predictions(model, dataset.subset(list(numbers)), limits):
         n_atoms = torch.bincount(graph.structure, minlength=graph.n_structures)
         nothing = torch.full((graph.n_structures,), math.nan, dtype=torch.float64)
-        energies = [nothing if e is None else e / n_atoms for e in (targets.energy, found.energy)]
+        energies = [nothing if e is None else e / n_atoms for e in (targets.energy, prediction.energy)]
         forces = [nothing] * 3
-        if targets.forces is not None and found.forces is not None:
-            each = targets.forces, found.forces, found.forces - targets.forces
+        if targets.forces is not None and prediction.forces is not None:
+            each = targets.forces, prediction.forces, prediction.forces - targets.forces
             square = torch.stack([f.square().mean(1) for f in each], dim=1)
             mean = square.new_zeros(graph.n_structures, 3).index_add(0, graph.structure, square) / n_atoms[:, None]
             forces = list(mean.sqrt().unbind(1))
@@ -93,35 +93,37 @@ def _from_median(values: Array) -> Array:
     return np.asarray(np.abs(values - np.median(values)))
 
 
-def _ratio(wanted: Array, there: Array) -> float:
+def _ratio(a: Array, b: Array) -> float:
     """Of the medians; 1 where one of them says nothing."""
-    if not len(wanted):
+    if not len(a):
         return 1.0
-    above, below = float(np.median(wanted)), float(np.median(there))
+    above, below = float(np.median(a)), float(np.median(b))
     return above / below if above > 0 and 0 < below < math.inf else 1.0
 
 
-def absurd(model: Potential, dataset: Dataset, config: Config, found: dict[str, Any]) -> str:
+def absurd(model: Potential, dataset: Dataset, config: Config, statistics: dict[str, Any]) -> str:
     """A sentence about a model that is further off, before it is trained, than any sound one, or "".
 
     Parameters
     ----------
-    found : dict
+    statistics : dict
         What `build` has found out about the data.
     """
     seen = first_of(model, dataset, config)
     off, size = _errors(seen), _sizes(seen)
     largest = {"energy": max(size.values()), "forces": size["forces"]}  # of one unit of length times a force
     sound = all(not largest[name] or not off[name] > ABSURD * largest[name] for name in _learnt(config))
-    return "" if sound else _sentence(seen, model, dataset, config, found)
+    return "" if sound else _sentence(seen, model, dataset, config, statistics)
 
 
-def about(model: Potential, dataset: Dataset, config: Config, found: dict[str, Any], numbers: Sequence[int]) -> str:
+def about(
+    model: Potential, dataset: Dataset, config: Config, statistics: dict[str, Any], numbers: Sequence[int]
+) -> str:
     """A sentence about how far off a model is of these structures before it is trained, and why that may be."""
-    return _sentence(first_of(model, dataset, config, numbers), model, dataset, config, found)
+    return _sentence(first_of(model, dataset, config, numbers), model, dataset, config, statistics)
 
 
-def _sentence(seen: First, model: Potential, dataset: Dataset, config: Config, found: dict[str, Any]) -> str:
+def _sentence(seen: First, model: Potential, dataset: Dataset, config: Config, statistics: dict[str, Any]) -> str:
     off, size = _errors(seen), _sizes(seen)
     energy_unit, force_unit = ENERGY_UNITS[model.units]
     said = {
@@ -139,7 +141,7 @@ def _sentence(seen: First, model: Potential, dataset: Dataset, config: Config, f
     file, number = dataset.place(int(seen.numbers[int(error.argmax())]))
     return (
         f"before any training {' and '.join(said[name] for name in known)} (root mean squares); furthest off is "
-        f"{f'{file}, ' if file else ''}frame {number}. {_reason(model, config, found)}"
+        f"{f'{file}, ' if file else ''}frame {number}. {_reason(model, config, statistics)}"
     )
 
 
@@ -161,8 +163,8 @@ def _sizes(seen: First) -> dict[str, float]:
     if known.any():
         rest[known] = rest_of(seen.counts[known] / seen.counts[known].sum(1, keepdims=True), rest[known])
     sizes = {"energy": rest, "forces": seen.forces[0]}
-    found = {name: _rms(values, np.isfinite(values), seen.weights) for name, values in sizes.items()}
-    return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}
+    result = {name: _rms(values, np.isfinite(values), seen.weights) for name, values in sizes.items()}
+    return {name: 0.0 if math.isnan(value) else value for name, value in result.items()}
 
 
 def _rms(values: Array, known: NDArray[np.bool_], weights: Array) -> float:
@@ -174,18 +176,17 @@ def _rms(values: Array, known: NDArray[np.bool_], weights: Array) -> float:
     return math.sqrt(square) if math.isfinite(square) else math.inf
 
 
-def _reason(model: Potential, config: Config, found: dict[str, Any]) -> str:
+def _reason(model: Potential, config: Config, statistics: dict[str, Any]) -> str:
     if config.model.start is not None:
         return f"Are energies and units of {config.model.start!r} those of the data?"
     options, section, given = model.config, config.model, []
     if "mean_neighbours" in section.options:
-        given.append(
-            f"mean_neighbours = {section.options['mean_neighbours']:g} (the data have {found['mean_neighbours']:.4g})"
-        )
+        of_data = f"the data have {statistics['mean_neighbours']:.4g}"
+        given.append(f"mean_neighbours = {section.options['mean_neighbours']:g} ({of_data})")
     if options.repulsion:
         given.append(f"repulsion = {options.repulsion:g} (the least distance is {options.min_distance:.4g})")
     if section.scale != "rms_force":
-        given.append(f"scale = {section.scale:g} (the root mean square of forces is {found['rms_force']:.4g})")
+        given.append(f"scale = {section.scale:g} (the root mean square of forces is {statistics['rms_force']:.4g})")
     if section.references != "least_squares":
         given.append(f"references = {section.references!r}")
     if given:

@@ -34,7 +34,7 @@ def hold(folder: Path) -> Iterator[None]:
         If it is a file, another job has it, or the system refuses.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"the output folder {folder} is a file; choose another with --output")
+        raise RunError(f"the output folder {folder} is a file; choose another (--output, or folder=)")
     with ExitStack() as stack:
         try:
             stack.enter_context(lock_folder(folder))
@@ -50,8 +50,8 @@ def check_free(folder: Path, force: bool) -> None:
     """Raise a RunError if a run must not write to this folder: not empty without `force`."""
     if not force and not is_empty(folder):
         raise RunError(
-            f"the output folder {folder} is not empty; choose another with --output, replace it by --force, "
-            f"or continue its run by --resume {folder}"
+            f"the output folder {folder} is not empty; choose another (--output, or folder=), replace what a run left "
+            f"there (--force, or force=True), or continue it (--resume {folder}, or mdgnn.training.run.resume)"
         )
 
 
@@ -138,15 +138,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def fingerprint(paths: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files, by name; of a part of a file, such as ``file.xyz@0:100``, that of the whole."""
-    found = {}
+    checksums = {}
     for path in paths:
         digest = hashlib.sha256()
         name, _ = part_of(path)
         with name.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-        found[str(path)] = digest.hexdigest()
-    return found
+        checksums[str(path)] = digest.hexdigest()
+    return checksums
 
 
 class Log:

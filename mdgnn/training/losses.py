@@ -26,7 +26,7 @@ class Errors(NamedTuple):
 
 
 def errors_of(
-    found: Prediction, graph: Graph, targets: Targets, properties: Sequence[Property] = ()
+    prediction: Prediction, graph: Graph, targets: Targets, properties: Sequence[Property] = ()
 ) -> dict[str, Errors]:
     """Errors of energy per atom, of the components of forces and stress, and of properties (extensive ones per atom),
     as far as there are both.
@@ -36,19 +36,19 @@ def errors_of(
     result: dict[str, Errors] = {}
     n_atoms = torch.bincount(graph.structure, minlength=graph.n_structures).clamp(min=1)
     if targets.energy is not None:
-        result["energy"] = _known((found.energy - targets.energy) / n_atoms, targets.energy, targets.weight)
-    if targets.forces is not None and found.forces is not None:
+        result["energy"] = _known((prediction.energy - targets.energy) / n_atoms, targets.energy, targets.weight)
+    if targets.forces is not None and prediction.forces is not None:
         weight = targets.weight[graph.structure][:, None].expand(-1, 3)
-        result["forces"] = _known(found.forces - targets.forces, targets.forces, weight)
-    if targets.stress is not None and found.virial is not None:
+        result["forces"] = _known(prediction.forces - targets.forces, targets.forces, weight)
+    if targets.stress is not None and prediction.virial is not None:
         periodic = ~targets.stress.isnan().any(2).any(1)  # others may have no volume
         target, weight = targets.stress[periodic], targets.weight[periodic][:, None, None].expand(-1, 3, 3)
-        result["stress"] = _known(stress(found.virial[periodic], graph.cells[periodic]) - target, target, weight)
+        result["stress"] = _known(stress(prediction.virial[periodic], graph.cells[periodic]) - target, target, weight)
     for p in properties:
-        if found.properties is None or p.name not in targets.extra:
+        if prediction.properties is None or p.name not in targets.extra:
             continue
         target = targets.extra[p.name]
-        error = found.properties[p.name] - target
+        error = prediction.properties[p.name] - target
         weight = targets.weight[graph.structure] if p.kind == "atomic" else targets.weight
         error = error / n_atoms if p.kind == "extensive" else error
         result[p.name] = _known(error, target, weight)._replace(unit=p.scale)

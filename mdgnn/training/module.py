@@ -92,7 +92,7 @@ class Training(pl.LightningModule):
         """
         graph, targets = batch
         properties = properties_of(self.model)
-        found = evaluate(
+        prediction = evaluate(
             self.model,
             graph,
             forces=self.weights["forces"] > 0,
@@ -100,14 +100,14 @@ class Training(pl.LightningModule):
             create_graph=True,
             properties=bool(properties),
         )
-        errors = errors_of(found, graph, targets, properties)
+        errors = errors_of(prediction, graph, targets, properties)
         counts = {name: float(e.errors.numel()) for name, e in errors.items()}
         section, n_processes = self.loss_section, world_size()
         if n_processes > 1:
             counts = sum_over_processes({name: counts.get(name, 0.0) for name in self.courses}, graph.vectors.device)
         loss = loss_of(errors, self.weights, counts, section.kind, section.huber_delta)
         if not loss.requires_grad:  # nothing here has a target, but perhaps elsewhere
-            outputs = [found.energy, *(found.properties or {}).values()]
+            outputs = [prediction.energy, *(prediction.properties or {}).values()]
             loss = loss + 0 * torch.cat(outputs).sum()
         return loss * n_processes
 

@@ -35,16 +35,16 @@ def sets_of(config: Config, folder: Path | None = None) -> Sets:
     return read_sets(config.data, keys, cutoff, config.run.seed, units=units, need=need)
 
 
-def finish(config: Config, folder: Path, sets: Sets, found: dict[str, Any], steps: int) -> dict[str, Any]:
+def finish(config: Config, folder: Path, sets: Sets, statistics: dict[str, Any], steps: int) -> dict[str, Any]:
     """Write the best model with the record of its training, and the summary, which says that the run is over."""
-    model, best_epoch = save_best(config, folder, found)  # before anything that may fail
+    model, best_epoch = save_best(config, folder, statistics)  # before anything that may fail
     compared = comparisons(config, sets, model)
     summary = {
         "steps": steps,
         "best_epoch": best_epoch,
         "errors": {name: comparison.figures() for name, comparison in compared.items()},
         "structures": {name: len(d) for name, d in zip(("train", "valid", "test"), sets[:3], strict=True) if d},
-        "found": found,
+        "found": statistics,
         "data": sets.fingerprints,
         "skipped": [str(frame) for frame in sets.skipped],
         "warnings": [sentence for sentence in (worse_than_constants(config, model, compared["valid"]),) if sentence],
@@ -83,10 +83,10 @@ def _of_references(model: Potential, valid: Comparison) -> float:
     return float(np.nanmean(np.abs(valid.energy[0] - references) / valid.n_atoms))
 
 
-def save_best(config: Config, folder: Path, found: dict[str, Any]) -> tuple[Potential, int]:
+def save_best(config: Config, folder: Path, statistics: dict[str, Any]) -> tuple[Potential, int]:
     """Write the best model so far, of a run that may be under way; it and its epoch."""
     model, best_epoch = best_model(folder)
-    save_model(model, folder / files.MODEL, {"config": config.content(), "best_epoch": best_epoch, "found": found})
+    save_model(model, folder / files.MODEL, {"config": config.content(), "best_epoch": best_epoch, "found": statistics})
     return model, best_epoch
 
 

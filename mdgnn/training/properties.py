@@ -47,12 +47,12 @@ def summarize_properties(
         for section in sections:
             counts = kinds if section.kind == "atomic" else kinds.sum(0, keepdims=True)
             parts[section.name].append((targets.extra[section.name].numpy(), counts.astype(np.float64)))
-    found = []
+    properties = []
     for section in sections:
         values, counts = map(np.concatenate, zip(*parts[section.name], strict=True))
         known = ~np.isnan(values)
-        found.append(standardize(section.name, section.kind, Labels(values[known], counts[known])))
-    return found
+        properties.append(standardize(section.name, section.kind, Labels(values[known], counts[known])))
+    return properties
 
 
 def standardize(name: str, kind: str, labels: Labels) -> Property:

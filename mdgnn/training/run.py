@@ -179,7 +179,7 @@ def _read(config: Config, folder: Path | None) -> Sets:
 
 def _go(config: Config, folder: Path, sets: Sets, start: Start, last: Path | None) -> dict[str, Any]:
     """Train from a model, or from its last checkpoint if there is one, to the end."""
-    model, found = start
+    model, statistics = start
     seed_everything(config.run.seed)
     module = Training(model.train(), config)
     batches = EdgeBatches(
@@ -193,7 +193,7 @@ def _go(config: Config, folder: Path, sets: Sets, start: Start, last: Path | Non
     )
     stream = Stream(sets.train, batches, config.run.epochs)
     identity = hashlib.sha256(json.dumps(sets.fingerprints, sort_keys=True).encode()).hexdigest()
-    explain = partial(_first_batch, config, folder, sets, batches, found)
+    explain = partial(_first_batch, config, folder, sets, batches, statistics)
     watch = Watch(config, folder, stream, partial(validate, config=config, sets=sets), identity, explain)
     if last is not None:
         files.read_checkpoint(last)  # refuses what Lightning would only trip over
@@ -204,11 +204,11 @@ def _go(config: Config, folder: Path, sets: Sets, start: Start, last: Path | Non
     except RunError:
         if this_process().rank == 0 and (folder / files.BEST).exists():
             with suppress(RunError):  # of a full disk, say, which the first one tells
-                save_best(config, folder, found)
+                save_best(config, folder, statistics)
         raise
     if this_process().rank:
         return {}
-    return _told(finish(config, folder, sets, found, trainer.global_step))
+    return _told(finish(config, folder, sets, statistics, trainer.global_step))
 
 
 def _told(summary: dict[str, Any]) -> dict[str, Any]:
@@ -218,11 +218,11 @@ def _told(summary: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _first_batch(config: Config, folder: Path, sets: Sets, batches: EdgeBatches, found: dict[str, Any]) -> str:
+def _first_batch(config: Config, folder: Path, sets: Sets, batches: EdgeBatches, statistics: dict[str, Any]) -> str:
     """How far the model that training began with is from its first structures."""
     batches.set_epoch(0)
     model: Potential = load(folder / files.START).requires_grad_(False)
-    return about(model, sets.train, config, found, list(next(iter(batches))))
+    return about(model, sets.train, config, statistics, list(next(iter(batches))))
 
 
 def seed_everything(seed: int) -> None:
@@ -235,8 +235,8 @@ def seed_everything(seed: int) -> None:
 def _new(config: Config, sets: Sets) -> Start:
     """The model that training begins with."""
     seed_everything(config.run.seed)
-    model, found = build(config, sets.train, keys_of(config), sets.suspicious_to_train())
-    if config.learns_energy() and this_process().rank == 0 and (note := absurd(model, sets.train, config, found)):
+    model, statistics = build(config, sets.train, keys_of(config), sets.suspicious_to_train())
+    if config.learns_energy() and this_process().rank == 0 and (note := absurd(model, sets.train, config, statistics)):
         print(f"mdgnn: {note}", file=sys.stderr)
     freeze(model, config.frozen(model))
     for dataset, name in ((sets.valid, "validation"), (sets.test, "test")):
@@ -246,7 +246,7 @@ def _new(config: Config, sets: Sets) -> Start:
             raise ConfigError(
                 f"[data] the model will know {[*model.elements.numbers]}, and the {name} set has {missing} too"
             )
-    return model, found
+    return model, statistics
 
 
 def _begun(config: Config, folder: Path) -> Start:

@@ -86,7 +86,7 @@ def test_backends_agree_and_are_named():
     assert auto.engine is not None and torch_.engine is None
     assert (auto.backend, engine.backend, torch_.backend) == ("engine", "engine", "torch")
     np.testing.assert_array_equal(auto.get_forces(atoms), engine.get_forces(atoms))
-    np.testing.assert_allclose(auto.get_forces(atoms), torch_.get_forces(atoms), atol=1e-11)
+    np.testing.assert_allclose(auto.get_forces(atoms), torch_.get_forces(atoms), rtol=0, atol=1e-11)
     silent = MDGNNCalculator(LennardJones())  # warnings are errors here
     assert silent.engine is None and silent.backend == "torch"
     assert repr(silent) == "<MDGNNCalculator: LennardJones on cpu, float32, backend torch>"
@@ -107,10 +107,12 @@ def test_many_structures_at_once(backend, monkeypatch):
     for atoms, found in zip(structures, together, strict=True):
         alone = calc.compute(atoms)
         assert found["energy"] == pytest.approx(alone["energy"], rel=1e-12)
-        np.testing.assert_allclose(found["forces"], alone["forces"], atol=1e-11)
-        np.testing.assert_allclose(found["energies"], alone["energies"], atol=1e-11)
+        np.testing.assert_allclose(found["forces"], alone["forces"], rtol=0, atol=1e-11)
+        np.testing.assert_allclose(found["energies"], alone["energies"], rtol=0, atol=1e-11)
     (with_stress,) = calc.evaluate([crystal()], stress=True)
-    np.testing.assert_allclose(with_stress["stress"], calc.compute(crystal(), stress=True)["stress"], atol=1e-12)
+    np.testing.assert_allclose(
+        with_stress["stress"], calc.compute(crystal(), stress=True)["stress"], rtol=0, atol=1e-12
+    )
 
 
 def test_one_structure_is_a_list_of_one():
@@ -125,6 +127,20 @@ def test_forces_without_a_volume_after_stress_was_asked_for():
     assert np.isfinite(calc.get_forces(flat)).all() and "stress" not in calc.results
     with pytest.raises(ValueError, match="expected atoms, got none"):
         MDGNNCalculator("lj").calculate()
+
+
+@pytest.mark.parametrize("n_behind", [0, 3])
+@pytest.mark.parametrize(
+    ("distance", "error", "message"),
+    [(0.0, ValueError, "expected atoms at different places"), (0.1, CalculatorError, "energy that are not finite")],
+)
+def test_structures_are_numbered_from_the_first_of_all_batches(distance, error, message, n_behind, monkeypatch):
+    """Where the batch goes that a bad one is in, in the middle or at the end."""
+    monkeypatch.setattr("mdgnn.calculators.mdgnn_calculator.BATCH", 3)
+    calc = MDGNNCalculator(LennardJones(epsilon=1e300), dtype="float64")
+    one, wrong = Atoms("Ar"), Atoms("Ar2", [[0, 0, 0], [distance, 0, 0]])
+    with pytest.raises(error, match=f"^structure 2: .*{message}"):
+        calc.evaluate([one, one, wrong, *[one] * n_behind])
 
 
 @pytest.mark.parametrize(

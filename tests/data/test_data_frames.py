@@ -165,7 +165,7 @@ def bad_frame(kind):
         return frame, "atoms 0 and 2 are at one place"
     if kind == "no cell":
         frame.pbc = (True, False, False)
-        return frame, "cell"
+        return frame, "cell vectors on the periodic axes, got a singular cell"
     if kind == "weight":
         info["weight"] = -1.0
         return frame, "weight of at least 0"

@@ -6,12 +6,16 @@ import os
 import signal
 from pathlib import Path
 
+import ase.data
 import ase.io
+import ase.units
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones as PairCalculator
 from ase.constraints import FixAtoms
 from ase.optimize import FIRE
 
@@ -34,7 +38,8 @@ from mdgnn.dynamics import (
 )
 from mdgnn.dynamics.ensembles import ENSEMBLES, make_ensemble
 from mdgnn.dynamics.lj_clusters import LJ_MINIMA, lj_cluster, true_lj_energy
-from mdgnn.dynamics.units import LJ
+from mdgnn.dynamics.molecular_dynamics import drift
+from mdgnn.dynamics.units import LJ, METAL
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +83,15 @@ def test_in_memory_and_in_a_folder_the_same_bits(tmp_path, made, ensemble, cutof
     assert md.n_steps == summary["steps"] == 40 and md.time == log[-1, 1] == 40 * 0.005
     header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
     assert header.split(",") == md.header() and md.temperature == log[-1, 5]
+    names = [name.partition("[")[0] for name in md.header()]
+    assert names[:6] == ["step", "time", "total_energy", "potential_energy", "kinetic_energy", "temperature"]
+    potential = exact(cutoff).get_potential_energy(atoms)
+    kinetic = 0.5 * (atoms.get_momenta() ** 2).sum()  # the mass is 1
+    n_free = 3 * len(atoms) - 3 * (ensemble.name != "nve")  # whose centre of mass is held
+    energies = [potential + kinetic, potential, kinetic, 2 * kinetic / n_free]
+    np.testing.assert_allclose(log[-1, 2:6], energies, rtol=1e-13)
+    assert summary["initial_total_energy"] == log[0, 2] != summary["final_total_energy"] == log[-1, 2]
+    assert summary["mean_temperature_second_half"] == pytest.approx(log[5:, 5].mean(), rel=1e-14)
 
 
 @pytest.mark.parametrize(("made", "ensemble", "cutoff"), RUNS, ids=[ensemble.name for _, ensemble, _ in RUNS])
@@ -127,6 +141,8 @@ def test_a_relaxation_in_memory():
     assert atoms == before and atoms.calc is None, "the caller's atoms are as they were"
     np.testing.assert_array_equal(relaxed.atoms.positions[0], atoms.positions[0])
     assert relaxed.energy == pytest.approx(LJ_MINIMA[13], abs=1e-6) == true_lj_energy(relaxed.atoms)
+    forces = exact().get_forces(relaxed.atoms)[1:]
+    assert relaxed.fmax == pytest.approx(np.linalg.norm(forces, axis=1).max(), rel=1e-9), "of the atoms that are free"
     assert not relax(atoms, exact(), fmax=1e-4, steps=1).converged and not list(Path().iterdir())
 
 
@@ -323,6 +339,19 @@ def argon():
     return atoms
 
 
+def potential(seed):
+    torch.manual_seed(seed)
+    return PaiNN(8, cutoff=4.0, elements=[18])
+
+
+def painn(seed):
+    return MDGNNCalculator(potential(seed))
+
+
+def committee(*seeds):
+    return Ensemble([potential(seed) for seed in seeds])
+
+
 class Shifted(EMT):
     """Another class, of the same results."""
 
@@ -332,14 +361,18 @@ class Shifted(EMT):
     [
         (bulk("Cu", cubic=True), EMT, Shifted, "has the calculator EMT, not Shifted"),
         (bulk("Cu", cubic=True), EMT, exact, "has the calculator EMT, not MDGNNCalculator"),
-        (
-            argon(),
-            lambda: MDGNNCalculator(PaiNN(8, cutoff=4.0, elements=[18])),
-            lambda: MDGNNCalculator("lj"),
-            "units is metal .*, not lj",
-        ),
+        (argon(), lambda: painn(0), lambda: MDGNNCalculator("lj"), "units is metal .*, not lj"),
         (cluster(), exact, lambda: MDGNNCalculator(LennardJones()), "dtype is float64 .*, not float32"),
         (cluster(), lambda: MDGNNCalculator("lj"), lambda: Ensemble(["lj", "lj"]), "MDGNNCalculator, not Ensemble"),
+        (argon(), lambda: painn(0), lambda: painn(1), "MDGNNCalculator has other weights or parameters than"),
+        (argon(), lambda: committee(0, 1), lambda: committee(0, 2), "Ensemble has other weights or parameters than"),
+        (cluster(), exact, lambda: exact(2.5), "MDGNNCalculator has other weights or parameters than"),
+        (
+            argon(),
+            lambda: PairCalculator(sigma=3.4),
+            lambda: PairCalculator(sigma=3.3),
+            "has other weights or parameters than",
+        ),
     ],
 )
 def test_a_run_does_not_go_on_with_another_calculator(atoms, calculator, other, words):
@@ -370,6 +403,52 @@ def test_records_have_device_and_dtype_of_the_calculator(calculator, precision):
         assert {name: settings[name] for name in ("device", "dtype") if name in settings} == precision
 
 
+@pytest.mark.parametrize("calculator", [lambda: painn(0), lambda: committee(0, 1)])
+def test_atoms_out_of_reach_of_every_model_are_said(calculator):
+    atoms = cluster(3)
+    atoms.positions *= 100
+    with pytest.warns(UserWarning, match="no two atoms are within the model's cutoff of 4 Angstrom"):
+        relax(atoms, calculator(), steps=0)
+
+
+def pair_function(positions):
+    """Lennard-Jones in reduced units, as a user writes it."""
+    away = positions[:, None] - positions[None]
+    squares = np.square(away).sum(-1) + np.diag(np.full(len(positions), np.inf))
+    sixth = squares**-3.0
+    slope = 4 * (6 * sixth - 12 * sixth**2) / squares
+    return 2 * (sixth**2 - sixth).sum(), (slope[..., None] * away).sum(1)
+
+
+def test_a_function_says_its_units():
+    """It moves as the model of the same potential, and its records say so; unless told it is in eV and Angstrom."""
+    function = lambda units: FunctionCalculator(pair_function, units)  # noqa: E731
+    for ensemble in (NVE(0.2), Langevin(0.2)):
+        runs = [
+            simulate(cluster(), calculator, ensemble, folder=Path(name), steps=10, seed=3)
+            for name, calculator in (("function", function("lj")), ("model", exact(math.inf)))
+        ]
+        ends = [ase.io.read(f"{name}/final.xyz") for name in ("function", "model")]
+        np.testing.assert_allclose(ends[0].positions, ends[1].positions, atol=1e-7)
+        assert [run["settings"]["units"] for run in runs] == ["lj", "lj"] and runs[0]["units"] == runs[1]["units"]
+        for name in ("function", "model"):
+            for path in Path(name).iterdir():
+                path.unlink()
+            Path(name).rmdir()
+    minima = [relax(cluster(), calculator) for calculator in (function("lj"), exact(math.inf))]
+    assert minima[0].energy == pytest.approx(LJ_MINIMA[13]) == minima[1].energy
+    assert minima[0].summary["units"] == {"energy": "epsilon", "length": "sigma"}
+    assert MolecularDynamics(cluster_with(FunctionCalculator(pair_function)), NVE(300)).units.name == "metal"
+    with pytest.raises(RunError, match="units is lj in the run to continue, not metal"):
+        simulate(cluster(), function("lj"), folder=Path("run"), steps=1)
+        restart(Path("run"), steps=2, calculator=function("metal"))
+    for wrong in ("real", None):
+        with pytest.raises(ValueError, match="expected units 'metal' or 'lj', got"):
+            function(wrong)
+    with pytest.raises(TypeError, match="no parameter 'unit'; there is units"):
+        function("lj").set(unit="metal")
+
+
 def test_masses_are_one_in_reduced_units_in_memory_and_in_a_folder():
     """The velocities that were drawn have the temperature that was asked for, and belong to these masses."""
     atoms = cluster_with(exact())
@@ -380,6 +459,60 @@ def test_masses_are_one_in_reduced_units_in_memory_and_in_a_folder():
     final = ase.io.read("run/final.xyz")
     np.testing.assert_array_equal(final.get_masses(), 1)
     np.testing.assert_allclose(final.get_velocities(), atoms.get_velocities(), atol=1e-7)
+
+
+@pytest.mark.parametrize(("symbol", "temperature"), [("Ar", 0.2), ("Cu", 300.0)], ids=["lj", "metal"])
+def test_velocities_have_the_temperature_that_was_asked_for(symbol, temperature):
+    """Each component has the variance kT/m, in the units of the model; within five standard errors."""
+    n = 4000
+    atoms = Atoms(
+        numbers=np.full(n, ase.data.atomic_numbers[symbol]), positions=10.0 * np.argwhere(np.ones((20, 20, 10)))
+    )
+    atoms.calc = exact(1.5) if symbol == "Ar" else FunctionCalculator(lambda x: (0.0, np.zeros_like(x)))
+    md = MolecularDynamics(atoms, NVE(temperature), rng=5)
+    variance = {"Ar": 0.2, "Cu": ase.units.kB * 300 / ase.data.atomic_masses[29]}[symbol]
+    assert atoms.get_velocities().var(axis=0) == pytest.approx(variance, rel=5 * math.sqrt(2 / n))
+    assert md.temperature == pytest.approx(temperature, rel=5 * math.sqrt(2 / (3 * n)))
+
+
+@pytest.mark.parametrize(("symbol", "friction"), [("Ar", 0.8), ("Cu", 0.02)], ids=["lj", "metal"])
+def test_friction_slows_free_atoms_by_its_exponential(symbol, friction):
+    """The mean velocity falls as exp(-gamma t), t in tau or fs; within five standard errors sqrt(kT / m N)."""
+    n, speed = 400, 20.0
+    atoms = Atoms(numbers=np.full(n, ase.data.atomic_numbers[symbol]), cell=[50.0 * n, 50, 50], pbc=True)
+    atoms.positions[:, 0] = 50.0 * np.arange(n)
+    if symbol == "Ar":
+        atoms.calc = exact(1.5)
+        atoms.set_masses(np.ones(n))
+    else:
+        atoms.calc = EMT()  # of copper too far apart for it
+    thermal = math.sqrt(0.2 if symbol == "Ar" else ase.units.kB * 300 / atoms.get_masses()[0])
+    atoms.set_velocities(np.full((n, 3), speed * thermal))
+    md = MolecularDynamics(atoms, Langevin(friction=friction), timestep=0.1 / friction, rng=3)
+    list(md.run(10))
+    assert md.time == pytest.approx(1 / friction)
+    mean = atoms.get_velocities().mean(axis=0) / thermal
+    assert mean == pytest.approx(speed * math.exp(-1), abs=5 / math.sqrt(n))
+
+
+def test_defaults_are_those_that_docstrings_tell():
+    """Relaxation times of NPT are a hundred and a thousand default time steps."""
+    assert Langevin().with_defaults(LJ) == Langevin(0.2, 0.5) and NPT().with_defaults(LJ) == NPT(0.2, 0.0)
+    assert Langevin().with_defaults(METAL) == Langevin(300, 0.01) and NPT().with_defaults(METAL) == NPT(300, 0.0)
+    assert (LJ.default_timestep, METAL.default_timestep) == (0.005, 1.0)
+    for units in (LJ, METAL):
+        steps = [time / units.default_timestep for time in (units.thermostat_time, units.barostat_time)]
+        assert steps == pytest.approx([100, 1000])
+
+
+def test_drift_is_the_trend_over_the_run_and_scatter_is_about_it():
+    """Of 4 atoms whose energy rises by 0.08 in all, and alternates by 0.4 about that."""
+    time = np.linspace(3.0, 7.0, 1001)
+    log = np.stack([np.arange(1001), time, 5 + 0.02 * (time - 3) + 0.4 * (-1.0) ** np.arange(1001)], axis=1)
+    found = drift(log, 4)
+    assert found["energy_drift_per_atom"] == pytest.approx(0.02, abs=1e-3)
+    assert found["energy_fluctuation_per_atom"] == pytest.approx(0.1, rel=1e-3)
+    assert drift(log[::1000], 4) == {"energy_drift_per_atom": pytest.approx(0.02), "energy_fluctuation_per_atom": 0.0}
 
 
 def test_momenta_of_other_masses_are_not_taken_for_those_of_mass_one():

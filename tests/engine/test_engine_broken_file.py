@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from random_programs import RandomProgram
 from safetensors_parts import entry_of, joined, parts
 from small_model_files import write_program
-from systems import icosahedron
+from systems import icosahedron, radial
 
+import mdgnn
 from mdgnn import Engine, Graph
 from mdgnn.locate import ModelFileError
 
@@ -217,6 +219,28 @@ def test_weights_that_are_not_finite(good, tmp_path):
     for x in (math.nan, math.inf, -math.inf):
         changed = data[:begin] + struct.pack("<f", x) + data[begin + 4 :]
         assert_refused(tmp_path, joined(header, changed), "expected finite numbers in tensor 'output_mlp.2.bias'")
+
+
+@pytest.mark.parametrize("name", ["SchNet", "PaiNN"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_finite_weights_of_a_filter_that_is_not(name, dtype, tmp_path):
+    """The file is refused by the layer's name; such tables gave energies that are no numbers, in silence."""
+    path, model = tmp_path / "m.safetensors", radial(name, dtype, n_knots=5)
+    mdgnn.save(model, path)
+    header, data = parts(path)
+    program = entry_of(header)["program"]
+    table = program["tables"][1]
+    (message,) = (k for k, i in enumerate(program["instructions"]) if i["weights"] == [table["name"]])
+    changed = [name for i in table["instructions"] if i["op"] == "linear" for name in i["weights"]]
+    changed = [name for name in changed if name.startswith("filters.networks.1.") and name.endswith("weight")]
+    for tensor in changed:
+        begin, end = header[tensor]["data_offsets"]
+        n_bytes = torch.finfo(dtype).bits // 8
+        largest = np.full((end - begin) // n_bytes, torch.finfo(dtype).max, f"<f{n_bytes}").tobytes()
+        assert changed and len(largest) == end - begin
+        data = data[:begin] + largest + data[end:]
+    where = f"table 'table.1' of weights '{changed[0]}'.*, which (?:painn_message|cfconv), instruction {message}, takes"
+    assert_refused(tmp_path, joined(header, data), rf"holds weights that overflow \(expected finite numbers in {where}")
 
 
 def test_changed_files_are_refused_or_run(good, tmp_path):

@@ -8,17 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from random_programs import (
-    CUTOFF,
-    OPERATIONS,
-    POSITIVE,
-    UNARY,
-    RandomProgram,
-    Step,
-    coefficients_of,
-    meaning,
-    random_table,
-)
+from program_meaning import OPERATIONS, UNARY, as_program, as_table, coefficients_of, meaning
+from random_programs import CUTOFF, POSITIVE, RandomProgram, Step, random_table
 
 from mdgnn import _C, NeighborList
 from mdgnn.ops import tabulate
@@ -49,33 +40,38 @@ def run(engine, system, share=None, forces=True, n_threads=1):
 
 
 def assert_close(result, expected):
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-9 * max(1.0, np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-11 * max(1.0, np.abs(expected).max(initial=0)))
 
 
 def check(program, seed):
-    """Whether it could be compared: rounding is all there is to see of products of products of products."""
+    """The largest force that was compared; None where nothing was: of products of products of products all that there
+    is to see is rounding."""
     engine = _C.Engine(*program.arguments())
     given, other = system(seed, (1, 2, 13, 40, 97)[seed % 5]), system(seed + 1000, 100)
     numbers, _, senders, receivers, vectors = given
     share = np.random.default_rng(seed).integers(0, 2, len(numbers)).astype(np.float64)
-    energies, forces = meaning(program, numbers - 1, senders, receivers, vectors, share)
+    meant = as_program(program.version_2(), program.weights)
+    energies, forces = meaning(meant, numbers, senders, receivers, vectors, share=share, tabulated=True)
+    energies, forces = energies.numpy(), forces.numpy()
     largest = max(np.abs(x).max(initial=0) for x in (energies, forces))
     assert not np.isnan(largest), "the reference is not a number"
     if largest >= 1e6:
-        return False
+        return None
     for n_threads in (1, 2):
         run(engine, other)  # what it leaves in memory is nobody's
         result = run(engine, given, share, n_threads=n_threads)
         assert_close(result[0], energies)
         assert_close(result[1], forces)
     np.testing.assert_array_equal(run(engine, given, forces=False)[0], result[0])
-    return True
+    return np.abs(forces).max(initial=0)
 
 
 def check_all(programs):
     """Nearly all of them are compared, and most have forces."""
-    n_compared = sum(check(program, seed) for seed, program in programs)
-    assert n_compared >= 0.95 * len(programs)
+    largest = [check(program, seed) for seed, program in programs]
+    compared = [force for force in largest if force is not None]
+    assert len(compared) >= 0.95 * len(programs)
+    assert sum(force > 1e-3 for force in compared) >= 0.6 * len(programs)
 
 
 @pytest.mark.parametrize("first", range(0, 160, 40))
@@ -99,8 +95,9 @@ def test_text_and_weights_come_back():
         for old in (False, True):
             engine = _C.Engine(*RandomProgram(seed, old).arguments())
             text, weights = engine.program()
-            again = _C.Engine(text, weights)
+            again, said = _C.Engine(text, weights), json.loads(text)
             assert again.program()[0] == text
+            assert (engine.readout, engine.cutoff, engine.dtype) == (said["readout"], said["cutoff"], said["dtype"])
             for name, weight in engine.program()[1].items():
                 assert np.array_equal(again.program()[1][name], weight)
             given = system(seed, 20)
@@ -131,11 +128,15 @@ def random_function(seed):
     return random_table(rng, weights, np.random.default_rng(seed).normal, "f", 5, knots=101), weights
 
 
+def as_tensors(weights):
+    return {name: torch.from_numpy(weight) for name, weight in weights.items()}
+
+
 def test_tables_are_those_of_their_networks():
     for seed in range(100):
         table, weights = random_function(seed)
         (found,) = engine_of(table, weights, 5)().tables().values()
-        expected = coefficients_of(table, weights).numpy()
+        expected = coefficients_of(as_table(table), as_tensors(weights)).numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
 
@@ -182,14 +183,15 @@ def values_of(op, x, channel):
 def test_functions_of_one_number(op, dtype):
     """Against float64 torch, at every place of a vector; NaN stays, and infinity is what torch makes of it."""
     x = np.concatenate([np.linspace(-30, 30, 601), [0.0, 1e-3, -1e-3, 200.0, -200.0, 700.0, -700.0, math.nan]])
+    x = np.concatenate([x, np.array([0.25, -0.25]) * float(np.finfo(dtype).max)])
     x = (np.abs(x) + 0.01 if op in POSITIVE else x).astype(dtype)
     with np.errstate(over="ignore"):
         expected = UNARY[op](torch.from_numpy(x).double(), *CONSTANTS.get(op, [])).numpy()
         expected = expected.astype(dtype).astype(np.float64)
     for channel in (0, 7, 16, 18):
         results = values_of(op, x, channel)
-        np.testing.assert_array_equal(np.isfinite(results), np.isfinite(expected))
         finite = np.isfinite(expected)
+        np.testing.assert_array_equal(results[~finite], expected[~finite])
         size, error = np.abs(expected[finite]), np.abs(results[finite] - expected[finite])
         of = size if op == "exp" else np.maximum(1.0, size)
         assert (error <= 8 * np.finfo(dtype).eps * of + np.finfo(dtype).tiny).all()
@@ -209,12 +211,12 @@ def test_a_message_without_directions_after_one_with_them():
         Step("linear", [4], [5], ["3"], []),
     ]
     program.energies, program.tables = 5, []
-    assert check(program, 3)
+    assert check(program, 3) > 1e-3
     # A message with directions that the energy does not depend on: nobody writes their gradient.
     program.instructions[3] = Step("cfconv", [0], [4], ["2"], [])
     program.arrays[4] = ["atom", 1, 6]
     program.weights |= {"2": normal(size=(6, 4, 6)), "3": normal(size=(1, 6))}
-    assert check(program, 3)
+    assert check(program, 3) > 1e-3
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -287,7 +289,7 @@ T, I = ("tables", 0), "instructions"  # noqa: E741
         (array(0, "atom", 0, 4), "array 0 of the model's program has a bad shape"),
         (array(0, "atom", 2**40, 4), "array 0 of the model's program has a bad shape"),
         (array(0, "atom", 2**15, 2**15), "array 0 of the model's program has a bad shape"),
-        (array(0, "atoms", 1, 4), "space 'atom', 'edge', 'triplet' or 'structure', got 'atoms'"),
+        (array(0, "atoms", 1, 4), "space 'atom' or 'edge', got 'atoms'"),
         (array(0, "atom", 1), "array 0 as a space and two numbers"),
         (array(0, "atom", 1, 0.5), "an entry of array 0 as a whole number"),
         (array(1, "atom", 1, 2, 0, 0, 3), "array 1 of the model's program has a bad shape"),
@@ -296,8 +298,7 @@ T, I = ("tables", 0), "instructions"  # noqa: E741
         (array(1, "atom", 1, 2, 10**6, 0, 0), "array 1 of the model's program has a bad shape"),
         (array(1, "edge", 1, 2, 0, 0, 0), "array 1 of the model's program has a bad shape"),
         (array(4, "edge", 1, 1), "space 'atom', the only ones that linear has here, got one of space 'edge'"),
-        (array(4, "triplet", 1, 1), "space 'atom', the only ones that linear has here, got one of space 'triplet'"),
-        (array(4, "structure", 1, 1), "the only ones that linear has here, got one of space 'structure'"),
+        (array(4, "triplet", 1, 1), "space 'atom' or 'edge', got 'triplet'"),
         (at(I, 0, op="nonsense"), "instruction 0 .expected an instruction that this engine knows, got 'nonsense'"),
         (at(I, 0, op="plus"), "got 'plus'"),
         (at(I, 1, inputs=[]), "instruction 1 .*as many inputs, outputs, weights and numbers as scale takes"),

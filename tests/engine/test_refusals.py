@@ -36,18 +36,21 @@ def test_a_new_model_of_the_same_operations_needs_no_cpp():
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("model", "message"),
     [
-        LennardJones(cutoff=2.5),
-        gnn(aggregation="max"),
-        gnn(filters="direct"),
-        radial("PaiNN", filters="direct"),
-        SimpleGNN(cutoff=float("inf")),
+        (LennardJones(cutoff=2.5), "'graph.edges_by_receiver'"),
+        (gnn(aggregation="max"), "edge_basis"),
+        (gnn(filters="direct"), "edge_basis"),
+        (radial("PaiNN", filters="direct"), "painn_message with a filter that is not a table"),
+        (SimpleGNN(cutoff=float("inf")), "edge_basis"),
     ],
     ids=["LennardJones", "max", "direct", "PaiNN direct", "infinite"],
 )
-def test_models_that_it_cannot_run_get_a_sentence(model):
-    with pytest.raises(UnsupportedError, match=f"the engine cannot run this {type(model).__name__}|no instruction"):
+def test_models_that_it_cannot_run_get_a_sentence(model, message):
+    with pytest.raises(
+        UnsupportedError,
+        match=f"the engine cannot run this {type(model).__name__}: it has no instruction for {message}",
+    ):
         Engine(model)
 
 
@@ -132,7 +135,7 @@ def read(model, h, filter, graph):
         (viewed_then_changed, r"mul_: changes in place of an array of which there are views \(.*new \*= 2\)"),
         (same_memory_changed, r"add_: changes in place of an array of which there are views \(.*same \+= 1"),
         (constant_changed, r"add_: changes in place of a constant array \(.*total \+= h\)"),
-        (branch, r"sums over atoms|__gt__|gt"),
+        (branch, "sums over atoms"),
         (read, r"sums over atoms \(test_refusals.py, line \d+: return h \* float"),
         (lambda m, h, f, g: h * h[0, 0].item(), "a part of the rows of an array"),
         (lambda m, h, f, g: h * h.max().item(), r"for max \(test_refusals.py, line"),
@@ -156,10 +159,10 @@ def read(model, h, filter, graph):
         (lambda m, h, f, g: h * g.edges.by_receiver.row_ptr.diff()[:, None], "'by_receiver' of graph.edges"),
         (lambda m, h, f, g: torch.cat([h, h], dim=0), "together along another axis"),
         (lambda m, h, f, g: h.sum(0), r"sums over atoms \(.*h.sum\(0\)"),
-        (lambda m, h, f, g: h @ h.T @ h, "every atom, component or channel with every other|another size"),
+        (lambda m, h, f, g: h @ h.T @ h, "products of every atom, component or channel with every other"),
         (lambda m, h, f, g: h.flip(0), r"for flip \(.*h.flip"),
         (lambda m, h, f, g: h[:5], "a part of the rows of an array"),
-        (lambda m, h, f, g: h.view(-1, 2, 4).sum(1), "the view"),
+        (lambda m, h, f, g: h.view(-1, 2, 4).sum(1), r"the view \(\d+, 2, 4\) of an array \(\d+, 8\)"),
         (lambda m, h, f, g: torch.special.erf(h), r"for (special_)?erf \(.*special.erf"),
         (lambda m, h, f, g: torch.erf(input=h), r"for erf \(.*erf"),
         (lambda m, h, f, g: h.float().double(), r"a change of precision \(.*h.float"),

@@ -170,9 +170,9 @@ def test_what_is_neither_a_file_nor_a_part_of_one_names_both_readings(path, word
 
 def test_lj_n_is_a_cluster_unless_there_is_such_a_file():
     assert len(read_structure("lj:13", rng())) == 13 and short_name("lj:13") == "lj13"
-    with pytest.raises(ValueError, match="--index goes with a file, and there is no file 'lj:13'"):
+    with pytest.raises(ValueError, match="--index .index=. goes with a file, and there is no file 'lj:13'"):
         read_structure("lj:13", rng(), index=0)
-    with pytest.raises(ValueError, match="--format goes with a file"):
+    with pytest.raises(ValueError, match="--format .format=. goes with a file"):
         read_structure("lj:13", rng(), format="xyz")
     write("lj:13", chain(2))
     assert len(read_structure("lj:13", rng())) == 2 and short_name("lj:13") == "lj_13"

@@ -105,7 +105,9 @@ def trained():
     direct = model.atomic_energies(graph, graph.vectors.float()).sum()
     return [p.grad.double().sum().item() for p in model.parameters()] + [direct.item()]
 
-np.testing.assert_allclose(in_child(trained), trained(), rtol=1e-5, atol=1e-5)  # torch's sums depend on its threads
+found = in_child(trained)
+torch.set_num_threads(1)  # as the child, since torch's sums depend on it
+assert found == trained() and len(found) > 10
 """)
 
 

@@ -128,7 +128,7 @@ def test_an_ensemble_sets_its_members():
         ("md lj:3 --ensemble langevin --pressure 1", "a pressure goes with the ensemble npt, not with langevin"),
         ("dataset lj x.xyz --kind boxes --largest 20", "goes with the kinds all and clusters, not with boxes"),
         ("dataset lj x.xyz --kind lecture --largest 20", "goes with the kinds all and clusters, not with lecture"),
-        ("relax lj:3 --index 1", "--index goes with a file"),
+        ("relax lj:3 --index 1", "--index (index=) goes with a file"),
     ],
 )
 def test_options_that_nothing_looks_at(command, sentence, tmp_path, monkeypatch):

@@ -235,7 +235,7 @@ def test_masses_and_momenta_that_cannot_be(metal, masses, momenta, words):
         atoms.set_masses(masses)
     if momenta is not None:
         atoms.set_momenta(momenta)
-    with pytest.raises(Exception, match=words):
+    with pytest.raises(ValueError, match=words):
         make_system(atoms, metal, "cpu", "float32")
 
 

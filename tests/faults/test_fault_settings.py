@@ -123,8 +123,15 @@ def test_evaluate_within_inference_mode_and_autocast(name):
             assert torch.equal(one, other)
 
 
-def test_settings_are_as_they_were():
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_settings_are_as_they_were(two_threads):
     before = (torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads(), torch.is_grad_enabled())
     with torch.inference_mode(), torch.autocast("cpu"), torch.device("meta"):
         results(MDGNNCalculator("lj", backend="torch"))

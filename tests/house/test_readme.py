@@ -109,9 +109,20 @@ def test_readme_is_short():
     assert len(code.strip().splitlines()) <= 14
 
 
+def local_links(text):
+    """Files that Markdown links to, or shows."""
+    return re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+
+
+def test_links_to_files_are_seen():
+    text = "[a](how.md) ![b](x/y.png) [c](z.md#there) [d](https://x.org/a.md) [e](#here)"
+    assert local_links(text) == ["how.md", "x/y.png", "z.md"]
+    assert sum(len(local_links(page)) for page in GUIDES.values()) > 20
+
+
 @pytest.mark.parametrize("page", GUIDES)
 def test_links_and_pictures_exist(page):
-    for target in re.findall(r"\]\(([^)h#][^)#]*)[^)]*\)", GUIDES[page]):
+    for target in local_links(GUIDES[page]):
         assert (ROOT / page).parent.joinpath(target).exists(), target
     for path in re.findall(r"`((?:mdgnn|csrc|tests)/[^`\s]*)`", GUIDES[page]):
         assert any(ROOT.glob(re.sub("<.*?>", "*", path))), f"{page} has `{path}`, which is not there"

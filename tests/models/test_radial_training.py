@@ -40,7 +40,7 @@ def test_tables_in_float32_cost_little_more_than_float32_does(architecture):
         float((laws.predict(radial(architecture, torch.float32, **options), atoms).forces - exact).square().mean())
         for options in ({"filters": "direct"}, {"n_knots": 1025}, {"n_knots": 8193})
     )
-    assert max(tables) ** 0.5 < 3 * direct**0.5
+    assert all(table**0.5 < 3 * direct**0.5 for table in tables)
 
 
 @both
@@ -68,9 +68,6 @@ def test_training_gradients_by_finite_differences(architecture, filters):
 
     loss(True).backward()
     for name, parameter in model.named_parameters():
-        if parameter.grad is None:  # a bias or a block that the energy does not see
-            assert name == f"layers.1.{name.split('.', 2)[2]}"
-            continue
         place = int(parameter.grad.abs().argmax())
         value, gradient, step = parameter.data.view(-1)[place].clone(), float(parameter.grad.view(-1)[place]), 1e-5
         ends = []
@@ -80,7 +77,7 @@ def test_training_gradients_by_finite_differences(architecture, filters):
             ends.append(float(loss(False)))
         with torch.no_grad():
             parameter.view(-1)[place] = value
-        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(gradient, rel=1e-5), name
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(gradient, rel=1e-6), name
 
 
 @both
@@ -117,7 +114,7 @@ def test_compiles_without_graph_breaks(architecture, filters):
     compiled = torch.compile(energies, fullgraph=True, backend="aot_eager")
     v = graph.vectors.clone().requires_grad_()
     inputs = [v, *model.parameters()]
-    torch.testing.assert_close(compiled(v), energies(v))
+    torch.testing.assert_close(compiled(v), energies(v), rtol=1e-13, atol=1e-13)
     grads = (torch.autograd.grad(f(v).sum(), inputs, materialize_grads=True) for f in (compiled, energies))
     for a, b in zip(*grads, strict=True):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-13 * max(1.0, float(b.abs().max())))

@@ -151,7 +151,7 @@ def test_derivatives(want, device):
             torch.autograd.grad((expected[name] * weight).sum(), (positions, cells), retain_graph=True),
             strict=True,
         ):
-            torch.testing.assert_close(a, b)
+            torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
 
 
 @devices
@@ -218,7 +218,7 @@ def test_operator_passes_opcheck_and_compiles(half):
         torch.compile(energy, backend="aot_eager", fullgraph=True)(positions, cell), (positions, cell)
     )
     for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize(

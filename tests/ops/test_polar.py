@@ -33,7 +33,7 @@ def test_equals_reference_with_both_derivatives(device, dtype, n_edges):
     tolerance = {torch.float64: 1e-13, torch.float32: 5e-6}[dtype]
     for ours, expected in zip(everything(polar, vectors), everything(reference, vectors), strict=True):
         scale = tolerance * float(expected.detach().abs().max())
-        torch.testing.assert_close(ours, expected, rtol=tolerance, atol=scale)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=scale)
 
 
 def test_lengths_alone():
@@ -52,9 +52,14 @@ def test_a_vector_of_length_zero_has_no_direction_and_no_derivatives(device):
         assert not any(t.any() for t in (r, unit, g, g2))
 
 
-@pytest.mark.parametrize("vectors", [torch.zeros(3), torch.zeros(4, 2), torch.zeros(4, 3, dtype=torch.float16)])
-def test_bad_input_gets_a_sentence(vectors):
-    with pytest.raises(
-        ValueError, match=r"expected vectors (of shape \(\w, 3\) torch.float32 on cpu|in float32 or float64), got"
-    ):
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (torch.zeros(3), r"expected vectors of shape \(E, 3\) torch.float32 on cpu, got \(3,\)"),
+        (torch.zeros(4, 2), r"expected vectors of shape \(4, 3\) torch.float32 on cpu, got \(4, 2\)"),
+        (torch.zeros(4, 3, dtype=torch.float16), "expected vectors in float32 or float64, got torch.float16"),
+    ],
+)
+def test_bad_input_gets_a_sentence(vectors, message):
+    with pytest.raises(ValueError, match=message):
         polar(vectors)

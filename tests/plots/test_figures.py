@@ -1,5 +1,6 @@
 """What the pictures of runs show: which numbers, on which axes, in which units."""
 
+import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -9,6 +10,7 @@ from mdgnn import LennardJones, MDGNNCalculator
 from mdgnn.dynamics import NPT, NVE, Langevin, relax, simulate
 from mdgnn.dynamics.lj_clusters import lj_cluster
 from mdgnn.plots import training as pictures
+from mdgnn.plots.structures import scene
 from mdgnn.plots.style import BLOCKS
 from mdgnn.training import plots
 
@@ -34,9 +36,16 @@ def labels(figure):
     return [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
 
 
+def assert_shows(figure, *structures):
+    """Panels have these atoms, those in front last."""
+    for axes, atoms in zip(figure.axes, structures, strict=True):
+        shown = np.array(axes.collections[0].get_offsets())
+        np.testing.assert_allclose(shown, scene(atoms, reduced=True).positions[:, :2], atol=1e-6)
+
+
 def test_a_relaxation(tmp_path, monkeypatch):
     figures = figures_of(monkeypatch, "mdgnn.dynamics.relaxation")
-    relax(cluster(), exact(), folder=tmp_path / "run")
+    relaxed = relax(cluster(), exact(), folder=tmp_path / "run")
     assert list(figures) == ["energy.png", "radial_distribution.png", "structures.png"]
     log = read_log(tmp_path / "run")
     top, bottom = figures["energy.png"].axes
@@ -57,6 +66,7 @@ def test_a_relaxation(tmp_path, monkeypatch):
     assert (before.get_title(), after.get_title()) == ("before", "after")
     assert [len(axes.collections[0].get_offsets()) for axes in (before, after)] == [N, N]
     assert len(before.lines) == 0, "no cell"
+    assert_shows(figures["structures.png"], cluster(), relaxed.atoms)
     for axes in (before, after):
         (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
         x, y = np.array(axes.collections[0].get_offsets()).T
@@ -88,10 +98,16 @@ def test_dynamics(tmp_path, monkeypatch, ensemble):
     if ensemble.name == "langevin":
         assert set(curve(axes, 2)[1]) == {0.2}
 
+    frames = ase.io.read(tmp_path / "run" / "trajectory.xyz", ":")
     (axes,) = figures["radial_distribution.png"].axes
     assert legend(axes) == [f"mean of {len(half)} frames of the second half"]
     r, density = curve(axes)
     assert density.sum() * (r[1] - r[0]) == pytest.approx(N - 1)
+    ends = np.linspace(0, axes.get_xlim()[1], len(r) + 1)
+    pairs = [atoms.get_all_distances()[~np.eye(N, dtype=bool)] for atoms in frames[len(frames) // 2 :]]
+    counts, _ = np.histogram(pairs, ends)
+    np.testing.assert_allclose(density, counts / (N * len(pairs) * ends[1]), rtol=1e-12)
+    assert_shows(figures["structures.png"], frames[0], frames[-1])
 
 
 def test_dynamics_under_pressure(tmp_path, monkeypatch):
@@ -127,8 +143,11 @@ def test_learning():
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "energy per atom (ε)", "learning rate"]
     assert all(axes.get_yscale() == "log" for axes in figure.axes) and figure.axes[-1].get_xlabel() == "epoch"
     assert legend(figure.axes[0]) == ["training", "validation"] and legend(figure.axes[1]) == ["RMSE", "MAE"]
-    np.testing.assert_allclose(curve(figure.axes[0], 1), [range(5), [2 / (k + 1) for k in range(5)]])
-    np.testing.assert_allclose(curve(figure.axes[1], 0)[1], [0.2 / (k + 1) for k in range(5)])
+    loss, error, rate = figure.axes
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2, 1]
+    for axes, number, first in ((loss, 0, 1), (loss, 1, 2), (error, 0, 0.2), (error, 1, 0.1)):
+        np.testing.assert_allclose(curve(axes, number), [range(5), [first / (k + 1) for k in range(5)]], rtol=1e-14)
+    np.testing.assert_array_equal(curve(rate), [range(5), [0.001] * 5])
 
 
 def test_parity():
@@ -142,7 +161,10 @@ def test_parity():
         assert axes.get_xlim() == axes.get_ylim() == tuple(curve(axes)[0]) == tuple(curve(axes)[1]), "the diagonal"
     np.testing.assert_array_equal(curve(few, 1), [x[:5], x[:5] + 1])
     (image,) = many.images
-    assert image.get_array().sum() == 5000 and image.get_array().shape == (pictures.SQUARES, pictures.SQUARES)
+    ends = many.get_xlim()
+    counts, *_ = np.histogram2d(x + 0.1, x, pictures.SQUARES, [ends, ends])  # rows are what the model says
+    np.testing.assert_array_equal(image.get_array().filled(0), counts)
+    assert image.origin == "lower" and image.get_extent() == [*ends, *ends] and counts.sum() == 5000
     assert not few.images and few.get_xlim()[0] < x[:5].min() and few.get_ylim()[1] > x[:5].max() + 1
 
 

@@ -157,12 +157,20 @@ def assert_batch_equals_singles(model, structures):
 
 
 def assert_smooth_at_the_cutoff(model, symbol="Ar"):
-    """A dimer's energy has no step where the pair crosses the cutoff."""
-    inside, outside = (
-        float(predict(model, Atoms(f"{symbol}2", [[0, 0, 0], [model.cutoff + dr, 0, 0]]), forces=False).energy)
-        for dr in (-1e-6, 1e-6)
+    """A dimer's energy has no step where the pair crosses the cutoff, and neither has its force."""
+
+    def pair(r):
+        prediction = predict(model, Atoms(f"{symbol}2", [[0, 0, 0], [r, 0, 0]]))
+        return float(prediction.energy), float(prediction.forces[0, 0])
+
+    (near, force_near), (inside, force_inside), (outside, force_outside) = (
+        pair(r) for r in (0.9 * model.cutoff, model.cutoff - 1e-6, model.cutoff + 1e-6)
     )
-    assert abs(inside - outside) < 1e-8, f"a step of {inside - outside:.3g} at the cutoff"
+    size, of_forces = abs(near - outside), abs(force_near)
+    assert size > 1e-6 and of_forces > 1e-6, "this pair tests nothing: it does not feel each other within the cutoff"
+    assert abs(inside - outside) < 1e-5 * size + 1e-14, f"a step of {inside - outside:.3g} at the cutoff"
+    assert force_outside == 0
+    assert abs(force_inside) < 1e-4 * of_forces, f"the force jumps by {force_inside:.3g} at the cutoff"
 
 
 def assert_bitwise_repeatable(model, atoms):

@@ -1,9 +1,36 @@
 """What a program means: every instruction in plain torch, in float64, one after the other; forces by autograd."""
 
+import json
+from math import log
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from random_programs import UNARY
 
+from mdgnn.engine.program import Instruction, Program, Table
+
+UNARY = {
+    "scale": lambda x, c: x * c,
+    "add_constant": lambda x, c: x + c,
+    "clamp_min": lambda x, c: x.clamp(min=c),
+    "relu": torch.relu,
+    "expm1": torch.expm1,
+    "log1p": torch.log1p,
+    "power": lambda x, c: x**c,
+    "reciprocal": lambda x: 1 / x,
+    "sqrt": torch.sqrt,
+    "square": torch.square,
+    "exp": torch.exp,
+    "log": torch.log,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),  # F.softplus is x beyond 20
+    "shifted_softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)) - log(2),
+    "abs": torch.abs,
+}
 BINARY = {
     "subtract": lambda x, y: x - y,
     "multiply": lambda x, y: x * y,
@@ -11,13 +38,26 @@ BINARY = {
     "multiply_weight": lambda x, w: x * w,
     "add_weight": lambda x, w: x + w,
 }
+OTHERS = {  # of inputs, weights, elements, and the shape (N, K, C) of the result
+    "add": lambda x, w, elements, shape: sum(x[1:], start=x[0]),
+    "linear": lambda x, w, elements, shape: sum(a @ b.T for a, b in zip(x, w, strict=False)) + sum(w[len(x) :]),
+    "sum_components": lambda x, w, elements, shape: x[0].sum(1, keepdim=True),
+    "sum_channels": lambda x, w, elements, shape: x[0].sum(2, keepdim=True),
+    "dot": lambda x, w, elements, shape: (x[0] * x[1]).sum(1, keepdim=True),
+    "copy": lambda x, w, elements, shape: x[0].expand(shape),
+    "zeros": lambda x, w, elements, shape: torch.zeros(shape, dtype=torch.float64),
+    "embed": lambda x, w, elements, shape: w[0][elements][:, None],
+}
+MESSAGES = ("cfconv", "painn_message", "concat_message_table")
+OPERATIONS = {*UNARY, *BINARY, *OTHERS, *MESSAGES}
 
 
 class Arrays:
     """The arrays of a program, or of a table, (rows, components, channels)."""
 
-    def __init__(self, of, n_rows, weights):
-        self.of, self.n_rows, self.weights, self.values = of, n_rows, weights, {}
+    def __init__(self, of, n_rows, weights, elements=None):
+        self.of, self.n_rows, self.elements, self.values = of, n_rows, elements, {}
+        self.weights = {name: weight.double() for name, weight in weights.items()}
 
     def __getitem__(self, number):
         _, components, channels, *place = self.of.arrays[number]
@@ -26,73 +66,91 @@ class Arrays:
         base, k, c = place
         return self.values[base][:, k : k + components, c : c + channels]
 
-    def run(self, instruction, messages=None):
-        x = [self[v] for v in instruction.inputs]
-        w = [self.weights[n].double() for n in instruction.weights if n in self.weights]
-        shapes = [tuple(self.of.arrays[v][1:3]) for v in instruction.outputs]
-        found = messages(instruction, x) if messages else None
-        found = found or [self.result(instruction.op, x, w, instruction.numbers, shapes[0])]
-        for number, value, shape in zip(instruction.outputs, found, shapes, strict=True):
-            assert value.shape == (self.n_rows, *shape), f"{instruction}: {tuple(value.shape)} is not {shape}"
+    def run(self, instruction, message=None):
+        """`message`: (instruction, inputs) -> the results of an instruction that sums over edges."""
+        op, x = instruction.op, [self[v] for v in instruction.inputs]
+        shapes = [(self.n_rows, *self.of.arrays[v][1:3]) for v in instruction.outputs]
+        if op in MESSAGES:
+            results = message(instruction, x)
+        else:
+            w = [self.weights[name] for name in instruction.weights]
+            if op in UNARY:
+                results = [UNARY[op](*x, *instruction.numbers)]
+            elif op in BINARY:
+                results = [BINARY[op](*x, *w)]
+            else:
+                results = [OTHERS[op](x, w, self.elements, shapes[0])]
+        for number, value, shape in zip(instruction.outputs, results, shapes, strict=True):
+            assert value.shape == shape, f"{instruction}: {tuple(value.shape)} is not {shape}"
             self.values[number] = value
 
-    def result(self, op, x, w, numbers, shape):
-        if op in UNARY:
-            return UNARY[op](x[0], *numbers)
-        if op in BINARY:
-            return BINARY[op](*x, *w)
-        if op == "linear":
-            assert len(w) in (len(x), len(x) + 1) and (len(w) == len(x) or shape[0] == 1), "a bias of components"
-            return sum(a @ b.T for a, b in zip(x, w, strict=False)) + (w[-1] if len(w) > len(x) else 0)
-        others = {
-            "add": lambda: sum(x[1:], start=x[0]),
-            "sum_components": lambda: x[0].sum(1, keepdim=True),
-            "sum_channels": lambda: x[0].sum(2, keepdim=True),
-            "dot": lambda: (x[0] * x[1]).sum(1, keepdim=True),
-            "zeros": lambda: torch.zeros(self.n_rows, *shape, dtype=torch.float64),
-            "copy": lambda: x[0].expand(self.n_rows, *shape),
-            "embed": lambda: w[0][self.elements][:, None],
-        }
-        return others[op]()
+
+def function_of(table, weights):
+    """(E,) distances -> (E, C): what a table is of."""
+
+    def function(r):
+        arrays = Arrays(table, len(r), weights)
+        arrays.values[table.input] = r[:, None, None]
+        for instruction in table.instructions:
+            arrays.run(instruction)
+        return arrays[table.output][:, 0]
+
+    return function
 
 
-def table_values(program, name, r):
-    """What a message interpolates: the function of a table, (E,) -> (E, C)."""
-    (table,) = (t for t in program.tables if t.name == name)
-    arrays = Arrays(table, len(r), program.weights)
-    arrays.values[table.input] = r[:, None, None]
-    for instruction in table.instructions:
-        arrays.run(instruction)
-    return arrays[table.output][:, 0]
+def coefficients_of(table, weights):
+    """As `mdgnn.ops.tabulate`, by autograd."""
+    r = torch.linspace(0, table.cutoff, table.knots, dtype=torch.float64)
+    spacing = torch.full_like(r, table.cutoff / (table.knots - 1))
+    f, s = torch.autograd.functional.jvp(function_of(table, weights), r, spacing)
+    d = f.diff(dim=0)
+    return torch.stack([f[:-1], s[:-1], 3 * d - 2 * s[:-1] - s[1:], s[:-1] + s[1:] - 2 * d], dim=1)
 
 
 def interpolated(coefficients, cutoff, r):
-    """A table that is a weight."""
+    """(E, C) from coefficients (G - 1, 4, C)."""
     u = r * (len(coefficients) / cutoff)
     g = u.detach().floor().long().clamp(max=len(coefficients) - 1)
     t, c = (u - g)[:, None], coefficients.double()[g]
     return ((c[:, 3] * t + c[:, 2]) * t + c[:, 1]) * t + c[:, 0]
 
 
-def meaning(program, numbers, senders, receivers, vectors):
-    """Energies of atoms and forces."""
+def as_table(entry):
+    """A table from what JSON says of it."""
+    return Table(**{**entry, "instructions": [Instruction(**i) for i in entry["instructions"]]})
+
+
+def as_program(header, weights):
+    """A program of version 2 from what JSON says of it, and weights in numpy."""
+    return Program.from_json(json.dumps(header), {name: torch.from_numpy(np.asarray(w)) for name, w in weights.items()})
+
+
+def meaning(program, numbers, senders, receivers, vectors, *, share=None, tabulated=False):
+    """Energies of atoms and forces.
+
+    share: (N,), of the atoms' energies in what the forces are the gradient of; all of them without. tabulated: tables
+    are interpolated between their knots, as the engine does; otherwise a message is given their functions.
+    """
     vectors = torch.as_tensor(vectors, dtype=torch.float64).detach().requires_grad_()
     numbers, senders, receivers = (torch.as_tensor(x) for x in (numbers, senders, receivers))
     r, n = vectors.norm(dim=1), len(numbers)
     unit, near = vectors / r[:, None], (r < program.cutoff)[:, None]
-    arrays = Arrays(program, n, program.weights)
-    arrays.elements = torch.tensor(program.element_of)[numbers]
+    arrays = Arrays(program, n, program.weights, torch.tensor(program.element_of)[numbers])
+    tables = {table.name: table for table in program.tables}
+
+    def filters(name):
+        if name not in tables:
+            return interpolated(program.weights[name], program.cutoff, r)
+        if tabulated:
+            return interpolated(coefficients_of(tables[name], program.weights), tables[name].cutoff, r)
+        return function_of(tables[name], program.weights)(r)
 
     def total(messages):
         return messages.new_zeros(n, *messages.shape[1:]).index_add(0, receivers, messages)
 
-    def messages(instruction, x):
-        if instruction.op not in ("cfconv", "painn_message", "concat_message_table"):
-            return None
+    def message(instruction, x):
         (name,) = instruction.weights
-        plain = name in program.weights
-        f = interpolated(program.weights[name], program.cutoff, r) if plain else table_values(program, name, r)
-        f = torch.where(near, f, 0.0)
+        f = torch.where(near, filters(name), 0.0)
         if instruction.op == "cfconv":
             return [total(x[0][senders, 0] * f)[:, None]]
         if instruction.op == "painn_message":
@@ -103,9 +161,12 @@ def meaning(program, numbers, senders, receivers, vectors):
         return [total(f[:, -1:] * y)[:, None], total(f[:, -1:])[:, None]]
 
     for instruction in program.instructions:
-        arrays.run(instruction, messages)
+        arrays.run(instruction, message)
     scale, shift = (torch.tensor(v, dtype=torch.float64)[arrays.elements] for v in (program.scale, program.shift))
     energies = shift + scale * arrays[program.energies][:, 0, 0]
-    (g,) = torch.autograd.grad(energies.sum(), vectors, allow_unused=True) if energies.requires_grad else (None,)
+    share = torch.ones(n, dtype=torch.float64) if share is None else torch.as_tensor(share)
+    g = None
+    if energies.requires_grad:
+        (g,) = torch.autograd.grad((energies * share).sum(), vectors, allow_unused=True)
     g = torch.zeros_like(vectors) if g is None else g
     return energies.detach(), g.new_zeros(n, 3).index_add(0, receivers, g).index_add(0, senders, -g)

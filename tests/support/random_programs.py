@@ -1,56 +1,16 @@
-"""Programs for the engine that nobody wrote, and what they mean, in plain torch."""
+"""Programs for the engine that nobody wrote."""
 
 import json
 import random
-from math import log
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+from program_meaning import MESSAGES, UNARY
 
-CUTOFF, ELEMENTS = 2.0, (1, 2)
+CUTOFF = 2.0
 SCALE, SHIFT = [0.5, 2.0], [1.0, -3.0]
 
-UNARY = {
-    "scale": lambda x, c: x * c,
-    "add_constant": lambda x, c: x + c,
-    "clamp_min": lambda x, c: x.clamp(min=c),
-    "relu": torch.relu,
-    "expm1": torch.expm1,
-    "log1p": torch.log1p,
-    "power": lambda x, c: x**c,
-    "reciprocal": lambda x: 1 / x,
-    "sqrt": torch.sqrt,
-    "square": torch.square,
-    "exp": torch.exp,
-    "log": torch.log,
-    "sin": torch.sin,
-    "cos": torch.cos,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "silu": F.silu,
-    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),  # F.softplus is x beyond 20
-    "shifted_softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)) - log(2),
-    "abs": torch.abs,
-}
 POSITIVE = ("power", "reciprocal", "sqrt", "log", "log1p")  # what they take is made positive first
-OTHERS = {
-    "add": lambda x, w, shape: sum(x[1:], start=x[0]).expand(-1, *shape),
-    "subtract": lambda x, w, shape: x[0] - x[1],
-    "multiply": lambda x, w, shape: x[0] * x[1],
-    "divide": lambda x, w, shape: x[0] / x[1],
-    "add_weight": lambda x, w, shape: x[0] + w[0],
-    "multiply_weight": lambda x, w, shape: x[0] * w[0],
-    "copy": lambda x, w, shape: x[0].expand(-1, *shape),
-    "sum_components": lambda x, w, shape: x[0].sum(1, keepdim=True),
-    "sum_channels": lambda x, w, shape: x[0].sum(2, keepdim=True),
-    "dot": lambda x, w, shape: (x[0] * x[1]).sum(1, keepdim=True),
-    "linear": lambda x, w, shape: sum(a @ b.T for a, b in zip(x, w, strict=False)) + (w[-1] if len(w) > len(x) else 0),
-}
-MESSAGES = ("cfconv", "painn_message", "concat_message_table")
-OPERATIONS = {*UNARY, *OTHERS, *MESSAGES, "embed", "zeros"}
-
 # Of version 1, which has one or three components, and no tables but weights.
 OLD_NAMES = {"add_constant": "plus", "clamp_min": "at_least", "sqrt": "root"}
 OLD_UNARY = ["add_constant", "clamp_min", "sqrt", "silu", "shifted_softplus"]
@@ -108,10 +68,10 @@ class Steps:
                 self.computed.append(self.array(k, c, v, first, self.rng.randint(0, channels - c)))
         return outputs[0]
 
-    def linear(self, channels=None, components=None):
+    def linear(self, channels=None, components=None, first=None):
         channels = channels or self.rng.choice([1, 2, 3, 5, 9, 18])
         components = components or self.rng.choice([1, 1, 3])
-        first = self.pick(components)
+        first = self.pick(components) if first is None else first
         inputs = [self.zeros(components) if first is None else first]
         inputs += [self.pick(components) for _ in range(self.rng.choice([0, 0, 1, 2]))]
         weights = [self.weight(channels, self.shape(v)[1]) for v in inputs]
@@ -196,24 +156,38 @@ class RandomProgram(Steps):
         kinds += [] if old else ["reduction", "weighted", "copied", *["elementwise"] * 6]
         for _ in range(rng.randint(3, 14)):
             getattr(self, rng.choice(["linear"] * 3 + kinds + list(MESSAGES) * 3))()
-        one = self.pick(1, 1) if rng.random() < 0.3 else None
-        self.energies = self.linear(1, 1) if one is None else one
+        one = self.pick(1, 1) if rng.random() < 0.1 else None
+        self.energies = self.linear(1, 1, self.of_edges()) if one is None else one
         if rng.random() < 0.3:
             self.linear(3, 1)  # after the energy
 
+    def of_edges(self):
+        """An array of one component that follows from a message: without one there are no forces."""
+        follows = set()
+        for i in self.instructions:
+            if i.op in MESSAGES or any({v, *self.arrays[v][3:4]} & follows for v in i.inputs):
+                follows |= {*i.outputs}
+        fits = [v for v in self.computed if self.arrays[v][1] == 1 and {v, *self.arrays[v][3:4]} & follows]
+        if not fits:
+            self.cfconv()
+            return self.instructions[-1].outputs[0]
+        return self.rng.choice(fits)
+
     def arguments(self):
-        header = {"dtype": "float64", "readout": "sum", "cutoff": CUTOFF, "energies": self.energies}
-        header |= {"scale": SCALE, "shift": SHIFT, "element_of": [-1, 0, 1]}
-        header |= self.version_1() if self.old else self.version_2()
-        return json.dumps(header), self.weights
+        return json.dumps(self.version_1() if self.old else self.version_2()), self.weights
 
     def version_2(self):
         return {
+            **self.header(),
             "version": 2,
             "arrays": self.arrays,
             "instructions": [i._asdict() for i in self.instructions],
             "tables": self.tables,
         }
+
+    def header(self):
+        header = {"dtype": "float64", "readout": "sum", "cutoff": CUTOFF, "energies": self.energies}
+        return header | {"scale": SCALE, "shift": SHIFT, "element_of": [-1, 0, 1]}
 
     def version_1(self):
         values = [[k, c, *((place[0], place[2]) if place else (-1, 0))] for _, k, c, *place in self.arrays]
@@ -228,7 +202,7 @@ class RandomProgram(Steps):
             names = ("code", "inputs", "outputs", "weights", "constant")
             step = (OLD_NAMES.get(op, op), inputs, outputs, weights, constant)
             instructions.append(dict(zip(names, step, strict=True)))
-        return {"version": 1, "values": values, "instructions": instructions}
+        return {**self.header(), "version": 1, "values": values, "instructions": instructions}
 
     def embed(self, channels=3):
         return self.add("embed", [], (1, channels), weights=[self.weight(2, channels)])
@@ -271,83 +245,3 @@ def random_table(rng, weights, normal, name, width, knots=7):
     output = steps.linear(width, 1)
     header = {"name": name, "knots": knots, "cutoff": CUTOFF, "input": 0, "output": output}
     return header | {"arrays": steps.arrays, "instructions": [i._asdict() for i in steps.instructions]}
-
-
-def run_steps(arrays, instructions, weights, values, others=lambda step, x, w, shape: None):
-    """Values by array, with those that are there; `others` gives what this module does not know."""
-
-    def array(v):
-        _, k, c, *place = arrays[v]
-        if not place:
-            return values[v]
-        return values[place[0]][:, place[1] : place[1] + k, place[2] : place[2] + c]
-
-    for step in instructions:
-        step = step if isinstance(step, Step) else Step(**step)
-        x, w = [array(v) for v in step.inputs], [torch.from_numpy(weights[n]) for n in step.weights if n in weights]
-        shape = tuple(arrays[step.outputs[0]][1:3])
-        if step.op in UNARY:
-            results = [UNARY[step.op](*x, *step.numbers)]
-        elif step.op in OTHERS:
-            results = [OTHERS[step.op](x, w, shape)]
-        else:
-            results = others(step, x, w, shape)
-        values.update(zip(step.outputs, results, strict=True))
-    return array
-
-
-def coefficients_of(table, weights):
-    """As `mdgnn.ops.tabulate`, by autograd."""
-    r = torch.linspace(0, table["cutoff"], table["knots"], dtype=torch.float64)
-
-    def function(r):
-        values = {table["input"]: r[:, None, None]}
-        others = lambda step, x, w, shape: [torch.zeros(len(r), *shape, dtype=torch.float64)]  # noqa: E731
-        return run_steps(table["arrays"], table["instructions"], weights, values, others)(table["output"])[:, 0]
-
-    f, s = torch.autograd.functional.jvp(function, r, torch.full_like(r, table["cutoff"] / (table["knots"] - 1)))
-    d = f.diff(dim=0)
-    return torch.stack([f[:-1], s[:-1], 3 * d - 2 * s[:-1] - s[1:], s[:-1] + s[1:] - 2 * d], dim=1)
-
-
-def meaning(program, elements, senders, receivers, vectors, share):
-    """Energies of atoms and forces, by autograd; elements are 0 or 1."""
-    vectors = torch.tensor(vectors, requires_grad=True)
-    elements, senders, receivers, share = map(torch.from_numpy, (elements, senders, receivers, share))
-    r = vectors.norm(dim=1)
-    unit, n = vectors / r[:, None], len(elements)
-    tables = {t["name"]: coefficients_of(t, program.weights) for t in program.tables}
-
-    def filters(name):
-        table = tables[name] if name in tables else torch.from_numpy(program.weights[name])
-        u = r * (len(table) / CUTOFF)
-        g = u.detach().floor().long().clamp(max=len(table) - 1)
-        t, c = (u - g)[:, None], table[g]
-        return torch.where(r[:, None] < CUTOFF, ((c[:, 3] * t + c[:, 2]) * t + c[:, 1]) * t + c[:, 0], 0.0)
-
-    def total(messages):
-        return messages.new_zeros(n, *messages.shape[1:]).index_add(0, receivers, messages)
-
-    def others(step, x, w, shape):
-        if step.op == "embed":
-            return [w[0][elements][:, None]]
-        if step.op == "zeros":
-            return [torch.zeros(n, *shape, dtype=torch.float64)]
-        t = filters(*step.weights)
-        if step.op == "cfconv":
-            return [total(x[0][senders, 0] * t)[:, None]]
-        if step.op == "painn_message":
-            a, b, d = (x[0][senders, 0] * t).chunk(3, 1)
-            return [total(a)[:, None], total(unit[:, :, None] * b[:, None] + x[1][senders] * d[:, None])]
-        width = t.shape[1] - 1
-        y = F.silu(x[0][senders, 0, :width] + x[0][receivers, 0, width:] + t[:, :-1])
-        return [total(t[:, -1:] * y)[:, None], total(t[:, -1:])[:, None]]
-
-    array = run_steps(program.arrays, program.instructions, program.weights, {}, others)
-    scale, shift = (torch.tensor(x, dtype=torch.float64)[elements] for x in (SCALE, SHIFT))
-    energies = shift + scale * array(program.energies)[:, 0, 0]
-    g = torch.zeros_like(vectors)
-    if energies.requires_grad:
-        gradient = torch.autograd.grad((energies * share).sum(), vectors, allow_unused=True)[0]
-        g = g if gradient is None else gradient
-    return energies.detach().numpy(), g.new_zeros(n, 3).index_add(0, receivers, g).index_add(0, senders, -g).numpy()

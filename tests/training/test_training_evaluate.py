@@ -47,6 +47,11 @@ def wrong_by(atoms, energy, forces, stress=None, **info):
     return atoms
 
 
+def exactly(value):
+    """Up to rounding in float64, which float32 anywhere on the way would exceed."""
+    return pytest.approx(value, rel=1e-12)
+
+
 def two_kinds():
     """Clusters of 4 or more atoms, of which one has neon in it, and which have known errors."""
     first, second = clusters(2)
@@ -63,25 +68,25 @@ def test_errors_by_hand():
     table = comparison.table()
     assert list(table) == ["all", "config_type (none)", "config_type warm", "element Ne", "element Ar"]
     everything = table["all"]
-    assert everything["energy_mae"] == pytest.approx((0.8 / n + 0.2 / m) / 2)
-    assert everything["energy_rmse"] == pytest.approx(np.sqrt(((0.8 / n) ** 2 + (0.2 / m) ** 2) / 2))
-    assert everything["forces_mae"] == pytest.approx((0.6 + 0.3 * m) / (3 * n + 3 * m))
-    assert everything["forces_rmse"] == pytest.approx(np.sqrt((2 * 0.09 + 3 * m * 0.01) / (3 * n + 3 * m)))
+    assert everything["energy_mae"] == exactly((0.8 / n + 0.2 / m) / 2)
+    assert everything["energy_rmse"] == exactly(np.sqrt(((0.8 / n) ** 2 + (0.2 / m) ** 2) / 2))
+    assert everything["forces_mae"] == exactly((0.6 + 0.3 * m) / (3 * n + 3 * m))
+    assert everything["forces_rmse"] == exactly(np.sqrt((2 * 0.09 + 3 * m * 0.01) / (3 * n + 3 * m)))
     assert "stress_mae" not in everything and everything["n_structures"] == 2
-    assert table["config_type warm"]["energy_mae"] == pytest.approx(0.8 / n)
+    assert table["config_type warm"]["energy_mae"] == exactly(0.8 / n)
     assert table["element Ne"] == {
         "n_structures": 1,
-        "forces_mae": pytest.approx(0.1),
-        "forces_rmse": pytest.approx(0.1),
+        "forces_mae": exactly(0.1),
+        "forces_rmse": exactly(0.1),
     }
     assert table["element Ar"]["n_structures"] == 2
-    assert table["element Ar"]["forces_mae"] == pytest.approx((0.6 + 0.3 * (m - 1)) / (3 * n + 3 * (m - 1)))
+    assert table["element Ar"]["forces_mae"] == exactly((0.6 + 0.3 * (m - 1)) / (3 * n + 3 * (m - 1)))
 
 
 def test_stress_where_some_structures_have_none():
     frames = [wrong_by(crystals(1)[0], 0, np.zeros((4, 3)), 0.06), clusters(1)[0]]
     figures = compare(LennardJones(cutoff=3.0), Dataset(frames, 3.0)).figures()
-    assert figures["stress_mae"] == pytest.approx(0.02) and figures["stress_rmse"] == pytest.approx(0.06 / 3**0.5)
+    assert figures["stress_mae"] == exactly(0.02) and figures["stress_rmse"] == exactly(0.06 / 3**0.5)
 
 
 def test_the_batches_do_not_matter():
@@ -103,10 +108,17 @@ def test_evaluate_command(tmp_path):
     content = json.loads((folder / "errors.json").read_text())
     assert content["units"] == "lj" and content["errors"]["all"]["n_structures"] == 2
     rows = list(csv.DictReader((folder / "errors.csv").read_text().splitlines()))
-    assert float(rows[0]["forces_mae"]) == content["errors"]["all"]["forces_mae"] and rows[0]["stress_mae"] == ""
+    assert [row.pop("group") for row in rows] == list(content["errors"])
+    for row, figures in zip(rows, content["errors"].values(), strict=True):
+        assert {name: float(text) for name, text in row.items() if text} == figures
+    frames = two_kinds()
     lines = list(csv.DictReader((folder / "structures.csv").read_text().splitlines()))
-    assert [line["config_type"] for line in lines] == ["warm", ""]
-    assert float(lines[0]["energy"]) - float(lines[0]["predicted_energy"]) == pytest.approx(0.8)
+    assert [(line["structure"], line["config_type"]) for line in lines] == [("0", "warm"), ("1", "")]
+    assert [int(line["n_atoms"]) for line in lines] == [len(atoms) for atoms in frames]
+    off = [float(line["energy"]) - float(line["predicted_energy"]) for line in lines]
+    assert off == pytest.approx([0.8, -0.2], rel=1e-5), "positions in the file have eight decimals"
+    size = [np.sqrt(2 * 0.3**2 / (3 * len(frames[0]))), 0.1]
+    assert [float(line["forces_rmse"]) for line in lines] == pytest.approx(size, rel=1e-5)
     assert_picture(folder / "parity.png")
     assert "is not empty" in sentence(run("evaluate", "exact.safetensors", data))
     assert run("evaluate", "exact.safetensors", data, "--force").exit_code == 0

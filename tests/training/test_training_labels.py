@@ -60,7 +60,7 @@ def test_missing_labels_and_nan_do_not_count(tmp_path):
     shift = model.heads.properties[1].shift
     c = targets.extra["neighbours"]
     for z, mean in zip(model.elements.numbers, shift, strict=True):
-        assert mean == pytest.approx(float(c[known & (graph.atomic_numbers == z)].mean()))
+        assert mean == pytest.approx(float(c[known & (graph.atomic_numbers == z)].mean()), rel=1e-12)
     found = mdgnn.evaluate(model, graph, properties=True).properties["neighbours"]
     assert summary["errors"]["valid"]["neighbours_mae"] == pytest.approx(
         float((found - c)[known].abs().mean()), rel=1e-9
@@ -113,17 +113,17 @@ def test_references_and_scales_by_arithmetic():
     rest = rng.normal(0, 0.3, 30)
     rest -= counts @ np.linalg.lstsq(counts, rest, rcond=None)[0]
     found = standardize("x", "extensive", Labels(counts @ [2.0, -7.0] + rest, counts))
-    assert found.shift == pytest.approx([2, -7]) and found.scale == pytest.approx(
-        np.sqrt(((rest / counts.sum(1)) ** 2).mean())
-    )
+    size = np.sqrt(((rest / counts.sum(1)) ** 2).mean())
+    assert found.shift == pytest.approx([2, -7], rel=1e-12) and found.scale == pytest.approx(size, rel=1e-12)
     values = rng.normal(5, 2, 30)
     found = standardize("x", "intensive", Labels(values, counts))
-    assert found.shift == pytest.approx([values.mean()]) and found.scale == pytest.approx(values.std())
+    assert found.shift == pytest.approx([values.mean()], rel=1e-12)
+    assert found.scale == pytest.approx(values.std(), rel=1e-12)
     kind = np.eye(3)[rng.integers(0, 2, 30)]  # nothing is known of the third element
     found = standardize("x", "atomic", Labels(values, kind))
     means = [values[kind[:, k] == 1].mean() for k in (0, 1)]
-    assert found.shift == pytest.approx([*means, values.mean()])
-    assert found.scale == pytest.approx(np.sqrt(np.mean((values - kind[:, :2] @ means) ** 2)))
+    assert found.shift == pytest.approx([*means, values.mean()], rel=1e-12)
+    assert found.scale == pytest.approx(np.sqrt(np.mean((values - kind[:, :2] @ means) ** 2)), rel=1e-12)
     assert standardize("x", "extensive", Labels(counts @ [1.0, 0.0], counts)).scale > 0.5, "not the size of rounding"
     assert standardize("x", "intensive", Labels(np.zeros(3), counts[:3])).scale == 1
 
@@ -140,7 +140,7 @@ def test_a_scale_is_the_spread_however_large_structures_and_offsets_are(k):
     exact = [standardize("x", "extensive", Labels(m * counts[:, 0], m * counts)).scale for m in (1, k)]
     assert exact[1] == pytest.approx(exact[0]), "where nothing is left"
     values = rng.normal(-1e6, 5e-4, 50)
-    assert standardize("x", "intensive", Labels(values, counts)).scale == pytest.approx(5e-4, rel=0.3)
+    assert standardize("x", "intensive", Labels(values, counts)).scale == pytest.approx(values.std(), rel=1e-6)
 
 
 def test_the_loss_is_in_units_of_the_scale():
@@ -161,12 +161,12 @@ def test_the_loss_is_in_units_of_the_scale():
         error = (found.properties[p.name] - targets.extra[p.name]) / (n if p.kind == "extensive" else 1) / p.scale
         expected = expected + 2.0 * error.square().mean()
     weights = dict.fromkeys(counts, 2.0)
-    torch.testing.assert_close(loss_of(errors, weights, counts, "mse", 1.0), expected)
+    torch.testing.assert_close(loss_of(errors, weights, counts, "mse", 1.0), expected, rtol=1e-13, atol=0)
     sums = Sums("mse", 1.0, list(counts))
     sums.add(errors)
-    assert sums.loss(weights) == pytest.approx(float(expected.detach()))
+    assert sums.loss(weights) == pytest.approx(float(expected.detach()), rel=1e-13)
     mae = (found.properties["neighbours"] - targets.extra["neighbours"]).abs().mean()
-    assert sums.figures()["neighbours_mae"] == pytest.approx(float(mae.detach())), "in its own unit"
+    assert sums.figures()["neighbours_mae"] == pytest.approx(float(mae.detach()), rel=1e-13), "in its own unit"
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ def test_labels_that_are_not_there_or_are_wrong(property_data, tmp_path):
     )
     with pytest.raises(ConfigError, match=words):
         train(settings(property_data, [{"name": "gap", "kind": "intensive", "key": "homo_lumo"}]), tmp_path / "run")
-    with pytest.raises(DataError, match=r"expected a number for each of \d atoms as bonds, got shape \(1,\)|\(\)"):
+    with pytest.raises(DataError, match=r"expected a number for each of \d atoms as bonds, got shape \(\)"):
         train(settings(property_data, [{"name": "bonds", "kind": "atomic"}]), tmp_path / "run")
-    with pytest.raises(DataError, match=r"expected one number as coordination_of, got shape"):
+    with pytest.raises(DataError, match=r"expected one number as coordination_of, got shape \(8,\)"):
         train(settings(property_data, [{"name": "coordination_of", "kind": "extensive"}]), tmp_path / "run")
     with pytest.raises(DataError, match=r"no energy \(there are: "):
         train(settings(property_data, loss={"energy": 1.0}), tmp_path / "run")

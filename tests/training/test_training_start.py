@@ -1,5 +1,7 @@
 """What training begins with: models by configuration or from a file, references, frozen parameters, data that fit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ase import Atoms
@@ -11,8 +13,9 @@ from training_runs import clusters, file_of, labelled, small
 
 import mdgnn
 from mdgnn import LennardJones
+from mdgnn.data import Dataset, Keys
 from mdgnn.model_file import read_header
-from mdgnn.training.build import freeze
+from mdgnn.training.build import build, freeze
 from mdgnn.training.callbacks import Watch
 from mdgnn.training.config import ConfigError, parse
 from mdgnn.training.folder import RunError, fingerprint, read_log
@@ -60,6 +63,22 @@ def test_fine_tuning_goes_on_without_the_file_it_started_from(data, tmp_path):
         parse({**config, "model": {"start": str(path), "references": "none"}})
 
 
+@pytest.mark.parametrize(("of_start", "factor"), [(1.0, 1.2), (1.0, 0.8), (0.0, 1.2)])
+def test_the_least_distance_of_a_start_and_of_its_data(tmp_path, of_start, factor):
+    """The smaller one has been learnt; 0 says that nothing is known of the start."""
+    start = gnn()
+    start.config = replace(start.config, min_distance=of_start)
+    mdgnn.save(start, tmp_path / "start.safetensors")
+    frames = clusters(4)
+    for atoms in frames:
+        atoms.positions *= factor
+    dataset = Dataset([labelled(atoms) for atoms in frames], 2.5)
+    config = parse({"model": {"start": str(tmp_path / "start.safetensors")}, "data": {"train": "none"}})
+    least = build(config, dataset, Keys())[0].min_distance
+    assert least == (min(of_start, dataset.shortest) if of_start else dataset.shortest)
+    assert (dataset.shortest > 1) == (factor > 1)
+
+
 def test_freezing_names_what_does_not_match():
     model = radial("SchNet")
     freeze(model, ["embedding.*", "interactions.0.*"])
@@ -90,11 +109,11 @@ def test_references_from_a_file_are_in_the_units_of_the_model(data, tmp_path):
     ("setting", "words"),
     [
         ("loss.stress=1", r"\[loss\] stress has a weight, but no structure of the training set has any"),
-        ("model.readout=mean", r"\[model\] readout = 'mean'"),
+        ("model.readout=mean", r"\[model\] readout = 'mean': an energy is a sum over atoms"),
         ("model.elements=['Ar']", r"elements: expected atomic numbers, got 'Ar'"),
         ("model.references=least-squares", "did you mean 'least_squares'"),
         ("model.elements=[2]", r"elements = \[2\], and the training set has \[18\] too"),
-        ("model.n_layers=x", r"\[model\] "),
+        ("model.n_layers=x", r"\[model\] expected n_layers as an integer, got 'x'"),
         ("model.references=isolated", "the training set has no lone atom of Ar"),
         ("model.freeze=['nothing']", "no parameter matches 'nothing'"),
     ],

@@ -172,59 +172,29 @@ constexpr auto add_weight = with_weight<Binary::add, T>;
 template <class T>
 constexpr auto multiply_weight = with_weight<Binary::multiply, T>;
 
+constexpr Count kOneOrMore{1, kAnyNumber};
+
+// The name is that of the forward; `reads_inputs`: backwards.
+#define MDGNN_ROW(op, inputs_, weights_, fits_, reads_inputs, backward_, tangent_) \
+    {.name = #op,                                                                  \
+     .inputs = inputs_,                                                            \
+     .outputs = 1,                                                                 \
+     .weights = weights_,                                                          \
+     .numbers = 0,                                                                 \
+     .fits = fits_,                                                                \
+     .reads = {.inputs = reads_inputs},                                            \
+     MDGNN_KERNELS(op, backward_, tangent_)}
+
 constexpr Declaration kDeclarations[] = {
-    {.name = "add",
-     .inputs = {1, kAnyNumber},
-     .outputs = 1,
-     .weights = 0,
-     .numbers = 0,
-     .fits = broadcasts,
-     MDGNN_KERNELS(add, add_backward, add_tangent)},
-    {.name = "subtract",
-     .inputs = 2,
-     .outputs = 1,
-     .weights = 0,
-     .numbers = 0,
-     .fits = broadcasts,
-     MDGNN_KERNELS(subtract, subtract_backward, subtract_tangent)},
-    {.name = "multiply",
-     .inputs = 2,
-     .outputs = 1,
-     .weights = 0,
-     .numbers = 0,
-     .fits = broadcasts,
-     .reads = {.inputs = true},
-     MDGNN_KERNELS(multiply, multiply_backward, multiply_tangent)},
-    {.name = "divide",
-     .inputs = 2,
-     .outputs = 1,
-     .weights = 0,
-     .numbers = 0,
-     .fits = broadcasts,
-     .reads = {.inputs = true},
-     MDGNN_KERNELS(divide, divide_backward, divide_tangent)},
-    {.name = "add_weight",
-     .inputs = 1,
-     .outputs = 1,
-     .weights = 1,
-     .numbers = 0,
-     .fits = weighted,
-     MDGNN_KERNELS(add_weight, add_backward, add_tangent)},
-    {.name = "multiply_weight",
-     .inputs = 1,
-     .outputs = 1,
-     .weights = 1,
-     .numbers = 0,
-     .fits = weighted,
-     MDGNN_KERNELS(multiply_weight, multiply_weight_backward, multiply_weight_tangent)},
-    {.name = "copy",
-     .inputs = 1,
-     .outputs = 1,
-     .weights = 0,
-     .numbers = 0,
-     .fits = copies,
-     MDGNN_KERNELS(copy, add_backward, add_tangent)},
+    MDGNN_ROW(add, kOneOrMore, 0, broadcasts, false, add_backward, add_tangent),
+    MDGNN_ROW(subtract, 2, 0, broadcasts, false, subtract_backward, subtract_tangent),
+    MDGNN_ROW(multiply, 2, 0, broadcasts, true, multiply_backward, multiply_tangent),
+    MDGNN_ROW(divide, 2, 0, broadcasts, true, divide_backward, divide_tangent),
+    MDGNN_ROW(add_weight, 1, 1, weighted, false, add_backward, add_tangent),
+    MDGNN_ROW(multiply_weight, 1, 1, weighted, false, multiply_weight_backward, multiply_weight_tangent),
+    MDGNN_ROW(copy, 1, 0, copies, false, add_backward, add_tangent),
 };
+#undef MDGNN_ROW
 
 }  // namespace
 

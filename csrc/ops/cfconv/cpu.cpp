@@ -91,7 +91,8 @@ MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t 
 
 // out[k] = sum_f g (x W' + y W'' factor): x the features or what multiplies their gradient, y the features.
 template <int kBytes, class T>
-MDGNN_INLINE void slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t begin, std::int64_t end) {
+MDGNN_INLINE void distance_grads(const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t begin,
+                                 std::int64_t end) {
     std::vector<FilterEdge<T>>& edges = scratch_of_this_thread<Scratch<T>>().edges;
     const std::int64_t width = grad.cols;
     const T per_unit = c.table.per_unit;
@@ -208,24 +209,24 @@ MDGNN_INLINE void add_to_table(const Convolution<T>& c, Matrix<const T> grad, T*
 }
 
 // The instruction set is chosen by functions that are not templates.
-#define LOOPS(T, target, bytes)                                                                                    \
-    target void convolve_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<T> out, std::int64_t a,              \
-                              std::int64_t b) {                                                                    \
-        if (c.by_value && c.by_slope) convolve<bytes, T, true, true>(c, out, a, b);                                \
-        if (c.by_value && !c.by_slope) convolve<bytes, T, true, false>(c, out, a, b);                              \
-        if (!c.by_value) convolve<bytes, T, false, true>(c, out, a, b);                                            \
-    }                                                                                                              \
-    target void slopes_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t a, \
-                            std::int64_t b) {                                                                      \
-        slopes<bytes, T>(c, grad, out, a, b);                                                                      \
-    }                                                                                                              \
-    target void send_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r,   \
-                          std::int64_t a, std::int64_t b) {                                                        \
-        out_x ? send<bytes, T, true>(c, x, out_x, out_r, a, b) : send<bytes, T, false>(c, x, out_x, out_r, a, b);  \
-    }                                                                                                              \
-    target void table_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* coefficients,         \
-                           std::int64_t a, std::int64_t b) {                                                       \
-        add_to_table<bytes, T>(c, grad, coefficients, a, b);                                                       \
+#define LOOPS(T, target, bytes)                                                                                   \
+    target void convolve_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<T> out, std::int64_t a,             \
+                              std::int64_t b) {                                                                   \
+        if (c.by_value && c.by_slope) convolve<bytes, T, true, true>(c, out, a, b);                               \
+        if (c.by_value && !c.by_slope) convolve<bytes, T, true, false>(c, out, a, b);                             \
+        if (!c.by_value) convolve<bytes, T, false, true>(c, out, a, b);                                           \
+    }                                                                                                             \
+    target void distance_grads_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* out,        \
+                                    std::int64_t a, std::int64_t b) {                                             \
+        distance_grads<bytes, T>(c, grad, out, a, b);                                                             \
+    }                                                                                                             \
+    target void send_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r,  \
+                          std::int64_t a, std::int64_t b) {                                                       \
+        out_x ? send<bytes, T, true>(c, x, out_x, out_r, a, b) : send<bytes, T, false>(c, x, out_x, out_r, a, b); \
+    }                                                                                                             \
+    target void table_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* coefficients,        \
+                           std::int64_t a, std::int64_t b) {                                                      \
+        add_to_table<bytes, T>(c, grad, coefficients, a, b);                                                      \
     }
 MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
@@ -237,10 +238,11 @@ void run_convolve(const Convolution<T>& c, Matrix<T> out, const Context& context
 }
 
 template <class T>
-void run_slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
-    parallel_for(
-        c.rows.n_rows, filter_grain(c.rows, grad.cols), context.n_threads,
-        [&](std::int64_t a, std::int64_t b) { with_vectors([&](auto v) { slopes_loop(v, c, grad, out, a, b); }); });
+void run_distance_grads(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
+    parallel_for(c.rows.n_rows, filter_grain(c.rows, grad.cols), context.n_threads,
+                 [&](std::int64_t a, std::int64_t b) {
+                     with_vectors([&](auto v) { distance_grads_loop(v, c, grad, out, a, b); });
+                 });
 }
 
 template <class T>
@@ -282,7 +284,7 @@ void cfconv_double_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<co
     if (out_grad) run_convolve(forward, out_grad, context);  // one of the two is there
     if (out_x && !grad2_r) std::fill(out_x.data, out_x.data + out_x.rows * out_x.cols, T(0));
     if (out_x && grad2_r) run_convolve<T>({op.columns, op.table, op.r, none, grad, grad2_r}, out_x, context);
-    if (out_r) run_slopes(forward, grad, out_r, context);
+    if (out_r) run_distance_grads(forward, grad, out_r, context);
     if (out_coefficients) run_intervals(forward, grad, out_coefficients, context);
 }
 

@@ -61,8 +61,8 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2) convolve(Convolution<T> c, M
 
 // g (x W' + y W'' factor) of an edge, for features from f on.
 template <int V, bool kValue, bool kSlope, class T>
-__device__ MDGNN_INLINE T slope_of_edge(const Convolution<T>& c, const StagedEdge<T>& e, const Pack<T, V>& g,
-                                        std::int64_t f) {
+__device__ MDGNN_INLINE T distance_grad_of_edge(const Convolution<T>& c, const StagedEdge<T>& e, const Pack<T, V>& g,
+                                                std::int64_t f) {
     Pack<T, V> at[4], sum = {};
     load_coefficients<kValue ? 1 : 2, V>(c.table.coefficients + e.place + f, c.table.width, at);
     if constexpr (kValue) {
@@ -80,7 +80,7 @@ __device__ MDGNN_INLINE T slope_of_edge(const Convolution<T>& c, const StagedEdg
 // fewer.
 template <class T, int V, bool kValue, bool kSlope>
 __global__ void __launch_bounds__(kWarp* kWarps, 2)
-    slopes(Convolution<T> c, Matrix<const T> grad, T* out, Layout layout) {
+    distance_grads(Convolution<T> c, Matrix<const T> grad, T* out, Layout layout) {
     constexpr int kAtOnce = 4;
     __shared__ StagedEdge<T> staged_of_warps[kWarps][kWarp];
     StagedEdge<T>* const staged = staged_of_warps[warp_of_block()];
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2)
 #pragma unroll
                     for (int u = 0; u < kAtOnce; ++u) {
                         const int k = first + u * groups < n ? first + u * groups : n - 1;
-                        sums[u] += slope_of_edge<V, kValue, kSlope>(c, staged[k], gradient, f);
+                        sums[u] += distance_grad_of_edge<V, kValue, kSlope>(c, staged[k], gradient, f);
                     }
                 }
 #pragma unroll
@@ -158,10 +158,10 @@ void run_convolve(const Convolution<T>& c, Matrix<T> out, const Context& context
 }
 
 template <class T>
-void run_slopes(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
+void run_distance_grads(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
     const auto run = [&](auto v, auto value, auto slope) {
-        launch_warps(slopes<T, v(), value(), slope()>, "cfconv: derivatives for r", c.rows.n_rows, context, c, grad,
-                     out, layout_for<v()>(grad.cols));
+        launch_warps(distance_grads<T, v(), value(), slope()>, "cfconv: derivatives for r", c.rows.n_rows, context, c,
+                     grad, out, layout_for<v()>(grad.cols));
     };
     choose(c, run, grad.data);
 }
@@ -189,7 +189,7 @@ void cfconv_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<T> grad_x
     const DeviceGuard guard(context.device);
     const Convolution<T> forward{op.rows, op.table, op.r, op.x, {}, nullptr};
     if (grad_x) run_convolve<T>({op.columns, op.table, op.r, grad, {}, nullptr}, grad_x, context);
-    if (grad_r) run_slopes(forward, grad, grad_r, context);
+    if (grad_r) run_distance_grads(forward, grad, grad_r, context);
     if (grad_coefficients) run_intervals(op, forward, grad, grad_coefficients, context);
 }
 
@@ -204,7 +204,7 @@ void cfconv_double_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<co
     if (out_x && grad2_r) run_convolve<T>({op.columns, op.table, op.r, none, grad, grad2_r}, out_x, context);
     if (out_x && !grad2_r)
         check(cudaMemsetAsync(out_x.data, 0, sizeof(T) * out_x.rows * out_x.cols, stream(context)), "cfconv: zeros");
-    if (out_r) run_slopes(forward, grad, out_r, context);
+    if (out_r) run_distance_grads(forward, grad, out_r, context);
     if (out_coefficients) run_intervals(op, forward, grad, out_coefficients, context);
 }
 

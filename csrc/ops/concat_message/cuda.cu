@@ -47,22 +47,22 @@ struct Message {
     T weight, by_weight;
 };
 
-template <bool kTwice, int V, class T>
+template <bool kDoubleBackward, int V, class T>
 __device__ MDGNN_INLINE Receiver<T, V> receiver_of(const Concat<T>& p, std::int64_t i, std::int64_t f) {
     const std::int64_t width = p.op.ends.cols / 2;
     Receiver<T, V> receiver = {load_pack<V>(p.op.ends.row(i) + width + f), {}, {}};
     if (p.grad) receiver.grad = load_pack<V>(p.grad.row(i) + f);
-    if (kTwice && p.by.ends) receiver.by = load_pack<V>(p.by.ends.row(i) + width + f);
+    if (kDoubleBackward && p.by.ends) receiver.by = load_pack<V>(p.by.ends.row(i) + width + f);
     return receiver;
 }
 
-template <bool kTwice, int V, class T>
+template <bool kDoubleBackward, int V, class T>
 __device__ MDGNN_INLINE Message<T, V> message_of(const Concat<T>& p, std::int64_t k, std::int64_t j, std::int64_t f) {
     Message<T, V> m = {};
     m.part = load_pack<V>(p.op.edge_part.data + k * p.op.edge_stride + f);
     m.sent = load_pack<V>(p.op.ends.row(j) + f);
     m.weight = p.op.weight ? p.op.weight[k] : T(1);
-    if constexpr (kTwice) {
+    if constexpr (kDoubleBackward) {
         if (p.by.edge) m.by_edge = load_pack<V>(p.by.edge.row(k) + f);
         if (p.by.ends) m.by_sent = load_pack<V>(p.by.ends.row(j) + f);
         if (p.by.weight) m.by_weight = p.by.weight[k];
@@ -71,7 +71,7 @@ __device__ MDGNN_INLINE Message<T, V> message_of(const Concat<T>& p, std::int64_
 }
 
 // Those of kAtOnce edges, `step` apart; beyond the row's last one that one again.
-template <bool kTwice, int kAtOnce, int V, class T>
+template <bool kDoubleBackward, int kAtOnce, int V, class T>
 __device__ MDGNN_INLINE void load_messages(const Concat<T>& p, std::int64_t first, std::int64_t end, int step,
                                            std::int64_t f, Message<T, V>* messages) {
     std::int64_t edges[kAtOnce], senders[kAtOnce];
@@ -81,7 +81,7 @@ __device__ MDGNN_INLINE void load_messages(const Concat<T>& p, std::int64_t firs
         senders[u] = p.op.rows.index[edges[u]];
     }
 #pragma unroll
-    for (int u = 0; u < kAtOnce; ++u) messages[u] = message_of<kTwice, V>(p, edges[u], senders[u], f);
+    for (int u = 0; u < kAtOnce; ++u) messages[u] = message_of<kDoubleBackward, V>(p, edges[u], senders[u], f);
 }
 
 template <class T, int V>
@@ -122,31 +122,31 @@ struct Sums {
 };
 
 // Works out the gradient of x, adds to the sums and to that of the weight, and returns the first.
-template <bool kTwice, class T, int V>
+template <bool kDoubleBackward, class T, int V>
 __device__ MDGNN_INLINE Pack<T, V> differentiate(const Message<T, V>& m, const Receiver<T, V>& receiver,
                                                  Sums<T, V>& sums, T& of_weight) {
     const Pack<T, V> x = argument(m, receiver);
-    Pack<T, V> found;
+    Pack<T, V> grads;
 #pragma unroll
     for (int v = 0; v < V; ++v) {
         const SiluOfOne<T> silu(x.at[v]);
         const T g = receiver.grad.at[v], slope = silu.slope();
-        if constexpr (kTwice) {
+        if constexpr (kDoubleBackward) {
             const T q = m.by_edge.at[v] + (m.by_sent.at[v] + receiver.by.at[v]);
             sums.grad.at[v] += m.weight * q * slope + m.by_weight * silu.value();
-            found.at[v] = g * (m.weight * q * silu.curvature() + m.by_weight * slope);
+            grads.at[v] = g * (m.weight * q * silu.curvature() + m.by_weight * slope);
             of_weight += g * q * slope;
         } else {
-            found.at[v] = m.weight * g * slope;
+            grads.at[v] = m.weight * g * slope;
             of_weight += g * silu.value();
         }
     }
-    sums.x += found;
-    return found;
+    sums.x += grads;
+    return grads;
 }
 
 // Writes the gradients of a group's edges, kWritten of them from `first` on; all lanes of a warp call it together.
-template <bool kTwice, class T, int V>
+template <bool kDoubleBackward, class T, int V>
 __device__ MDGNN_INLINE void write_edges(const Concat<T>& p, const Derivatives<T>& out, const Layout& layout,
                                          const Receiver<T, V>& receiver, std::int64_t first, std::int64_t end,
                                          std::int64_t tile, Sums<T, V>& sums) {
@@ -155,11 +155,11 @@ __device__ MDGNN_INLINE void write_edges(const Concat<T>& p, const Derivatives<T
     T of_weights[kWritten] = {};
     if (f < p.grad.cols && first < end) {
         Message<T, V> messages[kWritten];
-        load_messages<kTwice, kWritten>(p, first, end, groups, f, messages);
+        load_messages<kDoubleBackward, kWritten>(p, first, end, groups, f, messages);
 #pragma unroll
         for (int u = 0; u < kWritten; ++u)
             if (first + u * groups < end)
-                store_pack(differentiate<kTwice>(messages[u], receiver, sums, of_weights[u]),
+                store_pack(differentiate<kDoubleBackward>(messages[u], receiver, sums, of_weights[u]),
                            out.edge.row(first + u * groups) + f);
     }
     if (!out.weight) return;
@@ -173,7 +173,7 @@ __device__ MDGNN_INLINE void write_edges(const Concat<T>& p, const Derivatives<T
 }
 
 // By receiver: all but the senders' share of the gradient of `ends`. A task is a row's tiles part, part + parts, ..
-template <class T, int V, bool kTwice>
+template <class T, int V, bool kDoubleBackward>
 __global__ void __launch_bounds__(kWarp* kWarps, 2)
     receive(Concat<T> p, Derivatives<T> out, Layout layout, std::int64_t parts) {
     const int member = lane_of_warp() % layout.group, group = lane_of_warp() / layout.group;
@@ -184,15 +184,15 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2)
         for (std::int64_t tile = task.at % parts; tile < layout.tiles; tile += parts) {
             const std::int64_t f = (tile * layout.group + member) * V;
             Receiver<T, V> receiver = {};
-            if (f < width) receiver = receiver_of<kTwice, V>(p, i, f);
+            if (f < width) receiver = receiver_of<kDoubleBackward, V>(p, i, f);
             Sums<T, V> sums;
             for (std::int64_t first = begin; first < end; first += kWritten * groups)
-                write_edges<kTwice>(p, out, layout, receiver, first + group, end, tile, sums);
+                write_edges<kDoubleBackward>(p, out, layout, receiver, first + group, end, tile, sums);
             sum_groups(sums.x, layout.group);
-            if constexpr (kTwice) sum_groups(sums.grad, layout.group);
+            if constexpr (kDoubleBackward) sum_groups(sums.grad, layout.group);
             if (group != 0 || f >= width) continue;
             if (out.ends) store_pack(sums.x, out.ends.row(i) + width + f);
-            if constexpr (kTwice) store_pack(sums.grad, out.grad.row(i) + f);
+            if constexpr (kDoubleBackward) store_pack(sums.grad, out.grad.row(i) + f);
         }
     }
 }
@@ -215,25 +215,26 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2)
     }
 }
 
-template <bool kTwice, int V, class T>
+template <bool kDoubleBackward, int V, class T>
 void run_derivatives(const Concat<T>& p, const Derivatives<T>& out, const Context& context) {
     const Layout layout = layout_for<V>(p.grad.cols);
     const std::int64_t parts = out.weight ? 1 : layout.tiles;
-    launch_warps(receive<T, V, kTwice>, "concat_message: derivatives by receiver", p.op.rows.n_rows * parts, context, p,
-                 out, layout, parts);
+    launch_warps(receive<T, V, kDoubleBackward>, "concat_message: derivatives by receiver", p.op.rows.n_rows * parts,
+                 context, p, out, layout, parts);
     if (!out.ends) return;
     const Matrix<const T> written{out.edge.data, out.edge.rows, out.edge.cols};
     launch_warps(sum_sent<T, V>, "concat_message: derivatives by sender", p.op.columns.n_rows * layout.tiles, context,
                  p.op.columns, written, out.ends, layout);
 }
 
-template <bool kTwice, class T>
+template <bool kDoubleBackward, class T>
 void derivatives(const Concat<T>& p, const Derivatives<T>& out, const Context& context) {
     const DeviceGuard guard(context.device);
     const bool packs = p.op.edge_stride % kPack<T> == 0 &&
                        fits_packs<T>(p.grad.cols, p.op.edge_part.data, p.op.ends.data, p.grad.data, p.by.edge.data,
                                      p.by.ends.data, out.grad.data, out.edge.data, out.ends.data);
-    packs ? run_derivatives<kTwice, kPack<T>>(p, out, context) : run_derivatives<kTwice, 1>(p, out, context);
+    packs ? run_derivatives<kDoubleBackward, kPack<T>>(p, out, context)
+          : run_derivatives<kDoubleBackward, 1>(p, out, context);
 }
 
 template <int V, class T>

@@ -1,15 +1,14 @@
-// Parallelisation: as cfconv's. The forward goes by receiver, and keeps the sums of slopes that the receivers' share of
-// the derivative for `ends` is made of; so the backward goes by sender alone. The double backward goes by receiver, and
-// leaves what senders sum in the cache for them. The gradient of the table is summed over blocks of edges whose number
-// depends on that of the edges alone.
-// Memory traffic per edge and pass: 4 (H + 1) numbers of the table and H (forward) or 2 H (backward) of atoms, from the
-// cache. Arithmetic per edge and feature: one exp and one division, and some 25 operations, vectorised, in every pass.
-// With H = 32 a third of the forward is SiLU, half is reading and interpolating the table, the rest finding the place
-// in it.
-// Alternatives that lost: a backward by receiver that leaves its terms for the senders as the double backward does, 1.7
-// times; to work out each message again for its sender; without fused multiply-add, 1.3 times; places in the table
-// found inside the loop over features, 1.1 times; a bounded exp in place of the instructions of AVX-512, 1.15 times;
-// rows of the table that begin on cache lines, prefetching it, no gain.
+// Parallelisation: as cfconv's. The forward goes by receiver, and keeps the sums of gradients of silu that the
+// receivers' share of the derivative for `ends` is made of; so the backward goes by sender alone. The double backward
+// goes by receiver, and leaves what senders sum in the cache for them. The gradient of the table is summed over blocks
+// of edges whose number depends on that of the edges alone. Memory traffic per edge and pass: 4 (H + 1) numbers of the
+// table and H (forward) or 2 H (backward) of atoms, from the cache. Arithmetic per edge and feature: one exp and one
+// division, and some 25 operations, vectorised, in every pass. With H = 32 a third of the forward is SiLU, half is
+// reading and interpolating the table, the rest finding the place in it. Alternatives that lost: a backward by receiver
+// that leaves its terms for the senders as the double backward does, 1.7 times; to work out each message again for its
+// sender; without fused multiply-add, 1.3 times; places in the table found inside the loop over features, 1.1 times; a
+// bounded exp in place of the instructions of AVX-512, 1.15 times; rows of the table that begin on cache lines,
+// prefetching it, no gain.
 #include <algorithm>
 
 #include "core/scratch.hpp"
@@ -31,7 +30,7 @@ struct Scratch {
 template <int kBytes, class T>
 constexpr bool kAvx512 = kBytes == 64 && std::is_same_v<T, float>;
 
-// kKeep: with the sums of slopes.
+// kKeep: with the sums of gradients of silu.
 template <int kBytes, class T, bool kKeep>
 MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t begin,
                                std::int64_t end) {
@@ -49,7 +48,7 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
         out.s[i] = s;
         each_piece<kBytes, T, 2>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
-            V received[kParts], sum[kParts] = {}, slopes[kParts] = {};
+            V received[kParts], sum[kParts] = {}, silu_grads[kParts] = {};
             std::memcpy(received, p.op.ends.row(i) + width + f, sizeof received);
             for (std::size_t k = 0; k < n; ++k) {
                 const FilterEdge<T>& e = row.edges[k];
@@ -63,12 +62,12 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
                     sum[m] += part * c;
                     if constexpr (kKeep) {
                         parts.slope(part);
-                        slopes[m] += part * c;
+                        silu_grads[m] += part * c;
                     }
                 }
             }
             std::memcpy(out.messages.row(i) + f, sum, sizeof sum);
-            if constexpr (kKeep) std::memcpy(out.slopes + i * width + f, slopes, sizeof slopes);
+            if constexpr (kKeep) std::memcpy(out.silu_grads + i * width + f, silu_grads, sizeof silu_grads);
         });
     }
 }
@@ -127,7 +126,7 @@ MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_
             }
         if constexpr (kEnds)
             for (std::int64_t f = 0; f < width; ++f)
-                ends.row(j)[width + f] = p.grad.messages.row(j)[f] * p.op.slopes[j * width + f];
+                ends.row(j)[width + f] = p.grad.messages.row(j)[f] * p.op.silu_grads[j * width + f];
     }
 }
 
@@ -135,7 +134,7 @@ MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_
 #define LOOPS(T, target, bytes)                                                                                       \
     target void forward_loop(Vectors<bytes>, const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t a,   \
                              std::int64_t b) {                                                                        \
-        out.slopes ? sum_messages<bytes, T, true>(p, out, a, b) : sum_messages<bytes, T, false>(p, out, a, b);        \
+        out.silu_grads ? sum_messages<bytes, T, true>(p, out, a, b) : sum_messages<bytes, T, false>(p, out, a, b);    \
     }                                                                                                                 \
     target void send_loop(Vectors<bytes>, const Concat<T>& p, Matrix<T> ends, T* r, std::int64_t a, std::int64_t b) { \
         ends ? send<bytes, T, true>(p, ends, r, a, b) : send<bytes, T, false>(p, ends, r, a, b);                      \

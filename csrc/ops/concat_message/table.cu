@@ -53,23 +53,23 @@ struct Cubic {
     }
 };
 
-template <class T, bool kTwice>
+template <class T, bool kDoubleBackward>
 __device__ MDGNN_INLINE Envelope<T> envelope_of(const Concat<T>& p, const StagedEdge<T>& e) {
     const std::int64_t width = p.width(), all = width + 1;
     const T per_unit = p.op.table.per_unit;
     const Cubic<T> envelope(p.op.table.coefficients + e.place + width, all);
-    Envelope<T> found = {envelope.value(e.t), envelope.slope(e.t, per_unit), T(0), T(0), T(0)};
-    if constexpr (kTwice) {
-        found.by_r = p.by.r[e.edge];
-        found.by_c = found.by_r * found.c_slope;
-        found.c_curvature = envelope.curvature(e.t, per_unit, found.by_r);
+    Envelope<T> values = {envelope.value(e.t), envelope.slope(e.t, per_unit), T(0), T(0), T(0)};
+    if constexpr (kDoubleBackward) {
+        values.by_r = p.by.r[e.edge];
+        values.by_c = values.by_r * values.c_slope;
+        values.c_curvature = envelope.curvature(e.t, per_unit, values.by_r);
         if (p.by.coefficients) {
             const Cubic<T> by(p.by.coefficients + e.place + width, all);
-            found.by_c += by.value(e.t);
-            found.c_curvature += by.slope(e.t, per_unit);
+            values.by_c += by.value(e.t);
+            values.c_curvature += by.slope(e.t, per_unit);
         }
     }
-    return found;
+    return values;
 }
 
 // One feature of a message: g silu(x), and its derivatives times what they are multiplied by. What a kernel does not
@@ -80,7 +80,7 @@ struct Piece {
     T filter_slope, q = 0, change = 0;  // q: what multiplies the gradient of x; change: its slope
 };
 
-template <class T, bool kTwice>
+template <class T, bool kDoubleBackward>
 __device__ MDGNN_INLINE Piece<T> piece_of(const Concat<T>& p, const StagedEdge<T>& e, const Envelope<T>& v,
                                           std::int64_t i, std::int64_t j, std::int64_t f) {
     const std::int64_t width = p.width(), all = width + 1;
@@ -92,7 +92,7 @@ __device__ MDGNN_INLINE Piece<T> piece_of(const Concat<T>& p, const StagedEdge<T
     x.silu = silu.value(), x.slope = silu.slope();
     x.filter_slope = filter.slope(e.t, per_unit);
     x.gradient = x.g * x.slope;
-    if constexpr (kTwice) {
+    if constexpr (kDoubleBackward) {
         x.q = (p.by.ends.row(j)[f] + p.by.ends.row(i)[width + f]) + x.filter_slope * v.by_r;
         x.change = filter.curvature(e.t, per_unit, v.by_r);
         if (p.by.coefficients) {
@@ -114,11 +114,12 @@ struct Stage {
 };
 
 // Stages edges as stage_edges does, with their envelopes.
-template <bool kTwice, class T, class Beyond>
+template <bool kDoubleBackward, class T, class Beyond>
 __device__ MDGNN_INLINE int stage_messages(const Concat<T>& p, const Rows& rows, std::int64_t begin, std::int64_t end,
                                            Stage<T>& stage, Beyond&& beyond) {
     const int n = stage_edges(rows, p.op.table, p.op.r, begin, end, stage.edges, beyond);
-    if (lane_of_warp() < n) stage.envelopes[lane_of_warp()] = envelope_of<T, kTwice>(p, stage.edges[lane_of_warp()]);
+    if (lane_of_warp() < n)
+        stage.envelopes[lane_of_warp()] = envelope_of<T, kDoubleBackward>(p, stage.edges[lane_of_warp()]);
     __syncwarp();
     return n;
 }
@@ -161,12 +162,12 @@ __global__ void __launch_bounds__(kWarp* kWarps) sum_messages(Concat<T> p, Conca
 
 // What a tile of features adds to the numbers of an edge: sums[0] is the derivative for r through the filter, sums[1]
 // that for c without that of s, sums[2] that for what multiplies c in it.
-template <class T, bool kTwice>
+template <class T, bool kDoubleBackward>
 __device__ MDGNN_INLINE void add_to_edge(const Concat<T>& p, const StagedEdge<T>& e, const Envelope<T>& v, T grad_s,
                                          const T* sums, bool first, T* out_r) {
     const T along = first ? sums[1] + grad_s : sums[1];
     if (out_r) {
-        const T part = sums[0] + (kTwice ? v.c_curvature : v.c_slope) * along;
+        const T part = sums[0] + (kDoubleBackward ? v.c_curvature : v.c_slope) * along;
         out_r[e.edge] = first ? part : out_r[e.edge] + part;
     }
     if (!p.op.of_edges) return;
@@ -176,9 +177,9 @@ __device__ MDGNN_INLINE void add_to_edge(const Concat<T>& p, const StagedEdge<T>
     of_edge[kEnvelope] = v.c, of_edge[kByEnvelope] = v.by_c;
 }
 
-// By receiver: its share of the derivative for `ends`, that for r, the numbers of edges, and (twice) that for grad. The
-// tiles of a row are one warp's, so that it adds up their sums over features.
-template <class T, bool kTwice>
+// By receiver: its share of the derivative for `ends`, that for r, the numbers of edges, and (double backward) that for
+// grad. The tiles of a row are one warp's, so that it adds up their sums over features.
+template <class T, bool kDoubleBackward>
 __global__ void __launch_bounds__(kWarp* kWarps)
     receive(Concat<T> p, ConcatMessageResult<T> out_grad, ConcatMessageGradients<T> out, Layout layout) {
     __shared__ Stage<T> stages[kWarps];
@@ -195,7 +196,7 @@ __global__ void __launch_bounds__(kWarp* kWarps)
             const std::int64_t f = tile * layout.group + member;
             T received = 0, of_grad = 0;
             for (std::int64_t begin = p.op.rows.row_ptr[i]; begin < end; begin += kWarp) {
-                const int n = stage_messages<kTwice>(p, p.op.rows, begin, end, stage, [&](std::int64_t edge) {
+                const int n = stage_messages<kDoubleBackward>(p, p.op.rows, begin, end, stage, [&](std::int64_t edge) {
                     if (out.r) out.r[edge] = 0;
                 });
                 if (tile == 0 && lane < n) s += stage.envelopes[lane].by_c;
@@ -206,30 +207,30 @@ __global__ void __launch_bounds__(kWarp* kWarps)
                     const Envelope<T>& v = stage.envelopes[k];
                     T sums[3] = {};
                     if (f < width) {
-                        const Piece<T> x = piece_of<T, kTwice>(p, e, v, i, e.other, f);
+                        const Piece<T> x = piece_of<T, kDoubleBackward>(p, e, v, i, e.other, f);
                         if (has) received += x.gradient, of_grad += x.q * x.slope * v.c + x.silu * v.by_c;
                         sums[0] = x.gradient * x.filter_slope;
-                        if constexpr (kTwice) sums[0] += x.g * x.slope * (x.change * v.c + x.q * v.c_slope);
+                        if constexpr (kDoubleBackward) sums[0] += x.g * x.slope * (x.change * v.c + x.q * v.c_slope);
                         sums[1] = x.g * x.silu, sums[2] = x.g * x.slope * x.q;
                     }
                     if (!sums_features) continue;
                     for (T& sum : sums) sum_lanes(sum, layout.group);
-                    if (has && member == 0) add_to_edge<T, kTwice>(p, e, v, grad_s, sums, tile == 0, out.r);
+                    if (has && member == 0) add_to_edge<T, kDoubleBackward>(p, e, v, grad_s, sums, tile == 0, out.r);
                 }
             }
             received = sum_of_groups(received, layout.group);
-            if constexpr (kTwice) of_grad = sum_of_groups(of_grad, layout.group);
+            if constexpr (kDoubleBackward) of_grad = sum_of_groups(of_grad, layout.group);
             if (group != 0 || f >= width) continue;
             if (out.ends) out.ends.row(i)[width + f] = received;
-            if (kTwice && out_grad.messages) out_grad.messages.row(i)[f] = of_grad;
+            if (kDoubleBackward && out_grad.messages) out_grad.messages.row(i)[f] = of_grad;
         }
-        if constexpr (kTwice) s = sum_of_groups(s, 1);
-        if (kTwice && out_grad.messages && lane == 0) out_grad.s[i] = s;
+        if constexpr (kDoubleBackward) s = sum_of_groups(s, 1);
+        if (kDoubleBackward && out_grad.messages && lane == 0) out_grad.s[i] = s;
     }
 }
 
 // By sender: its share of the derivative for `ends`.
-template <class T, bool kTwice>
+template <class T, bool kDoubleBackward>
 __global__ void __launch_bounds__(kWarp* kWarps) send(Concat<T> p, Matrix<T> ends, Layout layout) {
     __shared__ Stage<T> stages[kWarps];
     Stage<T>& stage = stages[warp_of_block()];
@@ -240,11 +241,11 @@ __global__ void __launch_bounds__(kWarp* kWarps) send(Concat<T> p, Matrix<T> end
         const std::int64_t f = task.at % layout.tiles * layout.group + member;
         T sum = 0;
         for (std::int64_t begin = columns.row_ptr[j]; begin < end; begin += kWarp) {
-            const int n = stage_messages<kTwice>(p, columns, begin, end, stage, [](std::int64_t) {});
+            const int n = stage_messages<kDoubleBackward>(p, columns, begin, end, stage, [](std::int64_t) {});
             if (f >= p.width()) continue;  // to the next turn, where all lanes meet
             each_edge<2>(group, n, kWarp / layout.group, [&](int k) {
                 const StagedEdge<T>& e = stage.edges[k];
-                sum += piece_of<T, kTwice>(p, e, stage.envelopes[k], e.other, j, f).gradient;
+                sum += piece_of<T, kDoubleBackward>(p, e, stage.envelopes[k], e.other, j, f).gradient;
             });
         }
         sum = sum_of_groups(sum, layout.group);
@@ -253,10 +254,10 @@ __global__ void __launch_bounds__(kWarp* kWarps) send(Concat<T> p, Matrix<T> end
 }
 
 // What an edge contributes to the gradient of the table, after `receive`.
-template <class T, bool kTwice>
+template <class T, bool kDoubleBackward>
 struct ToTable {
     static constexpr int kBlocks = 1;
-    static constexpr bool kValues = true, kSlopes = kTwice;
+    static constexpr bool kValues = true, kSlopes = kDoubleBackward;
     Concat<T> p;
 
     __device__ MDGNN_INLINE T factor(std::int64_t edge) const { return p.by.r[edge]; }
@@ -264,31 +265,31 @@ struct ToTable {
                                             Pack<T, 1>* value, Pack<T, 1>* slope) const {
         const T* const of_edge = p.op.of_edges + kOfEdge * e.edge;
         if (f == p.width()) {
-            value->at[0] = of_edge[kTwice ? kAcross : kAlong], slope->at[0] = of_edge[kAlong];
+            value->at[0] = of_edge[kDoubleBackward ? kAcross : kAlong], slope->at[0] = of_edge[kAlong];
             return;
         }
         Envelope<T> v = {of_edge[kEnvelope], T(0), T(0), T(0), of_edge[kByEnvelope]};
-        if constexpr (kTwice) v.by_r = p.by.r[e.edge];
-        const Piece<T> x = piece_of<T, kTwice>(p, e, v, receiver, e.other, f);
+        if constexpr (kDoubleBackward) v.by_r = p.by.r[e.edge];
+        const Piece<T> x = piece_of<T, kDoubleBackward>(p, e, v, receiver, e.other, f);
         value->at[0] = x.gradient, slope->at[0] = x.g * x.slope * v.c;
     }
 };
 
-template <class T, bool kTwice>
+template <class T, bool kDoubleBackward>
 void run_gradients(Concat<T> p, const ConcatMessageResult<T>& out_grad, const ConcatMessageGradients<T>& out,
                    const Context& context) {
     const DeviceGuard guard(context.device);
     const Layout layout = layout_for<1>(p.width());
     if (!out.coefficients) p.op.of_edges = nullptr;
     if (out.ends || out.r || out.coefficients || out_grad.messages)
-        launch_warps(receive<T, kTwice>, "concat_message_table: derivatives by receiver", p.op.rows.n_rows, context, p,
-                     out_grad, out, layout);
+        launch_warps(receive<T, kDoubleBackward>, "concat_message_table: derivatives by receiver", p.op.rows.n_rows,
+                     context, p, out_grad, out, layout);
     if (out.ends)
-        launch_warps(send<T, kTwice>, "concat_message_table: derivatives by sender", p.op.columns.n_rows * layout.tiles,
-                     context, p, out.ends, layout);
+        launch_warps(send<T, kDoubleBackward>, "concat_message_table: derivatives by sender",
+                     p.op.columns.n_rows * layout.tiles, context, p, out.ends, layout);
     if (out.coefficients)
-        sum_over_intervals<T, 1>(ToTable<T, kTwice>{p}, p.op.rows, p.op.table, p.op.r, p.op.workspace, out.coefficients,
-                                 "concat_message_table: derivatives for the table", context);
+        sum_over_intervals<T, 1>(ToTable<T, kDoubleBackward>{p}, p.op.rows, p.op.table, p.op.r, p.op.workspace,
+                                 out.coefficients, "concat_message_table: derivatives for the table", context);
 }
 
 }  // namespace

@@ -19,11 +19,12 @@ template <class T>
 struct ConcatMessageTable {
     Rows rows;     // by receiver; index: the sender of each edge
     Rows columns;  // by sender; index: the receiver of each edge, edge: its number. For derivatives but the table's
-    Matrix<const T> ends;       // (N, 2 H): an atom's share as a sender, then as a receiver
-    RadialTable<T> table;       // of H + 1
-    const T* r = nullptr;       // (E)
-    const T* slopes = nullptr;  // (N, H), of the forward; for the CPU's backward, where it is to give that of `ends`
-    TableWorkspace workspace;   // for results for coefficients, on CUDA: memory, and (E, 4) numbers
+    Matrix<const T> ends;  // (N, 2 H): an atom's share as a sender, then as a receiver
+    RadialTable<T> table;  // of H + 1
+    const T* r = nullptr;  // (E)
+    const T* silu_grads =
+        nullptr;               // (N, H), of the forward; for the CPU's backward, where it is to give that of `ends`
+    TableWorkspace workspace;  // for results for coefficients, on CUDA: memory, and (E, 4) numbers
     T* of_edges = nullptr;
     bool adds = false;  // the CPU's backward adds to r what it would write
 
@@ -34,7 +35,7 @@ struct ConcatMessageTable {
         visit("ends", ends);
         visit("table", table);
         visit("r", r);
-        visit("silu_grads", slopes);
+        visit("silu_grads", silu_grads);
         visit("workspace", workspace);
         visit("of_edges", of_edges);
     }
@@ -45,13 +46,13 @@ struct ConcatMessageTable {
 template <class T>
 struct ConcatMessageResult {
     Matrix<T> messages;
-    T *s = nullptr, *slopes = nullptr;
+    T *s = nullptr, *silu_grads = nullptr;
 
     template <class V>
     void fields(V&& visit) {
         visit("messages", messages);
         visit("s", s);
-        visit("silu_grads", slopes);
+        visit("silu_grads", silu_grads);
     }
 };
 

@@ -29,7 +29,7 @@ struct Message {
     T c = 0, c_slope = 0, c_curvature = 0, by_r = 0, by_c = 0;
 };
 
-template <class T, bool kTwice>
+template <class T, bool kDoubleBackward>
 MDGNN_INLINE void set_message(const Concat<T>& p, const FilterEdge<T>& e, Message<T>& m) {
     const std::int64_t width = p.width(), all = width + 1;
     const T per_unit = p.op.table.per_unit;
@@ -38,7 +38,7 @@ MDGNN_INLINE void set_message(const Concat<T>& p, const FilterEdge<T>& e, Messag
     m.slope = filter_slope(e.t, per_unit, T(1));
     interpolate_value(m.value, e.coefficients + width, all, m.c);
     interpolate_slope(m.slope, e.coefficients + width, all, m.c_slope);
-    if constexpr (kTwice) {
+    if constexpr (kDoubleBackward) {
         m.by_r = p.by.r[e.edge];
         m.curvature = filter_curvature(e.t, per_unit, m.by_r);
         m.by_c = m.by_r * m.c_slope;
@@ -54,7 +54,7 @@ MDGNN_INLINE void set_message(const Concat<T>& p, const FilterEdge<T>& e, Messag
 }
 
 // Some features of a message: g silu(x), and its derivatives times what they are multiplied by.
-template <class T, bool kTwice, class V>
+template <class T, bool kDoubleBackward, class V>
 struct Piece {
     V g, silu, slope, gradient;  // gradient: the derivative for x
     V filter_slope, q;           // q: what multiplies the gradient of x
@@ -70,7 +70,7 @@ struct Piece {
         parts.value(silu);
         parts.slope(slope);
         gradient = g * slope;
-        if constexpr (kTwice) {
+        if constexpr (kDoubleBackward) {
             V curvature;
             parts.curvature(curvature);
             load(p.by.ends.row(j) + f, sent), load(p.by.ends.row(i) + width + f, received);
@@ -96,7 +96,7 @@ MDGNN_INLINE void add(const V& x, T* to) {
 }
 
 // Adds the derivative for the coefficients over the rows begin .. end.
-template <int kBytes, class T, bool kTwice>
+template <int kBytes, class T, bool kDoubleBackward>
 MDGNN_INLINE void add_to_table(const Concat<T>& p, T* coefficients, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
     std::vector<FilterEdge<T>> edges;
@@ -104,17 +104,17 @@ MDGNN_INLINE void add_to_table(const Concat<T>& p, T* coefficients, std::int64_t
         filter_edges(p.op.rows, p.op.table, p.op.r, i, edges);
         for (const FilterEdge<T>& e : edges) {
             Message<T> m;
-            set_message<T, kTwice>(p, e, m);
+            set_message<T, kDoubleBackward>(p, e, m);
             T* const at = coefficients + (e.coefficients - p.op.table.coefficients);
             T parts[2];  // the derivative for c without that of s, and for what multiplies c in it
             const auto add_piece = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
-                const Piece<T, kTwice, V> x(p, m, i, e.other, f);
+                const Piece<T, kDoubleBackward, V> x(p, m, i, e.other, f);
                 V along = x.g * x.slope;
                 sum[0] += x.g * x.silu;
-                if constexpr (kTwice) sum[1] += along * x.q;
+                if constexpr (kDoubleBackward) sum[1] += along * x.q;
                 along *= m.c * m.by_r;
                 for (int n = 0; n < 4; ++n) {
-                    if constexpr (kTwice)
+                    if constexpr (kDoubleBackward)
                         add(x.gradient * m.value.at[n] + along * m.slope.at[n], at + n * all + f);
                     else
                         add(x.gradient * m.value.at[n], at + n * all + f);
@@ -123,8 +123,8 @@ MDGNN_INLINE void add_to_table(const Concat<T>& p, T* coefficients, std::int64_t
             sum_pieces<kBytes, T, 2>(width, add_piece, parts);
             parts[0] += p.grad.s[i];
             for (int n = 0; n < 4; ++n)
-                at[n * all + width] +=
-                    kTwice ? parts[1] * m.value.at[n] + m.by_r * parts[0] * m.slope.at[n] : parts[0] * m.value.at[n];
+                at[n * all + width] += kDoubleBackward ? parts[1] * m.value.at[n] + m.by_r * parts[0] * m.slope.at[n]
+                                                       : parts[0] * m.value.at[n];
         }
     }
 }

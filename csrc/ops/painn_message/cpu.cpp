@@ -14,22 +14,22 @@
 namespace mdgnn::cpu {
 namespace {
 
-// By receiver: the results, or (twice) the derivative for `grad`.
-template <int kBytes, class T, bool kTwice>
+// By receiver: the results, or (double backward) the derivative for `grad`.
+template <int kBytes, class T, bool kDoubleBackward>
 MDGNN_INLINE void receive(const Painn<T>& p, const PainnResult<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3;
     PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
     for (std::int64_t i = begin; i < end; ++i) {
-        messages_of<T, kTwice>(p, p.op.rows, i, scratch);
+        messages_of<T, kDoubleBackward>(p, p.op.rows, i, scratch);
         each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
             V s = {};
             Three<V> v = {};
             for (const Message<T>& m : scratch.messages) {
                 PainnEdge<V, T> e;
-                load_directions<kTwice>(p, m, e);
-                load_sender<kTwice>(p, m, f, e);
-                for (int c = 0; c < 3; ++c) load_filter<kTwice>(p, m, f, c, e);
-                add_message<kTwice>(e, s, v);
+                load_directions<kDoubleBackward>(p, m, e);
+                load_sender<kDoubleBackward>(p, m, f, e);
+                for (int c = 0; c < 3; ++c) load_filter<kDoubleBackward>(p, m, f, c, e);
+                add_message<kDoubleBackward>(e, s, v);
             }
             store(s, out.s.row(i) + f);
             for (int c = 0; c < 3; ++c) store(v[c], out.v.row(i) + c * width + f);
@@ -38,7 +38,7 @@ MDGNN_INLINE void receive(const Painn<T>& p, const PainnResult<T>& out, std::int
 }
 
 // From the sums of sender j its derivatives for x and v.
-template <bool kTwice, class V, class T>
+template <bool kDoubleBackward, class V, class T>
 MDGNN_INLINE void store_sent(const Painn<T>& p, const PainnSent<V>& sum, std::int64_t j, std::int64_t f,
                              const PainnGradients<T>& out) {
     const std::int64_t width = p.op.v.cols / 3;
@@ -46,16 +46,16 @@ MDGNN_INLINE void store_sent(const Painn<T>& p, const PainnSent<V>& sum, std::in
     Three<V> v, by_v = {}, for_v;
     load_three(p.op.v.row(j) + f, width, v);
     load(p.op.x.row(j) + 2 * width + f, x2);
-    if constexpr (kTwice) load_three(p.by.v.row(j) + f, width, by_v);
-    if constexpr (kTwice) load(p.by.x.row(j) + 2 * width + f, by_x2);
-    finish_sent<kTwice>(sum, x2, v, by_x2, by_v, for_x2, for_v);
+    if constexpr (kDoubleBackward) load_three(p.by.v.row(j) + f, width, by_v);
+    if constexpr (kDoubleBackward) load(p.by.x.row(j) + 2 * width + f, by_x2);
+    finish_sent<kDoubleBackward>(sum, x2, v, by_x2, by_v, for_x2, for_v);
     for (int c = 0; c < 3; ++c) store(for_v[c], out.v.row(j) + c * width + f);
     store(sum.x0, out.x.row(j) + f);
     store(sum.x1, out.x.row(j) + width + f);
     store(for_x2, out.x.row(j) + 2 * width + f);
 }
 
-// Twice, by sender: the derivative for x and v.
+// Double backward, by sender: the derivative for x and v.
 template <int kBytes, class T>
 MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3;
@@ -145,7 +145,7 @@ MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std:
     }
 }
 
-// Twice, by edge: the derivative for r and unit.
+// Double backward, by edge: the derivative for r and unit.
 template <int kBytes, class T>
 MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin,
                                  std::int64_t end) {
@@ -187,12 +187,12 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
 }
 
 // Adds the derivative for the coefficients over the rows begin .. end.
-template <int kBytes, class T, bool kTwice>
+template <int kBytes, class T, bool kDoubleBackward>
 MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
     PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
     for (std::int64_t i = begin; i < end; ++i) {
-        messages_of<T, kTwice>(p, p.op.rows, i, scratch);
+        messages_of<T, kDoubleBackward>(p, p.op.rows, i, scratch);
         for (const Message<T>& m : scratch.messages) {
             T* const at = coefficients + (m.coefficients - p.op.table.coefficients);
             each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
@@ -201,16 +201,16 @@ MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t 
                 Three<V> gv;
                 load(p.grad.s.row(i) + f, gs);
                 load_three(p.grad.v.row(i) + f, width, gv);
-                load_directions<kTwice>(p, m, e);
-                load_sender<kTwice>(p, m, f, e);
-                filter_gradients<kTwice>(e, gs, gv, value, slope);
+                load_directions<kDoubleBackward>(p, m, e);
+                load_sender<kDoubleBackward>(p, m, f, e);
+                filter_gradients<kDoubleBackward>(e, gs, gv, value, slope);
                 for (int c = 0; c < 3; ++c) {
                     for (int n = 0; n < 4; ++n) {
                         T* const here = at + n * all + c * width + f;
                         V sum;
                         load(here, sum);
                         sum += value[c] * m.value.at[n];
-                        if constexpr (kTwice) sum += slope[c] * m.slope.at[n];
+                        if constexpr (kDoubleBackward) sum += slope[c] * m.slope.at[n];
                         store(sum, here);
                     }
                 }
@@ -223,19 +223,19 @@ MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t 
 #define LOOPS(T, target, bytes)                                                                                  \
     target void receive_loop(Vectors<bytes>, const Painn<T>& p, const PainnResult<T>& out, std::int64_t a,       \
                              std::int64_t b) {                                                                   \
-        p.twice ? receive<bytes, T, true>(p, out, a, b) : receive<bytes, T, false>(p, out, a, b);                \
+        p.double_backward ? receive<bytes, T, true>(p, out, a, b) : receive<bytes, T, false>(p, out, a, b);      \
     }                                                                                                            \
     target void send_loop(Vectors<bytes>, const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,       \
                           std::int64_t b) {                                                                      \
-        p.twice ? send<bytes, T>(p, out, a, b) : send_all<bytes, T>(p, out, a, b);                               \
+        p.double_backward ? send<bytes, T>(p, out, a, b) : send_all<bytes, T>(p, out, a, b);                     \
     }                                                                                                            \
     target void edge_loop(Vectors<bytes>, const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,       \
                           std::int64_t b) {                                                                      \
         edge_gradients<bytes, T>(p, out, a, b);                                                                  \
     }                                                                                                            \
     target void table_loop(Vectors<bytes>, const Painn<T>& p, T* coefficients, std::int64_t a, std::int64_t b) { \
-        p.twice ? add_to_table<bytes, T, true>(p, coefficients, a, b)                                            \
-                : add_to_table<bytes, T, false>(p, coefficients, a, b);                                          \
+        p.double_backward ? add_to_table<bytes, T, true>(p, coefficients, a, b)                                  \
+                          : add_to_table<bytes, T, false>(p, coefficients, a, b);                                \
     }
 MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
@@ -248,11 +248,11 @@ void run_receive(const Painn<T>& p, const PainnResult<T>& out, const Context& co
 template <class T>
 void run_gradients(const Painn<T>& p, const PainnGradients<T>& out, const Context& context) {
     const std::int64_t grain = filter_grain(p.op.rows, p.op.x.cols);
-    if (out.x || (out.r && !p.twice))
+    if (out.x || (out.r && !p.double_backward))
         parallel_for(p.op.columns.n_rows, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
             with_vectors([&](auto v) { send_loop(v, p, out, a, b); });
         });
-    if (out.r && p.twice)
+    if (out.r && p.double_backward)
         parallel_for(p.op.rows.n_rows, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
             with_vectors([&](auto v) { edge_loop(v, p, out, a, b); });
         });

@@ -46,42 +46,42 @@ __device__ MDGNN_INLINE Three<T> three_of(const T* from) {
 template <class T, int V>
 using Edge = PainnEdge<Pack<T, V>, T>;
 
-template <bool kTwice, class T, int V>
+template <bool kDoubleBackward, class T, int V>
 __device__ MDGNN_INLINE void load_directions(const Painn<T>& p, const StagedEdge<T>& e, Edge<T, V>& to) {
     to.unit = three_of(p.op.unit + 3 * e.edge);
-    if constexpr (kTwice) to.by_unit = three_of(p.by.unit + 3 * e.edge);
+    if constexpr (kDoubleBackward) to.by_unit = three_of(p.by.unit + 3 * e.edge);
 }
 
 // x and v of the sender, and what multiplies their gradients.
-template <bool kTwice, class T, int V>
+template <bool kDoubleBackward, class T, int V>
 __device__ MDGNN_INLINE void load_sender(const Painn<T>& p, const StagedEdge<T>& e, std::int64_t f, Edge<T, V>& to) {
     const std::int64_t width = p.width();
     to.x = load_three<V>(p.op.x.row(e.other) + f, width);
     to.v = load_three<V>(p.op.v.row(e.other) + f, width);
-    if constexpr (kTwice) {
+    if constexpr (kDoubleBackward) {
         to.by_x = load_three<V>(p.by.x.row(e.other) + f, width);
         to.by_v = load_three<V>(p.by.v.row(e.other) + f, width);
     }
 }
 
-// The three blocks of the filter and, twice, their slopes times what multiplies the gradient for r.
-template <bool kTwice, class T, int V>
+// The three blocks of the filter and, in the double backward, their slopes times what multiplies the gradient for r.
+template <bool kDoubleBackward, class T, int V>
 __device__ MDGNN_INLINE void load_filter(const Painn<T>& p, const StagedEdge<T>& e, std::int64_t f, Edge<T, V>& to) {
     const RadialTable<T>& table = p.op.table;
     const FilterWeights<T> value = filter_value(e.t);
     FilterWeights<T> slope;
-    if constexpr (kTwice) slope = filter_slope(e.t, table.per_unit, p.by.r[e.edge]);
+    if constexpr (kDoubleBackward) slope = filter_slope(e.t, table.per_unit, p.by.r[e.edge]);
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
         Pack<T, V> at[4];
         load_coefficients<0, V>(table.coefficients + e.place + c * p.width() + f, table.width, at);
         to.w[c] = interpolate<0, V>(value, at);
-        if constexpr (kTwice) to.dw[c] = interpolate<1, V>(slope, at);
+        if constexpr (kDoubleBackward) to.dw[c] = interpolate<1, V>(slope, at);
     }
 }
 
-// By receiver: the results, or (twice) the derivative for `grad`.
-template <class T, int V, bool kTwice>
+// By receiver: the results, or (double backward) the derivative for `grad`.
+template <class T, int V, bool kDoubleBackward>
 __global__ void __launch_bounds__(kWarp* kWarps, 2) receive(Painn<T> p, PainnResult<T> out, Layout layout) {
     __shared__ StagedEdge<T> staged_of_warps[kWarps][kWarp];
     StagedEdge<T>* const staged = staged_of_warps[warp_of_block()];
@@ -99,10 +99,10 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2) receive(Painn<T> p, PainnRes
             if (f < width)
                 each_edge<1>(group, n, groups, [&](int k) {
                     Edge<T, V> e;
-                    load_directions<kTwice>(p, staged[k], e);
-                    load_sender<kTwice>(p, staged[k], f, e);
-                    load_filter<kTwice>(p, staged[k], f, e);
-                    add_message<kTwice>(e, s, v);
+                    load_directions<kDoubleBackward>(p, staged[k], e);
+                    load_sender<kDoubleBackward>(p, staged[k], f, e);
+                    load_filter<kDoubleBackward>(p, staged[k], f, e);
+                    add_message<kDoubleBackward>(e, s, v);
                 });
         }
         sum_groups(s, layout.group);
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2) receive(Painn<T> p, PainnRes
 }
 
 // By sender: the derivative for x and v.
-template <class T, int V, bool kTwice>
+template <class T, int V, bool kDoubleBackward>
 __global__ void __launch_bounds__(kWarp* kWarps, 2) send(Painn<T> p, PainnGradients<T> out, Layout layout) {
     __shared__ StagedEdge<T> staged_of_warps[kWarps][kWarp];
     StagedEdge<T>* const staged = staged_of_warps[warp_of_block()];
@@ -131,41 +131,41 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2) send(Painn<T> p, PainnGradie
             if (f < width)
                 each_edge<1>(group, n, groups, [&](int k) {
                     Edge<T, V> e;
-                    load_directions<kTwice>(p, staged[k], e);
-                    load_filter<kTwice>(p, staged[k], f, e);
+                    load_directions<kDoubleBackward>(p, staged[k], e);
+                    load_filter<kDoubleBackward>(p, staged[k], f, e);
                     const auto gv = load_three<V>(p.grad.v.row(staged[k].other) + f, width);
-                    add_sent<kTwice>(e, load_pack<V>(p.grad.s.row(staged[k].other) + f), gv, sum);
+                    add_sent<kDoubleBackward>(e, load_pack<V>(p.grad.s.row(staged[k].other) + f), gv, sum);
                 });
         }
         sum_groups(sum.x0, layout.group), sum_groups(sum.x1, layout.group);
         for (int c = 0; c < 3; ++c) {
             sum_groups(sum.a[c], layout.group);
-            if constexpr (kTwice) sum_groups(sum.b[c], layout.group);
+            if constexpr (kDoubleBackward) sum_groups(sum.b[c], layout.group);
         }
         if (group > 0 || f >= width) continue;
         Pack<T, V> by_x2 = {};
         Three<Pack<T, V>> by_v = {}, for_x = {{sum.x0, sum.x1, {}}}, for_v;
-        if constexpr (kTwice) by_x2 = load_pack<V>(p.by.x.row(j) + 2 * width + f);
-        if constexpr (kTwice) by_v = load_three<V>(p.by.v.row(j) + f, width);
-        finish_sent<kTwice>(sum, load_pack<V>(p.op.x.row(j) + 2 * width + f), load_three<V>(p.op.v.row(j) + f, width),
-                            by_x2, by_v, for_x[2], for_v);
+        if constexpr (kDoubleBackward) by_x2 = load_pack<V>(p.by.x.row(j) + 2 * width + f);
+        if constexpr (kDoubleBackward) by_v = load_three<V>(p.by.v.row(j) + f, width);
+        finish_sent<kDoubleBackward>(sum, load_pack<V>(p.op.x.row(j) + 2 * width + f),
+                                     load_three<V>(p.op.v.row(j) + f, width), by_x2, by_v, for_x[2], for_v);
         store_three(for_x, out.x.row(j) + f, width);
         store_three(for_v, out.v.row(j) + f, width);
     }
 }
 
 // Adds an edge's terms of the derivatives for r and unit, for features from f on.
-template <class T, int V, bool kTwice>
+template <class T, int V, bool kDoubleBackward>
 __device__ MDGNN_INLINE void add_edge_terms(const Painn<T>& p, const StagedEdge<T>& staged, std::int64_t i,
                                             std::int64_t f, Pack<T, V>* sums) {
     const RadialTable<T>& table = p.op.table;
     const FilterWeights<T> value = filter_value(staged.t), slope = filter_slope(staged.t, table.per_unit, T(1));
     FilterWeights<T> by_slope, curvature;
-    if constexpr (kTwice) by_slope = filter_slope(staged.t, table.per_unit, p.by.r[staged.edge]);
-    if constexpr (kTwice) curvature = filter_curvature(staged.t, table.per_unit, p.by.r[staged.edge]);
+    if constexpr (kDoubleBackward) by_slope = filter_slope(staged.t, table.per_unit, p.by.r[staged.edge]);
+    if constexpr (kDoubleBackward) curvature = filter_curvature(staged.t, table.per_unit, p.by.r[staged.edge]);
     Edge<T, V> e;
-    load_directions<kTwice>(p, staged, e);
-    load_sender<kTwice>(p, staged, f, e);
+    load_directions<kDoubleBackward>(p, staged, e);
+    load_sender<kDoubleBackward>(p, staged, f, e);
     Three<Pack<T, V>> first, second;
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
@@ -173,18 +173,18 @@ __device__ MDGNN_INLINE void add_edge_terms(const Painn<T>& p, const StagedEdge<
         const T* const from = table.coefficients + staged.place + c * p.width() + f;
         load_coefficients<1, V>(from, table.width, at);
         first[c] = interpolate<1, V>(slope, at);
-        if constexpr (kTwice) second[c] = interpolate<2, V>(curvature, at);
+        if constexpr (kDoubleBackward) second[c] = interpolate<2, V>(curvature, at);
         if (c != 1) continue;  // only the direction's block is needed itself
         at[0] = load_pack<V>(from);
         e.w[c] = interpolate<0, V>(value, at);
-        if constexpr (kTwice) e.dw[c] = interpolate<1, V>(by_slope, at);
+        if constexpr (kDoubleBackward) e.dw[c] = interpolate<1, V>(by_slope, at);
     }
     const auto gv = load_three<V>(p.grad.v.row(i) + f, p.width());
-    add_edge_gradients<kTwice>(e, load_pack<V>(p.grad.s.row(i) + f), gv, first, second, sums);
+    add_edge_gradients<kDoubleBackward>(e, load_pack<V>(p.grad.s.row(i) + f), gv, first, second, sums);
 }
 
 // By edge: the derivative for r and unit. Groups without an edge of their own take the last one again.
-template <class T, int V, bool kTwice>
+template <class T, int V, bool kDoubleBackward>
 __global__ void __launch_bounds__(kWarp* kWarps, 2) edge_gradients(Painn<T> p, PainnGradients<T> out, Layout layout) {
     __shared__ StagedEdge<T> staged_of_warps[kWarps][kWarp];
     StagedEdge<T>* const staged = staged_of_warps[warp_of_block()];
@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2) edge_gradients(Painn<T> p, P
                 const StagedEdge<T>& e = staged[k < n ? k : n - 1];
                 Pack<T, V> packs[4] = {};
                 for (std::int64_t f = member * V; f < p.width(); f += layout.group * V)
-                    add_edge_terms<T, V, kTwice>(p, e, task.at, f, packs);
+                    add_edge_terms<T, V, kDoubleBackward>(p, e, task.at, f, packs);
                 T sums[4];
 #pragma unroll
                 for (int m = 0; m < 4; ++m) {
@@ -217,20 +217,20 @@ __global__ void __launch_bounds__(kWarp* kWarps, 2) edge_gradients(Painn<T> p, P
 }
 
 // What an edge contributes to the derivative for the table.
-template <class T, int V, bool kTwice>
+template <class T, int V, bool kDoubleBackward>
 struct ToTable {
     static constexpr int kBlocks = 3;
-    static constexpr bool kValues = true, kSlopes = kTwice;
+    static constexpr bool kValues = true, kSlopes = kDoubleBackward;
     Painn<T> p;
 
     __device__ MDGNN_INLINE T factor(std::int64_t edge) const { return p.by.r[edge]; }
     __device__ MDGNN_INLINE void contribute(const StagedEdge<T>& staged, std::int64_t receiver, std::int64_t f,
                                             Pack<T, V>* value, Pack<T, V>* slope) const {
         Edge<T, V> e;
-        load_directions<kTwice>(p, staged, e);
-        load_sender<kTwice>(p, staged, f, e);
+        load_directions<kDoubleBackward>(p, staged, e);
+        load_sender<kDoubleBackward>(p, staged, f, e);
         const auto gv = load_three<V>(p.grad.v.row(receiver) + f, p.width());
-        filter_gradients<kTwice>(e, load_pack<V>(p.grad.s.row(receiver) + f), gv, value, slope);
+        filter_gradients<kDoubleBackward>(e, load_pack<V>(p.grad.s.row(receiver) + f), gv, value, slope);
     }
 };
 
@@ -243,32 +243,32 @@ void choose(const Painn<T>& p, Run&& run, const P*... arrays) {
     run(std::integral_constant<int, 1>{});
 }
 
-template <class T, bool kTwice>
+template <class T, bool kDoubleBackward>
 void run_receive(const Painn<T>& p, const PainnResult<T>& out, const Context& context) {
     if (p.width() == 0) return;
     const auto run = [&](auto v) {
         constexpr int V = v;
         const Layout layout = layout_for<V>(p.width());
-        launch_warps(receive<T, V, kTwice>, "painn_message: sums over receivers' rows", p.op.rows.n_rows * layout.tiles,
-                     context, p, out, layout);
+        launch_warps(receive<T, V, kDoubleBackward>, "painn_message: sums over receivers' rows",
+                     p.op.rows.n_rows * layout.tiles, context, p, out, layout);
     };
     choose(p, run, out.s.data, out.v.data);
 }
 
-template <class T, bool kTwice>
+template <class T, bool kDoubleBackward>
 void run_gradients(const Painn<T>& p, const PainnGradients<T>& out, const Context& context) {
     const auto run = [&](auto v) {
         constexpr int V = v;
         const Layout layout = layout_for<V>(p.width());
         const Rows& rows = p.op.rows;
         if (out.x && p.width() > 0)
-            launch_warps(send<T, V, kTwice>, "painn_message: sums over senders' rows",
+            launch_warps(send<T, V, kDoubleBackward>, "painn_message: sums over senders' rows",
                          p.op.columns.n_rows * layout.tiles, context, p, out, layout);
         if (out.r)
-            launch_warps(edge_gradients<T, V, kTwice>, "painn_message: derivatives for edges", rows.n_rows, context, p,
-                         out, layout);
+            launch_warps(edge_gradients<T, V, kDoubleBackward>, "painn_message: derivatives for edges", rows.n_rows,
+                         context, p, out, layout);
         if (out.coefficients)
-            sum_over_intervals<T, V>(ToTable<T, V, kTwice>{p}, rows, p.op.table, p.op.r, p.op.workspace,
+            sum_over_intervals<T, V>(ToTable<T, V, kDoubleBackward>{p}, rows, p.op.table, p.op.r, p.op.workspace,
                                      out.coefficients, "painn_message: derivatives for the table", context);
     };
     choose(p, run, out.x.data, out.v.data, out.coefficients);

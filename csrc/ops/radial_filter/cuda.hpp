@@ -145,11 +145,11 @@ __device__ MDGNN_INLINE int stage_edges(const Rows& rows, const RadialTable<T>& 
         within = distance < table.cutoff;
         if (!within) beyond(edge);
     }
-    const unsigned found = __ballot_sync(kAllLanes, within);
+    const unsigned lanes_within = __ballot_sync(kAllLanes, within);
     __syncwarp();
-    if (within) staged[__popc(found & ((1u << lane) - 1))] = staged_edge(rows, table, distance, k, edge);
+    if (within) staged[__popc(lanes_within & ((1u << lane) - 1))] = staged_edge(rows, table, distance, k, edge);
     __syncwarp();
-    return __popc(found);
+    return __popc(lanes_within);
 }
 
 // Calls body(k) for k = first, first + step, .. below n, kAtOnce of them with nothing in between that would keep one's

@@ -24,12 +24,12 @@ struct FilterEdge {
 // Those edges of row i that are shorter than the cutoff, in order. The memory is reused.
 template <class T>
 MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, const T* r, std::int64_t i,
-                               std::vector<FilterEdge<T>>& found) {
+                               std::vector<FilterEdge<T>>& within) {
     const RadialTable<T> table = given;  // a copy stays in registers while edges are written
     const std::int64_t begin = rows.row_ptr[i], end = rows.row_ptr[i + 1];
     const std::int64_t *const edges = rows.edge, *const others = rows.index;
-    found.resize(static_cast<std::size_t>(end - begin));
-    FilterEdge<T>* e = found.data();
+    within.resize(static_cast<std::size_t>(end - begin));
+    FilterEdge<T>* e = within.data();
     for (std::int64_t k = begin; k < end; ++k) {
         const std::int64_t edge = edges ? edges[k] : k;
         const T distance = r[edge];
@@ -38,7 +38,7 @@ MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, co
         const std::int64_t g = interval_of(table, distance, t);
         *e++ = {table.coefficients + 4 * table.width * g, others[k], edge, t};
     }
-    found.resize(static_cast<std::size_t>(e - found.data()));
+    within.resize(static_cast<std::size_t>(e - within.data()));
 }
 
 // The filter for one feature or a vector of them; `at` points into the table. Nothing is left to the compiler that

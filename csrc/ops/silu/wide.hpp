@@ -59,7 +59,7 @@ MDGNN_INLINE void logistic_avx512(const V& x, V& s) {
 template <class T, class V, bool kAvx512 = false>
 struct SiluParts {
     V x, s;
-    static constexpr T kLeast = std::is_same_v<T, float> ? T(1.6458115e-38) : T(3.3075532e-308);  // exp(-limit)
+    static constexpr T kLeast = std::is_same_v<T, float> ? T(1.6458115e-38) : T(3.307553003638408e-308);  // exp(-limit)
 
     MDGNN_INLINE explicit SiluParts(const V& argument) : x(argument) {
 #ifdef MDGNN_AVX512

@@ -218,17 +218,17 @@ NUMBERS_DECIDE = frozenset(
 def _by_function() -> dict[Any, Callable[..., Any]]:
     """Torch's functions, and ours."""
     own = {silu: unary("silu"), shifted_softplus: unary("shifted_softplus")}
-    found: dict[Any, Callable[..., Any]] = {**GRAPH_OPS, **own}
+    table: dict[Any, Callable[..., Any]] = {**GRAPH_OPS, **own}
     for names, operation in OPERATIONS.items():
         for name in names.split():
             for home in (torch, Tensor, F):
                 if hasattr(home, name):
-                    found[getattr(home, name)] = operation
+                    table[getattr(home, name)] = operation
             if hasattr(Tensor, name + "_") and not name.startswith("__"):
-                found[getattr(Tensor, name + "_")] = _changed(operation, name + "_")
+                table[getattr(Tensor, name + "_")] = _changed(operation, name + "_")
     for name in ("norm", "vector_norm"):
-        found[getattr(torch.linalg, name)] = norm
-    return found
+        table[getattr(torch.linalg, name)] = norm
+    return table
 
 
 FUNCTIONS = _by_function()

@@ -13,7 +13,7 @@ ConcatMessageTable<T> op_of(const MessageStep<T>& step) {
     ConcatMessageTable<T> op;
     op.rows = step.rows, op.columns = step.columns;
     op.ends = step.inputs[0], op.table = step.prepared.table, op.r = step.r;
-    op.slopes = step.saved[0].data, op.adds = step.adds;
+    op.silu_grads = step.saved[0].data, op.adds = step.adds;
     return op;
 }
 
