@@ -40,8 +40,8 @@ test: build
 	    $(PYTEST) --dist loadfile -m "not gpu" && $(MAKE) --no-print-directory emulate; \
 	fi
 
-# The tests that need a GPU on an emulated one: tests/emulation/README.md. Plain; or with every access checked, of all
-# shapes or a sample of them, in an order of blocks and threads that is forward, backward or random:SEED.
+# The tests that need a GPU on an emulated one: tests/emulation/README.md. Plain; or with every access checked, all
+# of them or a sample, in an order of blocks and threads that is forward, backward or random:SEED.
 ORDER ?= forward
 EMULATED = PYTHONPATH=tests/emulation $(PYTEST) --dist worksteal -p emulated_cuda -m gpu
 EMULATION = $(MAKE) -s --no-print-directory -j$(shell nproc) -f tests/emulation/Makefile PYTHON=$(PY)
@@ -55,7 +55,7 @@ emulate-checked: build
 
 emulate-sample: build
 	$(EMULATION) checked
-	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) --emulation-sample 2
+	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) --emulation-sample
 
 check: build
 	$(PY) -m ruff format --check .
