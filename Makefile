@@ -47,11 +47,11 @@ EMULATED = PYTHONPATH=tests/emulation $(PYTEST) --dist worksteal -p emulated_cud
 EMULATION = $(MAKE) -s --no-print-directory -j$(shell nproc) -f tests/emulation/Makefile PYTHON=$(PY)
 emulate: build
 	$(EMULATION) plain
-	$(EMULATED) -p launched_kernels
+	$(EMULATED)
 
 emulate-checked: build
 	$(EMULATION) checked
-	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) -p launched_kernels
+	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED)
 
 emulate-sample: build
 	$(EMULATION) checked
