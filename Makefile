@@ -9,8 +9,8 @@ DOCS := $(VENV)/.installed-docs
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test emulate emulate-checked emulate-sample build check cuda docs bench peers lj acac fuzz fuzz-files
-.PHONY: sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test emulate emulate-checked emulate-sample emulate-fuzz emulate-mutants build check cuda docs bench
+.PHONY: peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
 
 build: $(DEV)
 
@@ -58,13 +58,24 @@ emulate-sample: build
 	$(EMULATION) checked
 	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) --emulation-sample
 
+# Random lists and ops, against the CPU.
+emulate-fuzz: COUNT = 10000
+emulate-fuzz: build
+	$(EMULATION) plain
+	MDGNN_FUZZ_COUNT=$(COUNT) MDGNN_FUZZ_SEED=$(SEED) $(EMULATED) tests/emulation/test_fuzz.py
+
+# Faults planted into the kernels, and what finds them: tests/emulation/mutants.md. An hour; goes on where it was left.
+emulate-mutants: build
+	$(EMULATION) mutants
+	$(PY) tests/emulation/mutants.py run
+
 check: build
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest mdgnn._C --allowlist tests/support/stubtest_allowlist.txt --ignore-unused-allowlist
 	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp tests/emulation benchmarks \
-	    -name '*.[ch]pp' -o -name '*.cu' -o -name 'cuda_runtime.h')
+	    -name '*.[ch]pp' -o -name '*.cu' -o -path '*emulation/include/*.h')
 
 docs: $(DOCS)
 	$(PY) docs/fill_results.py --check

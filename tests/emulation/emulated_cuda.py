@@ -32,10 +32,21 @@ device_library.emulation_begin_capture.restype = ctypes.c_void_p
 device_library.emulation_is_capturing.restype = ctypes.c_bool
 device_library.emulation_replay.argtypes = device_library.emulation_destroy.argtypes = [ctypes.c_void_p]
 device_library.emulation_replay.restype = device_library.emulation_launched_kernels.restype = ctypes.c_char_p
-device_library.emulation_set_checked(MODE == "checked")
-device_library.emulation_set_order(os.environ.get("MDGNN_EMULATION_ORDER", "forward").encode())
+device_library.emulation_set_checked(MODE != "plain")
+ORDER = os.environ.get("MDGNN_EMULATION_ORDER", "forward")
+device_library.emulation_set_order(ORDER.encode())
 
 DEVICE = torch.device("cuda", 0)
+
+
+@contextlib.contextmanager
+def order_of_threads(order):
+    """Of blocks and threads, for a while."""
+    device_library.emulation_set_order(order.encode())
+    try:
+        yield
+    finally:
+        device_library.emulation_set_order(ORDER.encode())
 
 
 def synchronize(device=None):

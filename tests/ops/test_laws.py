@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from declared_results import check_results
-from kernels import assert_same_bits_for_any_number_of_threads, devices, dtypes
+from kernels import (
+    assert_close,
+    assert_same_bits_for_any_number_of_threads,
+    assert_same_bits_in_any_order_of_threads,
+    devices,
+    differentiable,
+    dtypes,
+    everything,
+    on_cuda,
+    outputs,
+    problem_of,
+)
 from torch.autograd import gradcheck, gradgradcheck
 
 import mdgnn.ops
@@ -24,6 +35,7 @@ VARIANTS = [
 ]
 variants = pytest.mark.parametrize(("op", "options"), VARIANTS)
 CHECKED = set()  # variants whose results are the declared ones, before any other test of theirs
+with_kernels = pytest.mark.parametrize(("op", "options"), [v for v in VARIANTS if "cuda" in v.values[0].devices])
 every = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 
 
@@ -39,42 +51,7 @@ def problem(op, options=None, **example):
     if (variant := (op.name, *options.items())) not in CHECKED:
         check_results(op, options)
         CHECKED.add(variant)
-    static, inputs = op.example(Example(options=options, **example))
-    for array, x in zip(op.inputs, inputs, strict=True):
-        if x is not None:
-            x.requires_grad_(array.differentiable)
-    return static, inputs
-
-
-def differentiable(inputs):
-    return [x for x in inputs if x is not None and x.requires_grad]
-
-
-def outputs(op, static, inputs, function=None):
-    """Of the public function, or of the reference; those that are there."""
-    out = as_tuple((function or op.function)(*op.arguments(static, *inputs)))
-    return [t for t in out if t is not None]
-
-
-def everything(op, static, inputs, function=None, loss=None):
-    """The outputs, and as many derivatives of a loss as there are; with respect to all that have them."""
-    loss = loss or (lambda results: sum((t * (1 + k)).square().sum() for k, t in enumerate(results)))
-    out = outputs(op, static, inputs, function)
-    first = torch.autograd.grad(loss(out), differentiable(inputs), create_graph=True)
-    if op.max_derivatives(static) < 2:
-        return *out, *first
-    return *out, *first, *torch.autograd.grad(loss(first), differentiable(inputs), allow_unused=True)
-
-
-def assert_close(results, expected, tolerance, cancelled=0.0):
-    """Of each array, errors relative to the largest number that is expected; none where that is 0.
-
-    `cancelled`: what rounding leaves of numbers about 1 where they cancel in all of an array.
-    """
-    for a, b in zip(results, expected, strict=True):
-        b = torch.zeros_like(a) if b is None else b
-        atol = max(cancelled, tolerance * float(b.detach().abs().max())) if b.numel() else 0
-        torch.testing.assert_close(torch.zeros_like(b) if a is None else a, b, rtol=0, atol=atol)
+    return problem_of(op, Example(options=options, **example))
 
 
 @devices
@@ -85,6 +62,18 @@ def test_equals_its_reference_with_all_derivatives(op, options, device, dtype, w
     static, inputs = problem(op, options, width=width, dtype=dtype, device=device)
     ours, expected = (everything(op, static, inputs, f) for f in (op.function, op.reference))
     assert_close(ours, expected, {torch.float64: 1e-13, torch.float32: 1e-5}[dtype])
+
+
+@on_cuda
+@dtypes
+@with_kernels
+@pytest.mark.parametrize("width", [1, 4, 37])
+def test_equals_the_cpus_with_all_derivatives(op, options, device, dtype, width):
+    both = []
+    for where in (device, "cpu"):
+        static, inputs = problem(op, options, n_atoms=40, n_edges=300, width=width, dtype=dtype, device=where)
+        both.append([None if t is None else t.cpu() for t in everything(op, static, inputs)])
+    assert_close(*both, {torch.float64: 1e-13, torch.float32: 2e-5}[dtype])
 
 
 @devices
@@ -334,6 +323,15 @@ def test_two_runs_have_the_same_bits(op, options, dtype, device):
     static, inputs = problem(op, options, n_atoms=700, n_edges=12_000, width=33, dtype=dtype, device=device)
     for a, b in zip(everything(op, static, inputs), everything(op, static, inputs), strict=True):
         assert (a is None and b is None) or torch.equal(a, b)
+
+
+@on_cuda
+@dtypes
+@with_kernels
+def test_bits_do_not_depend_on_the_order_of_threads(op, options, device, dtype):
+    """Several blocks, and rows and features of more than a warp, so that there is an order."""
+    static, inputs = problem(op, options, n_atoms=80, n_edges=700, width=33, dtype=dtype, device=device)
+    assert_same_bits_in_any_order_of_threads(lambda: [t for t in everything(op, static, inputs) if t is not None])
 
 
 @every
