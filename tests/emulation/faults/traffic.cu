@@ -27,6 +27,14 @@ __global__ void sixteen_bytes(float* x) {
     const Four four = reinterpret_cast<Four*>(x)[lane()];
     use(four.at[0] + four.at[1] + four.at[2] + four.at[3]);
 }
+__global__ void four_of_four_bytes(float* x) {
+    x += 4 * lane();
+    use(x[3] + x[0] + x[1] + x[2]);
+}
+__global__ void three_of_four_bytes(float* x) {
+    x += 3 * lane();
+    use(x[0] + x[1] + x[2]);
+}
 __global__ void written(float* x) { x[lane()] = 1; }
 __global__ void the_same_again(float* x) {
     use(x[lane()]);
@@ -65,6 +73,8 @@ LAUNCH(far_apart)
 LAUNCH(all_the_same)
 LAUNCH(half_of_the_lanes)
 LAUNCH(sixteen_bytes)
+LAUNCH(four_of_four_bytes)
+LAUNCH(three_of_four_bytes)
 LAUNCH(written)
 LAUNCH(the_same_again)
 LAUNCH(loops_of_two_lengths)

@@ -3,7 +3,8 @@
 //
 // Global memory is read and written in sectors of 32 bytes: an access takes those that its lanes touch. Shared memory
 // has 32 banks of 4 bytes: words of one bank are one after another, of 8 bytes for half a warp at a time and of 16 for
-// a quarter. What lies in a thread's stack counts as registers.
+// a quarter. What lies in a thread's stack counts as registers. The compiler of the CPU takes aligned structs apart:
+// instructions that together move 16 aligned bytes for every lane, every time, are put together, too.
 #include "traffic.hpp"
 
 #include <algorithm>
@@ -25,7 +26,8 @@ bool counts_traffic = false;
 namespace {
 
 constexpr std::uintptr_t kSector = 32, kBanks = 32, kWord = 4;
-constexpr std::size_t kWidest = 8;  // of the pieces that copies of structs are made of
+constexpr std::size_t kWide = 16;   // what one instruction moves at most
+constexpr std::size_t kWidest = 8;  // of the pieces that copies of larger structs are made of
 
 // One access of a warp.
 struct WarpAccess {
@@ -132,6 +134,58 @@ void note_piece(std::uintptr_t address, std::size_t n_bytes, const Touch& touch)
     access.address[lane] = address, access.n_bytes[lane] = static_cast<std::uint8_t>(n_bytes);
 }
 
+// Whether each access of `second` goes on where that of `first` ended, `distance` bytes on, in all lanes.
+bool goes_on(const Instruction& first, const Instruction& second, std::size_t distance) {
+    if (second.accesses.size() != first.accesses.size()) return false;
+    for (std::size_t n = 0; n < first.accesses.size(); ++n) {
+        const WarpAccess &a = first.accesses[n], &b = second.accesses[n];
+        if (a.lanes != b.lanes || a.shared != b.shared || a.reads != b.reads || a.writes != b.writes) return false;
+        bool same = true;
+        each_lane(a.lanes, [&](std::size_t lane) {
+            same &= b.address[lane] == a.address[lane] + distance && a.n_bytes[lane] == b.n_bytes[lane];
+        });
+        if (!same) return false;
+    }
+    return true;
+}
+
+// The bytes of every access of an instruction that begins at 16 aligned bytes in all lanes; otherwise 0.
+std::size_t width_of_first_piece(const Instruction& instruction) {
+    std::size_t width = 0;
+    bool fits = true;
+    for (const WarpAccess& access : instruction.accesses)
+        each_lane(access.lanes, [&](std::size_t lane) {
+            if (width == 0) width = access.n_bytes[lane];
+            fits &= access.n_bytes[lane] == width && access.address[lane] % kWide == 0;
+        });
+    return fits && (width == 4 || width == 8) ? width : 0;
+}
+
+// Puts the pieces of what nvcc moves at once together, into the first of them.
+void join_pieces(std::unordered_map<const void*, Instruction>& instructions) {
+    std::multimap<std::uintptr_t, Instruction*> by_address;  // of the first lane, at first
+    for (auto& [code, instruction] : instructions)
+        if (!instruction.accesses.empty()) {
+            const WarpAccess& access = instruction.accesses[0];
+            by_address.insert({access.address[static_cast<std::size_t>(std::countr_zero(access.lanes))], &instruction});
+        }
+    for (const auto& [address, first] : by_address) {
+        const std::size_t width = first->accesses.empty() ? 0 : width_of_first_piece(*first);
+        if (width == 0) continue;
+        std::vector<Instruction*> others;
+        for (std::size_t distance = width; distance < kWide; distance += width)
+            for (auto [at, end] = by_address.equal_range(address + distance); at != end; ++at)
+                if (goes_on(*first, *at->second, distance)) {
+                    others.push_back(at->second);
+                    break;
+                }
+        if (others.size() != kWide / width - 1) continue;
+        for (Instruction* other : others) other->accesses.clear(), other->visits = {};
+        for (WarpAccess& access : first->accesses)
+            each_lane(access.lanes, [&](std::size_t lane) { access.n_bytes[lane] = kWide; });
+    }
+}
+
 }  // namespace
 
 void begin_launch_of_traffic(const Kernel& kernel, std::uint64_t n_blocks, std::uint64_t n_threads) {
@@ -151,6 +205,7 @@ void count_access(std::uintptr_t address, const Touch& touch) {
 
 void end_accesses_of_warp(int warp) {
     if (!counts_traffic) return;
+    join_pieces(warps[static_cast<std::size_t>(warp)]);
     for (auto& [code, instruction] : warps[static_cast<std::size_t>(warp)]) {
         if (instruction.accesses.empty()) continue;
         Counts& counts = launches->instructions[code];
