@@ -9,8 +9,8 @@ DOCS := $(VENV)/.installed-docs
 NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type f)
 MDGNN_CUDA ?= AUTO
 
-.PHONY: demo test emulate emulate-checked emulate-sample emulate-fuzz emulate-mutants build check cuda docs bench
-.PHONY: peers lj acac fuzz fuzz-files sanitize levels gpu-test gpu-bench clean
+.PHONY: demo test emulate emulate-checked emulate-sample emulate-fuzz emulate-mutants emulate-traffic build check cuda
+.PHONY: docs bench peers lj acac fuzz fuzz-files sanitize levels gpu gpu-test gpu-bench clean
 
 build: $(DEV)
 
@@ -68,6 +68,12 @@ emulate-fuzz: build
 emulate-mutants: build
 	$(EMULATION) mutants
 	$(PY) tests/emulation/mutants.py run
+
+# What the kernels move, counted: benchmarks/results/gpu_traffic.md. PLACES=WORD: the lines that move most, instead.
+emulate-traffic: build
+	$(EMULATION) checked
+	MDGNN_EMULATION=checked PYTHONPATH=tests/emulation:benchmarks OMP_NUM_THREADS=1 \
+	    $(PY) benchmarks/gpu_traffic.py $(if $(PLACES),--places $(PLACES))
 
 check: build
 	$(PY) -m ruff format --check .
@@ -226,6 +232,10 @@ $(TARGET)/.installed: $(NATIVE) $(shell find mdgnn -name '*.py')
 	$(PYTHON) -m pip install --quiet --no-build-isolation --no-deps --no-index --upgrade --target $(TARGET) . \
 	    -C cmake.define.MDGNN_CUDA=ON -C cmake.define.MDGNN_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES)
 	touch $@
+
+# Tests, a sample of them under compute-sanitizer, and benchmarks, in at most six minutes after the build.
+gpu: $(TARGET)/.installed
+	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(TARGET):$(CURDIR)/tests/emulation $(PYTHON) tests/support/gpu_checks.py
 
 gpu-test: $(TARGET)/.installed
 	$(GPU_PYTHON) -m pytest -m gpu --import-mode=importlib -p no:cacheprovider

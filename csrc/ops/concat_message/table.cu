@@ -2,13 +2,17 @@
 // for fewer features): by receiver for its share of `ends` and for r, by sender for the other share. The gradient of
 // the table is summed over edges sorted by interval. No atomics: the same bits on every run.
 // The numbers of an edge that all features share, the envelope and its slope, are worked out by one lane for each of 32
-// edges and wait in shared memory. Sums over features for r run over 32 at a time, in order; what the column of the
-// envelope needs of them is left in 4 numbers an edge for the kernel of the table.
+// edges and wait in shared memory. Sums over features for r run over 32 at a time, in order, and wait there, too, until
+// each lane writes those of an edge; what the column of the envelope needs of them is left in 4 numbers an edge for the
+// kernel of the table.
 // Memory traffic per edge: 4 (H + 1) numbers of the table and H of `ends`, gathered, in every pass. Arithmetic per edge
 // and feature: one exp and one division in every pass, some 40 operations forward; they bind, not the loads, so that
 // single numbers do as well as packs (which a row of H + 1 does not allow).
 // Each message is worked out again for its sender: what the CPU keeps of some edges at a time would not stay in an L1,
 // and to write and gather it in L2 costs as much as the arithmetic that it saves.
+// An alternative that lost: the first lane of a group writes an edge's sums as soon as it has them. That moves a sector
+// for each number: by receiver 30.8 MB where it is 26.9 now, and 50 % of the lanes took part in an access where it is
+// 78 % (counted as in benchmarks/results/gpu_traffic.md).
 // Alternatives, not measured: those of the header; pairs of features in a lane.
 #include "ops/concat_message/table.hpp"
 #include "ops/radial_filter/cuda.hpp"
@@ -160,11 +164,21 @@ __global__ void __launch_bounds__(kWarp* kWarps) sum_messages(Concat<T> p, Conca
     }
 }
 
-// What a tile of features adds to the numbers of an edge: sums[0] is the derivative for r through the filter, sums[1]
-// that for c without that of s, sums[2] that for what multiplies c in it.
+// Sums over the features of a tile, for 32 edges: the derivative for r through the filter, that for c without that of
+// s, and that for what multiplies c in it.
+template <class T>
+struct EdgeSums {
+    T at[3][kWarp];
+};
+
+// Adds those of the edge that this lane has in the stage to its numbers in memory.
 template <class T, bool kDoubleBackward>
-__device__ MDGNN_INLINE void add_to_edge(const Concat<T>& p, const StagedEdge<T>& e, const Envelope<T>& v, T grad_s,
-                                         const T* sums, bool first, T* out_r) {
+__device__ MDGNN_INLINE void add_to_edge(const Concat<T>& p, const Stage<T>& stage, const EdgeSums<T>& of_tile,
+                                         T grad_s, bool first, T* out_r) {
+    const int lane = lane_of_warp();
+    const StagedEdge<T>& e = stage.edges[lane];
+    const Envelope<T>& v = stage.envelopes[lane];
+    const T sums[3] = {of_tile.at[0][lane], of_tile.at[1][lane], of_tile.at[2][lane]};
     const T along = first ? sums[1] + grad_s : sums[1];
     if (out_r) {
         const T part = sums[0] + (kDoubleBackward ? v.c_curvature : v.c_slope) * along;
@@ -172,9 +186,12 @@ __device__ MDGNN_INLINE void add_to_edge(const Concat<T>& p, const StagedEdge<T>
     }
     if (!p.op.of_edges) return;
     T* const of_edge = p.op.of_edges + kOfEdge * e.edge;
-    of_edge[kAlong] = first ? along : of_edge[kAlong] + along;
-    of_edge[kAcross] = first ? sums[2] : of_edge[kAcross] + sums[2];
-    of_edge[kEnvelope] = v.c, of_edge[kByEnvelope] = v.by_c;
+    Pack<T, kOfEdge> numbers = {};
+    if (!first) numbers = load_pack<kOfEdge>(of_edge);
+    numbers.at[kAlong] = first ? along : numbers.at[kAlong] + along;
+    numbers.at[kAcross] = first ? sums[2] : numbers.at[kAcross] + sums[2];
+    numbers.at[kEnvelope] = v.c, numbers.at[kByEnvelope] = v.by_c;
+    store_pack(numbers, of_edge);
 }
 
 // By receiver: its share of the derivative for `ends`, that for r, the numbers of edges, and (double backward) that for
@@ -183,7 +200,9 @@ template <class T, bool kDoubleBackward>
 __global__ void __launch_bounds__(kWarp* kWarps)
     receive(Concat<T> p, ConcatMessageResult<T> out_grad, ConcatMessageGradients<T> out, Layout layout) {
     __shared__ Stage<T> stages[kWarps];
+    __shared__ EdgeSums<T> sums_of_warps[kWarps];
     Stage<T>& stage = stages[warp_of_block()];
+    EdgeSums<T>& of_tile = sums_of_warps[warp_of_block()];
     const int lane = lane_of_warp(), member = lane % layout.group, group = lane / layout.group;
     const int groups = kWarp / layout.group;
     const std::int64_t width = p.width();
@@ -214,9 +233,15 @@ __global__ void __launch_bounds__(kWarp* kWarps)
                         sums[1] = x.g * x.silu, sums[2] = x.g * x.slope * x.q;
                     }
                     if (!sums_features) continue;
-                    for (T& sum : sums) sum_lanes(sum, layout.group);
-                    if (has && member == 0) add_to_edge<T, kDoubleBackward>(p, e, v, grad_s, sums, tile == 0, out.r);
+#pragma unroll
+                    for (int m = 0; m < 3; ++m) {
+                        sum_lanes(sums[m], layout.group);
+                        if (has && member == 0) of_tile.at[m][k] = sums[m];
+                    }
                 }
+                if (!sums_features) continue;  // to the next turn, where all lanes meet
+                __syncwarp();
+                if (lane < n) add_to_edge<T, kDoubleBackward>(p, stage, of_tile, grad_s, tile == 0, out.r);
             }
             received = sum_of_groups(received, layout.group);
             if constexpr (kDoubleBackward) of_grad = sum_of_groups(of_grad, layout.group);

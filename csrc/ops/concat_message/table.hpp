@@ -24,7 +24,7 @@ struct ConcatMessageTable {
     const T* r = nullptr;  // (E)
     const T* silu_grads =
         nullptr;               // (N, H), of the forward; for the CPU's backward, where it is to give that of `ends`
-    TableWorkspace workspace;  // for results for coefficients, on CUDA: memory, and (E, 4) numbers
+    TableWorkspace workspace;  // for results for coefficients, on CUDA: memory, and (E, 4) numbers, 32-byte aligned
     T* of_edges = nullptr;
     bool adds = false;  // the CPU's backward adds to r what it would write
 

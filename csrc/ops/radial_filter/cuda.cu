@@ -5,15 +5,20 @@
 // scans turn counts into places, by interval and then by block; then the same warps walk their blocks again and put
 // every edge in its place, behind those of its interval before it. The order is that of a stable sort, whatever the
 // number of blocks.
-// Memory traffic: distances are read twice, 16 bytes an edge are written; counts take 8 bytes an interval and block.
-// Not measured yet.
+// Memory traffic: distances are read twice, 16 bytes an edge are written, in half sectors; counts take 8 bytes an
+// interval and block, which are written, read twice and written by the scan, and read.
+// Alternatives that lost: counts of an interval side by side, which one warp could scan in 0.9 MB where it is 1.3 now,
+// but of which those that walk the blocks moved a sector for each count, 1.5 and 2.3 MB where it is 0.5 and 1.2; a scan
+// of the intervals by one warp, whose lanes had a run of them each: six times the bytes (counted as in
+// benchmarks/results/gpu_traffic.md). Times are not measured yet.
 #include "ops/radial_filter/cuda_table.hpp"
 
 namespace mdgnn::cuda {
 namespace {
 
 constexpr std::int64_t kMaxParts = 1024, kShortestPart = 256;
-constexpr std::int64_t kKept = 2048;  // counters of a warp that stay in shared memory; more of them are in global
+constexpr int kRuns = 32;                   // warps of a block that scans
+constexpr std::int64_t kMostShared = 2048;  // counters of a warp that stay in shared memory; more of them are in global
 
 MDGNN_HD inline std::int64_t parts_for(std::int64_t n_edges) {
     const std::int64_t parts = (n_edges + kShortestPart - 1) / kShortestPart;
@@ -23,7 +28,7 @@ MDGNN_HD inline std::int64_t parts_for(std::int64_t n_edges) {
 struct Sort {
     SortedEntry* entries;
     std::int64_t* first;   // n_intervals + 1
-    std::int64_t* counts;  // n_intervals x parts
+    std::int64_t* counts;  // parts x n_intervals
 };
 
 // The row that entry k belongs to.
@@ -42,15 +47,14 @@ __device__ std::int64_t row_of(const Rows& rows, std::int64_t k) {
 // kPlace: puts entries in their places, of which counters then hold the next. Otherwise counts.
 template <class T, bool kPlace>
 __global__ void __launch_bounds__(kWarp) walk_part(Rows rows, RadialTable<T> table, const T* r, Sort sort) {
-    __shared__ std::int64_t kept[kKept];
+    __shared__ std::int64_t in_shared[kMostShared];
     const int lane = lane_of_warp();
     const std::int64_t part = blockIdx.x, n = rows.row_ptr[rows.n_rows], parts = parts_for(n);
     if (part >= parts) return;
-    const bool keeps = table.n_intervals <= kKept;
-    std::int64_t* const counters = keeps ? kept : sort.counts + part;
-    const std::int64_t apart = keeps ? 1 : parts;
-    for (std::int64_t g = lane; g < table.n_intervals; g += kWarp)
-        counters[g * apart] = kPlace ? sort.counts[g * parts + part] + sort.first[g] : 0;
+    const bool fits = table.n_intervals <= kMostShared;
+    std::int64_t* const counts = sort.counts + part * table.n_intervals;
+    std::int64_t* const counters = fits ? in_shared : counts;
+    for (std::int64_t g = lane; g < table.n_intervals; g += kWarp) counters[g] = kPlace ? counts[g] + sort.first[g] : 0;
     __syncwarp();
     const std::int64_t length = (n + parts - 1) / parts, begin = part * length;
     const std::int64_t end = begin + length < n ? begin + length : n;
@@ -64,9 +68,9 @@ __global__ void __launch_bounds__(kWarp) walk_part(Rows rows, RadialTable<T> tab
             if (distance < table.cutoff) g = static_cast<int>(interval_of(table, distance, t));
         }
         const unsigned same = __match_any_sync(kAllLanes, g), before = same & ((1u << lane) - 1);
-        const std::int64_t place = g < 0 ? 0 : counters[g * apart] + __popc(before);
+        const std::int64_t place = g < 0 ? 0 : counters[g] + __popc(before);
         __syncwarp();
-        if (g >= 0 && before == 0) counters[g * apart] += __popc(same);
+        if (g >= 0 && before == 0) counters[g] += __popc(same);
         __syncwarp();
         if constexpr (kPlace) {
             if (g < 0) continue;  // to the next turn, where all lanes meet
@@ -75,8 +79,8 @@ __global__ void __launch_bounds__(kWarp) walk_part(Rows rows, RadialTable<T> tab
         }
     }
     if constexpr (!kPlace) {
-        if (!keeps) return;
-        for (std::int64_t g = lane; g < table.n_intervals; g += kWarp) sort.counts[g * parts + part] = kept[g];
+        if (!fits) return;
+        for (std::int64_t g = lane; g < table.n_intervals; g += kWarp) counts[g] = in_shared[g];
     }
 }
 
@@ -90,37 +94,52 @@ __device__ std::int64_t sum_of_lanes_before(std::int64_t value, std::int64_t* to
     return sum - value;
 }
 
-// Counts of an interval become places behind its first; first gets their sum. One warp an interval.
-__global__ void __launch_bounds__(kWarp* kWarps) scan_parts(Rows rows, std::int64_t n_intervals, Sort sort) {
-    const std::int64_t parts = parts_for(rows.row_ptr[rows.n_rows]);
-    for (Task task(n_intervals); task; ++task) {
-        std::int64_t* const counts = sort.counts + task.at * parts;
-        std::int64_t before = 0;
-        for (std::int64_t base = 0; base < parts; base += kWarp) {
-            const std::int64_t part = base + lane_of_warp();
-            std::int64_t total;
-            const std::int64_t place = before + sum_of_lanes_before(part < parts ? counts[part] : 0, &total);
-            if (part < parts) counts[part] = place;
-            before += total;
-        }
-        if (lane_of_warp() == 0) sort.first[task.at] = before;
+// Counts of an interval become places behind its first; first gets their sum. A block takes 32 intervals, a lane one of
+// them and a warp a run of parts.
+__global__ void __launch_bounds__(kWarp* kRuns) scan_parts(Rows rows, std::int64_t n_intervals, Sort sort) {
+    __shared__ std::int64_t sums[kRuns][kWarp];
+    const std::int64_t parts = parts_for(rows.row_ptr[rows.n_rows]), length = (parts + kRuns - 1) / kRuns;
+    const int lane = lane_of_warp(), run = warp_of_block();
+    const std::int64_t g = static_cast<std::int64_t>(blockIdx.x) * kWarp + lane, begin = run * length;
+    const std::int64_t end = g >= n_intervals ? begin : begin + length < parts ? begin + length : parts;
+    std::int64_t sum = 0;
+#pragma unroll 8
+    for (std::int64_t part = begin; part < end; ++part) sum += sort.counts[part * n_intervals + g];
+    sums[run][lane] = sum;
+    __syncthreads();
+    std::int64_t place = 0, total = 0;
+    for (int r = 0; r < kRuns; ++r) {
+        if (r == run) place = total;
+        total += sums[r][lane];
     }
+    for (std::int64_t part = begin; part < end; ++part) {
+        std::int64_t& count = sort.counts[part * n_intervals + g];
+        const std::int64_t next = place + count;
+        count = place;
+        place = next;
+    }
+    if (run == 0 && g < n_intervals) sort.first[g] = total;
 }
 
-// One warp, whose lanes take a run of intervals each.
-__global__ void __launch_bounds__(kWarp) scan_intervals(std::int64_t n_intervals, std::int64_t* first) {
-    const std::int64_t length = (n_intervals + kWarp - 1) / kWarp, begin = lane_of_warp() * length;
-    const std::int64_t end = begin + length < n_intervals ? begin + length : n_intervals;
-    std::int64_t sum = 0, total;
-#pragma unroll 8
-    for (std::int64_t g = begin; g < end; ++g) sum += first[g];
-    std::int64_t place = sum_of_lanes_before(sum, &total);
-    for (std::int64_t g = begin; g < end; ++g) {
-        const std::int64_t count = first[g];
-        first[g] = place;
-        place += count;
+// One block; a thread an interval.
+__global__ void __launch_bounds__(kWarp* kRuns) scan_intervals(std::int64_t n_intervals, std::int64_t* first) {
+    __shared__ std::int64_t sums[kRuns];
+    std::int64_t before = 0;
+    for (std::int64_t base = 0; base < n_intervals; base += kWarp * kRuns) {
+        const std::int64_t g = base + threadIdx.x;
+        std::int64_t total, all = 0;
+        std::int64_t place = before + sum_of_lanes_before(g < n_intervals ? first[g] : 0, &total);
+        if (lane_of_warp() == 0) sums[warp_of_block()] = total;
+        __syncthreads();
+        for (int r = 0; r < kRuns; ++r) {
+            if (r == warp_of_block()) place += all;
+            all += sums[r];
+        }
+        if (g < n_intervals) first[g] = place;
+        before += all;
+        __syncthreads();  // the sums have been read
     }
-    if (lane_of_warp() == 0) first[n_intervals] = total;
+    if (threadIdx.x == 0) first[n_intervals] = before;
 }
 
 // Pieces of the workspace, one after the other.
@@ -172,8 +191,9 @@ SortedEdges sort_edges(const Rows& rows, const RadialTable<T>& table, const T* r
     const Sort sort = divide(workspace.memory, workspace.n_edges, table, &sorted, &bytes);
     const std::int64_t parts = parts_for(workspace.n_edges), n = table.n_intervals;
     launch(walk_part<T, false>, "edges by interval: count", parts, kWarp, context, rows, table, r, sort);
-    launch_warps(scan_parts, "edges by interval: scan of blocks", n, context, rows, n, sort);
-    launch(scan_intervals, "edges by interval: scan", 1, kWarp, context, n, sort.first);
+    launch(scan_parts, "edges by interval: scan of blocks", (n + kWarp - 1) / kWarp, kWarp * kRuns, context, rows, n,
+           sort);
+    launch(scan_intervals, "edges by interval: scan", 1, kWarp * kRuns, context, n, sort.first);
     launch(walk_part<T, true>, "edges by interval: place", parts, kWarp, context, rows, table, r, sort);
     return sorted;
 }

@@ -12,6 +12,7 @@
 #include "fibers.hpp"
 #include "memory.hpp"
 #include "report.hpp"
+#include "traffic.hpp"
 
 namespace emulation {
 
@@ -99,6 +100,7 @@ bool is_constant_or_parameter(std::uintptr_t address, const Touch& touch) {
         if (aligned && address % n_bytes != 0) fail("misaligned (" + hexadecimal(address) + "): " + in_words(touch));
         touch.cells = array->cells, touch.offset = address - array->begin, touch.shared_name = array->shared_name;
         if (touch.cells) check_visit(touch);
+        count_access(address, touch);
     } else if (!is_constant_or_parameter(address, touch)) {
         refuse(address, touch);
     }

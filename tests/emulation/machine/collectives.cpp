@@ -6,6 +6,7 @@
 #include "block.hpp"
 #include "memory.hpp"
 #include "report.hpp"
+#include "traffic.hpp"
 
 namespace emulation {
 namespace {
@@ -69,6 +70,7 @@ void finish_if_all_are_here(int number, unsigned mask) {
     } else {
         exchange(warp, first_thread, lanes, collective);
     }
+    if (lanes == warp.alive) end_accesses_of_warp(number);
     warp.waiting &= ~lanes;
     set_ready(number, lanes);
 }
@@ -77,6 +79,7 @@ void finish_barrier_if_all_are_here() {
     if (block.n_in_barrier == 0 || block.n_in_barrier < block.n_alive) return;
     block.n_in_barrier = 0;
     ++block.n_barriers;
+    end_accesses_of_block();
     for (int w = 0; w * kWarp < block.n_threads; ++w)
         if (block.warps[w].alive) set_ready(w, block.warps[w].alive);
 }

@@ -13,6 +13,7 @@
 #include "memory.hpp"
 #include "report.hpp"
 #include "stream.hpp"
+#include "traffic.hpp"
 
 namespace emulation {
 
@@ -46,6 +47,8 @@ void run_grid(const Kernel& kernel, dim3 grid, dim3 block_size) {
     gridDim = grid, blockDim = block_size;
     failure().clear();
     begin_launch_of_visits();
+    begin_launch_of_traffic(kernel, std::uint64_t{grid.x} * grid.y * grid.z,
+                            std::uint64_t{block_size.x} * block_size.y * block_size.z);
     ++counts[kernel.function];
     for (const std::uint64_t number : order_of_blocks(std::uint64_t{grid.x} * grid.y * grid.z)) {
         blockIdx = dim3(static_cast<unsigned>(number % grid.x), static_cast<unsigned>(number / grid.x % grid.y),
@@ -53,6 +56,7 @@ void run_grid(const Kernel& kernel, dim3 grid, dim3 block_size) {
         forget_shared_arrays();
         if (checked()) begin_block_of_visits(static_cast<int>(block_size.x * block_size.y * block_size.z));
         run_block(kernel, number);
+        end_accesses_of_block();
         if (!failure().empty()) break;
     }
     if (checked())
