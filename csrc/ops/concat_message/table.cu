@@ -11,8 +11,7 @@
 // Each message is worked out again for its sender: what the CPU keeps of some edges at a time would not stay in an L1,
 // and to write and gather it in L2 costs as much as the arithmetic that it saves.
 // An alternative that lost: the first lane of a group writes an edge's sums as soon as it has them. That moves a sector
-// for each number: by receiver 30.8 MB where it is 26.9 now, and 50 % of the lanes took part in an access where it is
-// 78 % (counted as in benchmarks/results/gpu_traffic.md).
+// for each number, by one lane.
 // Alternatives, not measured: those of the header; pairs of features in a lane.
 #include "ops/concat_message/table.hpp"
 #include "ops/radial_filter/cuda.hpp"

@@ -7,10 +7,9 @@
 // number of blocks.
 // Memory traffic: distances are read twice, 16 bytes an edge are written, in half sectors; counts take 8 bytes an
 // interval and block, which are written, read twice and written by the scan, and read.
-// Alternatives that lost: counts of an interval side by side, which one warp could scan in 0.9 MB where it is 1.3 now,
-// but of which those that walk the blocks moved a sector for each count, 1.5 and 2.3 MB where it is 0.5 and 1.2; a scan
-// of the intervals by one warp, whose lanes had a run of them each: six times the bytes (counted as in
-// benchmarks/results/gpu_traffic.md). Times are not measured yet.
+// Alternatives that lost by their bytes (benchmarks/results/gpu_traffic.md): counts of an interval side by side, which
+// are read once by the scan, but of which the warps that walk the blocks move a sector for each count; a scan of the
+// intervals by one warp, whose lanes have a run of them each. Times are not measured yet.
 #include "ops/radial_filter/cuda_table.hpp"
 
 namespace mdgnn::cuda {
