@@ -32,7 +32,7 @@ def result_shapes(op: Op, shapes: Sequence[tuple[int, int]]) -> list[tuple[int, 
     for array, shape in zip(features_of(op), shapes, strict=True):
         if not fits(array, (0, *shape) if has_components(array) else (0, shape[1]), sizes):
             return []
-    return [(1, *shape_of(out, sizes)[1:])[-2:] for out in op.outputs]  # type: ignore[misc]
+    return [(1, *shape_of(out, sizes)[1:])[-2:] for out in op.outputs]
 
 
 def has_components(array: Array) -> bool:
