@@ -58,7 +58,7 @@ emulate-sample: build
 	$(EMULATION) checked
 	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) --emulation-sample
 
-# Random lists and ops, against the CPU.
+# Random lists, against those of the CPU, and ops, against references.
 emulate-fuzz: COUNT = 10000
 emulate-fuzz: build
 	$(EMULATION) plain

@@ -142,7 +142,7 @@ def _settings(system: System, md: MolecularDynamics, source: Mapping[str, Any]) 
         "timestep": md.timestep,
         "units": system.units.name,
         **system.precision,
-        **({"calculator_sha256": digests[0]} if (digests := calculator_sha256(system)) else {}),
+        **({"calculator_sha256": [*dict.fromkeys(digests)]} if (digests := calculator_sha256(system)) else {}),
         **{name: source[name] for name in SOURCE if source.get(name) is not None},
     }
 
@@ -237,7 +237,8 @@ def _same_system(
     if "units" in settings:  # before, records said float32 on the CPU of any calculator
         _check_expected(settings, {"units": system.units.name, **system.precision})
     digests = calculator_sha256(system)
-    if digests and settings.get("calculator_sha256", digests[0]) not in digests:  # none of old runs
+    recorded = settings.get("calculator_sha256", digests)  # none of old runs, and one of others
+    if digests and not set(digests) & {*([recorded] if isinstance(recorded, str) else recorded)}:
         raise RunError(
             f"the calculator {system.model} has other weights or parameters than that of the run to continue"
         )

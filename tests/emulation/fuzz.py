@@ -1,5 +1,5 @@
-"""Random cases of CUDA: neighbour lists, bit for bit as the CPU's; every op with its derivatives, and the CPU's, to
-rounding of those in float64.
+"""Random cases of CUDA: neighbour lists have the CPU's bits; every op and its derivatives differ from the reference in
+float64 by rounding alone, and so do the CPU's.
 
 On the emulated device each case has a random order of blocks and threads. A case is known by a seed and its number.
 """
@@ -77,11 +77,11 @@ def check_list(rng):
     want = ("receivers", "vectors", "distances") if half else ("receivers", "vectors", "distances", "reverse")
     options |= {"half": half, "want": want, "self_interaction": bool(rng.random() < 0.3)}
     options["index_dtype"] = torch.int32 if rng.random() < 0.5 else torch.int64
-    expected, found = (listed(device, given, cutoff, options) for device in ("cpu", "cuda"))
-    if isinstance(expected, str) or isinstance(found, str):
-        assert isinstance(expected, str) and isinstance(found, str), f"only one is refused: {expected}, {found}"
+    expected, actual = (listed(device, given, cutoff, options) for device in ("cpu", "cuda"))
+    if isinstance(expected, str) or isinstance(actual, str):
+        assert isinstance(expected, str) and isinstance(actual, str), f"only one is refused: {expected}, {actual}"
         return
-    for name, a, b in zip(expected._fields, expected, found, strict=True):
+    for name, a, b in zip(expected._fields, expected, actual, strict=True):
         assert (a is None and b is None) or torch.equal(a, b.cpu()), f"{name} differ"
 
 
@@ -152,12 +152,12 @@ def check_op(rng):
         "seed": int(rng.integers(2**31)),
         "options": op.options[rng.integers(len(op.options))],
     }
-    seed, found = int(rng.integers(2**31)), {}
+    seed, by_device = int(rng.integers(2**31)), {}
     for device in ("cuda", "cpu"):
         example = RandomExample(np.random.default_rng(seed), device, **sizes)
         static, inputs = problem_of(op, example)
-        found[device] = [None if t is None else t.cpu() for t in everything(op, static, inputs)]
-    for device, results in found.items():
+        by_device[device] = [None if t is None else t.cpu() for t in everything(op, static, inputs)]
+    for device, results in by_device.items():
         excess = largest_excess(op, static, inputs, results)
         assert excess <= 1, (
             f"{op.name} {sizes}, {example.kind}, {example.n_knots} knots: {device} is {excess:.3g} times as far from "

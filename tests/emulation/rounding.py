@@ -77,10 +77,10 @@ def moved(argument):
     return argument._replace(table=argument.table._replace(coefficients=torch.stack(values, dim=1)))
 
 
-def largest_excess(op, static, inputs, found):
-    """The largest error of what `everything` gave, as a fraction of its bound; beyond 1 it is not for rounding.
+def largest_excess(op, static, inputs, results):
+    """The largest error of the results that `everything` gave, as a fraction of its bound: 1 or less is rounding.
 
-    `inputs` on the CPU and in the precision of the kernel, which has got them.
+    `inputs` are those that the kernel was given, on the CPU.
     """
     exact, absolute = everything(op, static, in_float64(inputs), op.reference), in_float64(inputs, torch.abs)
     terms, by_t = terms_of(op, static, absolute, op.reference), [None] * len(exact)
@@ -89,11 +89,12 @@ def largest_excess(op, static, inputs, found):
             n_intervals = len(argument.table.coefficients)
             after = terms_of(op, static, absolute, lambda *given: op.reference(*map(moved, given)))
             by_t = [None if t is None else n_intervals * (u - t) / STEP for t, u in zip(terms, after, strict=True)]
-    n_edges, n_features = int(flatten(static)[0][-1]), max(x[:1].numel() for x in inputs if x is not None)
+    row_ptr = flatten(static)[0]  # of the first rows, by receiver, that all ops with kernels have
+    n_edges, n_features = int(row_ptr[-1]), max(x[:1].numel() for x in inputs if x is not None)
     longest = max(n_edges, n_features)
     n_inputs, largest = len(differentiable(inputs)), 0.0
     n_outputs = len(exact) - n_inputs * op.max_derivatives(static)
-    for k, (ours, x, of_x, of_t) in enumerate(zip(found, exact, terms, by_t, strict=True)):
+    for k, (ours, x, of_x, of_t) in enumerate(zip(results, exact, terms, by_t, strict=True)):
         ours, x, of_x, of_t = (torch.zeros(1) if t is None else t.detach() for t in (ours, x, of_x, of_t))
         derivatives = 0 if k < n_outputs else 1 + (k - n_outputs) // n_inputs
         eps = torch.finfo(inputs[0].dtype if derivatives else ours.dtype).eps  # two roundings: the reference has one

@@ -25,7 +25,7 @@ def test_sum(dtype, worker_id):
 def test_launches_of_all_workers_count(tmp_path):
     """Two tests, in two processes, launch two kernels."""
     if "emulated_cuda" not in sys.modules:
-        pytest.skip("kernels are counted where they are emulated")
+        pytest.skip("kernels are counted where they are emulated: make emulate")
     (tmp_path / "test_two.py").write_text(TESTS)
     arguments = ["-p", "emulated_cuda", "-p", "launched_kernels", "-n", "2", "-rP", "-c", os.devnull, "--rootdir", "."]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

@@ -269,9 +269,9 @@ def test_rows_longer_than_are_sorted_in_one_go(dtype, device):
     given = structure(3, 3, PBC[1], dtype)
     expected = ops.neighbors(*given, 6.5, want=EVERYTHING)
     assert expected.row_ptr.diff().min() > 520
-    found = ops.neighbors(*(t.to(device) for t in given), 6.5, want=EVERYTHING)
+    actual = ops.neighbors(*(t.to(device) for t in given), 6.5, want=EVERYTHING)
     for name in ("row_ptr", "senders", "shifts", *EVERYTHING[:-1]):
-        assert torch.equal(getattr(found, name).cpu(), getattr(expected, name)), name
+        assert torch.equal(getattr(actual, name).cpu(), getattr(expected, name)), name
 
 
 @devices

@@ -57,12 +57,12 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width):
 def test_derivatives_of_the_gradient_for_distances_alone(device, dtype, width):
     """Which is what forces are trained by where features do not depend on positions: a sum without values."""
     x, table, r, edges = problem(width=width, device=device, dtype=dtype)
-    inputs, found = (x, table.coefficients, r), []
+    inputs, gradients = (x, table.coefficients, r), []
     for out in (cfconv(x, TabulatedFilter(table, r), edges), formula(x, table, r, edges)):
         (first,) = torch.autograd.grad(out.square().sum(), r, create_graph=True)
-        found.append(torch.autograd.grad(first.square().sum(), inputs))
+        gradients.append(torch.autograd.grad(first.square().sum(), inputs))
     tolerance = {torch.float64: 1e-13, torch.float32: 1e-5}[dtype]
-    for ours, expected in zip(*found, strict=True):
+    for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
