@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from mdgnn.model_header import RENAMED
 from mdgnn.nn import ENVELOPES, FILTER_MODES, atomic_numbers_of
 
 Self = TypeVar("Self", bound="ModelConfig")
-RENAMED = {"least_distance": "min_distance"}  # options of the release before, and in files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TextIO
 
 import typer
 
+from mdgnn._internal.needs_torch import NeedsTorchError
 from mdgnn._internal.reasons import first_line, out_of_memory
 from mdgnn._internal.run_errors import InterruptedRunError, RunError
 
@@ -33,7 +34,7 @@ def errors_as_sentences() -> Iterator[None]:
         yield
     except InterruptedRunError as error:
         _tell(str(error), 128 + error.signum)  # as shells expect
-    except (CommandError, RunError) as error:
+    except (CommandError, RunError, NeedsTorchError) as error:
         _tell(str(error), 1)
     except KeyboardInterrupt:
         _tell("interrupted", 128 + signal.SIGINT)

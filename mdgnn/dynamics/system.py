@@ -22,7 +22,6 @@ from mdgnn.dynamics.arrays_and_info import remove_stale
 from mdgnn.dynamics.constraints import to_records
 from mdgnn.dynamics.units import LJ, METAL, UnitSystem, units_of
 from mdgnn.locate import locate, pretrained_names
-from mdgnn.model_file import digest_of
 from mdgnn.neighbors import primitive_neighbor_list
 from mdgnn.threads import one_torch_thread
 
@@ -75,7 +74,7 @@ def make_system(
     if units is LJ:
         atoms.set_masses(np.ones(len(atoms)))
     for member in members:
-        check_atoms(atoms, member.model)
+        check_atoms(atoms, member.info)
     _check_numbers(atoms)
     doubt = ""
     if units is METAL:
@@ -84,7 +83,7 @@ def make_system(
         check_reduced_density(atoms)
     atoms.get_potential_energy()
     if units is METAL and len(atoms) > 1 and not atoms.get_forces(apply_constraint=False).any():
-        doubt = doubt or _far_apart(atoms, max((member.model.cutoff for member in members), default=np.inf))
+        doubt = doubt or _far_apart(atoms, max((member.info.cutoff for member in members), default=np.inf))
     if doubt:
         note(doubt)
     return System(atoms, units, name, sha256, _precision(calculator))
@@ -109,7 +108,7 @@ def calculator_sha256(system: System) -> str:
         return ""
     content: Any
     if members := _members(system.atoms.calc):
-        content = [digest_of(member.model) for member in members]
+        content = [member.info.digest() for member in members]
     else:
         parameters = getattr(system.atoms.calc, "parameters", None)
         items = parameters.items() if isinstance(parameters, Mapping) else ()

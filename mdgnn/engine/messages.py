@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mdgnn.engine.algebra import Node
 from mdgnn.engine.capture import CHANNEL, COMPONENT, ROW, Capture, Captured, model_line, told
-from mdgnn.engine.program import UnsupportedError
+from mdgnn.engine.unsupported import UnsupportedError
 from mdgnn.ops import cfconv, concat_message_table, painn_message, polar
 
 # Messages: the shapes (components, channels) of what they make of their inputs.

@@ -25,6 +25,14 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def warm_up() -> None:
+    """Import what pictures need, and load the font."""
+    save_to = io.BytesIO()
+    figure = new_figure(1, 1)
+    figure.subplots().set_xlabel("x")
+    figure.savefig(save_to, dpi=20, format="png")
+
+
 def save(figure: "Figure", path: Path) -> None:
     """As PNG, whole at any moment: two processes may draw the pictures of one run."""
     picture = io.BytesIO()

@@ -16,7 +16,8 @@ from training_runs import clusters, file_of
 import mdgnn
 from mdgnn import Engine, Graph, MDGNNCalculator, evaluate
 from mdgnn.locate import ModelFileError
-from mdgnn.model_file import digest_of, read_header
+from mdgnn.model_file import digest_of
+from mdgnn.model_header import read_header
 from mdgnn.ops import scatter_add
 
 OUTSIDE = '''
