@@ -30,8 +30,8 @@ _CODE = """
 import json, os, pickle, sys
 sys.path = json.loads(sys.argv[1])
 try:
-    from mdgnn.plots.style import warm_up
-    warm_up()
+    from mdgnn.plots.style import load_matplotlib
+    load_matplotlib()
 except Exception:
     pass  # each picture will say so
 if os.read(int(sys.argv[2]), 1):
