@@ -166,6 +166,7 @@ def _load(stored: StoredModel, trusted: Sequence[str]) -> Potential:
         if len(dtypes) == 1:
             model = model.to(dtypes.pop())
         model.load_state_dict(state)
+        model.config_in_file = header["config"]
     except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{path}: the content does not fit its header ({error})") from None
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
@@ -245,14 +246,27 @@ def info_of(model: Potential) -> ModelInfo:
         elements="any" if known.known == "any" else known.numbers,
         has_energy=model.has_energy,
         properties=[] if model.heads is None else model.heads.properties,
-        digest=partial(digest_of, model),
+        digest=partial(_first_digest, model),
     )
 
 
-def digest_of(model: Potential) -> str:
-    """SHA-256 of a model's class, configuration and weights; of a file the same, whether its class is here or not."""
+def _first_digest(model: Potential) -> str:
+    return digests_of(model)[0]
+
+
+def digests_of(model: Potential) -> list[str]:
+    """SHA-256 of a model's class, configuration and weights, as its file says and as the class says.
+
+    An older file has fewer options than the class, whose defaults nobody knows without it: the first is the same
+    whether the class is here or not, the last whether the model comes from a file or not. Equal models share one.
+    """
     if isinstance(model, EngineOnly):
-        return model.digest
-    contents = {name: content(tensor.detach().cpu()) for name, tensor in model.state_dict().items()}
-    plain = {n: (str(dtype).removeprefix("torch."), tuple(shape), data) for n, (dtype, shape, data) in contents.items()}
-    return digest_of_contents(type(model).__name__, model.config.to_json(), plain)
+        return [model.digest]
+    tensors = {name: content(tensor.detach().cpu()) for name, tensor in model.state_dict().items()}
+    weights = {
+        n: (str(dtype).removeprefix("torch."), tuple(shape), data) for n, (dtype, shape, data) in tensors.items()
+    }
+    configs = [model.config.to_json()]
+    if model.config_in_file is not None:
+        configs.insert(0, model.config_in_file)
+    return [digest_of_contents(type(model).__name__, config, weights) for config in configs]

@@ -13,7 +13,7 @@ from mdgnn.calculators.checks import COINCIDENT, AtOnePlaceError, raise_for_resu
 from mdgnn.calculators.cuda_graph import CapturedStep, StepResult
 from mdgnn.calculators.results import results_of
 from mdgnn.graph import Graph
-from mdgnn.model_file import EngineOnly, info_of, load_for_inference
+from mdgnn.model_file import EngineOnly, digests_of, info_of, load_for_inference
 from mdgnn.model_header import ModelInfo, StoredModel
 from mdgnn.neighbors import Edges
 from mdgnn.potential import Potential, evaluate
@@ -54,6 +54,10 @@ class TorchModel:
     def info(self) -> ModelInfo:
         """What else must be known of the model."""
         return info_of(self.model)
+
+    def digest_of_class(self) -> str:
+        """As of `digests_of`."""
+        return digests_of(self.model)[-1]
 
     def results(self, atoms: Atoms, edges: Edges, forces: bool, stress: bool, others: bool) -> dict[str, Any]:
         """Results of one structure: those of the energy with `forces`, stress, and other properties."""

@@ -6,7 +6,8 @@ stands in `mdgnn.calculators.by_torch`, which `MDGNNCalculator._torch_model` imp
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -171,6 +172,14 @@ class MDGNNCalculator(CachingCalculator):
     def units(self) -> str:
         """The model's: "metal" or "lj"."""
         return self.info.units
+
+    def digests(self) -> Iterator[str]:
+        """SHA-256 of the model's class, configuration and weights, as its file says, then as its class says, which has
+        the options that an older file lacks. Equal models share one. The second needs torch."""
+        yield self.info.digest()
+        with suppress(NeedsTorchError):
+            model = self._torch_model()
+            yield model.digest_of_class()
 
     @property
     def skin(self) -> float:

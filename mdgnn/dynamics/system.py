@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,18 +101,21 @@ def _precision(calculator: Calculator) -> dict[str, str]:
     return {name: one.parameters[name] for one in _members(calculator) for name in ("device", "dtype")}
 
 
-def calculator_sha256(system: System) -> str:
-    """That of what the calculator computes, as far as is known: models, or the parameters that ASE would store; ""
-    where a model file's is that."""
+def calculator_sha256(system: System) -> Iterator[str]:
+    """Those of what the calculator computes, as far as is known: models, or the parameters that ASE would store; none
+    where a model file's is that. A calculator that shares one is the same."""
     if system.sha256:
-        return ""
-    content: Any
+        return
     if members := _members(system.atoms.calc):
-        content = [member.info.digest() for member in members]
+        for digests in zip(*(member.digests() for member in members), strict=False):
+            yield _sha256([*digests])
     else:
         parameters = getattr(system.atoms.calc, "parameters", None)
         items = parameters.items() if isinstance(parameters, Mapping) else ()
-        content = {str(name): text for name, value in items if (text := _encoded(value))}
+        yield _sha256({str(name): text for name, value in items if (text := _encoded(value))})
+
+
+def _sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

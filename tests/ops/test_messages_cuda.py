@@ -1,5 +1,7 @@
 """Messages on a GPU: what the CPU computes, for all widths, graphs, tables and addresses."""
 
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -121,6 +123,22 @@ def test_every_graph_and_table(name, dtype, width, options):
 @pytest.mark.parametrize("shift", [1, 2])
 def test_addresses_that_vectors_do_not_fit(name, dtype, shift):
     check_against_cpu(name, dtype, shift=shift)
+
+
+def test_gradient_of_a_table_by_more_edges_than_a_warp_stages():
+    """Beyond 131,072 edges a warp takes more than 32 at a time, in turns."""
+    module, n_edges = import_module("mdgnn.ops.cfconv"), 140_000
+    g = torch.Generator().manual_seed(0)
+    row_ptr = torch.arange(0, n_edges + 1, 1000)
+    edges = EdgeRows(Rows(row_ptr, torch.randint(0, n_edges // 1000, (n_edges,), generator=g)))
+    x, grad = (torch.randn(n_edges // 1000, 1, dtype=torch.float64, generator=g) for _ in range(2))
+    r = 2 * torch.rand(n_edges, dtype=torch.float64, generator=g)
+    inputs, found = (x, some_table(1, 9).coefficients.detach(), r), []
+    for device, its_edges in (("cpu", edges), ("cuda", on_gpu(edges))):
+        given, needs_grad = [t.to(device) for t in inputs], (False, True, False)
+        static = module.Static(its_edges, 2.0)
+        found.append(module.backward(static, (grad.to(device),), given, (), needs_grad)[1].cpu())
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12 * float(found[0].abs().max()))
 
 
 @ops
