@@ -6,6 +6,7 @@ See `mdgnn.model_file` for the format. `StoredModel` is a file as the engine run
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,13 +84,20 @@ class StoredModel:
         return program.get("dtype") if isinstance(program, dict) else None
 
     def info(self) -> ModelInfo:
-        """Of a file with a program. Raises a ModelFileError for a header that does not fit."""
+        """Of a file with a program; without properties where the model's module is not imported.
+
+        Raises
+        ------
+        ModelFileError
+            For a header that does not fit.
+        """
         h = self.header
         try:
             program = h["program"]
             known = [z for z, row in enumerate(program["element_of"]) if row >= 0]
             heads = h.get("heads", {"energy": True, "properties": []})
-            name = h["architecture"].rpartition(":")[2]
+            module, _, name = h["architecture"].rpartition(":")
+            there = not module or module in sys.modules  # which computes properties
             return ModelInfo(
                 name=name,
                 cutoff=math.inf if program["cutoff"] is None else float(program["cutoff"]),
@@ -98,7 +106,7 @@ class StoredModel:
                 min_distance=float(h[NAMES_IN_FILES["min_distance"]]),
                 elements="any" if h["elements"] == "any" else known,
                 has_energy=bool(heads["energy"]),
-                properties=[Property(**p) for p in heads["properties"]],
+                properties=[Property(**p) for p in heads["properties"] if there],
                 digest=partial(_digest_of_file, name, h["config"], self.content),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mdgnn.potential import Potential
 
 BATCH = 20_000  # atoms that are treated together, at most, but for one structure
+DTYPES = ("float32", "float64")
 PARAMETERS = ("model", "device", "dtype", "skin", "backend", "too_close")
 
 
@@ -108,7 +109,7 @@ class MDGNNCalculator(CachingCalculator):
         _check_names(unknown)
         self._numbers: NDArray[Any] | None = None  # that the model is known to know
         super().__init__()  # type: ignore[no-untyped-call]
-        if dtype not in ("float32", "float64"):
+        if dtype not in DTYPES:
             raise ValueError(f"expected dtype 'float32' or 'float64', got {dtype!r}")
         if backend not in ("auto", "engine", "torch"):
             raise ValueError(f"expected backend 'auto', 'engine' or 'torch', got {backend!r}")

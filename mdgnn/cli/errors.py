@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TextIO
 
 import typer
@@ -20,6 +21,13 @@ FOR_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning,
 
 class CommandError(Exception):
     """What is wrong with a command, in one sentence; exit status 1."""
+
+
+def need_extra() -> None:
+    """Raise a CommandError where what training needs is not installed."""
+    for name in ("lightning", "pydantic"):
+        if find_spec(name) is None:
+            raise CommandError(f"this needs {name}, which is not installed: pip install 'mdgnn[train]'")
 
 
 @contextmanager

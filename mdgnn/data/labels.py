@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+QUANTITIES = ("energy", "forces", "stress")
 VIRIALS = ("virial", "virials")  # where the stress stands if there is none under its own name
 # Two of a frame are the same within digits that files leave out, and factors such as 160.2 for 160.2177 GPa: of the
 # largest component, and in eV/Angstrom^3.

@@ -24,7 +24,7 @@ MAY_IMPORT = {  # layer: layers below it
     "nn": {"_internal", "graph", "ops", "nn", "properties", "threads"},
     "model_config": {"model_header", "nn"},
     "potential": {"_internal", "graph", "model_config", "nn", "ops"},
-    "models": {"graph", "ops", "nn", "model_config", "potential", "models"},
+    "models": {"_internal", "graph", "ops", "nn", "model_config", "potential", "models"},
     "engine": {
         *("_C", "_internal", "engine", "graph", "locate", "model_header", "neighbors", "nn", "ops", "potential"),
         *("threads",),
@@ -39,14 +39,14 @@ MAY_IMPORT = {  # layer: layers below it
     "plots": {"_internal", "neighbors", "plots"},
     "training": {
         *("_internal", "data", "graph", "locate", "model_config", "model_file", "model_header", "models", "nn"),
-        *("plots", "potential", "threads", "training"),
+        *("plots", "potential", "properties", "threads", "training"),
     },
     "dynamics": {
         *("_internal", "calculators", "data", "dynamics", "locate", "models", "neighbors", "plots", "threads"),
     },
     "cli": {
-        *("_internal", "cli", "data", "dynamics", "engine", "locate", "model_file", "model_header", "models"),
-        *("neighbors", "plots", "potential", "threads", "training"),
+        *("_internal", "calculators", "cli", "data", "dynamics", "engine", "locate", "model_file", "model_header"),
+        *("models", "neighbors", "plots", "potential", "threads", "training"),
     },
 }
 NO_LAYERS = {

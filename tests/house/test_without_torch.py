@@ -65,6 +65,7 @@ simulate(atoms, "lj", NPT(0.2), folder="npt", steps=2)
 }
 COMMANDS = {
     "relax": "relax lj:13",
+    "evaluate": "evaluate lj labelled.xyz",
     "md": "md lj:13 --steps 20",
     "npt": "md crystal.xyz --steps 2 --ensemble npt",
     "summary": "dataset summary labelled.xyz --units lj",
