@@ -281,6 +281,7 @@ def test_a_run_with_an_older_file_goes_on_with_and_without_the_class(model, tmp_
         return MDGNNCalculator(source, dtype="float64")
 
     cases = {"class": calculator(path), "memory": calculator(model)}
+    assert not isinstance(cases["class"].model, EngineOnly), "loaded while the class is there"
     simulate(icosahedron(2, 0.05), calculator(model), folder=tmp_path / "memory", steps=1)
     simulate(icosahedron(2, 0.05), calculator(path), folder=tmp_path / "class", steps=1)
     other = calculator(type(model)(cutoff=3.0, units="lj"))
