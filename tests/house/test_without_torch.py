@@ -92,7 +92,7 @@ def folder(tmp_path):
     ase.io.write(tmp_path / "crystal.xyz", atoms)
     atoms.calc = mdgnn.MDGNNCalculator("lj")
     atoms.get_stress()
-    ase.io.write(tmp_path / "labelled.xyz", [atoms, atoms], format="extxyz")
+    ase.io.write(tmp_path / "labelled.xyz", atoms, format="extxyz")
     return tmp_path
 
 
