@@ -3,10 +3,10 @@
 Importing the package loads neither torch nor ase; the first use of a name does.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mdgnn.threads  # noqa: F401  (a child by fork is to know that it is one)
+from mdgnn._internal.lazy_names import lazy_names
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,7 @@ _HOME = {
     "load": "mdgnn.model_file",
     "first_neighbors": "mdgnn.neighbors",
     "neighbor_list": "mdgnn.neighbors",
+    "ops": "mdgnn.ops",
     "primitive_neighbor_list": "mdgnn.neighbors",
     "save": "mdgnn.model_file",
     "set_num_threads": "mdgnn.threads",
@@ -70,12 +71,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "ops":
-        return import_module("mdgnn.ops")
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'mdgnn' has no attribute {name!r}")
+__getattr__ = lazy_names("mdgnn", _HOME)
 
 
 def __dir__() -> list[str]:

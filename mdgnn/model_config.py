@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 
+from mdgnn.model_header import RENAMED
 from mdgnn.nn import ENVELOPES, FILTER_MODES, atomic_numbers_of
 
 Self = TypeVar("Self", bound="ModelConfig")
 Configured = TypeVar("Configured")  # a model
 Options = ParamSpec("Options")
-RENAMED = {"least_distance": "min_distance"}  # options of the release before, and in files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,31 +10,36 @@ The architecture is the name of a model of mdgnn, or "package.module:Class". A f
 """
 
 import copy
-import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mdgnn._internal.torch_context import torch_context
 from mdgnn.engine import Engine, UnsupportedError
-from mdgnn.engine.program import OF_PROGRAM, content
-from mdgnn.locate import ModelFileError, locate
-from mdgnn.model_config import RENAMED, ModelConfig
+from mdgnn.engine.program import content
+from mdgnn.locate import ModelFileError
+from mdgnn.model_config import ModelConfig
+from mdgnn.model_header import (
+    FORMAT_VERSION,
+    NAMES_IN_FILES,
+    OF_PROGRAM,
+    ModelInfo,
+    StoredModel,
+    digest_of_contents,
+)
 from mdgnn.models.names import UntrustedError, class_of, name_of
 from mdgnn.nn import Property
 from mdgnn.potential import Potential
-
-FORMAT_VERSION = 3
-NAMES_IN_FILES = {new: old for old, new in RENAMED.items()}  # of options: those of format 1
 
 
 @torch_context()
@@ -106,36 +111,6 @@ def _program(model: Potential, state: dict[str, Tensor]) -> tuple[dict[str, Any]
     return program.stored(state)
 
 
-def read_header(name_or_path: str | Path) -> dict[str, Any]:
-    """The JSON header of a model file.
-
-    Raises
-    ------
-    FileNotFoundError, ModelFileError
-    """
-    path = locate(name_or_path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ModelFileError(f"{path} is not a complete safetensors file ({error})") from None
-    if "mdgnn" not in metadata:
-        raise ModelFileError(f"{path} is a safetensors file, but not an mdgnn model: it has no mdgnn header")
-    try:
-        header = json.loads(metadata["mdgnn"])
-        version, architecture = header["format_version"], header["architecture"]
-        config, _ = header["config"], header["units"]
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"{path} has a broken mdgnn header ({error!r})") from None
-    if version not in range(1, FORMAT_VERSION + 1):
-        raise ModelFileError(f"{path} has model format {version}, this mdgnn reads formats 1 to {FORMAT_VERSION}")
-    if not isinstance(architecture, str):
-        raise ModelFileError(f"{path} has a broken mdgnn header: expected the name of a model, got {architecture!r}")
-    if not isinstance(config, dict):
-        raise ModelFileError(f"{path} has a broken mdgnn header: expected options as config, got {config!r:.80}")
-    return header  # type: ignore[no-any-return]
-
-
 class _WithoutDraws(TorchFunctionMode):
     """Weights that are to be replaced are not drawn, which would take random numbers away from the caller."""
 
@@ -167,12 +142,12 @@ def load(name_or_path: str | Path, trusted: Sequence[str] = ()) -> Potential:
         If the file is truncated, foreign, of another format version, or does not fit its own header; if its model's
         module is not imported and not trusted.
     """
-    return _load(name_or_path, trusted)
+    return _load(StoredModel.read(name_or_path), trusted)
 
 
-def _load(name_or_path: str | Path, trusted: Sequence[str]) -> Potential:
-    header = read_header(name_or_path)
-    path, architecture = locate(name_or_path), header["architecture"]
+def _load(stored: StoredModel, trusted: Sequence[str]) -> Potential:
+    path, header = stored.path, stored.header
+    architecture = header["architecture"]
     try:
         kind = class_of(architecture, lambda module: module in trusted)
     except ValueError as error:
@@ -184,10 +159,9 @@ def _load(name_or_path: str | Path, trusted: Sequence[str]) -> Potential:
             if "heads" in header:
                 properties = [Property(**p) for p in header["heads"]["properties"]]
                 model.attach_heads(properties, bool(header["heads"]["energy"]))
-        with safe_open(path, framework="pt") as file:
-            of_model, all_read = model.state_dict().keys(), header["format_version"] == 1
-            names = [n for n in file.keys() if all_read or n in of_model or not n.startswith(OF_PROGRAM)]  # noqa: SIM118
-            state = {name: file.get_tensor(name) for name in names}
+        of_model, all_read = model.state_dict().keys(), header["format_version"] == 1
+        tensors = deserialize(stored.content).items()
+        state = {n: t for n, t in tensors if all_read or n in of_model or not n.startswith(OF_PROGRAM)}
         dtypes = {t.dtype for t in state.values() if t.is_floating_point()}
         if len(dtypes) == 1:
             model = model.to(dtypes.pop())
@@ -210,22 +184,19 @@ class EngineOnly(Potential):
     It has energies and forces on the CPU, in the precision of the file, and no properties beside them.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any]):
-        self.name, engine = header["architecture"], Engine.load(path)
-        with safe_open(path, framework="pt") as file:
-            of_model = {n: file.get_tensor(n) for n in file.keys() if not n.startswith(OF_PROGRAM)}  # noqa: SIM118
-        self.digest = _digest(self.name.rpartition(":")[2], header["config"], of_model)
-        known = tuple(z for z, row in enumerate(engine.program.element_of) if z > 0 and row >= 0)
+    def __init__(self, stored: StoredModel):
+        self.name, self.engine = stored.header["architecture"], Engine.load(stored.path)
+        info = stored.info()
+        self.digest = info.digest()
         super().__init__(
             ModelConfig(
-                cutoff=engine.cutoff,
-                elements="any" if header["elements"] == "any" else known,
-                units=header["units"],
-                readout=engine.readout,
-                min_distance=header[NAMES_IN_FILES["min_distance"]],
+                cutoff=info.cutoff,
+                elements="any" if info.elements == "any" else [z for z in info.elements if z > 0],
+                units=info.units,
+                readout=info.readout,
+                min_distance=info.min_distance,
             )
         )
-        self.engine = engine
 
     @property
     def dtype(self) -> torch.dtype:
@@ -246,7 +217,7 @@ class EngineOnly(Potential):
 
 
 @torch_context()
-def load_for_inference(name_or_path: str | Path) -> Potential:
+def load_for_inference(model: str | Path | StoredModel) -> Potential:
     """As `load`, but `EngineOnly` where the model's module is not imported and the file has a program.
 
     Raises
@@ -254,18 +225,33 @@ def load_for_inference(name_or_path: str | Path) -> Potential:
     FileNotFoundError, ModelFileError
         As `load`.
     """
+    stored = model if isinstance(model, StoredModel) else StoredModel.read(model)
     try:
-        return _load(name_or_path, ())
+        return _load(stored, ())
     except _UntrustedFileError:
-        header = read_header(name_or_path)
-        if not header.get("program"):
+        if stored.precision is None:
             raise
-        try:
-            return EngineOnly(locate(name_or_path), header)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, ModelFileError):
-                raise
-            raise ModelFileError(f"{locate(name_or_path)} has a broken mdgnn header ({error!r})") from None
+        return EngineOnly(stored)
+
+
+def info_of(model: Potential) -> ModelInfo:
+    """What calculators must know of a model."""
+    known = model.elements
+    return ModelInfo(
+        name=type(model).__name__,
+        cutoff=model.cutoff,
+        units=model.units,
+        readout=model.readout,
+        min_distance=model.min_distance,
+        elements="any" if known.known == "any" else known.numbers,
+        has_energy=model.has_energy,
+        properties=[] if model.heads is None else model.heads.properties,
+        digest=partial(_first_digest, model),
+    )
+
+
+def _first_digest(model: Potential) -> str:
+    return digests_of(model)[0]
 
 
 def digests_of(model: Potential) -> list[str]:
@@ -276,22 +262,11 @@ def digests_of(model: Potential) -> list[str]:
     """
     if isinstance(model, EngineOnly):
         return [model.digest]
-    name, weights = type(model).__name__, model.state_dict()
+    tensors = {name: content(tensor.detach().cpu()) for name, tensor in model.state_dict().items()}
+    weights = {
+        n: (str(dtype).removeprefix("torch."), tuple(shape), data) for n, (dtype, shape, data) in tensors.items()
+    }
     configs = [model.config.to_json()]
     if model.config_in_file is not None:
         configs.insert(0, model.config_in_file)
-    return [_digest(name, config, weights) for config in configs]
-
-
-def _digest(kind: str, config: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    options = {RENAMED.get(name, name): value for name, value in config.items()}
-    digest = hashlib.sha256(json.dumps([kind, options], sort_keys=True, default=_plain).encode())
-    for name, tensor in sorted(tensors.items()):
-        dtype, shape, numbers = content(tensor.detach().cpu())
-        digest.update(f"{name} {dtype} {tuple(shape)}".encode() + numbers)
-    return digest.hexdigest()
-
-
-def _plain(option: Any) -> Any:
-    """What another process has too of an option that JSON does not hold: numbers, or the class alone."""
-    return option.tolist() if isinstance(option, (np.ndarray, np.generic, Tensor)) else type(option).__name__
+    return [digest_of_contents(type(model).__name__, config, weights) for config in configs]

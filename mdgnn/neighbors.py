@@ -4,7 +4,7 @@ An edge is listed when its distance is below the cutoff, strictly, as computed i
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -158,6 +158,34 @@ class NeighborList:
         u -= u.mean(axis=0)
         largest = float(np.sqrt(np.square(u).sum(axis=1).max()))
         return bool(reach - 2 * largest - rounding > self.cutoff)
+
+
+def neighbors_of_batch(structures: Sequence[Any], cutoff: float) -> Edges:
+    """All edges shorter than `cutoff` of several structures, whose atoms are numbered one after another.
+
+    Parameters
+    ----------
+    structures : sequence of ase.Atoms
+        One or more.
+    cutoff : float
+
+    Returns
+    -------
+    Edges
+        Without receivers and shifts. Raises as `NeighborList.update`.
+    """
+    counts = [len(atoms) for atoms in structures]
+    row_ptr, senders, *rest = _C.neighbors(
+        "pjDd",
+        np.concatenate([atoms.arrays["positions"] for atoms in structures]),
+        np.stack([atoms.cell.array for atoms in structures]),
+        np.stack([atoms.pbc for atoms in structures]),
+        np.cumsum([0, *counts], dtype=np.int64),
+        cutoff=float(cutoff),
+        n_threads=get_num_threads(),
+        shift_bytes=4,
+    )
+    return Edges(row_ptr, None, senders, None, *rest)
 
 
 def _is_tensor(array: Any) -> bool:

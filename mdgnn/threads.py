@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 FORKED_WITHOUT_EXEC = 0x40  # among the flags of a process of Linux
 
@@ -44,7 +45,8 @@ _chosen: int | None = None
 _forked = _has_come_late()
 _of_parent: int | None = None  # torch's number before a forked child took one
 _lock = ForkSafeLock()
-_n_within, _before = 0, 1  # threads within `one_torch_thread`; torch's number before the first
+_n_within = 0  # threads within `one_torch_thread`
+_before: int | None = None  # torch's number before the first; None: torch had not been imported
 _here = threading.local()
 
 
@@ -64,6 +66,8 @@ def get_num_threads() -> int:
     try:
         n_threads: int = sys.modules["torch"].get_num_threads()
     except (KeyError, AttributeError):  # not imported, or not yet whole
+        if hasattr(_here, "within"):
+            return 1
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Kernels that know of the fork start threads of their own in a child.
     return _of_parent if n_threads == 1 and _of_parent is not None and not hasattr(_here, "within") else n_threads
@@ -103,20 +107,21 @@ def one_torch_thread() -> Iterator[None]:
     """Torch's operators, and kernels that follow it, on one thread; several callers may be within at once.
 
     Torch keeps one number for threads to come and one for each that there is: whichever thread leaves gives back that
-    of before the first one came.
+    of before the first one came. Where torch has not been imported, it is not imported for that.
     """
-    import torch
-
     global _n_within, _before
     if hasattr(_here, "within"):
         yield
         return
-    mend_fork()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        mend_fork()
     with _lock:
         if _n_within == 0:
-            _before = torch.get_num_threads()
+            _before = None if torch is None else torch.get_num_threads()
         _n_within += 1
-        torch.set_num_threads(1)
+        if _before is not None:
+            torch.set_num_threads(1)
     _here.within = True
     try:
         yield
@@ -124,4 +129,5 @@ def one_torch_thread() -> Iterator[None]:
         del _here.within
         with _lock:
             _n_within -= 1
-            torch.set_num_threads(_before)
+            if _before is not None:
+                torch.set_num_threads(_before)

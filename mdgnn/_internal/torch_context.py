@@ -1,9 +1,8 @@
-"""Torch as this package needs it, whatever its caller has set."""
+"""Torch as this package needs it, whatever its caller has set; imported when it is entered, since what it decorates may
+stand in a module that is imported without torch."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-
-import torch
 
 from mdgnn.threads import ForkSafeLock, mend_fork
 
@@ -19,6 +18,8 @@ def torch_context() -> Iterator[None]:
     Around the caller may be ``torch.inference_mode``, ``torch.autocast``, another default device; all of that is as it
     was afterwards. A child process by fork runs torch's operators on one thread from here on.
     """
+    import torch
+
     mend_fork()
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
@@ -37,6 +38,8 @@ def full_precision() -> Iterator[None]:
 
     That is one setting for all threads: it comes back when the last of several callers leaves.
     """
+    import torch
+
     global _n_within, _before
     with _lock:
         if _n_within == 0:

@@ -3,32 +3,24 @@
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
 
+from mdgnn.model_header import ModelInfo
 from mdgnn.neighbors import Edges
-from mdgnn.potential import Potential
 
 COINCIDENT = 1e-8  # closer atoms are at one place: images differ by rounding
 
 
-def device_of(name: str | None) -> torch.device:
-    """Of this name, by default the CPU; raise a ValueError for a device that torch does not know or does not have."""
-    try:
-        device = torch.device(name or "cpu")
-    except RuntimeError:
-        raise ValueError(f"expected a device such as cpu, cuda or cuda:1, got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"expected a device such as cpu, cuda or cuda:1, got {name!r}, for which there are no kernels")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA device")
-    if device.type == "cuda" and (device.index or 0) >= (n := torch.cuda.device_count()):
-        raise ValueError(f"device {name!r} was asked for, but torch sees {n} CUDA devices, which count from 0")
-    return device
+class AtOnePlaceError(ValueError):
+    """Of a batch: the number of the structure in which two atoms are at one place."""
+
+    def __init__(self, structure: int):
+        super().__init__("expected atoms at different places")
+        self.structure = structure
 
 
-def check_atoms(atoms: Atoms, model: Potential) -> None:
+def check_atoms(atoms: Atoms, model: ModelInfo) -> None:
     """Raise a ValueError that names the first atom a model cannot treat."""
     if len(atoms) == 0:
         raise ValueError("expected at least one atom, got an empty Atoms object")
@@ -48,7 +40,7 @@ def check_atoms(atoms: Atoms, model: Potential) -> None:
             f"expected different directions of periodic cell vectors, got a singular cell {periodic.tolist()}"
         )
     numbers, symbols = atoms.numbers, atoms.symbols
-    if model.elements.known == "any":
+    if model.elements == "any":
         other = np.flatnonzero(numbers != numbers[0])
         if len(other):
             raise ValueError(
@@ -56,7 +48,7 @@ def check_atoms(atoms: Atoms, model: Potential) -> None:
                 f"got {symbols[0]} for atom 0 and {symbols[other[0]]} for atom {other[0]}"
             )
         return
-    known = list(model.elements.numbers)
+    known = list(model.elements)
     unknown = np.flatnonzero(~np.isin(numbers, known))
     if len(unknown):
         names = ", ".join(Atoms(numbers=known).get_chemical_symbols())

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from ase import Atoms
@@ -12,7 +12,9 @@ from ase.calculators.calculator import all_changes
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.calculators.caching_calculator import CachingCalculator
 from mdgnn.calculators.mdgnn_calculator import PARAMETERS, MDGNNCalculator
-from mdgnn.potential import Potential
+
+if TYPE_CHECKING:
+    from mdgnn.potential import Potential
 
 
 class Ensemble(CachingCalculator):
@@ -36,12 +38,14 @@ class Ensemble(CachingCalculator):
         For fewer than two models, models in different units, or models that predict different things.
     """
 
-    def __init__(self, models: Sequence[str | Path | Potential], *, warn_above: float | None = None, **options: Any):
+    def __init__(
+        self, models: Sequence[Union[str, Path, "Potential"]], *, warn_above: float | None = None, **options: Any
+    ):
         super().__init__()  # type: ignore[no-untyped-call]
         if isinstance(models, (str, Path)) or len(models) < 2:
             raise ValueError(f"expected two models or more, got {models!r}")
         self.members = [MDGNNCalculator(model, **options) for model in models]
-        units = [member.model.units for member in self.members]
+        units = [member.units for member in self.members]
         if len(set(units)) > 1:
             raise ValueError(f"expected models in the same units, got {', '.join(units)}")
         predict = [member.implemented_properties for member in self.members]

@@ -1,37 +1,47 @@
-"""The ASE calculator of a model."""
+"""The ASE calculator of a model.
+
+A model file goes to the engine and the results come back in numpy: for that torch is not imported. What needs torch
+stands in `mdgnn.calculators.by_torch`, which `MDGNNCalculator._torch_model` imports when it is first needed.
+"""
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Union
 
-import torch
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError, all_changes
 from numpy.typing import NDArray
 
-from mdgnn._internal.torch_context import full_precision, torch_context
+from mdgnn._internal.needs_torch import NeedsTorchError
+from mdgnn._internal.torch_context import torch_context
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.calculators.caching_calculator import OF_ENERGY, CachingCalculator, same
 from mdgnn.calculators.checks import (
     COINCIDENT,
+    AtOnePlaceError,
     check_atoms,
     check_distances,
-    device_of,
     raise_for_results,
     volume_of,
 )
-from mdgnn.calculators.cuda_graph import CapturedStep
-from mdgnn.calculators.results import energy_results, results_of
+from mdgnn.calculators.results import energy_results
 from mdgnn.engine import Engine, UnsupportedError
-from mdgnn.graph import Graph
-from mdgnn.model_file import EngineOnly, load_for_inference
-from mdgnn.neighbors import Edges, NeighborList
-from mdgnn.potential import Potential, Prediction, evaluate
+from mdgnn.model_header import StoredModel
+from mdgnn.neighbors import Edges, NeighborList, neighbors_of_batch
+
+if TYPE_CHECKING:
+    import torch
+
+    from mdgnn.calculators.by_torch import TorchModel
+    from mdgnn.potential import Potential
 
 BATCH = 20_000  # atoms that are treated together, at most, but for one structure
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = ("float32", "float64")
 PARAMETERS = ("model", "device", "dtype", "skin", "backend", "too_close")
 
 
@@ -88,7 +98,7 @@ class MDGNNCalculator(CachingCalculator):
 
     def __init__(
         self,
-        model: str | Path | Potential,
+        model: Union[str, Path, "Potential"],
         device: str | None = None,
         dtype: str = "float32",
         skin: float = 0.0,
@@ -103,47 +113,74 @@ class MDGNNCalculator(CachingCalculator):
             raise ValueError(f"expected dtype 'float32' or 'float64', got {dtype!r}")
         if backend not in ("auto", "engine", "torch"):
             raise ValueError(f"expected backend 'auto', 'engine' or 'torch', got {backend!r}")
-        self._device, self._dtype = device_of(device), DTYPES[dtype]
-        if backend == "engine" and self.device.type != "cpu":
-            raise ValueError(f"expected device 'cpu' for the engine, got {str(self.device)!r}")
+        device = "cpu" if device in (None, "cpu") else str(_by_torch(f"device {device!r}").device_of(device))
+        if backend == "engine" and not device.startswith("cpu"):
+            raise ValueError(f"expected device 'cpu' for the engine, got {device!r}")
         name = str(model) if isinstance(model, (str, Path)) else type(model).__name__
-        values = (name, str(self.device), dtype, skin, backend, too_close)
+        values = (name, device, dtype, skin, backend, too_close)
         self._settings: dict[str, Any] = dict(zip(PARAMETERS, values, strict=True))
         self.parameters.update(self._settings)  # which ASE writes to files
-        with torch_context():
-            self._given = load_for_inference(model) if isinstance(model, (str, Path)) else copy.deepcopy(model)
-            self._check(self._given)
-            same_kind = self._given.dtype == self.dtype and self.device.type == "cpu"
-            own = self._given if same_kind else copy.deepcopy(self._given).to(self.device, self.dtype)
-            self._model = own.eval().requires_grad_(False)
-            self.neighbors = NeighborList(self.model.cutoff, skin)
-            network = self._has_energy and self.model.has_weights
-            if isinstance(self.model, EngineOnly):
-                self.model.check(backend, self.device, self.dtype)
-            self._executor = choose_executor(backend, self.device.type, self._has_energy, network)
-            self.engine = self._make_engine(required=backend == "engine") if self._executor == "engine" else None
-        self._step: CapturedStep | None = None
+        self._torch: TorchModel | None = None
+        self._given = _own(model)
+        self.engine: Engine | None = None
+        if isinstance(self._given, StoredModel) and self._runs_by_program(self._given):
+            self.info, self._executor = self._given.info(), "engine"
+            self._check()
+            self.engine = Engine.load(self._given.path)
+        else:
+            model = self._torch_model().model
+            self.info = self._torch_model().info()
+            self._check()
+            network = self._has_energy and model.has_weights
+            self._executor = choose_executor(backend, device.partition(":")[0], self._has_energy, network)
+            if self._executor == "engine":
+                self.engine = self._make_engine(model, required=backend == "engine")
+        self.neighbors = NeighborList(self.info.cutoff, skin)
         self.too_close = too_close
         self._were_close = False
 
-    def _check(self, model: Potential) -> None:
-        """Learn what it predicts; raise a ValueError for one without energies of atoms."""
-        if model.readout != "sum":
+    def _runs_by_program(self, stored: StoredModel) -> bool:
+        """Whether the engine runs what is in the file: not a model in another precision, or on another device."""
+        device, dtype, backend = (self._settings[name] for name in ("device", "dtype", "backend"))
+        return stored.precision == dtype and backend != "torch" and bool(device == "cpu")
+
+    def _check(self) -> None:
+        """Learn what the model predicts; raise a ValueError for one without energies of atoms."""
+        if self.info.readout != "sum":
             raise ValueError("expected a model with readout 'sum': a mean over atoms is not an energy")
-        self._has_energy = model.has_energy
-        self._properties = [] if model.heads is None else model.heads.properties
-        self.others = tuple(p.name for p in self._properties)
+        self._has_energy = self.info.has_energy
+        self.others = tuple(p.name for p in self.info.properties)
         self.implemented_properties = [*(OF_ENERGY if self._has_energy else ()), *self.others]
 
+    def _torch_model(self) -> "TorchModel":
+        """The model as a module, which is made when it is first needed."""
+        if self._torch is None:
+            device, dtype, backend = (self._settings[name] for name in ("device", "dtype", "backend"))
+            what = "the torch module of a model"
+            if isinstance(self._given, StoredModel) and self.engine is None:
+                of_file = self._given.precision
+                there = "no program" if of_file is None else f"a program in {of_file}"
+                what = f"backend {backend!r} in {dtype} of a file with {there} for the engine, {self._given.path},"
+            self._torch = _by_torch(what).TorchModel(self._given, device, dtype, backend)
+        return self._torch
+
     @property
-    def model(self) -> Potential:
-        """The calculator's own, which `set` changes."""
-        return self._model
+    def model(self) -> "Potential":
+        """The calculator's own, which `set` changes; of a file it is loaded, with torch, when it is first asked for."""
+        return self._torch_model().model
 
     @property
     def units(self) -> str:
         """The model's: "metal" or "lj"."""
-        return self.model.units
+        return self.info.units
+
+    def digests(self) -> Iterator[str]:
+        """SHA-256 of the model's class, configuration and weights, as its file says, then as its class says, which has
+        the options that an older file lacks. Equal models share one. The second needs torch."""
+        yield self.info.digest()
+        with suppress(NeedsTorchError):
+            model = self._torch_model()
+            yield model.digest_of_class()
 
     @property
     def skin(self) -> float:
@@ -151,14 +188,19 @@ class MDGNNCalculator(CachingCalculator):
         return self.neighbors.skin
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where the model is."""
-        return self._device
+        import torch
+
+        return torch.device(self._settings["device"])
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> "torch.dtype":
         """Precision of the network."""
-        return self._dtype
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self._settings["dtype"])
+        return dtype
 
     @property
     def backend(self) -> str:
@@ -177,8 +219,8 @@ class MDGNNCalculator(CachingCalculator):
         self._too_close = self.parameters["too_close"] = self._settings["too_close"] = what
 
     def __repr__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"<MDGNNCalculator: {type(self.model).__name__} on {self.device}, {dtype}, backend {self.backend}>"
+        device, dtype = self._settings["device"], self._settings["dtype"]
+        return f"<MDGNNCalculator: {self.info.name} on {device}, {dtype}, backend {self.backend}>"
 
     def set(self, **changes: Any) -> dict[str, Any]:
         """Change parameters of the calculator, which forgets its results.
@@ -208,11 +250,9 @@ class MDGNNCalculator(CachingCalculator):
             self.__dict__.update(other.__dict__)
         return changed
 
-    def _make_engine(self, required: bool) -> Engine | None:
-        if isinstance(self.model, EngineOnly):
-            return self.model.engine
+    def _make_engine(self, model: "Potential", required: bool) -> Engine | None:
         try:
-            return Engine(self.model)
+            return Engine(model)
         except UnsupportedError as error:
             if required:
                 raise
@@ -251,18 +291,15 @@ class MDGNNCalculator(CachingCalculator):
             self.check_asked(["stress"])
         numbers = atoms.arrays["numbers"]
         if self._numbers is None or not same(self._numbers, numbers):
-            check_atoms(atoms, self.model)
+            check_atoms(atoms, self.info)
             self._numbers = numbers.copy()
         try:
-            if self.engine is not None and not others:
-                return self._of_energy(atoms, stress)
-            with torch_context(), full_precision():
-                if self._executor == "torch":
-                    return self._by_torch(atoms, self._has_energy, stress, others)
-                results = self._of_energy(atoms, stress)
-                return results | self._by_torch(atoms, False, False, True) if others else results
+            if self._executor == "torch":
+                return self._by_torch(atoms, self._has_energy, stress, others)
+            results = self._of_energy(atoms, stress)
+            return results | self._by_torch(atoms, False, False, True) if others else results
         except ValueError:
-            check_atoms(atoms, self.model)  # which may say more
+            check_atoms(atoms, self.info)  # which may say more
             raise
 
     def _of_energy(self, atoms: Atoms, stress: bool) -> dict[str, Any]:
@@ -301,7 +338,7 @@ class MDGNNCalculator(CachingCalculator):
         n_atoms = 0
         for number, atoms in enumerate([structures] if isinstance(structures, Atoms) else structures):
             try:
-                check_atoms(atoms, self.model)
+                check_atoms(atoms, self.info)
                 if stress:
                     volume_of(atoms)
             except (ValueError, PropertyNotImplementedError) as error:
@@ -313,44 +350,43 @@ class MDGNNCalculator(CachingCalculator):
             n_atoms += len(atoms)
         return results + self._evaluate_batch(batch, len(results), stress) if batch else results
 
-    @torch_context()
-    @full_precision()
     def _evaluate_batch(self, batch: list[Atoms], first: int, stress: bool) -> list[dict[str, Any]]:
-        graph = Graph.from_atoms(batch, self.model.cutoff).to(self.device)
-        close = (graph.vectors.square().sum(1) < COINCIDENT**2).nonzero()
-        if len(close):
-            i = graph.receivers[close[0, 0]]
-            raise ValueError(f"structure {first + int(graph.structure[i])}: expected atoms at different places")
-        results = results_of(self._predict(graph, stress), batch, self._properties)
+        try:
+            if self.engine is None:
+                results = self._torch_model().results_of_batch(batch, self._has_energy, stress)
+            else:
+                results = self._batch_by_engine(self.engine, batch, stress)
+                if self.others:
+                    others = self._torch_model().results_of_batch(batch, False, False)
+                    results = [one | more for one, more in zip(results, others, strict=True)]
+        except AtOnePlaceError as error:
+            raise ValueError(f"structure {first + error.structure}: {error}") from None
         for k, one in enumerate(results):
-            if self.engine is not None:  # in the order of `compute`: the same bits
-                one["energy"] = one["free_energy"] = float(one["energies"].sum())
             try:
                 raise_for_results(one)
             except CalculatorError as error:
                 raise CalculatorError(f"structure {first + k}: {error}") from None
         return results
 
-    def _predict(self, graph: Graph, virial: bool) -> Prediction:
-        """All that the model says."""
-        if self.engine is None:
-            forces = self._has_energy
-            return evaluate(self.model, graph, forces=forces, virial=virial, dtype=self.dtype, properties=True)
-        prediction = self.engine.evaluate(graph, virial=virial)
-        if not self.others:
-            return prediction
-        others = evaluate(self.model, graph, forces=False, dtype=self.dtype, properties=True)
-        return prediction._replace(properties=others.properties)
+    def _batch_by_engine(self, engine: Engine, batch: list[Atoms], stress: bool) -> list[dict[str, Any]]:
+        edges = neighbors_of_batch(batch, self.info.cutoff)
+        ends = np.cumsum([len(atoms) for atoms in batch])
+        if len(edges.distances) and edges.distances.min() < COINCIDENT:
+            atom = np.searchsorted(edges.row_ptr, edges.distances.argmin(), side="right") - 1
+            raise AtOnePlaceError(int(np.searchsorted(ends, atom, side="right")))
+        numbers = np.concatenate([atoms.arrays["numbers"] for atoms in batch])
+        of_all = engine.run(numbers, edges, virials=stress)
+        parts = ([None] * len(batch) if x is None else np.split(x, ends[:-1]) for x in of_all)
+        return [
+            energy_results(float(energies.sum()), energies, forces, virials, atoms)
+            for energies, forces, virials, atoms in zip(*parts, batch, strict=True)
+        ]
 
     def _by_torch(self, atoms: Atoms, energy: bool, stress: bool, others: bool) -> dict[str, Any]:
         """Results of one structure: of the energy, with stress, and of other properties, as asked for."""
         edges = self._edges(atoms)
-        self._tell(check_distances(edges, self.model.min_distance))
-        graph = Graph.from_edges(atoms.numbers, edges, atoms.cell.array).to(self.device)
-        prediction = evaluate(self.model, graph, forces=energy, virial=stress, dtype=self.dtype, properties=others)
-        (results,) = results_of(prediction, [atoms], self._properties)
-        raise_for_results(results)
-        return results
+        self._tell(check_distances(edges, self.info.min_distance))
+        return self._torch_model().results(atoms, edges, energy, stress, others)
 
     def _tell(self, sentence: str) -> None:
         """Of atoms that are too close: once, until they are not."""
@@ -364,7 +400,7 @@ class MDGNNCalculator(CachingCalculator):
         """The energy, and energies, forces and, on request, virials of atoms."""
         assert self.engine is not None
         edges = self._edges(atoms, brief=True)
-        self._tell(check_distances(edges, self.model.min_distance))
+        self._tell(check_distances(edges, self.info.min_distance))
         energies, forces, virials = self.engine.run(atoms.numbers, edges, virials=with_virials)
         return float(energies.sum()), energies, forces, virials
 
@@ -372,15 +408,33 @@ class MDGNNCalculator(CachingCalculator):
         return self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, brief=brief)
 
     def _by_captured_step(self, atoms: Atoms, with_virials: bool) -> tuple[float, Any, Any, Any]:
-        """As `_by_engine`, on a GPU from the list on: what is captured stays while the atoms do."""
-        if self._step is None or not self._step.fits(atoms.numbers, atoms.pbc, with_virials):
-            self._step = CapturedStep(
-                self.model, atoms.numbers, atoms.pbc, self.device, self.dtype, virials=with_virials
-            )
-        energy, energies, forces, virials, min_distance = self._step(atoms.positions, atoms.cell.array)
-        close = min_distance < (COINCIDENT if self.too_close == "ignore" else max(self.model.min_distance, COINCIDENT))
-        self._tell(check_distances(self._edges(atoms), self.model.min_distance) if close else "")
+        """As `_by_engine`, on a GPU."""
+        energy, energies, forces, virials, min_distance = self._torch_model().captured_step(atoms, with_virials)
+        shortest = self.info.min_distance
+        close = min_distance < (COINCIDENT if self.too_close == "ignore" else max(shortest, COINCIDENT))
+        self._tell(check_distances(self._edges(atoms), shortest) if close else "")
         return energy, energies, forces, virials if with_virials else None
+
+
+def _by_torch(why: str) -> ModuleType:
+    """The module that imports torch. Raises a NeedsTorchError that says what for, where there is none."""
+    try:
+        from mdgnn.calculators import by_torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise NeedsTorchError(f"{why} needs torch, which is not installed: pip install torch") from None
+    return by_torch
+
+
+def _own(model: Union[str, Path, StoredModel, "Potential"]) -> Union[StoredModel, "Potential"]:
+    """The file as it is now, or a copy of the module."""
+    if isinstance(model, (str, Path)):
+        return StoredModel.read(model)
+    if isinstance(model, StoredModel):
+        return model
+    with torch_context():
+        return copy.deepcopy(model)
 
 
 def choose_executor(

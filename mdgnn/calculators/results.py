@@ -1,7 +1,7 @@
 """Predictions as results for ASE."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -9,8 +9,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from mdgnn.calculators.checks import volume_of
-from mdgnn.nn import Property
-from mdgnn.potential import Prediction
+from mdgnn.properties import Property
+
+if TYPE_CHECKING:
+    from mdgnn.potential import Prediction
 
 Array = NDArray[np.float64]
 
@@ -43,7 +45,7 @@ def energy_results(
 
 
 def results_of(
-    prediction: Prediction, structures: Sequence[Atoms], properties: Sequence[Property] = ()
+    prediction: "Prediction", structures: Sequence[Atoms], properties: Sequence[Property] = ()
 ) -> list[dict[str, Any]]:
     """Of each structure: those of the energy where there are forces, and properties, each a number or (N,) of an atomic
     one. Raises as `energy_results`."""

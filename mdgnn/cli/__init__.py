@@ -67,6 +67,9 @@ def relax_command(
     each frame, and so are constraints; those that ASE cannot read there are in final.traj too.
     """
     with errors_as_sentences():
+        from mdgnn import plots
+
+        plots.start()
         from mdgnn.cli.dynamics import RunOptions, relax
 
         chosen = _given(model=model, seed=seed, device=device, dtype=dtype, index=index, format=format)

@@ -11,7 +11,6 @@ from mdgnn.cli.errors import CommandError
 from mdgnn.cli.terminal import progress
 from mdgnn.data import Keys, Summary, read_frames, summarize, write_frames
 from mdgnn.data.sources import BadFramesError
-from mdgnn.dynamics.lj_frames import lj_frames
 from mdgnn.dynamics.system import suitable_threads
 
 LARGEST = 561
@@ -25,6 +24,8 @@ def make_lj(path: Path, n_frames: int, seed: int, kind: str, largest: int | None
     largest = 55 if largest is None else largest
     if not 3 <= largest <= LARGEST:
         raise CommandError(f"expected a largest cluster of 3 to {LARGEST} atoms, got {largest}")
+    from mdgnn.dynamics.lj_frames import lj_frames  # its potential is a torch module, which a summary does without
+
     kinds: dict[str, int] = {}
 
     def counted() -> Generator[Atoms, None, None]:

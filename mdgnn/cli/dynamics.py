@@ -12,7 +12,7 @@ from mdgnn import dynamics
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.terminal import TerminalReporter, print_table
 from mdgnn.dynamics.ensembles import make_ensemble
-from mdgnn.model_file import read_header
+from mdgnn.model_header import read_header
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TextIO
 
 import typer
 
+from mdgnn._internal.needs_torch import NeedsTorchError
 from mdgnn._internal.reasons import first_line, out_of_memory
 from mdgnn._internal.run_errors import InterruptedRunError, RunError
 
@@ -19,6 +21,13 @@ FOR_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning,
 
 class CommandError(Exception):
     """What is wrong with a command, in one sentence; exit status 1."""
+
+
+def need_extra() -> None:
+    """Raise a CommandError where what training needs is not installed."""
+    for name in ("lightning", "pydantic"):
+        if find_spec(name) is None:
+            raise CommandError(f"this needs {name}, which is not installed: pip install 'mdgnn[train]'")
 
 
 @contextmanager
@@ -33,7 +42,7 @@ def errors_as_sentences() -> Iterator[None]:
         yield
     except InterruptedRunError as error:
         _tell(str(error), 128 + error.signum)  # as shells expect
-    except (CommandError, RunError) as error:
+    except (CommandError, RunError, NeedsTorchError) as error:
         _tell(str(error), 1)
     except KeyboardInterrupt:
         _tell("interrupted", 128 + signal.SIGINT)

@@ -11,7 +11,8 @@ import torch
 
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.locate import pretrained_names
-from mdgnn.model_file import NAMES_IN_FILES, EngineOnly, load_for_inference, read_header
+from mdgnn.model_file import EngineOnly, load_for_inference
+from mdgnn.model_header import NAMES_IN_FILES, read_header
 from mdgnn.threads import get_num_threads
 
 

@@ -1,25 +1,18 @@
 """The interface of `mdgnn train`, `evaluate` and `plot`; what they need is imported when they run."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from mdgnn._internal.file_names import short_name
-from mdgnn.cli.errors import CommandError, errors_as_sentences
+from mdgnn.cli.errors import errors_as_sentences, need_extra
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an earlier run's files in the output folder.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Over what stands in the file, such as loss.forces=100."),
 ]
-
-
-def _need_extra() -> None:
-    for name in ("lightning", "pydantic"):
-        if find_spec(name) is None:
-            raise CommandError(f"this needs {name}, which is not installed: pip install 'mdgnn[train]'")
 
 
 def train_command(
@@ -45,9 +38,9 @@ def train_command(
     if resume is not None and (output is not None or force):
         raise typer.BadParameter("--resume writes to the folder it continues; --output and --force do not go with it")
     with errors_as_sentences():
-        _need_extra()
+        need_extra()
+        from mdgnn._internal.user_modules import modules_of
         from mdgnn.cli import train
-        from mdgnn.models.names import modules_of
 
         with modules_of(""):
             if resume is not None:
@@ -87,24 +80,23 @@ def evaluate_command(
     Output: errors.json, errors.csv, structures.csv and parity.png.
     """
     with errors_as_sentences():
-        _need_extra()
-        from mdgnn.cli import train
+        from mdgnn._internal.user_modules import modules_of
+        from mdgnn.cli import evaluate
         from mdgnn.data import Keys
-        from mdgnn.models.names import modules_of
 
         keys = Keys(energy=energy, forces=forces, stress=stress)
         folder = output or Path(f"mdgnn-evaluate-{short_name(model)}")
-        task = train.Task(model, data, keys, bad, units, device, properties or [], format, trust or [])
+        task = evaluate.Task(model, data, keys, bad, units, device, properties or [], format, trust or [])
         with modules_of(""):
-            train.evaluate(task, folder, force)
+            evaluate.evaluate(task, folder, force)
 
 
 def plot_command(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of mdgnn train.")]) -> None:
     """Draw a run of training, which may be under way: learning curve, parity, dimer curves."""
     with errors_as_sentences():
-        _need_extra()
+        need_extra()
+        from mdgnn._internal.user_modules import modules_of
         from mdgnn.cli import train
-        from mdgnn.models.names import modules_of
 
         with modules_of(""):
             train.plot(run)

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
-from mdgnn.data.labels import Keys, LabelError, names_in
-from mdgnn.data.targets import Targets
+from mdgnn.data.labels import Keys, LabelError, Labels, names_in
 from mdgnn.neighbors import primitive_neighbor_list
 
 COINCIDENT = 1e-3  # closer atoms are at one place: Angstrom, or sigma
@@ -70,38 +68,39 @@ def image_distance(atoms: Atoms) -> float:
     return float(lengths.min(initial=np.inf))
 
 
-def check_labels(atoms: Atoms, targets: Targets, keys: Keys, need: Sequence[str]) -> None:
+def check_labels(atoms: Atoms, labels: Labels, keys: Keys, need: Sequence[str]) -> None:
     """Raise a LabelError for a label that is needed and missing, or one that is not finite."""
     own = {"energy": keys.energy, "forces": keys.forces, "stress": keys.stress}
-    there = {"energy": targets.energy, "forces": targets.forces, "stress": targets.stress, **targets.extra}
+    there = {"energy": labels.energy, "forces": labels.forces, "stress": labels.stress, **labels.extra}
     for p in keys.properties:  # where NaN says that there is none
         del there[p.name]
     for name in need:
         if there.get(name) is None and not (name == "forces" and len(atoms) == 1):  # nothing acts on a lone atom
             raise LabelError(f"no {own.get(name, name)} (there are: {', '.join(names_in(atoms)) or 'no labels'})")
     for name, label in there.items():
-        if label is not None and not bool(label.isfinite().all()):
-            rows = np.flatnonzero(~np.isfinite(label.numpy()).reshape(len(label), -1).all(axis=1))
+        if label is not None and not np.isfinite(label).all():
+            rows = np.flatnonzero(~np.isfinite(label).reshape(len(label), -1).all(axis=1))
             where = f" of atom {rows[0]}" if len(label) == len(atoms) > 1 else ""
             raise LabelError(f"the {own.get(name, name)}{where} {'are' if name == 'forces' else 'is'} not finite")
 
 
-def check_agreement(n_atoms: int, targets: Targets, before: Targets, units: str, name: str) -> None:
+@np.errstate(over="ignore")
+def check_agreement(n_atoms: int, labels: Labels, before: Labels, units: str, name: str) -> None:
     """Raise a LabelError where labels contradict those that a frame of this name has for the same structure."""
     unit, of_force = {"metal": (" eV", " eV/Angstrom"), "lj": (" epsilon", " epsilon/sigma")}.get(units, ("", ""))
-    if targets.energy is not None and before.energy is not None:
-        here, there = float(targets.energy[0]), float(before.energy[0])
+    if labels.energy is not None and before.energy is not None:
+        here, there = float(labels.energy[0]), float(before.energy[0])
         noise = SAME_SHARE * max(abs(here), abs(there)) if units == "any" else SAME_ENERGY * n_atoms
         if abs(here - there) > noise:
             raise LabelError(
                 f"the same structure as {name}, but the energy is {here:.10g}{unit} here and {there:.10g}{unit} there, "
                 f"{abs(here - there):.4g} apart"
             )
-    if targets.forces is not None and before.forces is not None:
-        difference = (targets.forces - before.forces).abs()
-        largest = float(torch.maximum(targets.forces.abs(), before.forces.abs()).max())
+    if labels.forces is not None and before.forces is not None:
+        difference = np.abs(labels.forces - before.forces)
+        largest = float(np.maximum(np.abs(labels.forces), np.abs(before.forces)).max())
         if float(difference.max()) > (SAME_SHARE * largest if units == "any" else SAME_FORCE):
-            atom, apart = int(difference.amax(1).argmax()), f"{difference.max():.4g}{of_force}"
+            atom, apart = int(difference.max(axis=1).argmax()), f"{difference.max():.4g}{of_force}"
             raise LabelError(f"the same structure as {name}, but the forces on atom {atom} are {apart} apart")
 
 
@@ -115,10 +114,11 @@ def binding_energy(numbers: NDArray[np.int64]) -> float:
     return float((0.768745 * z ** (7 / 3) - 0.5 * z**2 + 0.2699 * z ** (5 / 3)).sum())
 
 
-def check_magnitudes(atoms: Atoms, targets: Targets) -> None:
+@np.errstate(over="ignore")
+def check_magnitudes(atoms: Atoms, labels: Labels) -> None:
     """Raise a LabelError for energy or forces that are suspicious in eV and Angstrom, whatever other frames hold."""
-    if targets.energy is not None:
-        energy, bound = float(targets.energy[0]), binding_energy(atoms.numbers)
+    if labels.energy is not None:
+        energy, bound = float(labels.energy[0]), binding_energy(atoms.numbers)
         if -energy > MOST_BOUND * bound:
             raise LabelError(
                 f"suspicious: the energy {energy:.6g} eV is below that of all electrons, {-HARTREE * bound:.6g} eV; "
@@ -126,9 +126,9 @@ def check_magnitudes(atoms: Atoms, targets: Targets) -> None:
             )
         if energy > HIGHEST_ENERGY * len(atoms):
             raise LabelError(f"suspicious: the energy {energy / len(atoms):.6g} eV per atom is far above free atoms")
-    if targets.forces is not None:
-        size = targets.forces.square().sum(1).sqrt()
-        if bool(size.max() > LARGEST_FORCE):
+    if labels.forces is not None:
+        size = np.sqrt(np.square(labels.forces).sum(axis=1))
+        if size.max() > LARGEST_FORCE:
             raise LabelError(f"suspicious: a force of {size.max():.6g} eV/Angstrom on atom {int(size.argmax())}")
 
 
@@ -151,11 +151,12 @@ class Magnitudes:
     def __init__(self) -> None:
         self._seen: list[_Seen] = []
 
-    def observe(self, number: int, atoms: Atoms, targets: Targets) -> None:
+    @np.errstate(over="ignore")
+    def observe(self, number: int, atoms: Atoms, labels: Labels) -> None:
         formula = sys.intern(atoms.symbols.formula.reduce()[0].format("hill"))  # one string for many frames
-        energy = np.nan if targets.energy is None else float(targets.energy[0])
-        force = np.nan if targets.forces is None else float(targets.forces.square().mean().sqrt())
-        stress = np.nan if targets.stress is None else float(targets.stress.square().mean().sqrt())
+        energy = np.nan if labels.energy is None else float(labels.energy[0])
+        force = np.nan if labels.forces is None else float(np.sqrt(np.square(labels.forces).mean()))
+        stress = np.nan if labels.stress is None else float(np.sqrt(np.square(labels.stress).mean()))
         near = image_distance(atoms) <= NEAR or bool(
             len(primitive_neighbor_list("i", atoms.pbc, atoms.cell.array, atoms.positions, NEAR))
         )

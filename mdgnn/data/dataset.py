@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from mdgnn.data.checks import check_structure
 from mdgnn.data.frames import DataError, FrameList
-from mdgnn.data.labels import DEFAULT, Keys, LabelError, targets_of
+from mdgnn.data.labels import DEFAULT, Keys, LabelError, labels_of
 from mdgnn.data.neighbor_cache import PackedLists, Topology, vectors_of
-from mdgnn.data.targets import Sample
+from mdgnn.data.targets import Sample, targets_of
 from mdgnn.graph import Graph
 from mdgnn.neighbors import NeighborList
 
@@ -80,7 +80,7 @@ class Dataset:
             atoms = self._frames[k]
             try:
                 check_structure(atoms)
-                targets_of(atoms, self.keys)
+                labels_of(atoms, self.keys)
                 if atoms.calc is not None and atoms.calc.check_state(atoms):
                     raise LabelError("the atoms were changed after their labels were computed")
             except LabelError as error:

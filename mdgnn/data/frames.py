@@ -19,9 +19,8 @@ from mdgnn.data.checks import (
     check_structure,
 )
 from mdgnn.data.density import NOBLE_GASES, check_density
-from mdgnn.data.labels import DEFAULT, Keys, LabelError, targets_of
+from mdgnn.data.labels import DEFAULT, Keys, LabelError, Labels, labels_of
 from mdgnn.data.sources import BadFramesError, Database, DataError, File, open_source
-from mdgnn.data.targets import Targets
 
 __all__ = ["BadFrame", "DataError", "FrameList", "Keys", "read_frames", "split_structures"]
 
@@ -164,19 +163,19 @@ def _reasons(
         atoms = source[number]
         try:
             check_structure(atoms)
-            targets = targets_of(atoms, keys)
-            check_labels(atoms, targets, keys, need)
-            if (digest := digest_of(atoms, targets)) in seen:
+            labels = labels_of(atoms, keys)
+            check_labels(atoms, labels, keys, need)
+            if (digest := digest_of(atoms, labels)) in seen:
                 raise LabelError(f"a duplicate of {seen[digest]}")
             seen[digest] = f"{source.path}, frame {number}"
             other, its_number = checked.setdefault(digest_of(atoms), (source, number))
             if (other, its_number) != (source, number):
-                before = targets_of(other[its_number], keys)
-                check_agreement(len(atoms), targets, before, units, f"{other.path}, frame {its_number}")
+                before = labels_of(other[its_number], keys)
+                check_agreement(len(atoms), labels, before, units, f"{other.path}, frame {its_number}")
             if units == "metal":
                 _check_density(atoms)
-                magnitudes.observe(number, atoms, targets)
-                check_magnitudes(atoms, targets)
+                magnitudes.observe(number, atoms, labels)
+                check_magnitudes(atoms, labels)
         except LabelError as error:
             reasons[number] = str(error)
     return {**magnitudes.verdicts(), **reasons}
@@ -191,14 +190,14 @@ def _check_density(atoms: Atoms) -> None:
             raise LabelError(f"suspicious: {error}") from None
 
 
-def digest_of(atoms: Atoms, targets: Targets | None = None) -> bytes:
+def digest_of(atoms: Atoms, labels: Labels | None = None) -> bytes:
     """The same for structures, and energies or, where there is none, other labels, that are the same."""
     digest = hashlib.blake2b(digest_size=16)
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
         digest.update(array.tobytes())
-    if targets is not None:
-        for label in targets.extra.values() if targets.energy is None else [targets.energy]:
-            digest.update(label.numpy().tobytes())
+    if labels is not None:
+        for label in labels.extra.values() if labels.energy is None else [labels.energy]:
+            digest.update(label.tobytes())
     return digest.digest()
 
 

@@ -1,15 +1,15 @@
 """Labels of a frame: energy, forces, stress and others, wherever a file's format puts them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
-from mdgnn.data.targets import Targets
+Array = NDArray[np.float64]
 
+QUANTITIES = ("energy", "forces", "stress")
 VIRIALS = ("virial", "virials")  # where the stress stands if there is none under its own name
 # Two of a frame are the same within digits that files leave out, and factors such as 160.2 for 160.2177 GPa: of the
 # largest component, and in eV/Angstrom^3.
@@ -55,7 +55,33 @@ class Keys:
 DEFAULT = Keys()
 
 
-def targets_of(atoms: Atoms, keys: Keys = DEFAULT) -> Targets:
+@dataclass(frozen=True)
+class Labels:
+    """Those of one structure of N atoms, float64; None where there is none, NaN where a property is not known.
+
+    Attributes
+    ----------
+    energy : (1,), eV or epsilon
+    forces : (N, 3), eV/Angstrom or epsilon/sigma
+    stress : (1, 3, 3), eV/Angstrom^3 or epsilon/sigma^3
+        ASE's sign: positive under tension.
+    weight : (1,)
+        Of the structure in losses.
+    extra : dict
+        Other labels by name: of the structure (1,), or of atoms (N,) or (N, k).
+    config_type : str
+        "" where it has none.
+    """
+
+    energy: Array | None
+    forces: Array | None
+    stress: Array | None
+    weight: Array
+    extra: dict[str, Array] = field(default_factory=dict)
+    config_type: str = ""
+
+
+def labels_of(atoms: Atoms, keys: Keys = DEFAULT) -> Labels:
     """The labels of one structure; those it lacks are None or absent.
 
     Raises
@@ -76,14 +102,8 @@ def targets_of(atoms: Atoms, keys: Keys = DEFAULT) -> Targets:
     extra = {name: _extra(name, value, n) for name in keys.extra if (value := find(atoms, name)) is not None}
     extra |= {p.name: _property(p, find(atoms, p.key), n) for p in keys.properties}
     config_type = atoms.info.get("config_type", "")
-    return Targets(
-        _tensor(energy),
-        _tensor(forces),
-        _tensor(_stress(atoms, keys)),
-        torch.ones(1, dtype=torch.float64) if weight is None else torch.from_numpy(weight),
-        {name: torch.from_numpy(value) for name, value in extra.items()},
-        [str(config_type)],
-    )
+    weight = np.ones(1) if weight is None else weight
+    return Labels(energy, forces, _stress(atoms, keys), weight, extra, str(config_type))
 
 
 def find(atoms: Atoms, name: str) -> Any:
@@ -114,7 +134,7 @@ def names_in(atoms: Atoms) -> list[str]:
     return sorted({*atoms.info, *atoms.arrays, *results} - {"numbers", "positions"})
 
 
-def _numbers(name: str, value: Any) -> NDArray[np.float64]:
+def _numbers(name: str, value: Any) -> Array:
     """A float64 array of its own."""
     try:
         return np.array(value, dtype=np.float64)
@@ -122,7 +142,7 @@ def _numbers(name: str, value: Any) -> NDArray[np.float64]:
         raise LabelError(f"expected numbers as {name}, got {str(value)[:40]!r}") from None
 
 
-def _scalar(name: str, value: Any) -> NDArray[np.float64] | None:
+def _scalar(name: str, value: Any) -> Array | None:
     if value is None:
         return None
     number = _numbers(name, value)
@@ -131,7 +151,7 @@ def _scalar(name: str, value: Any) -> NDArray[np.float64] | None:
     return number.reshape(1)
 
 
-def _extra(name: str, value: Any, n: int) -> NDArray[np.float64]:
+def _extra(name: str, value: Any, n: int) -> Array:
     array = _numbers(name, value)
     if array.size == 1 and array.ndim <= 1:
         return array.reshape(1)
@@ -140,7 +160,7 @@ def _extra(name: str, value: Any, n: int) -> NDArray[np.float64]:
     return array
 
 
-def _property(property_: PropertyKey, value: Any, n: int) -> NDArray[np.float64]:
+def _property(property_: PropertyKey, value: Any, n: int) -> Array:
     size = n if property_.per_atom else 1
     if value is None:
         return np.full(size, np.nan)
@@ -153,9 +173,9 @@ def _property(property_: PropertyKey, value: Any, n: int) -> NDArray[np.float64]
     return array.reshape(size)
 
 
-def _stress(atoms: Atoms, keys: Keys) -> NDArray[np.float64] | None:
+def _stress(atoms: Atoms, keys: Keys) -> Array | None:
     """(1, 3, 3), of the first of the names under which there is one; the others must agree."""
-    stresses: dict[str, NDArray[np.float64]] = {}
+    stresses: dict[str, Array] = {}
     for name in (keys.stress, *(VIRIALS if keys.stress == Keys.stress else ())):
         value = find(atoms, name)
         if value is not None:
@@ -173,7 +193,7 @@ def _stress(atoms: Atoms, keys: Keys) -> NDArray[np.float64] | None:
     return next(iter(stresses.values()), None)
 
 
-def _stress_of(atoms: Atoms, name: str, value: Any) -> NDArray[np.float64]:
+def _stress_of(atoms: Atoms, name: str, value: Any) -> Array:
     array = _numbers(name, value)
     if array.shape == (6,):
         xx, yy, zz, yz, xz, xy = array
@@ -183,9 +203,5 @@ def _stress_of(atoms: Atoms, name: str, value: Any) -> NDArray[np.float64]:
     volume = float(abs(np.linalg.det(atoms.cell.array)))
     if not volume > 0:
         raise LabelError(f"a {name} needs a cell with a volume")
-    stress: NDArray[np.float64] = array.reshape(1, 3, 3)
+    stress: Array = array.reshape(1, 3, 3)
     return -stress / volume if "virial" in name.lower() else stress
-
-
-def _tensor(array: NDArray[np.float64] | None) -> torch.Tensor | None:
-    return None if array is None else torch.from_numpy(array)

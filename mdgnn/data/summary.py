@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from mdgnn.data.checks import image_distance
-from mdgnn.data.labels import DEFAULT, Keys, targets_of
+from mdgnn.data.labels import DEFAULT, Keys, labels_of
 from mdgnn.neighbors import primitive_neighbor_list
 
 
@@ -82,9 +82,9 @@ class _Figures(NamedTuple):
 
 
 def _figures(atoms: Atoms, keys: Keys) -> _Figures:
-    targets = targets_of(atoms, keys)
-    energy = np.nan if targets.energy is None else float(targets.energy[0]) / len(atoms)
-    forces = np.zeros((0, 3)) if targets.forces is None else targets.forces.numpy()
+    labels = labels_of(atoms, keys)
+    energy = np.nan if labels.energy is None else float(labels.energy[0]) / len(atoms)
+    forces = np.zeros((0, 3)) if labels.forces is None else labels.forces
     largest = float(np.sqrt(np.square(forces).sum(axis=1)).max(initial=0.0))
     numbers, squares = set(atoms.numbers.tolist()), np.square(forces).ravel()
     return _Figures(numbers, len(atoms), energy, squares, largest, _shortest(atoms))

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from ase import Atoms
 from torch import Tensor
 
+from mdgnn.data.labels import DEFAULT, Keys, labels_of
 from mdgnn.graph import Graph
 
 
@@ -40,6 +42,16 @@ class Targets:
         energy, forces, stress = (None if x is None else x.to(device) for x in (self.energy, self.forces, self.stress))
         extra = {name: tensor.to(device) for name, tensor in self.extra.items()}
         return Targets(energy, forces, stress, self.weight.to(device), extra, self.config_type)
+
+
+def targets_of(atoms: Atoms, keys: Keys = DEFAULT) -> Targets:
+    """`labels_of` one structure as tensors, which raises the same."""
+    labels = labels_of(atoms, keys)
+    energy, forces, stress = (
+        None if x is None else torch.from_numpy(x) for x in (labels.energy, labels.forces, labels.stress)
+    )
+    extra = {name: torch.from_numpy(values) for name, values in labels.extra.items()}
+    return Targets(energy, forces, stress, torch.from_numpy(labels.weight), extra, [labels.config_type])
 
 
 class Sample(NamedTuple):

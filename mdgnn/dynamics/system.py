@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ from mdgnn.dynamics.arrays_and_info import remove_stale
 from mdgnn.dynamics.constraints import to_records
 from mdgnn.dynamics.units import LJ, METAL, UnitSystem, units_of
 from mdgnn.locate import locate, pretrained_names
-from mdgnn.model_file import digests_of
 from mdgnn.neighbors import primitive_neighbor_list
 from mdgnn.threads import one_torch_thread
 
@@ -75,7 +74,7 @@ def make_system(
     if units is LJ:
         atoms.set_masses(np.ones(len(atoms)))
     for member in members:
-        check_atoms(atoms, member.model)
+        check_atoms(atoms, member.info)
     _check_numbers(atoms)
     doubt = ""
     if units is METAL:
@@ -84,7 +83,7 @@ def make_system(
         check_reduced_density(atoms)
     atoms.get_potential_energy()
     if units is METAL and len(atoms) > 1 and not atoms.get_forces(apply_constraint=False).any():
-        doubt = doubt or _far_apart(atoms, max((member.model.cutoff for member in members), default=np.inf))
+        doubt = doubt or _far_apart(atoms, max((member.info.cutoff for member in members), default=np.inf))
     if doubt:
         note(doubt)
     return System(atoms, units, name, sha256, _precision(calculator))
@@ -102,20 +101,22 @@ def _precision(calculator: Calculator) -> dict[str, str]:
     return {name: one.parameters[name] for one in _members(calculator) for name in ("device", "dtype")}
 
 
-def calculator_sha256(system: System) -> list[str]:
+def calculator_sha256(system: System) -> Iterator[str]:
     """Those of what the calculator computes, as far as is known: models, or the parameters that ASE would store; none
     where a model file's is that. A calculator that shares one is the same."""
     if system.sha256:
-        return []
-    contents: list[Any]
+        return
     if members := _members(system.atoms.calc):
-        of_members = [digests_of(member.model) for member in members]
-        contents = [[digests[place] for digests in of_members] for place in (0, -1)]
+        for digests in zip(*(member.digests() for member in members), strict=False):
+            yield _sha256([*digests])
     else:
         parameters = getattr(system.atoms.calc, "parameters", None)
         items = parameters.items() if isinstance(parameters, Mapping) else ()
-        contents = [{str(name): text for name, value in items if (text := _encoded(value))}]
-    return [hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() for content in contents]
+        yield _sha256({str(name): text for name, value in items if (text := _encoded(value))})
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _encoded(value: Any) -> str:

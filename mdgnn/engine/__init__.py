@@ -1,24 +1,38 @@
-"""The engine: energies and forces of a model in one call of compiled code, without autograd."""
+"""The engine: energies and forces of a model in one call of compiled code, without autograd.
+
+From a file to numpy it needs no torch, which is imported where a model, a graph or a program is given or asked for.
+"""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from mdgnn import _C
 from mdgnn._internal.torch_context import torch_context
-from mdgnn.engine.lowering import trace
-from mdgnn.engine.program import Program, UnsupportedError
-from mdgnn.graph import Graph
+from mdgnn.engine.unsupported import UnsupportedError
 from mdgnn.locate import ModelFileError, locate
 from mdgnn.neighbors import Edges
-from mdgnn.ops.csr import address
-from mdgnn.potential import Potential, Prediction, total_energy, total_virial
 from mdgnn.threads import get_num_threads
 
+if TYPE_CHECKING:
+    import torch
+
+    from mdgnn.engine.lowering import trace
+    from mdgnn.engine.program import Program
+    from mdgnn.graph import Graph
+    from mdgnn.potential import Potential, Prediction
+
 __all__ = ["Engine", "UnsupportedError", "trace"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "trace":
+        raise AttributeError(f"module 'mdgnn.engine' has no attribute {name!r}")
+    from mdgnn.engine.lowering import trace
+
+    return trace
 
 
 class Engine:
@@ -41,7 +55,9 @@ class Engine:
     """
 
     @torch_context()
-    def __init__(self, model: Potential):
+    def __init__(self, model: "Potential"):
+        from mdgnn.engine.lowering import trace
+
         self._set(_compile(trace(model)))
 
     @classmethod
@@ -72,11 +88,23 @@ class Engine:
     def _set(self, compiled: Any) -> None:
         self._engine = compiled
         self.readout, self.cutoff = compiled.readout, compiled.cutoff
-        self.dtype: torch.dtype = getattr(torch, compiled.dtype)
+        self.precision: str = compiled.dtype
 
     @property
-    def program(self) -> Program:
+    def dtype(self) -> "torch.dtype":
+        """Of the network."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.precision)
+        return dtype
+
+    @property
+    def program(self) -> "Program":
         """What it runs."""
+        import torch
+
+        from mdgnn.engine.program import Program
+
         text, weights = self._engine.program()
         return Program.from_json(text, {name: torch.from_numpy(w) for name, w in weights.items()})
 
@@ -84,14 +112,16 @@ class Engine:
         return _restored, self._engine.program()
 
     def run(self, numbers: Any, edges: Edges, *, virials: bool = False) -> tuple[Any, Any, Any]:
-        """Energies (N,), forces (N, 3) and, on request, virials (N, 3, 3) of the atoms of one structure, in numpy.
+        """Energies (N,), forces (N, 3) and, on request, virials (N, 3, 3) of atoms, in numpy.
+
+        They are those of one structure, or of several where the readout is "sum".
 
         Parameters
         ----------
         numbers : (N,) int64
             Atomic numbers.
         edges : Edges
-            From `mdgnn.NeighborList`.
+            From `mdgnn.NeighborList` or `mdgnn.neighbors.neighbors_of_batch`.
         """
         share = None if self.readout == "sum" else np.full(len(numbers), 1 / max(len(numbers), 1))
         place = 0 if share is None else share.ctypes.data
@@ -101,7 +131,7 @@ class Engine:
         return result
 
     @torch_context()
-    def evaluate(self, graph: Graph, *, forces: bool = True, virial: bool = False) -> Prediction:
+    def evaluate(self, graph: "Graph", *, forces: bool = True, virial: bool = False) -> "Prediction":
         """Energies, and on request forces and virial, of all structures of a graph on the CPU.
 
         Raises
@@ -109,6 +139,11 @@ class Engine:
         ValueError
             For an atom whose element the model does not know.
         """
+        import torch
+
+        from mdgnn.ops.csr import address
+        from mdgnn.potential import Prediction, total_energy, total_virial
+
         share = None
         if self.readout != "sum":
             share = 1.0 / graph.structure.bincount(minlength=graph.n_structures).to(torch.float64)[graph.structure]
@@ -128,7 +163,7 @@ def _restored(text: str, weights: dict[str, Any]) -> Engine:
     return engine
 
 
-def _compile(program: Program) -> Any:
+def _compile(program: "Program") -> Any:
     weights = {name: w.numpy() for name, w in program.weights.items()}
     try:
         return _C.Engine(program.to_json(), weights, get_num_threads())

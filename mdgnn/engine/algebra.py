@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdgnn.engine.program import UnsupportedError
+from mdgnn.engine.unsupported import UnsupportedError
 from mdgnn.ops.dual import sigmoid
 
 LOG2 = math.log(2)

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from mdgnn.engine.algebra import Algebra, Node
-from mdgnn.engine.program import UnsupportedError, content
+from mdgnn.engine.program import content
+from mdgnn.engine.unsupported import UnsupportedError
 
 ROW, COMPONENT, CHANNEL = "row", "component", "channel"
 Axes = tuple[tuple[str, ...], ...]  # of each dimension: none where the size is 1, several where they are flattened

@@ -11,7 +11,8 @@ from mdgnn.engine.capture import ROW, Capture, Captured, line_of, run_twice, tol
 from mdgnn.engine.fusion import fuse, reachable
 from mdgnn.engine.messages import MESSAGES, CapturedGraph, result_shapes
 from mdgnn.engine.operations import apply
-from mdgnn.engine.program import Instruction, Program, Table, UnsupportedError, content
+from mdgnn.engine.program import Instruction, Program, Table, content
+from mdgnn.engine.unsupported import UnsupportedError
 from mdgnn.ops import RadialTable
 from mdgnn.potential import Potential
 

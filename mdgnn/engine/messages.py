@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mdgnn.engine.algebra import Node
 from mdgnn.engine.capture import CHANNEL, COMPONENT, ROW, Capture, Captured, model_line, told
-from mdgnn.engine.program import UnsupportedError
+from mdgnn.engine.unsupported import UnsupportedError
 from mdgnn.ops import polar
 from mdgnn.ops.cfconv import CFCONV
 from mdgnn.ops.concat_message_table import CONCAT_MESSAGE_TABLE

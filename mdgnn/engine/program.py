@@ -10,12 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdgnn.model_header import OF_PROGRAM
+
 VERSION = 2
-OF_PROGRAM = "program."  # names of tensors in a file that are the program's alone begin so
-
-
-class UnsupportedError(TypeError):
-    """A model does what the engine has no instruction for; the message names the operation and the model's line."""
 
 
 @dataclass(frozen=True)

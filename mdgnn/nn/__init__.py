@@ -7,11 +7,12 @@ from mdgnn.nn.chunks import by_chunks
 from mdgnn.nn.cutoff import ENVELOPES, cosine_cutoff, polynomial_cutoff
 from mdgnn.nn.elements import Elements, atomic_numbers_of
 from mdgnn.nn.filters import FILTER_MODES, Filters, call_in_float64
-from mdgnn.nn.heads import KINDS, Heads, Property
+from mdgnn.nn.heads import Heads
 from mdgnn.nn.mlp import MLP, xavier
 from mdgnn.nn.radial import BASES, BesselBasis, ExponentialBasis, GaussianBasis
 from mdgnn.nn.repulsion import Repulsion
 from mdgnn.nn.table_cache import TableCache
+from mdgnn.properties import KINDS, Property
 
 __all__ = [
     "BASES",

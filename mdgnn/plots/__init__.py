@@ -6,6 +6,6 @@ threads. So pictures are drawn in a process of their own: with Matplotlib's defa
 within a limit of time, and without Matplotlib in this one.
 """
 
-from mdgnn.plots.process import Drawing, draw
+from mdgnn.plots.process import Drawing, draw, start
 
-__all__ = ["Drawing", "draw"]
+__all__ = ["Drawing", "draw", "start"]

@@ -5,20 +5,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase import Atoms
 
-from mdgnn.neighbors import neighbor_list
 from mdgnn.plots.process import Drawing
 from mdgnn.plots.style import Array, new_figure, symbol
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from matplotlib.figure import Figure
 
 MOST_PAIRS = 5_000_000  # of all frames together, in 150 bins
 
 
 def radial_distribution(
-    frames: Sequence[Atoms], r_max: float, n_bins: int = 150, most_pairs: int = MOST_PAIRS
+    frames: Sequence["Atoms"], r_max: float, n_bins: int = 150, most_pairs: int = MOST_PAIRS
 ) -> tuple[Array, Array, int]:
     """Distances (n_bins,) and, at each, the mean number of neighbours of an atom per unit of distance.
 
@@ -38,8 +37,10 @@ def radial_distribution(
     return r, total / len(frames), m
 
 
-def _pairs(atoms: Atoms, r_max: float, most: int, rng: np.random.Generator) -> tuple[Array, int]:
+def _pairs(atoms: "Atoms", r_max: float, most: int, rng: np.random.Generator) -> tuple[Array, int]:
     """Distances of pairs within `r_max`, of as many atoms as have at most so many; their number is found by trying."""
+    from mdgnn.neighbors import neighbor_list  # which the process that draws does without
+
     order, m = rng.permutation(len(atoms)), min(len(atoms), 200)
     while True:
         distances: Array = neighbor_list("d", atoms[np.sort(order[:m])], r_max)
@@ -48,7 +49,7 @@ def _pairs(atoms: Atoms, r_max: float, most: int, rng: np.random.Generator) -> t
         m = min(len(atoms), 4 * m)
 
 
-def distribution(frames: Mapping[str, Sequence[Atoms]], length_unit: str, of: int) -> Drawing:
+def distribution(frames: Mapping[str, Sequence["Atoms"]], length_unit: str, of: int) -> Drawing:
     """Radial distributions of several sets of frames, by name, in one figure; the frames may hold some of `of` atoms.
 
     Atoms without a finite position count for nothing.

@@ -6,13 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
 
 from mdgnn.plots.process import Drawing
 from mdgnn.plots.style import new_figure, note
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -39,13 +39,13 @@ class Scene(NamedTuple):
     notes: list[str]
 
 
-def structures(frames: Mapping[str, Atoms], reduced: bool, of: int) -> Drawing:
+def structures(frames: Mapping[str, "Atoms"], reduced: bool, of: int) -> Drawing:
     """Structures side by side, by name, which may hold some of `of` atoms; in reduced units spheres of diameter
     sigma."""
     return partial(plot_structures, scenes={name: scene(atoms, reduced, of) for name, atoms in frames.items()})
 
 
-def scene(atoms: Atoms, reduced: bool, of: int | None = None) -> Scene:
+def scene(atoms: "Atoms", reduced: bool, of: int | None = None) -> Scene:
     """What is to be seen of a structure.
 
     Of more than 10,000 atoms as many are drawn, chosen by lot. Where a few are far from all others, or where atoms

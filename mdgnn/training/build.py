@@ -13,7 +13,8 @@ import torch
 
 from mdgnn.data import Dataset, Keys, read_frames
 from mdgnn.locate import locate
-from mdgnn.model_file import load, read_header
+from mdgnn.model_file import load
+from mdgnn.model_header import read_header
 from mdgnn.potential import Potential
 from mdgnn.training.config import Config, ModelSection, model_class
 from mdgnn.training.first import calibrate

@@ -27,8 +27,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from mdgnn import models
-from mdgnn.model_config import RENAMED
-from mdgnn.models.names import class_of, import_named, no_module
+from mdgnn._internal.user_modules import import_named, no_module
+from mdgnn.model_header import RENAMED
+from mdgnn.models.names import class_of
 from mdgnn.potential import Potential
 from mdgnn.training.schedules import last_weight
 from mdgnn.training.sections import (

@@ -9,12 +9,12 @@ import torch
 
 from mdgnn.data import Dataset, EdgeBatches, Keys, Sample, Targets, collate, read_frames, split
 from mdgnn.data.frames import NAMED, BadFrame, Found, left_out
-from mdgnn.data.labels import names_in
+from mdgnn.data.labels import QUANTITIES, names_in
 from mdgnn.nn import Property
 from mdgnn.potential import Potential, Prediction, evaluate
 from mdgnn.training.config import Config
 from mdgnn.training.folder import fingerprint
-from mdgnn.training.losses import QUANTITIES, Sums, errors_of
+from mdgnn.training.losses import Sums, errors_of
 from mdgnn.training.references import summarize
 from mdgnn.training.sections import ConfigError, DataSection
 from mdgnn.training.suspects import suspects

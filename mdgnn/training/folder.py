@@ -11,8 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mdgnn._internal.folder_lock import InUseError, is_empty, lock_folder
 from mdgnn._internal.replace_file import replace_file
 from mdgnn._internal.run_errors import RunError as RunError
@@ -118,6 +116,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     RunError
         If there is anything else in it, such as code, if it is damaged, or not of a run.
     """
+    import torch
+
     try:
         with warnings.catch_warnings():  # about pickles of other kinds, which are refused anyway
             warnings.simplefilter("ignore")

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdgnn.data import Targets
+from mdgnn.data.labels import QUANTITIES
 from mdgnn.graph import Graph
 from mdgnn.nn import Property
 from mdgnn.potential import Prediction, stress
-
-QUANTITIES = ("energy", "forces", "stress")
 
 
 class Errors(NamedTuple):

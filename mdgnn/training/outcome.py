@@ -14,9 +14,10 @@ from mdgnn.potential import Potential
 from mdgnn.training import folder as files
 from mdgnn.training import plots
 from mdgnn.training.build import cutoff_of, units_of
+from mdgnn.training.comparison import Comparison
 from mdgnn.training.config import Config, parse
 from mdgnn.training.data import Sets, keys_of, limits_of, properties_of, read_sets
-from mdgnn.training.evaluate import Comparison, compare
+from mdgnn.training.evaluate import compare
 from mdgnn.training.folder import RunError
 from mdgnn.training.schedules import last_weight
 

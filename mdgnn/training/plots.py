@@ -3,18 +3,19 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from mdgnn.graph import Graph
-from mdgnn.nn import Property
 from mdgnn.plots import Drawing
 from mdgnn.plots import training as pictures
-from mdgnn.potential import Potential, evaluate
+from mdgnn.properties import Property
+
+if TYPE_CHECKING:
+    from mdgnn.potential import Potential
 
 Array = NDArray[np.float64]
 LEARNING, DIMERS = "learning.png", "dimers.png"
@@ -47,8 +48,13 @@ def parity(pairs: Mapping[str, tuple[Array, Array]], units: str, names: Mapping[
     return pictures.parity([pictures.pairs(*pair, names[name], unit_of(name, units)) for name, pair in shown.items()])
 
 
-def dimer_curve(model: Potential, pair: tuple[int, int], distances: Array) -> Array:
+def dimer_curve(model: "Potential", pair: tuple[int, int], distances: Array) -> Array:
     """(n,) energies of two atoms at distances, less those of the atoms alone."""
+    import torch
+
+    from mdgnn.graph import Graph
+    from mdgnn.potential import evaluate
+
     dimers = [Atoms(numbers=pair, positions=[[0, 0, 0], [r, 0, 0]]) for r in distances]
     alone = [Atoms(numbers=[z]) for z in pair]
     with torch.no_grad():
@@ -57,7 +63,7 @@ def dimer_curve(model: Potential, pair: tuple[int, int], distances: Array) -> Ar
     return result
 
 
-def dimers(model: Potential) -> Drawing:
+def dimers(model: "Potential") -> Drawing:
     """Energy against distance for pairs of the model's elements, at most ten of them, down to somewhat below the
     shortest distance in the training data, which is marked."""
     known = model.config.elements

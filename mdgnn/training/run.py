@@ -24,7 +24,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from mdgnn.data import EdgeBatches
-from mdgnn.model_file import load, read_header
+from mdgnn.model_file import load
+from mdgnn.model_header import read_header
 from mdgnn.potential import Potential
 from mdgnn.threads import is_forked, mend_fork
 from mdgnn.training import folder as files

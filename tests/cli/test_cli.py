@@ -20,13 +20,13 @@ from safetensors_parts import entry_of, joined, parts
 
 import mdgnn
 from mdgnn import cli
+from mdgnn._internal.user_modules import import_named, modules_of
 from mdgnn.calculators.mdgnn_calculator import DTYPES
 from mdgnn.cli import info
 from mdgnn.dynamics.ensembles import ENSEMBLES
 from mdgnn.dynamics.lj_clusters import ICOSAHEDRA, NEAREST, lj_cluster
 from mdgnn.dynamics.molecular_dynamics import draw_velocities
 from mdgnn.dynamics.relaxation import OPTIMIZERS
-from mdgnn.models.names import import_named, modules_of
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from labelled import labelled, molecules
 from systems import crystal
 
 from mdgnn.data import DataError, FrameList, Keys, read_frames
-from mdgnn.data.labels import LabelError, targets_of
+from mdgnn.data.labels import LabelError
+from mdgnn.data.targets import targets_of
 
 ACAC = Path(__file__).parents[3] / "shared" / "data" / "acac"
 

@@ -17,7 +17,7 @@ from systems import crystal, gnn, icosahedron, radial
 import mdgnn
 from mdgnn import Engine, Graph, LennardJones, NeighborList, SchNet, SimpleGNN
 from mdgnn.locate import ModelFileError, pretrained_names
-from mdgnn.model_file import read_header
+from mdgnn.model_header import read_header
 
 MODELS = {
     "SimpleGNN": lambda dtype: gnn(dtype),

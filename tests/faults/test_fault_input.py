@@ -15,7 +15,8 @@ from command_line import run
 import mdgnn
 from mdgnn.data import DataError, read_frames
 from mdgnn.data.density import check_density
-from mdgnn.data.labels import Keys, LabelError, targets_of
+from mdgnn.data.labels import Keys, LabelError
+from mdgnn.data.targets import targets_of
 from mdgnn.dynamics.system import make_system
 
 PDB = """CRYST1{cell} P 1           1

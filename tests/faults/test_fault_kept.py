@@ -37,7 +37,7 @@ from ase.io.jsonio import encode
 from command_line import run
 
 import mdgnn
-from mdgnn.data.labels import targets_of
+from mdgnn.data.targets import targets_of
 from mdgnn.dynamics import NVE, Langevin, checkpoint, read_structure, restart
 from mdgnn.dynamics import relax as relax_by
 from mdgnn.dynamics import simulate as simulate_by

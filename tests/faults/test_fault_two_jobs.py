@@ -26,7 +26,7 @@ pytest.importorskip("lightning")
 
 from training_runs import small
 
-from mdgnn.cli import train as cli_train
+from mdgnn.cli import evaluate as cli_evaluate
 from mdgnn.dynamics import relaxation, simulation
 from mdgnn.training import folder as files
 from mdgnn.training import outcome, plots, run
@@ -254,7 +254,7 @@ def test_every_command_is_refused_by_a_folder_in_use(name, model, data, trained)
         ("relax", relaxation, "make_system"),
         ("train", run, "_read"),
         ("train --resume longer", run, "_read"),
-        ("evaluate", cli_train, "load"),
+        ("evaluate", cli_evaluate, "_model_of"),
     ],
 )
 def test_every_command_holds_its_folder(name, module, within, model, data, trained, monkeypatch):

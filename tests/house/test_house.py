@@ -16,32 +16,37 @@ MAY_IMPORT = {  # layer: layers below it
     "ops": {"_C", "_C_cuda", "_internal", "threads", "ops"},
     "pair_cutoffs": set(),
     "locate": set(),
+    "properties": set(),
+    "model_header": {"locate", "properties"},
     "neighbors": {"_C", "threads", "ops", "pair_cutoffs"},  # ops: for tensors, when they come
     "adapters": {"adapters", "neighbors", "ops", "pair_cutoffs"},
     "graph": {"_internal", "ops", "neighbors"},
-    "nn": {"_internal", "graph", "ops", "nn", "threads"},
-    "model_config": {"nn"},
+    "nn": {"_internal", "graph", "ops", "nn", "properties", "threads"},
+    "model_config": {"model_header", "nn"},
     "potential": {"_internal", "graph", "model_config", "nn", "ops"},
-    "models": {"graph", "ops", "nn", "model_config", "potential", "models"},
-    "engine": {"_C", "_internal", "threads", "ops", "graph", "locate", "neighbors", "nn", "potential", "engine"},
-    "model_file": {"_internal", "engine", "locate", "model_config", "models", "nn", "potential"},
+    "models": {"_internal", "graph", "ops", "nn", "model_config", "potential", "models"},
+    "engine": {
+        *("_C", "_internal", "engine", "graph", "locate", "model_header", "neighbors", "nn", "ops", "potential"),
+        *("threads",),
+    },
+    "model_file": {"_internal", "engine", "locate", "model_config", "model_header", "models", "nn", "potential"},
     "calculators": {
-        *("_internal", "calculators", "engine", "graph", "model_file", "neighbors", "nn", "ops", "potential"),
+        *("_internal", "calculators", "engine", "graph", "model_file", "model_header", "neighbors", "nn", "ops"),
+        *("potential", "properties"),
     },
     "calculator": {"MDGNNCalculator", "calculators"},  # warns, and goes with the next release
     "data": {"_internal", "data", "graph", "neighbors", "ops"},
     "plots": {"_internal", "neighbors", "plots"},
     "training": {
-        *("_internal", "data", "graph", "locate", "model_config", "model_file", "models", "nn", "plots", "potential"),
-        *("threads", "training"),
+        *("_internal", "data", "graph", "locate", "model_config", "model_file", "model_header", "models", "nn"),
+        *("plots", "potential", "properties", "threads", "training"),
     },
     "dynamics": {
-        *("_internal", "calculators", "data", "dynamics", "locate", "model_file", "models", "neighbors", "plots"),
-        "threads",
+        *("_internal", "calculators", "data", "dynamics", "locate", "models", "neighbors", "plots", "threads"),
     },
     "cli": {
-        *("_internal", "cli", "data", "dynamics", "engine", "locate", "model_file", "models", "neighbors", "plots"),
-        *("potential", "threads", "training"),
+        *("_internal", "calculators", "cli", "data", "dynamics", "engine", "locate", "model_file", "model_header"),
+        *("models", "neighbors", "plots", "potential", "threads", "training"),
     },
 }
 NO_LAYERS = {

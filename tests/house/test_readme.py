@@ -29,6 +29,13 @@ BLOCKS = {page: [block for block in BLOCK.findall(text) if block[0] != "text"] f
 WITH_PEERS = [(peer_of(code), code) for blocks in BLOCKS.values() for _, code in blocks if peer_of(code)]
 
 
+def for_two_epochs(arguments):
+    """Of our command: the same, but training takes no longer."""
+    if arguments[:1] == ["train"] and arguments[1].endswith(".toml"):
+        return [*arguments, "--set", "run.epochs=2", "--set", "run.threads=1"]
+    return arguments
+
+
 def run_shell(code, program_file):
     """Run our commands, training for two epochs; of make only see that it has the target. In a page with modules of its
     own each is a process, in which nothing has imported them."""
@@ -37,8 +44,7 @@ def run_shell(code, program_file):
         if program == "make":
             assert re.search(rf"^{re.escape(arguments[0])}:", (ROOT / "Makefile").read_text(), re.M), line
         elif program == "mdgnn":
-            if arguments[:1] == ["train"] and arguments[1].endswith(".toml"):
-                arguments += ["--set", "run.epochs=2", "--set", "run.threads=1"]
+            arguments = for_two_epochs(arguments)
             if not any(Path().glob("*.py")):
                 result = command_line.run(*arguments)
                 assert result.exit_code == 0, f"{line}: {result.stderr}"
@@ -87,6 +93,26 @@ def test_blocks(page, tmp_path, tmp_path_factory, monkeypatch, capsys, one_threa
     for name in set(sys.modules) - before:  # files of the page are no modules of the next
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+def test_neither_importing_nor_using_the_package_warns(page, tmp_path):
+    """Each example in a process in which warnings are errors from its start, and nothing has been imported."""
+    strict, commands, ran = [sys.executable, "-W", "error"], [], set()
+    for language, code in BLOCKS[page]:
+        if file := FILE.match(code):
+            (tmp_path / file[1]).write_text(code)
+        elif language == "python" and page == "README.md":
+            commands.append([*strict, "-c", code])
+        elif language == "sh":
+            for program, *arguments in (shlex.split(line, comments=True) for line in code.splitlines()):
+                if program == "mdgnn" and (arguments[0] == "dataset" or arguments[0] not in ran):
+                    ran.add(arguments[0])  # of each command that takes long one will do
+                    commands.append([*strict, "-m", "mdgnn", *for_two_epochs(arguments)])
+    assert len(commands) > 3
+    for command in commands:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "warning" not in done.stderr.lower(), f"{command}: {done.stderr}"
 
 
 @pytest.mark.parametrize(("peer", "code"), WITH_PEERS, ids=[peer for peer, _ in WITH_PEERS])

@@ -17,7 +17,7 @@ import mdgnn
 from mdgnn import Ensemble, Graph, LennardJones, MDGNNCalculator, evaluate
 from mdgnn.engine import UnsupportedError
 from mdgnn.locate import ModelFileError
-from mdgnn.model_file import read_header
+from mdgnn.model_header import read_header
 from mdgnn.nn import Property
 
 PROPERTIES = [

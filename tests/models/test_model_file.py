@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 import mdgnn
 from mdgnn import LennardJones, SimpleGNN
 from mdgnn.locate import ModelFileError, pretrained_names
-from mdgnn.model_file import read_header
+from mdgnn.model_header import read_header
 
 
 def some_model(dtype=torch.float32):

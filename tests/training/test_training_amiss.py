@@ -10,7 +10,7 @@ pytest.importorskip("lightning")
 
 from training_runs import clusters, file_of, small
 
-from mdgnn.model_file import read_header
+from mdgnn.model_header import read_header
 from mdgnn.training import callbacks as watch_module
 from mdgnn.training.callbacks import Watch
 from mdgnn.training.folder import RunError, read_checkpoint, read_log

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("pydantic")
 
 import mdgnn
-from mdgnn.model_file import read_header
+from mdgnn.model_header import read_header
 from mdgnn.training.config import Config, ConfigError, model_class, options_of, override, parse, read
 
 TOML = """

@@ -17,7 +17,7 @@ from training_runs import clusters, crystals, file_of, labelled, small
 
 import mdgnn
 from mdgnn.data import Dataset, read_frames
-from mdgnn.model_file import read_header
+from mdgnn.model_header import read_header
 from mdgnn.training import folder as files
 from mdgnn.training.callbacks import InterruptedTrainingError, Watch, random_state, set_random_state
 from mdgnn.training.config import ConfigError

@@ -14,7 +14,7 @@ from training_runs import clusters, file_of, labelled, small
 import mdgnn
 from mdgnn import LennardJones
 from mdgnn.data import Dataset, Keys
-from mdgnn.model_file import read_header
+from mdgnn.model_header import read_header
 from mdgnn.training.build import build, freeze
 from mdgnn.training.callbacks import Watch
 from mdgnn.training.config import ConfigError, parse

@@ -24,7 +24,7 @@ from lj_systems import exact
 
 from mdgnn import MDGNNCalculator
 from mdgnn.locate import locate
-from mdgnn.model_file import read_header
+from mdgnn.model_header import read_header
 
 HERE = Path(__file__).parent
 

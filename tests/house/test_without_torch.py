@@ -1,0 +1,126 @@
+"""A model file runs without torch: each way in, in a process of its own."""
+
+import subprocess
+import sys
+
+import ase.io
+import pytest
+from ase.build import bulk
+
+import mdgnn
+
+BLOCKED = """
+import sys
+
+class Blocked:
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name="torch")
+
+sys.meta_path.insert(0, Blocked)
+"""
+UNUSED = "\nassert 'torch' not in sys.modules, 'torch was imported'\n"
+START = """
+from ase.build import bulk
+import numpy as np
+from mdgnn import Ensemble, MDGNNCalculator
+from mdgnn.dynamics import NPT, Langevin, relax, restart, simulate
+
+atoms = bulk("Ar", cubic=True, a=1.6) * (2, 2, 2)
+atoms.rattle(0.01, seed=0)
+"""
+WAYS = {
+    "calculator": """
+atoms.calc = MDGNNCalculator("lj")
+assert np.isfinite([atoms.get_potential_energy(), *atoms.get_forces().ravel(), *atoms.get_stress()]).all()
+assert atoms.get_stresses().shape == (32, 6) and "engine" in repr(atoms.calc) and atoms.calc.units == "lj"
+""",
+    "set and copies": """
+import copy, pickle
+calc = MDGNNCalculator("lj")
+calc.set(skin=0.3, too_close="ignore")
+for other in (copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
+    assert other.get_potential_energy(atoms) == calc.get_potential_energy(atoms)
+""",
+    "evaluate": """
+calc = MDGNNCalculator("lj")
+one, two = calc.evaluate([atoms, atoms[:1] * (3, 3, 3)], stress=True)
+assert one["energy"] == calc.get_potential_energy(atoms)
+assert (one["stress"] == calc.get_stress(atoms)).all() and (one["forces"] == calc.get_forces(atoms)).all()
+""",
+    "ensemble": """
+atoms.calc = Ensemble(["lj", "lj"])
+atoms.get_forces()
+assert atoms.calc.results["energy_std"] == 0
+""",
+    "relax": """
+assert relax(atoms, "lj", folder="relaxed").converged
+""",
+    "md": """
+simulate(atoms, "lj", Langevin(0.2), folder="md", steps=20)
+restart("md", steps=30)
+simulate(atoms, MDGNNCalculator("lj"), folder="md-of-a-calculator", steps=2)
+simulate(atoms, "lj", NPT(0.2), folder="npt", steps=2)
+""",
+}
+COMMANDS = {
+    "relax": "relax lj:13",
+    "evaluate": "evaluate lj labelled.xyz",
+    "md": "md lj:13 --steps 20",
+    "npt": "md crystal.xyz --steps 2 --ensemble npt",
+    "summary": "dataset summary labelled.xyz --units lj",
+    "help": "--help",
+}
+NEEDS = {
+    'MDGNNCalculator("lj", dtype="float64")': "backend 'auto' in float64 of a file with a program in float32",
+    'MDGNNCalculator("lj", backend="torch")': "backend 'torch' in float32 of a file with a program in float32",
+    'MDGNNCalculator("lj", device="cuda")': "device 'cuda'",
+    'MDGNNCalculator("lj").model': "the torch module of a model",
+}
+
+
+def run(code, folder):
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """With a crystal, without and with labels."""
+    atoms = bulk("Ar", cubic=True, a=1.6) * (2, 2, 2)
+    atoms.rattle(0.02, seed=1)
+    ase.io.write(tmp_path / "crystal.xyz", atoms)
+    atoms.calc = mdgnn.MDGNNCalculator("lj")
+    atoms.get_stress()
+    ase.io.write(tmp_path / "labelled.xyz", atoms, format="extxyz")
+    return tmp_path
+
+
+@pytest.mark.parametrize("blocked", ["", BLOCKED], ids=["torch is there", "torch is not there"])
+@pytest.mark.parametrize("way", WAYS)
+def test_python(way, blocked, folder):
+    status, told = run(f"import sys\n{blocked}{START}{WAYS[way]}{UNUSED}", folder)
+    assert status == 0, told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_line(command, folder):
+    code = f"{BLOCKED}\nfrom mdgnn.cli import app\napp({COMMANDS[command].split()})"
+    status, told = run(code, folder)
+    assert status == 0, told
+
+
+@pytest.mark.parametrize("code", NEEDS)
+def test_what_needs_torch_says_so_in_a_sentence(code, folder):
+    status, told = run(f"{BLOCKED}{START}{code}", folder)
+    sentence = told.strip().rpartition("\n")[2]
+    assert status == 1 and sentence.startswith(f"mdgnn._internal.needs_torch.NeedsTorchError: {NEEDS[code]}")
+    assert sentence.endswith(" needs torch, which is not installed: pip install torch")
+
+
+def test_a_file_without_a_program_says_so_in_a_sentence(folder):
+    mdgnn.save(mdgnn.LennardJones(), folder / "formula.safetensors")
+    command = ["relax", "lj:13", "--model", "formula.safetensors"]
+    status, told = run(f"{BLOCKED}\nfrom mdgnn.cli import app\napp({command})", folder)
+    assert status == 1 and told.startswith("mdgnn: backend 'auto' in float32 of a file with no program for the engine")
+    assert told.count("\n") == 1
