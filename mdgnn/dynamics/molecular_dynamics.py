@@ -9,6 +9,7 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from numpy.typing import NDArray
 
 from mdgnn.dynamics import npt
+from mdgnn.dynamics.compiled import CompiledIntegrator
 from mdgnn.dynamics.constraints import check_dynamics
 from mdgnn.dynamics.ensembles import Ensemble
 from mdgnn.dynamics.npt import MTK, State
@@ -91,11 +92,21 @@ class MolecularDynamics:
         self.integrator.step()
         self.n_steps += 1
 
+    def advance(self, steps: int) -> None:
+        """So many time steps, in one compiled call where the calculator runs on the engine. Raises as `step`."""
+        if isinstance(self.integrator, CompiledIntegrator):
+            self.integrator.run(steps)
+            self.n_steps += steps
+        else:
+            for _ in range(steps):
+                self.step()
+
     def run(self, steps: int, interval: int = 1) -> Iterator["MolecularDynamics"]:
         """Take so many steps; yields itself after each `interval` of them."""
         steps, interval = whole_number("steps", steps, 0), whole_number("interval", interval, 1)
-        for _ in range(steps):
-            self.step()
+        end = self.n_steps + steps
+        while self.n_steps < end:
+            self.advance(min(interval - self.n_steps % interval, end - self.n_steps))
             if self.n_steps % interval == 0:
                 yield self
 

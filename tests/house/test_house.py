@@ -36,8 +36,8 @@ MAY_IMPORT = {  # layer: layers below it
         *("threads", "training"),
     },
     "dynamics": {
-        *("_internal", "calculators", "data", "dynamics", "locate", "model_file", "models", "neighbors", "plots"),
-        "threads",
+        *("_C", "_internal", "calculators", "data", "dynamics", "locate", "model_file", "models", "neighbors"),
+        *("plots", "threads"),
     },
     "cli": {
         *("_internal", "cli", "data", "dynamics", "engine", "locate", "model_file", "models", "neighbors", "plots"),
@@ -56,7 +56,8 @@ MAY_INCLUDE = {  # folder of csrc: those that its sources may include from
     "neighbors": {"core", "neighbors"},
     "ops": {"core", "ops"},
     "engine": {"core", "ops", "engine"},
-    "bindings": {"core", "neighbors", "ops", "engine", "bindings"},
+    "dynamics": {"core", "neighbors", "engine", "dynamics"},
+    "bindings": {"core", "neighbors", "ops", "engine", "dynamics", "bindings"},
 }
 
 
