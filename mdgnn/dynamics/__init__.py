@@ -1,13 +1,20 @@
 """Relaxation and molecular dynamics of atoms with any ASE calculator; what the command line does, from Python.
 
 `relax` finds the minimum below a structure, `basin_hopping` lower ones; `simulate` runs molecular dynamics in a folder,
-from where `restart` goes on, and `MolecularDynamics` runs it in memory. `NVE`, `Langevin` and `NPT` are its ensembles.
+from where `restart` goes on, and `MolecularDynamics` runs it in memory. `relax_many` and `ManyMolecularDynamics` move
+many small systems at once. `NVE`, `Langevin` and `NPT` are its ensembles.
 """
 
 from mdgnn._internal.folder_lock import InUseError
 from mdgnn._internal.run_errors import InterruptedRunError, RunError
 from mdgnn.dynamics.basin_hopping import Minimum, basin_hopping, displace, quench
 from mdgnn.dynamics.ensembles import NPT, NVE, Langevin
+from mdgnn.dynamics.many import (
+    InterruptedRelaxationsError,
+    ManyMolecularDynamics,
+    ManyRelaxation,
+    relax_many,
+)
 from mdgnn.dynamics.molecular_dynamics import MolecularDynamics
 from mdgnn.dynamics.relaxation import Relaxation, relax
 from mdgnn.dynamics.reporter import Reporter
@@ -18,8 +25,11 @@ __all__ = [
     "NPT",
     "NVE",
     "InUseError",
+    "InterruptedRelaxationsError",
     "InterruptedRunError",
     "Langevin",
+    "ManyMolecularDynamics",
+    "ManyRelaxation",
     "Minimum",
     "MolecularDynamics",
     "Relaxation",
@@ -30,6 +40,7 @@ __all__ = [
     "quench",
     "read_structure",
     "relax",
+    "relax_many",
     "restart",
     "simulate",
 ]
