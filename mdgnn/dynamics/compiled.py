@@ -4,24 +4,26 @@ The loop has the engine, neighbour lists with a skin, velocity Verlet, Langevin 
 ASE has them. Atoms are the state: they are read before each call and written after it.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator, CalculatorError
+from ase.calculators.calculator import Calculator, CalculatorError, all_changes
 from ase.constraints import FixAtoms, FixCom
 from numpy.typing import NDArray
 
 from mdgnn import _C
 from mdgnn._internal.warn_user import warn_user
+from mdgnn.calculators.caching_calculator import CachingCalculator, state_of
 from mdgnn.calculators.checks import COINCIDENT
 from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
 from mdgnn.calculators.results import energy_results
 from mdgnn.threads import get_num_threads
 
 SKIN = 0.1  # of the neighbour list, as a part of the cutoff
-BLOCK = 100  # steps, at most, whose noise is drawn at a time
+SLICE = 0.1  # seconds, about, that the loop runs at a time
 
 
 def why_not(calculator: Calculator | None) -> str:
@@ -98,16 +100,17 @@ class CompiledSystems:
 
     def find_forces(self, which: Sequence[int]) -> None:
         """At the positions that atoms have."""
-        chosen = self._read(which)
-        self._systems.find_forces(chosen, get_num_threads())
-        self._look(which, chosen)
+        self._read(which)
+        self._systems.find_forces(self._moving(which), get_num_threads())
+        self._write(which)
 
     def velocity_verlet(self, which: Sequence[int], timestep: float, steps: int) -> NDArray[np.int64]:
         """Constant energy; the time step in ASE's units. Returns the steps taken, fewer of those that fail."""
-        chosen = self._read(which)
-        self._systems.velocity_verlet(chosen, timestep, steps, get_num_threads())
-        self._write(chosen)
-        return self._look(which, chosen)[1]
+
+        def run(moving: list[int], steps: int) -> None:
+            self._systems.velocity_verlet(moving, timestep, steps, get_num_threads())
+
+        return self._slices(which, steps, run)
 
     def langevin(
         self,
@@ -120,71 +123,119 @@ class CompiledSystems:
     ) -> NDArray[np.int64]:
         """Constant temperature; time step and frictions in ASE's units, noise as ASE's Langevin draws it.
 
-        Each generator goes on by what its system needs for all steps, whether or not it fails. Returns the steps taken.
+        Where a system fails its generator may have gone on beyond the step. Returns the steps taken.
         """
-        chosen = self._read(which)
-        sizes = [len(self.structures[k]) for k in which]
-        noise = [rng.standard_normal(steps * 6 * n) for rng, n in zip(rngs, sizes, strict=True)]
-        energies = units.kB * np.asarray(temperatures_K, dtype=np.float64)
-        together = np.concatenate([*noise, np.zeros(0)])
-        self._systems.langevin(chosen, timestep, np.asarray(frictions), energies, together, steps, get_num_threads())
-        self._write(chosen)
-        return self._look(which, chosen)[1]
+        place = {k: n for n, k in enumerate(which)}
 
-    def relax(
-        self, which: Sequence[int], fmax: float, steps: Sequence[int]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Up to so many steps of FIRE for each, which goes on where it stopped. Whether they converged; steps taken."""
-        chosen = self._read(which)
-        self._systems.relax(chosen, fmax, np.asarray(steps, dtype=np.int64), get_num_threads())
-        self._write(chosen)
-        return self._look(which, chosen)
+        def run(moving: list[int], steps: int) -> None:
+            at = [place[k] for k in moving]
+            noise = [
+                rngs[n].standard_normal(steps * 6 * len(self.structures[k])) for n, k in zip(at, moving, strict=True)
+            ]
+            self._systems.langevin(
+                moving,
+                timestep,
+                [frictions[n] for n in at],
+                [units.kB * temperatures_K[n] for n in at],
+                np.concatenate([*noise, np.zeros(0)]),
+                steps,
+                get_num_threads(),
+            )
+
+        return self._slices(which, steps, run)
+
+    def relaxations(self, which: Iterable[int], fmax: float, steps: int) -> Iterator[tuple[int, bool, int]]:
+        """FIRE, up to so many steps of each, which goes on where it stopped before.
+
+        Yields each system that ends: its number, whether it converged, and its steps; and, between slices of time,
+        (-1, False, 0).
+        """
+        taken = dict.fromkeys(which, 0)
+        self._read(taken)
+        block = 1
+        while taken:
+            moving = list(taken)
+            begin = time.perf_counter()
+            self._systems.relax(moving, fmax, [min(block, steps - taken[k]) for k in moving], get_num_threads())
+            block = _next_block(block, time.perf_counter() - begin)
+            failed, converged, n_steps = self._states(moving)
+            for k, has_failed, is_converged, n in zip(moving, failed, converged, n_steps, strict=True):
+                taken[k] += n
+                if is_converged or has_failed or taken[k] == steps:
+                    self._write([k])
+                    yield k, is_converged, taken.pop(k)
+            yield -1, False, 0
 
     def results(self, k: int) -> dict[str, Any]:
-        """Those of the calculator, bit for bit, of a system that has not failed."""
+        """Those of the calculator, bit for bit, of a system that has not failed, where it stands."""
         _, _, energies, forces = self._systems.get(k)
         return energy_results(float(energies.sum()), energies, forces, None, self.structures[k])
 
-    def _read(self, which: Sequence[int]) -> NDArray[np.int64]:
+    def stands_at(self, k: int, atoms: Atoms) -> bool:
+        """Whether the loop has results for these atoms as a system's."""
+        mine = self.structures[k]
+        return (
+            (atoms is mine or all(map(np.array_equal, state_of(atoms), state_of(mine))))
+            and k not in self.failed
+            and np.array_equal(self._systems.get(k)[0], atoms.positions)
+        )
+
+    def _slices(self, which: Sequence[int], steps: int, run: Callable[[list[int], int], None]) -> NDArray[np.int64]:
+        """`steps` by `run`, in slices of time between which Python may interrupt; atoms are then as far as the loop."""
+        self._read(which)
+        taken = dict.fromkeys(which, 0)
+        done, block = 0, 1
+        try:
+            while done < steps and (moving := self._moving(which)):
+                block = min(block, steps - done)
+                begin = time.perf_counter()
+                run(moving, block)
+                done += block
+                for k, n in zip(moving, self._states(moving)[2], strict=True):
+                    taken[k] += n
+                block = _next_block(block, time.perf_counter() - begin)
+        finally:
+            self._write(which)
+        return np.array(list(taken.values()), dtype=np.int64)
+
+    def _moving(self, which: Iterable[int]) -> list[int]:
+        return [k for k in which if k not in self.failed]
+
+    def _read(self, which: Iterable[int]) -> None:
         for k in which:
             atoms = self.structures[k]
             momenta = atoms.arrays.get("momenta")
             moved = self._systems.set(k, atoms.positions, np.zeros((len(atoms), 3)) if momenta is None else momenta)
             if moved:
                 self.failed.pop(k, None)
-        return np.asarray([k for k in which if k not in self.failed], dtype=np.int64)
 
-    def _write(self, chosen: NDArray[np.int64]) -> None:
-        for k in chosen.tolist():
+    def _write(self, chosen: Sequence[int]) -> None:
+        """Give atoms positions and momenta, and learn why those that failed did."""
+        for k in chosen:
             atoms = self.structures[k]
             positions, momenta, _, _ = self._systems.get(k)
             atoms.arrays["positions"][:] = positions
-            if atoms.has("momenta") or momenta.any():
-                atoms.set_array("momenta", momenta, float, (3,))
+            if "momenta" in atoms.arrays:
+                atoms.arrays["momenta"][:] = momenta
+            elif momenta.any():
+                atoms.arrays["momenta"] = momenta
+        for k, failed in zip(chosen, self._states(chosen)[0], strict=True):
+            if failed:
+                self.failed[k] = self._error(k)
 
-    def _look(self, which: Sequence[int], chosen: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Learn which failed, and warn of atoms that are too close, once of each system until they are not.
-
-        Whether they converged, and steps taken: none of those that had failed before.
-        """
-        failed, converged, n_steps, closest = self._systems.states(chosen)
-        for k in chosen[failed].tolist():
-            self.failed[k] = self._error(k)
-        if self.calculator.too_close == "warn":
-            for k, distance in zip(chosen.tolist(), closest.tolist(), strict=True):
-                if not distance < self.least:
-                    self._were_close.discard(k)
-                elif k not in self._were_close and k not in self.failed:
+    def _states(self, which: Sequence[int]) -> tuple[list[bool], list[bool], list[int]]:
+        """Whether they failed, whether they converged, and the steps of the last call; warns of atoms too close."""
+        failed, converged, n_steps, closest = self._systems.states(np.asarray(which, dtype=np.int64))
+        if self.calculator.too_close == "warn" and (closest < self.least).any():
+            for k, distance, has_failed in zip(which, closest.tolist(), failed.tolist(), strict=True):
+                if distance < self.least and not has_failed and k not in self._were_close:
                     self._were_close.add(k)
                     system = f"system {k}: " if len(self.structures) > 1 else ""
                     warn_user(
                         f"{system}two atoms came as close as {distance:.3g}, closer than any in the model's training "
                         f"data ({self.least:.3g})"
                     )
-        moved = np.isin(which, chosen)
-        all_converged, all_steps = np.zeros(len(which), dtype=bool), np.zeros(len(which), dtype=np.int64)
-        all_converged[moved], all_steps[moved] = converged, n_steps
-        return all_converged, all_steps
+        return failed.tolist(), converged.tolist(), n_steps.tolist()
 
     def _error(self, k: int) -> Exception:
         try:
@@ -192,6 +243,38 @@ class CompiledSystems:
         except (ValueError, CalculatorError) as error:
             return error
         return CalculatorError("the engine has no forces for these positions")
+
+
+def _next_block(block: int, seconds: float) -> int:
+    """Steps that take a slice of time, where so many took so long; their number changes no bits."""
+    return int(np.clip(block * SLICE / max(seconds, 1e-6), 1, 4 * block))
+
+
+class CompiledResults(CachingCalculator):
+    """The calculator of a system in the loop: what the loop has computed, and what else atoms are asked for."""
+
+    def __init__(self, systems: CompiledSystems, k: int):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.systems, self.k = systems, k
+        self.implemented_properties = systems.calculator.implemented_properties
+        self.others = systems.calculator.others
+
+    @property
+    def units(self) -> str:
+        """Those of the model."""
+        return self.systems.calculator.units
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
+    ) -> None:
+        """Take the loop's results where it stands at these positions, else compute them as the calculator does."""
+        atoms = self.given(atoms)
+        stress, others = self.wants_stress(atoms, properties), self.wants_others(properties)
+        if stress or others or not self.systems.stands_at(self.k, atoms):
+            self.results = self.systems.calculator.compute(atoms, stress=stress, others=others)
+        else:
+            self.results = self.systems.results(self.k)
+        self.atoms = atoms
 
 
 class CompiledIntegrator:
@@ -221,10 +304,6 @@ class CompiledIntegrator:
 
     def run(self, steps: int) -> None:
         """So many steps; raises what the calculator raises."""
-        for first in range(0, steps, BLOCK):
-            self._block(min(BLOCK, steps - first))
-
-    def _block(self, steps: int) -> None:
         atoms, systems = self.atoms, self._current()
         if self.friction is None:
             systems.velocity_verlet([0], self.dt, steps)

@@ -1,10 +1,8 @@
 """Relaxation and molecular dynamics of many small systems at once, in the compiled loop, over threads."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -15,13 +13,12 @@ from mdgnn._internal.run_errors import InterruptedRunError
 from mdgnn._internal.stop_signals import StopSignals
 from mdgnn.calculators.checks import check_atoms
 from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
-from mdgnn.dynamics.compiled import BLOCK, CompiledSystems, constraint_that_is_not_compiled, why_not
+from mdgnn.dynamics.compiled import CompiledResults, CompiledSystems, constraint_that_is_not_compiled, why_not
 from mdgnn.dynamics.ensembles import NVE, Ensemble, Langevin
 from mdgnn.dynamics.molecular_dynamics import check_reduced_momenta, check_timestep, prepare, whole_number
 from mdgnn.dynamics.reporter import Reporter
 from mdgnn.dynamics.units import LJ, UnitSystem, units_of
 
-SLICE = 0.2  # seconds, about, between two looks at signals
 AT_ONCE = 10_000  # systems that are held by the loop at a time
 
 
@@ -129,35 +126,22 @@ def relaxations(
     units = units_of(calculator)
     check_structures(structures, calculator)
     for first in range(0, len(structures), AT_ONCE):
-        systems, taken = CompiledSystems(calculator), dict[int, int]()
-        for atoms in structures[first : first + AT_ONCE]:
-            taken[systems.add(_copy(atoms, units))] = 0
-        block = 1
-        while taken:
-            which = list(taken)
-            begin = time.perf_counter()
-            converged, n_steps = systems.relax(which, fmax, [min(block, steps - taken[k]) for k in which])
-            seconds = time.perf_counter() - begin
-            for k, is_converged, n in zip(which, converged.tolist(), n_steps.tolist(), strict=True):
-                taken[k] += n
-                if is_converged or k in systems.failed or taken[k] == steps:
-                    yield first + k, _relaxation(systems, k, is_converged, taken.pop(k))
-            if stop is not None and stop.received:
+        systems = CompiledSystems(calculator)
+        which = [systems.add(_copy(atoms, units)) for atoms in structures[first : first + AT_ONCE]]
+        for k, converged, n_steps in systems.relaxations(which, fmax, steps):
+            if k >= 0:
+                yield first + k, _relaxation(systems, k, converged, n_steps)
+            elif stop is not None and stop.received:
                 return
-            block = int(np.clip(block * SLICE / max(seconds, 1e-6), 1, 4 * block))
 
 
 def _relaxation(systems: CompiledSystems, k: int, converged: bool, steps: int) -> ManyRelaxation:
     atoms = systems.structures[k]
     if k in systems.failed:
         return ManyRelaxation(atoms, False, steps, float("nan"), str(systems.failed[k]))
-    set_results(atoms, systems.results(k))
-    return ManyRelaxation(atoms, converged, steps, float(np.linalg.norm(atoms.get_forces(), axis=1).max()))
-
-
-def set_results(atoms: Atoms, results: dict[str, Any]) -> None:
-    """Give atoms their energy and forces instead of a calculator."""
+    results = systems.results(k)
     atoms.calc = SinglePointCalculator(atoms, energy=results["energy"], forces=results["forces"])
+    return ManyRelaxation(atoms, converged, steps, float(np.linalg.norm(atoms.get_forces(), axis=1).max()))
 
 
 def _calculator(given: str | Path | Calculator) -> MDGNNCalculator:
@@ -271,20 +255,18 @@ class ManyMolecularDynamics:
             except ValueError as error:
                 raise ValueError(f"structure {k}: {error}") from None
             self._systems.add(atoms)
+            atoms.calc = CompiledResults(self._systems, k)
         self.n_steps = np.zeros(n, dtype=np.int64)
-        self._seconds_per_step = SLICE
-        self._systems.find_forces(range(n))
-        self._set_results(range(n))
 
     def advance(self, steps: int) -> None:
-        """So many time steps of all systems that have not failed; between slices of some 0.2 s Python may interrupt."""
-        done = 0
-        while done < steps:
-            block = min(steps - done, BLOCK, max(1, int(SLICE / self._seconds_per_step)))
-            begin = time.perf_counter()
-            self._block(block)
-            self._seconds_per_step = max((time.perf_counter() - begin) / block, 1e-7)
-            done += block
+        """So many time steps of all systems that have not failed; every 0.1 s Python may interrupt."""
+        which, timestep = range(len(self.structures)), self.timestep * self.units.ase_time
+        if which and isinstance(self.ensembles[0], Langevin):
+            frictions = [float(one.friction) / self.units.ase_time for one in self.ensembles]  # type: ignore[attr-defined]
+            temperatures = [float(one.temperature or 0.0) * self.units.kelvin for one in self.ensembles]
+            self.n_steps += self._systems.langevin(which, timestep, frictions, temperatures, self.rngs, steps)
+        else:
+            self.n_steps += self._systems.velocity_verlet(which, timestep, steps)
 
     def run(self, steps: int, interval: int = 1) -> Iterator["ManyMolecularDynamics"]:
         """Take so many steps; yields itself after each `interval` of them."""
@@ -298,19 +280,3 @@ class ManyMolecularDynamics:
     def temperatures(self) -> list[float]:
         """Of each, as that of `MolecularDynamics`."""
         return [float(atoms.get_temperature() / self.units.kelvin) for atoms in self.structures]
-
-    def _block(self, steps: int) -> None:
-        which, unit = list(range(len(self.structures))), self.units.ase_time
-        if which and isinstance(self.ensembles[0], Langevin):
-            frictions = [float(one.friction) / unit for one in self.ensembles]  # type: ignore[attr-defined]
-            temperatures = [float(one.temperature or 0.0) * self.units.kelvin for one in self.ensembles]
-            rngs = self.rngs
-            self.n_steps += self._systems.langevin(which, self.timestep * unit, frictions, temperatures, rngs, steps)
-        else:
-            self.n_steps += self._systems.velocity_verlet(which, self.timestep * unit, steps)
-        self._set_results(which)
-
-    def _set_results(self, which: Iterable[int]) -> None:
-        for k in which:
-            if k not in self.failed:
-                set_results(self.structures[k], self._systems.results(k))
