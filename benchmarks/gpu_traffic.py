@@ -259,8 +259,9 @@ PAGE = """\
 {date}, torch {torch}; by `make emulate-traffic`, without a GPU
 
 A cluster of {atoms} Lennard-Jones atoms within {cutoff} sigma, F = {width}, tables of {knots} knots, float32; lists of
-neighbours and their bins: a liquid of {liquid} atoms with 64 neighbours, then that cluster. Numbers are those of one
-launch. A GPU's compiler may load less often than the one that builds the emulation.
+neighbours and their bins: a liquid of {liquid} atoms with 64 neighbours, then that cluster. Rows of float64 say so, as
+sum_edges<float64>; the others are float32. Numbers are those of one launch. A GPU's compiler may load less often
+than the one that builds the emulation.
 
 - asked: bytes that lanes read and write. sectors: those of 32 bytes that the accesses of warps touch, which L1, L2 or
   memory serve. once: each sector once in a launch, what memory has to move if caches hold all of it.

@@ -144,11 +144,13 @@ class CompiledSystems:
 
         return self._slices(which, steps, run)
 
-    def relaxations(self, which: Iterable[int], fmax: float, steps: int) -> Iterator[tuple[int, bool, int]]:
+    def relaxations(
+        self, which: Iterable[int], fmax: float, steps: int, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, bool, int]]:
         """FIRE, up to so many steps of each, which goes on where it stopped before.
 
-        Yields each system that ends: its number, whether it converged, and its steps; and, between slices of time,
-        (-1, False, 0).
+        Yields each system that ends: its number, whether it converged, and its steps. Between slices of time it asks
+        whether to stop: then all end where they are.
         """
         taken = dict.fromkeys(which, 0)
         self._read(taken)
@@ -159,12 +161,12 @@ class CompiledSystems:
             self._systems.relax(moving, fmax, [min(block, steps - taken[k]) for k in moving], get_num_threads())
             block = _next_block(block, time.perf_counter() - begin)
             failed, converged, n_steps = self._states(moving)
+            end = stop()
             for k, has_failed, is_converged, n in zip(moving, failed, converged, n_steps, strict=True):
                 taken[k] += n
-                if is_converged or has_failed or taken[k] == steps:
+                if is_converged or has_failed or end or taken[k] == steps:
                     self._write([k])
                     yield k, is_converged, taken.pop(k)
-            yield -1, False, 0
 
     def results(self, k: int) -> dict[str, Any]:
         """Those of the calculator, bit for bit, of a system that has not failed, where it stands."""

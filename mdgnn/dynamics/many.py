@@ -1,25 +1,31 @@
 """Relaxation and molecular dynamics of many small systems at once, in the compiled loop, over threads."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from mdgnn._internal.file_names import shell_path
+from mdgnn._internal.replace_file import replace_file
 from mdgnn._internal.run_errors import InterruptedRunError
 from mdgnn._internal.stop_signals import StopSignals
 from mdgnn.calculators.checks import check_atoms
 from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
+from mdgnn.dynamics import run_folder
+from mdgnn.dynamics.arrays_and_info import remove_stale
 from mdgnn.dynamics.compiled import CompiledResults, CompiledSystems, constraint_that_is_not_compiled, why_not
 from mdgnn.dynamics.ensembles import NVE, Ensemble, Langevin
 from mdgnn.dynamics.molecular_dynamics import check_reduced_momenta, check_timestep, prepare, whole_number
 from mdgnn.dynamics.reporter import Reporter
+from mdgnn.dynamics.system import named_calculator, precision_of
 from mdgnn.dynamics.units import LJ, UnitSystem, units_of
-
-AT_ONCE = 10_000  # systems that are held by the loop at a time
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,9 @@ class ManyRelaxation:
 
 
 class InterruptedRelaxationsError(InterruptedRunError):
-    """After SIGINT or SIGTERM; `relaxations` has those that were done, by number of the structure."""
+    """After SIGINT or SIGTERM; `relaxations` has all systems as far as they came."""
 
-    def __init__(self, signum: int, message: str, relaxations: dict[int, ManyRelaxation]):
+    def __init__(self, signum: int, message: str, relaxations: list[ManyRelaxation]):
         super().__init__(signum, message)
         self.relaxations = relaxations
 
@@ -56,6 +62,11 @@ def relax_many(
     *,
     fmax: float = 0.01,
     steps: int = 1000,
+    folder: str | Path | None = None,
+    force: bool = False,
+    device: str = "cpu",
+    dtype: str = "float32",
+    source: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> list[ManyRelaxation]:
     """Move copies of the atoms by FIRE until the forces vanish; many systems at once, over threads.
@@ -73,8 +84,17 @@ def relax_many(
         Largest force allowed, in epsilon/sigma or eV/Angstrom.
     steps : int
         Of each system, after which it is given up.
+    folder : str or Path, optional
+        Where to leave final.xyz, a frame for each structure; log.csv, a row for each; and summary.json. Without it
+        nothing is written.
+    force : bool
+        Replace an earlier run's files there.
+    device, dtype : str
+        Of the model, where the calculator is a name or file; the device is the CPU.
+    source : mapping, optional
+        Where the atoms come from, for the summary; "structure" is their name.
     reporter : Reporter, optional
-        Gets the progress.
+        Gets notes and the progress; by default notes are warnings.
 
     Returns
     -------
@@ -85,8 +105,10 @@ def relax_many(
     ------
     ValueError
         For a parameter or structure that cannot be, before anything moves; the message has the structure's number.
+    RunError, InUseError, OSError
+        For a folder that is not empty, that another job has, or that cannot be written.
     InterruptedRelaxationsError
-        After SIGINT or SIGTERM.
+        After SIGINT or SIGTERM; files in the folder have what was done by then.
 
     Examples
     --------
@@ -95,44 +117,65 @@ def relax_many(
         results = relax_many(ase.io.read("many.xyz", ":"), "lj", fmax=0.01)
         lowest = min(results, key=lambda result: result.energy)
     """
-    structures = list(structures)
-    done: dict[int, ManyRelaxation] = {}
-    with StopSignals() as stop, (reporter or Reporter()).progress("relax", len(structures)) as show:
-        for k, relaxation in relaxations(structures, calculator, fmax=fmax, steps=steps, stop=stop):
-            done[k] = relaxation
-            show(len(done), f"{sum(r.converged for r in done.values())} converged")
-    if len(done) < len(structures):
-        message = f"stopped after {len(done)} of {len(structures)} relaxations"
-        raise InterruptedRelaxationsError(stop.received or 0, message, done)
-    return [done[k] for k in range(len(structures))]
-
-
-def relaxations(
-    structures: Sequence[Atoms],
-    calculator: str | Path | Calculator,
-    *,
-    fmax: float = 0.01,
-    steps: int = 1000,
-    stop: StopSignals | None = None,
-) -> Iterator[tuple[int, ManyRelaxation]]:
-    """`relax_many`, whose results are given as they come: number of the structure, and its relaxation.
-
-    `stop`: ends early where a signal has been received.
-    """
     if not (np.isfinite(fmax) and fmax > 0):
         raise ValueError(f"expected a positive fmax, got {fmax}")
-    steps = whole_number("steps", steps, 0)
-    calculator = _calculator(calculator)
-    units = units_of(calculator)
-    check_structures(structures, calculator)
-    for first in range(0, len(structures), AT_ONCE):
-        systems = CompiledSystems(calculator)
-        which = [systems.add(_copy(atoms, units)) for atoms in structures[first : first + AT_ONCE]]
-        for k, converged, n_steps in systems.relaxations(which, fmax, steps):
-            if k >= 0:
-                yield first + k, _relaxation(systems, k, converged, n_steps)
-            elif stop is not None and stop.received:
-                return
+    steps, structures = whole_number("steps", steps, 0), list(structures)
+    folder, reporter = None if folder is None else Path(folder), reporter or Reporter()
+    with nullcontext() if folder is None else run_folder.hold(folder, force):
+        given, model, sha256 = named_calculator(calculator, device, dtype)
+        engine = on_engine(given)
+        check_structures(structures, engine)
+        settings = {**(source or {}), "model": model, **precision_of(engine), "fmax": fmax, "optimizer": "FIRE"}
+        copies = [_copy(atoms, units_of(engine)) for atoms in structures]
+        if folder is not None:
+            for sentence in dict.fromkeys(sentence for atoms in copies for sentence in remove_stale(atoms)):
+                reporter.note(sentence)
+            run_folder.clear(folder)
+        begin = time.perf_counter()
+        results, signum = _relax(copies, engine, fmax, steps, reporter)
+        if folder is not None:
+            summary = {"settings": {**settings, "steps": steps}, "model_sha256": sha256}
+            with StopSignals():  # which come too late
+                _write(folder, results, summary | {"wall_time_s": time.perf_counter() - begin}, units_of(engine))
+    unfinished = sum(not (r.converged or r.error or r.steps == steps) for r in results)
+    if unfinished and signum is not None:
+        message = f"stopped after {len(results) - unfinished} of {len(results)} relaxations"
+        if folder is not None:
+            message += (
+                f"; go on: mdgnn relax {shell_path(folder / run_folder.FINAL)} --index : --model {shell_path(model)}"
+            )
+        raise InterruptedRelaxationsError(signum, message, results)
+    return results
+
+
+def _relax(
+    structures: list[Atoms], calculator: MDGNNCalculator, fmax: float, steps: int, reporter: Reporter
+) -> tuple[list[ManyRelaxation], int | None]:
+    """What came of them, and the signal that ended them early."""
+    systems = CompiledSystems(calculator)
+    which = [systems.add(atoms) for atoms in structures]
+    done: dict[int, ManyRelaxation] = {}
+    with StopSignals() as stop, reporter.progress("relax", len(structures)) as show:
+        for k, converged, n in systems.relaxations(which, fmax, steps, lambda: stop.received is not None):
+            done[k] = _relaxation(systems, k, converged, n)
+            show(len(done), f"fmax {done[k].fmax:.4f}")
+    return [done[k] for k in which], stop.received
+
+
+def _write(folder: Path, results: list[ManyRelaxation], summary: dict[str, Any], units: UnitSystem) -> None:
+    header = f"structure,steps,energy[{units.energy}],fmax[{units.force}],converged\n"
+    rows = (f"{k},{r.steps},{r.energy!r},{r.fmax!r},{int(r.converged)}\n" for k, r in enumerate(results))
+    replace_file(folder / run_folder.LOG, (header + "".join(rows)).encode())
+    replace_file(folder / run_folder.FINAL, b"".join(run_folder.frame(r.atoms) for r in results))
+    about = {
+        "command": "relax",
+        "units": {"energy": units.energy, "length": units.length},
+        "n_structures": len(results),
+        "n_converged": sum(r.converged for r in results),
+        "errors": {str(k): r.error for k, r in enumerate(results) if r.error},
+        "most_steps": max((r.steps for r in results), default=0),
+    }
+    run_folder.write_summary(folder, about | summary)
 
 
 def _relaxation(systems: CompiledSystems, k: int, converged: bool, steps: int) -> ManyRelaxation:
@@ -141,11 +184,11 @@ def _relaxation(systems: CompiledSystems, k: int, converged: bool, steps: int) -
         return ManyRelaxation(atoms, False, steps, float("nan"), str(systems.failed[k]))
     results = systems.results(k)
     atoms.calc = SinglePointCalculator(atoms, energy=results["energy"], forces=results["forces"])
-    return ManyRelaxation(atoms, converged, steps, float(np.linalg.norm(atoms.get_forces(), axis=1).max()))
+    return ManyRelaxation(atoms, converged, steps, float(np.linalg.norm(atoms.get_forces(), axis=1).max(initial=0)))
 
 
-def _calculator(given: str | Path | Calculator) -> MDGNNCalculator:
-    calculator = MDGNNCalculator(given) if isinstance(given, (str, Path)) else given
+def on_engine(calculator: Calculator) -> MDGNNCalculator:
+    """This calculator; a ValueError unless the compiled loop can compute as it does."""
     if reason := why_not(calculator):
         raise ValueError(f"expected a calculator that runs on the engine, for many systems at once: {reason}")
     assert isinstance(calculator, MDGNNCalculator)
@@ -237,7 +280,7 @@ class ManyMolecularDynamics:
             names = ", ".join(sorted(kind.name for kind in kinds))
             raise ValueError(f"expected ensembles that are all nve or all langevin for many systems, got {names}")
         check_timestep(timestep)
-        calculator = _calculator(calculator)
+        calculator = on_engine(MDGNNCalculator(calculator) if isinstance(calculator, (str, Path)) else calculator)
         self.units = units_of(calculator)
         self.timestep = self.units.default_timestep if timestep is None else timestep
         self.ensembles = [one.with_defaults(self.units) for one in ensembles]

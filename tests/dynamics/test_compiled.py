@@ -152,7 +152,7 @@ def test_time_can_be_turned_back(calculator):
 
 def relax(systems, which, fmax, steps):
     """Whether they converged, and steps taken."""
-    ends = {k: end for k, *end in systems.relaxations(which, fmax, steps) if k >= 0}
+    ends = {k: end for k, *end in systems.relaxations(which, fmax, steps)}
     return [list(x) for x in zip(*(ends[k] for k in which), strict=True)]
 
 

@@ -1,6 +1,7 @@
 """A model of somebody else: one file, no registration, and everything works. The file stands in `OUTSIDE`."""
 
 import importlib
+import inspect
 import json
 import sys
 from dataclasses import dataclass
@@ -276,6 +277,34 @@ def test_the_old_name_of_min_distance_is_told():
     assert model.min_distance == 0.7
     with pytest.warns(DeprecationWarning, match="min_distance"):
         assert model.least_distance == 0.7
+
+
+@pytest.mark.parametrize("kind", [mdgnn.LennardJones, mdgnn.PaiNN, mdgnn.SchNet, mdgnn.SimpleGNN])
+def test_constructors_show_and_take_options_or_a_configuration(kind):
+    """Those of a derived class too. What mypy knows of them: support/typed_constructors.py, of `make check`."""
+    fields = list(inspect.signature(kind.Config).parameters.values())
+    for shown in (inspect.signature(kind), inspect.signature(kind.__init__)):
+        assert [p for p in shown.parameters.values() if p.name != "self"] == fields
+
+    @dataclass(frozen=True, kw_only=True)
+    class Longer(kind.Config):
+        more: int = 0
+
+    class Derived(kind):
+        Config = Longer
+
+    model = Derived(cutoff=2.0, more=3)
+    assert model.config == Longer(cutoff=2.0, more=3) == Derived(model.config).config
+    assert kind(cutoff=2.0).config == kind(kind.Config(cutoff=2.0)).config == kind.Config(cutoff=2.0)
+    with pytest.raises(TypeError, match=f"{kind.__name__} has no option 'more'"):
+        kind(more=3)
+
+
+def test_a_warning_names_the_line_that_makes_the_model(density):
+    for kind in (mdgnn.SchNet, density):  # with and without `takes_options_of`
+        with pytest.warns(DeprecationWarning, match="min_distance") as caught:
+            kind(least_distance=0.7)
+        assert caught[0].filename == __file__
 
 
 def test_an_option_by_its_old_and_its_new_name_is_refused():

@@ -112,8 +112,8 @@ def ours(systems, half=False, quantities="pijSDd", n_threads=1, index_bytes=8, s
     positions = np.concatenate([s[0] for s in systems])
     first = np.cumsum([0, *(len(s[0]) for s in systems)])
     cells, pbc = np.array([s[1] for s in systems]), np.array([s[2] for s in systems])
-    options = (systems[0][3], self_interaction, half, n_threads)
-    return _C.neighbors(quantities, positions, cells, pbc, first, options, (index_bytes, 8))
+    how = {"self_interaction": self_interaction, "half": half, "n_threads": n_threads, "index_bytes": index_bytes}
+    return _C.neighbors(quantities, positions, cells, pbc, first, cutoff=systems[0][3], **how)
 
 
 def refused(systems):
