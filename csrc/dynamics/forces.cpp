@@ -1,6 +1,10 @@
 // The edges at the present positions, filtered from a list with a skin, and what the engine makes of them.
 //
 // The edges are those of a fresh search, bit for bit, whenever the list was made. Their memory belongs to the thread.
+//
+// Parallelisation: that of the callers, over systems; of a large one, over atoms. Floor: the engine's time, of 13 atoms
+// with the shipped lj (PaiNN) 55 us of 57. Lost: a search at each step, 7 us; 8 systems in one call of the engine,
+// which saves a tenth of its time and couples systems that converge at different steps.
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mdgnn import _C
 from mdgnn._internal.warn_user import warn_user
 from mdgnn.calculators.caching_calculator import CachingCalculator, state_of
-from mdgnn.calculators.checks import COINCIDENT
+from mdgnn.calculators.checks import COINCIDENT, check_atoms
 from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
 from mdgnn.calculators.results import energy_results
 from mdgnn.threads import get_num_threads
@@ -38,8 +38,11 @@ def why_not(calculator: Calculator | None) -> str:
 
 
 def constraint_that_is_not_compiled(atoms: Atoms) -> str:
-    """The name of the first; FixAtoms and FixCom are."""
-    return next((type(c).__name__ for c in atoms.constraints if type(c) not in (FixAtoms, FixCom)), "")
+    """The name of the first; FixAtoms is, and FixCom without it, as ASE's result depends on the order of the two."""
+    kinds = {type(constraint) for constraint in atoms.constraints}
+    if FixAtoms in kinds and FixCom in kinds:
+        return "both"
+    return next((kind.__name__ for kind in kinds if kind not in (FixAtoms, FixCom)), "")
 
 
 def is_for(atoms: Atoms) -> bool:
@@ -81,10 +84,10 @@ class CompiledSystems:
         Raises
         ------
         ValueError
-            For constraints other than FixAtoms and FixCom.
+            For constraints other than FixAtoms or FixCom.
         """
         if name := constraint_that_is_not_compiled(atoms):
-            raise ValueError(f"expected no constraints but FixAtoms and FixCom, got {name}")
+            raise ValueError(f"expected no constraints but FixAtoms or FixCom, got {name}")
         fixed = np.zeros(0, dtype=bool)
         for constraint in atoms.constraints:
             if type(constraint) is FixAtoms:
@@ -326,6 +329,7 @@ class CompiledIntegrator:
             if same and all(a is b or a == b for a, b in zip(objects, old_objects, strict=True)):
                 return self._systems
         self._made_of = [np.array(part) for part in parts], objects
+        check_atoms(atoms, atoms.calc.model)
         self._systems = CompiledSystems(atoms.calc)
         self._systems.add(atoms)
         return self._systems

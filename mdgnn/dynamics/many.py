@@ -77,7 +77,7 @@ def relax_many(
     Parameters
     ----------
     structures : iterable of ase.Atoms
-        They may differ in everything. Of constraints they may have FixAtoms and FixCom.
+        They may differ in everything. Of constraints they may have FixAtoms or FixCom.
     calculator : str, Path or MDGNNCalculator
         The name of a shipped model, a model file, or a calculator on the engine.
     fmax : float
@@ -204,7 +204,7 @@ def check_structures(structures: Sequence[Atoms], calculator: MDGNNCalculator) -
             raise ValueError(f"structure {k}: {error}") from None
         if name := constraint_that_is_not_compiled(atoms):
             raise ValueError(
-                f"structure {k}: expected no constraints but FixAtoms and FixCom where many systems move at once, got "
+                f"structure {k}: expected no constraints but FixAtoms or FixCom where many systems move at once, got "
                 f"{name}; such a system moves alone"
             )
 
@@ -223,7 +223,7 @@ class ManyMolecularDynamics:
     ----------
     structures : sequence of ase.Atoms
         Moved in place; they get velocities at once, as those of `MolecularDynamics` do. Of constraints they may have
-        FixAtoms and FixCom. Between calls positions and momenta may be changed.
+        FixAtoms or FixCom. Between calls positions and momenta may be changed.
     ensemble : NVE or Langevin, or a sequence of them
         Of all systems, or of each: temperatures may differ, as for replicas.
     calculator : str, Path or MDGNNCalculator

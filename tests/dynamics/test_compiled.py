@@ -5,7 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import CalculatorError
-from ase.constraints import FixAtoms, FixedPlane
+from ase.constraints import FixAtoms, FixCom, FixedPlane
 from ase.md.langevin import Langevin as AseLangevin
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
@@ -288,10 +288,17 @@ def test_no_systems_and_no_steps(calculator):
 def test_what_is_not_compiled_is_done_by_ase_or_refused(calculator):
     plane = cluster()
     plane.set_constraint(FixedPlane(0, (0, 0, 1)))
-    with pytest.raises(ValueError, match="no constraints but FixAtoms and FixCom, got FixedPlane"):
+    with pytest.raises(ValueError, match="no constraints but FixAtoms or FixCom, got FixedPlane"):
         CompiledSystems(calculator).add(plane)
-    plane.calc = calculator
-    assert not isinstance(MolecularDynamics(plane, NVE()).integrator, CompiledIntegrator)
+    both = cluster()
+    both.set_constraint([FixCom(), FixAtoms([0])])
+    for atoms in (plane, both):
+        atoms.calc = calculator
+        assert not isinstance(MolecularDynamics(atoms, NVE()).integrator, CompiledIntegrator)
+    two = Atoms("ArNe", [[0, 0, 0], [0, 0, 1.1]])
+    two.calc = calculator
+    with pytest.raises(ValueError, match="this model takes a single species as its particle"):
+        MolecularDynamics(two, NVE()).step()
     with pytest.raises(ValueError, match="runs on the engine: the calculator's backend is 'torch'"):
         CompiledSystems(MDGNNCalculator("lj", backend="torch"))
     with pytest.raises(ValueError, match="the calculator is FunctionCalculator"):

@@ -124,7 +124,7 @@ def test_errors_say_which_structure(calculator):
     plane, held = cluster(), cluster()
     plane.set_constraint(FixedPlane(0, (0, 0, 1)))
     held.set_constraint(FixAtoms([0]))
-    with pytest.raises(ValueError, match="structure 1: expected no constraints but FixAtoms and FixCom"):
+    with pytest.raises(ValueError, match="structure 1: expected no constraints but FixAtoms or FixCom"):
         relax_many([held, plane], calculator)
     with pytest.raises(ValueError, match="structure 1: this model takes a single species"):
         ManyMolecularDynamics([cluster(), Atoms("ArNe", [[0, 0, 0], [0, 0, 1]])], NVE(), calculator)
