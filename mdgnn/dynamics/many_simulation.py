@@ -152,7 +152,7 @@ def _advance(many: ManyMolecularDynamics, runs: list[Run], steps: int, reporter:
             if k not in many.failed:
                 run.begin()
         while done < steps and not stop.received and len(many.failed) < len(runs):
-            n, before = runs[0].steps_at_once(seconds, done), time.perf_counter()
+            n, before = runs[0].steps_until_next(seconds, done), time.perf_counter()
             many.advance(n)
             seconds, done = (time.perf_counter() - before) / n, done + n
             for k, run in enumerate(runs):

@@ -81,6 +81,11 @@ class MolecularDynamics:
         self.integrator.step()
         self.n_steps += 1
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether many steps are one compiled call, and not ASE's one by one."""
+        return isinstance(self.integrator, CompiledIntegrator)
+
     def advance(self, steps: int) -> None:
         """So many time steps, in one compiled call where the calculator runs on the engine. Raises as `step`."""
         if isinstance(self.integrator, CompiledIntegrator):

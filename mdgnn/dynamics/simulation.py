@@ -294,7 +294,8 @@ class Run:
             if fresh:
                 self.begin()
             while md.n_steps < steps and not stop.received:
-                n, before = self.steps_at_once(seconds, md.n_steps), time.perf_counter()
+                n = self.steps_until_next(seconds, md.n_steps) if md.is_compiled else 1
+                before = time.perf_counter()
                 md.advance(n)
                 seconds = (time.perf_counter() - before) / n
                 self.record()
@@ -331,7 +332,7 @@ class Run:
         run_folder.write_summary(self.folder, summary)
         return summary
 
-    def steps_at_once(self, seconds: float, n: int) -> int:
+    def steps_until_next(self, seconds: float, n: int) -> int:
         """After n steps, until the next record, checkpoint or look at signals, where a step takes so long."""
         intervals: list[int] = [self.settings[name] for name in ("interval", "checkpoint_interval")]
         steps: int = self.settings["steps"]

@@ -1,5 +1,9 @@
 """The compiled loop: the bits of ASE's integrators, of one system as of many, and what becomes of one that explodes."""
 
+import os
+import signal
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -12,7 +16,16 @@ from ase.optimize import FIRE
 
 from mdgnn import MDGNNCalculator
 from mdgnn.calculators import FunctionCalculator
-from mdgnn.dynamics import NVE, Langevin, MolecularDynamics
+from mdgnn.dynamics import (
+    NVE,
+    InterruptedRunError,
+    Langevin,
+    MolecularDynamics,
+    Reporter,
+    checkpoint,
+    restart,
+    simulate,
+)
 from mdgnn.dynamics.compiled import CompiledIntegrator, CompiledSystems
 from mdgnn.dynamics.lj_clusters import lj_cluster
 from mdgnn.threads import set_num_threads
@@ -321,3 +334,34 @@ def test_the_loop_follows_what_is_changed_between_calls():
         md.advance(20)
         ase.run(20)
         assert np.array_equal(state(ours), state(theirs))
+
+
+class Interrupts(Reporter):
+    """Sends a signal after some steps."""
+
+    @contextmanager
+    def progress(self, label, total):
+        yield lambda step, text: os.kill(os.getpid(), signal.SIGTERM) if step >= 20 else None
+
+
+@pytest.mark.parametrize("ensemble", [NVE(0.3), Langevin(0.3)])
+def test_a_compiled_run_stops_in_good_order_and_goes_on_as_if_it_never_had(tmp_path, monkeypatch, ensemble):
+    monkeypatch.setattr("mdgnn.dynamics.simulation.draw_run", lambda *_: [])
+    settings = {"steps": 60, "interval": 7, "checkpoint_interval": 25}
+    simulate(cluster(), "lj", ensemble, folder=tmp_path / "whole", **settings)
+    with pytest.raises(InterruptedRunError, match=r"stopped after step \d+ of 60") as error:
+        simulate(cluster(), "lj", ensemble, folder=tmp_path / "part", **settings, reporter=Interrupts())
+    assert error.value.signum == signal.SIGTERM
+    assert 20 <= checkpoint.load(tmp_path / "part" / "checkpoint.npz").step < 60
+    restart(tmp_path / "part")
+    for name in ("trajectory.xyz", "log.csv", "final.xyz"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_run_in_a_folder_is_that_of_ases_integrator(tmp_path, monkeypatch):
+    monkeypatch.setattr("mdgnn.dynamics.simulation.draw_run", lambda *_: [])
+    simulate(cluster(), "lj", Langevin(0.3), folder=tmp_path / "compiled", steps=30, seed=2)
+    monkeypatch.setattr("mdgnn.dynamics.compiled.is_for", lambda _: False)
+    simulate(cluster(), "lj", Langevin(0.3), folder=tmp_path / "ase", steps=30, seed=2)
+    ours, theirs = (np.loadtxt(tmp_path / name / "log.csv", delimiter=",", skiprows=1) for name in ("compiled", "ase"))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
