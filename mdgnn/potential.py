@@ -74,6 +74,7 @@ class Potential(nn.Module):
         super().__init__()
         self.config = c = self.Config.make(type(self).__name__, args, options)
         self.elements = Elements(c.elements, c.n_elements, c.shift, c.scale)
+        self.config_in_file: dict[str, Any] | None = None  # the options as they stand where the model was loaded from
         self.heads: Heads | None = None
         self.repulsion: Repulsion | None = None
         if c.repulsion:

@@ -143,7 +143,7 @@ def settings_of(system: System, md: MolecularDynamics, source: Mapping[str, Any]
         "timestep": md.timestep,
         "units": system.units.name,
         **system.precision,
-        **({"calculator_sha256": digest} if (digest := calculator_sha256(system)) else {}),
+        **({"calculator_sha256": [*dict.fromkeys(digests)]} if (digests := calculator_sha256(system)) else {}),
         **{name: source[name] for name in SOURCE if source.get(name) is not None},
     }
 
@@ -237,8 +237,9 @@ def _same_system(
         raise RunError(f"the content of model {system.model} is not that of the run to continue")
     if "units" in settings:  # before, records said float32 on the CPU of any calculator
         _check_expected(settings, {"units": system.units.name, **system.precision})
-    digest = calculator_sha256(system)
-    if settings.get("calculator_sha256", digest) != digest:  # none of old runs
+    digests = calculator_sha256(system)
+    recorded = settings.get("calculator_sha256", digests)  # none of old runs, and one of others
+    if digests and not set(digests) & {*([recorded] if isinstance(recorded, str) else recorded)}:
         raise RunError(
             f"the calculator {system.model} has other weights or parameters than that of the run to continue"
         )

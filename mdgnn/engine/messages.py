@@ -108,7 +108,7 @@ def _message(op: Op) -> Callable[..., Any]:
         if not shapes:
             got = ", ".join(str(tuple(given[array.name].shape)) for array in features_of(op))
             raise capture.refusal(f"{op.name} of arrays of shapes {got}")
-        dtype = given[op.inputs[0].name].dtype
+        dtype = given[features_of(op)[0].name].dtype
         nodes = capture.algebra.message(op.name, inputs, shapes, table)
         results = tuple(capture.tensor(x, _axes(out), dtype) for x, out in zip(nodes, op.outputs, strict=True))
         return results if len(results) > 1 else results[0]

@@ -262,9 +262,9 @@ def test_drift_is_the_trend_over_the_run_and_scatter_is_about_it():
     """Of 4 atoms whose energy rises by 0.08 in all, and alternates by 0.4 about that."""
     time = np.linspace(3.0, 7.0, 1001)
     log = np.stack([np.arange(1001), time, 5 + 0.02 * (time - 3) + 0.4 * (-1.0) ** np.arange(1001)], axis=1)
-    found = drift(log, 4)
-    assert found["energy_drift_per_atom"] == pytest.approx(0.02, abs=1e-3)
-    assert found["energy_fluctuation_per_atom"] == pytest.approx(0.1, rel=1e-3)
+    drifts = drift(log, 4)
+    assert drifts["energy_drift_per_atom"] == pytest.approx(0.02, abs=1e-3)
+    assert drifts["energy_fluctuation_per_atom"] == pytest.approx(0.1, rel=1e-3)
     assert drift(log[::1000], 4) == {"energy_drift_per_atom": pytest.approx(0.02), "energy_fluctuation_per_atom": 0.0}
 
 

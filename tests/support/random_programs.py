@@ -49,12 +49,12 @@ class Steps:
 
     def pick(self, components=None, channels=None):
         """An array that has been computed, or None."""
-        fits = [
+        suitable = [
             v
             for v in self.computed
             if components in (None, self.arrays[v][1]) and channels in (None, self.arrays[v][2])
         ]
-        return self.rng.choice(fits) if fits else None
+        return self.rng.choice(suitable) if suitable else None
 
     def add(self, op, inputs, *shapes, weights=(), numbers=()):
         """One more instruction, and ranges of what it gives."""
@@ -88,8 +88,8 @@ class Steps:
         k, c = self.shape(v)
         if self.old:
             return self.pick(k, c)
-        fits = [u for u in self.computed if self.shape(u)[0] in (1, k) and self.shape(u)[1] in (1, c)]
-        return self.rng.choice(fits)
+        suitable = [u for u in self.computed if self.shape(u)[0] in (1, k) and self.shape(u)[1] in (1, c)]
+        return self.rng.choice(suitable)
 
     def sum(self):
         x = self.pick()
@@ -170,11 +170,11 @@ class RandomProgram(Steps):
         for i in self.instructions:
             if i.op in MESSAGES or any({v, *self.arrays[v][3:4]} & follows for v in i.inputs):
                 follows |= {*i.outputs}
-        fits = [v for v in self.computed if self.arrays[v][1] == 1 and {v, *self.arrays[v][3:4]} & follows]
-        if not fits:
+        suitable = [v for v in self.computed if self.arrays[v][1] == 1 and {v, *self.arrays[v][3:4]} & follows]
+        if not suitable:
             self.message(MESSAGES["cfconv"])
             return self.instructions[-1].outputs[0]
-        return self.rng.choice(fits)
+        return self.rng.choice(suitable)
 
     def arguments(self):
         return json.dumps(self.version_1() if self.old else self.version_2()), self.weights

@@ -3,10 +3,11 @@
 // on every run. Memory traffic: as on the CPU. Rows of 3 or 9 numbers are loaded by the warp together, lanes side by
 // side, and handed over through shared memory: an edge's row takes 1 to 2 sectors of 32 bytes wherever it is, an atom's
 // virial 3 or 4. Floor: 36 bytes an edge twice (48 in float64) and its number, 8; backward 8, D 24, out 12 or 24, and
-// 96 of the sender. Bytes bound all of it: 60 operations an edge. Alternatives that lost, by sectors over the floor
-// (benchmarks/gpu_traffic.py: 147 atoms, 78 edges each; float32, in brackets float64); not measured on a GPU:
-// - each lane loads its own edge, one number at a time: sums 8.1 (6.6), backward 6.4 (5.9); with every number loaded
-//   once, as nvcc may make it, 3.9 (3.4) and 3.3 (3.0). Now 1.8 (1.6) and 1.1 (1.0). It had 38 to 56 registers, now 64.
+// of the sender a virial, 72, and a force, 24, in the launch that has one. Bytes bound all of it: 60 operations an
+// edge. Alternatives that lost, by sectors over the floor (benchmarks/gpu_traffic.py: 147 atoms, 78 edges each;
+// float32, in brackets float64); not measured on a GPU:
+// - each lane loads its own edge, one number at a time: sums 8.1 (6.6), backward 7.0 (6.9); with every number loaded
+//   once, as nvcc may make it, 3.9 (3.4) and 3.6 (3.5). Now 1.8 (1.6) and 1.2 (1.1). It had 38 to 56 registers, now 64.
 // - 32 edges from where a sector begins instead of where the row does: 3 % fewer sectors, of the lanes 75 % take part
 //   instead of 82 %.
 #include "core/cuda.hpp"
@@ -16,7 +17,7 @@ namespace mdgnn::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlocks = 4;  // of a multiprocessor: 64 registers a thread, without spills
+constexpr int kBlocks = 4;  // of a multiprocessor of 228 KB (backward takes 35 to 38 KB): 64 registers, no spills
 constexpr int kWarp = 32, kWarps = kThreads / kWarp;
 constexpr unsigned kAll = 0xffffffffu;      // lanes
 constexpr std::int64_t kMaxBlocks = 65535;  // grids are strided: any number of rows fits
