@@ -457,3 +457,26 @@ class Engine:
         exchange: Any = None,
     ) -> tuple[Any, Any, Any]: ...
     # columns and share are addresses, taken on trust; an array that exchange gets is the engine's, for that call
+
+class Systems:
+    # Structures that move on an engine; see csrc/dynamics/system.hpp. Units are the model's, with ASE's unit of time.
+    def __init__(self, engine: Engine, cutoff: float, skin: float, least_distance: float) -> None: ...
+    def add(
+        self,
+        atomic_numbers: Any,
+        masses: Any,
+        cell: Any,
+        pbc: Any,
+        condition: float,
+        fixed: Any,
+        fixed_center_of_mass: bool,
+    ) -> int: ...
+    def set(self, k: int, positions: Any, momenta: Any) -> bool: ...  # whether positions are new
+    def get(self, k: int) -> tuple[Any, Any, Any, Any]: ...  # positions, momenta, energies, forces
+    def states(self, which: Any) -> tuple[Any, Any, Any, Any]: ...  # failed, converged, n_steps, closest
+    def find_forces(self, which: Any, n_threads: int) -> None: ...
+    def velocity_verlet(self, which: Any, timestep: float, n_steps: int, n_threads: int) -> None: ...
+    def langevin(
+        self, which: Any, timestep: float, friction: Any, temperature: Any, noise: Any, n_steps: int, n_threads: int
+    ) -> None: ...
+    def relax(self, which: Any, fmax: float, n_steps: Any, n_threads: int) -> None: ...

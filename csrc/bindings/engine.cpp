@@ -1,10 +1,11 @@
-#include "engine/engine.hpp"
+#include "bindings/engine.hpp"
 
 #include <pybind11/stl.h>
 
 #include <variant>
 
 #include "bindings/pybind.hpp"
+#include "engine/engine.hpp"
 #include "engine/file.hpp"
 #include "engine/reader_parts.hpp"
 #include "ops/csr/csr.hpp"
@@ -75,12 +76,16 @@ class AnyEngine {
         return named([](const Weight& w) { return w.table >= 0; });
     }
 
+    void run(const Structure& structure, const Outputs& out, const Context& context) const {
+        std::visit([&](const auto& engine) { engine->run(structure, out, context); }, engine_);
+    }
+
     // energies (N), forces (N, 3) or None, virials (N, 3, 3) or None. Addresses of columns and share may be 0.
-    py::tuple run(const py::array_t<std::int64_t, py::array::c_style>& numbers,
-                  const py::array_t<std::int64_t, py::array::c_style>& row_ptr,
-                  const py::array_t<std::int64_t, py::array::c_style>& senders, const RowsTuple& columns,
-                  const py::array_t<double, py::array::c_style>& vectors, Address share, bool forces, bool virials,
-                  int n_threads, const py::object& exchange) {
+    py::tuple evaluate(const py::array_t<std::int64_t, py::array::c_style>& numbers,
+                       const py::array_t<std::int64_t, py::array::c_style>& row_ptr,
+                       const py::array_t<std::int64_t, py::array::c_style>& senders, const RowsTuple& columns,
+                       const py::array_t<double, py::array::c_style>& vectors, Address share, bool forces, bool virials,
+                       int n_threads, const py::object& exchange) {
         const std::int64_t n = numbers.size(), n_edges = senders.size();
         Structure structure;
         structure.atomic_numbers = numbers.data();
@@ -102,7 +107,7 @@ class AnyEngine {
         if (virials) v = py::array_t<double>({n, std::int64_t{3}, std::int64_t{3}}), out.virials = v.mutable_data();
         {
             py::gil_scoped_release release;
-            std::visit([&](const auto& engine) { engine->run(structure, out, {n_threads, 0, nullptr}); }, engine_);
+            run(structure, out, {n_threads, 0, nullptr});
         }
         return py::make_tuple(e, forces ? py::object(f) : py::none(), virials ? py::object(v) : py::none());
     }
@@ -137,6 +142,13 @@ class AnyEngine {
 
 }  // namespace
 
+RunEngine run_of(const py::object& engine) {
+    const AnyEngine& any = engine.cast<const AnyEngine&>();
+    return [&any](const Structure& structure, const Outputs& out, const Context& context) {
+        any.run(structure, out, context);
+    };
+}
+
 void bind_engine(py::module_& m) {
     py::class_<AnyEngine>(m, "Engine")
         .def(py::init<const std::string&, const py::dict&, int>(), py::arg("program"), py::arg("weights"),
@@ -147,9 +159,9 @@ void bind_engine(py::module_& m) {
         .def_property_readonly("dtype", &AnyEngine::dtype)
         .def("program", &AnyEngine::program)
         .def("tables", &AnyEngine::tables)
-        .def("run", &AnyEngine::run, py::arg("numbers"), py::arg("row_ptr"), py::arg("senders"), py::arg("columns"),
-             py::arg("vectors"), py::arg("share"), py::arg("forces"), py::arg("virials"), py::arg("n_threads"),
-             py::arg("exchange") = py::none());
+        .def("run", &AnyEngine::evaluate, py::arg("numbers"), py::arg("row_ptr"), py::arg("senders"),
+             py::arg("columns"), py::arg("vectors"), py::arg("share"), py::arg("forces"), py::arg("virials"),
+             py::arg("n_threads"), py::arg("exchange") = py::none());
 }
 
 }  // namespace mdgnn

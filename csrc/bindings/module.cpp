@@ -5,6 +5,7 @@
 
 namespace mdgnn {
 
+void bind_dynamics(pybind11::module_&);
 void bind_engine(pybind11::module_&);
 void bind_neighbors(pybind11::module_&);
 
@@ -29,5 +30,6 @@ PYBIND11_MODULE(_C, m) {
     mdgnn::bindings::add_ops(m.ptr());
     mdgnn::bind_csr(m);
     mdgnn::bind_engine(m);
+    mdgnn::bind_dynamics(m);
     mdgnn::bind_neighbors(m);
 }

@@ -41,12 +41,31 @@ void Engine<T>::add_saved_arrays() {
 
 template <class T>
 void Engine<T>::run(const Structure& structure, const Outputs& out, const Context& context) const {
-    std::unique_ptr<Workspace<T>> memory(free_.exchange(nullptr));
-    if (!memory) memory = std::make_unique<Workspace<T>>();
+    std::unique_ptr<Workspace<T>> memory(take());
     Run<T> run(*this, *memory, structure, out.forces != nullptr, context);
     run.forward(out.energies);
     if (out.forces) run.backward(out);
-    delete free_.exchange(memory.release());
+    give_back(std::move(memory));
+}
+
+template <class T>
+Workspace<T>* Engine<T>::take() const {
+    for (auto& place : free_)
+        if (Workspace<T>* memory = place.load() ? place.exchange(nullptr) : nullptr) return memory;
+    return new Workspace<T>;
+}
+
+template <class T>
+void Engine<T>::give_back(std::unique_ptr<Workspace<T>> memory) const {
+    for (auto& place : free_) {
+        Workspace<T>* none = nullptr;
+        if (place.compare_exchange_strong(none, memory.get())) return static_cast<void>(memory.release());
+    }
+}
+
+template <class T>
+Engine<T>::~Engine() {
+    for (auto& place : free_) delete place.load();
 }
 
 template class Engine<float>;

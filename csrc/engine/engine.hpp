@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "core/aligned.hpp"
@@ -54,7 +55,7 @@ class Engine {
     Engine(Program program, Weights<T> weights, int n_threads = 1);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
-    ~Engine() { delete free_.load(); }
+    ~Engine();
 
     // Throws std::invalid_argument that names an atom whose element is not known.
     void run(const Structure& structure, const Outputs& out, const Context& context) const;
@@ -67,14 +68,17 @@ class Engine {
 
   private:
     void add_saved_arrays();
+    Workspace<T>* take() const;
+    void give_back(std::unique_ptr<Workspace<T>> memory) const;
 
     Program program_;
     Weights<T> weights_;         // those of tables are their coefficients
     std::array<Plan, 3> plans_;  // by Keep
     std::deque<Packed<T>> packed_;
     std::vector<Prepared<T>> prepared_;
-    bool takes_directions_ = false;  // a message does
-    mutable std::atomic<Workspace<T>*> free_{nullptr};
+    bool takes_directions_ = false;           // a message does
+    static constexpr std::size_t kFree = 64;  // as many calls at a time find memory that is there already
+    mutable std::array<std::atomic<Workspace<T>*>, kFree> free_{};
 };
 
 }  // namespace mdgnn::engine

@@ -10,7 +10,7 @@ import typer
 
 from mdgnn._internal.file_names import short_name
 from mdgnn.cli.dataset_commands import dataset
-from mdgnn.cli.errors import errors_as_sentences
+from mdgnn.cli.errors import CommandError, errors_as_sentences
 from mdgnn.cli.train_commands import evaluate_command, plot_command, train_command
 
 app = typer.Typer(
@@ -31,9 +31,26 @@ Optimizer = Literal["BFGS", "LBFGS", "FIRE", "FIRE2", "BFGSLineSearch", "LBFGSLi
 Ensemble = Literal["nve", "langevin", "npt"]
 Dtype = Literal["float32", "float64"]
 
+
+def _index(text: str) -> int | Literal[":"]:
+    """A frame's number, or all frames."""
+    if text == ":":
+        return ":"
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a frame's number nor : for all frames") from None
+
+
 StructureHelp = "A file in any format ASE reads; or, if there is no file of that name, lj:N for N atoms."
 IndexOption = Annotated[
-    int | None, typer.Option(help="Which frame of the file: 0 is the first, -1 the last.", show_default="-1")
+    Any,
+    typer.Option(
+        parser=_index,
+        metavar="NUMBER|:",
+        help="Which frame of the file: 0 is the first, -1 the last; ':' all, each by itself and many at once.",
+        show_default="-1",
+    ),
 ]
 FormatOption = Annotated[
     str | None,
@@ -51,7 +68,9 @@ def relax_command(
     structure: Annotated[str, typer.Argument(metavar="FILE|NAME", help=StructureHelp)],
     model: ModelOption = None,
     fmax: Annotated[float, typer.Option(help="Largest force allowed, in epsilon/sigma or eV/Angstrom.")] = 0.01,
-    optimizer: Annotated[Optimizer, typer.Option(help="One of ASE's.", case_sensitive=False)] = "LBFGS",
+    optimizer: Annotated[
+        Optimizer | None, typer.Option(help="One of ASE's.", case_sensitive=False, show_default="LBFGS")
+    ] = None,
     steps: Annotated[int, typer.Option(min=0, help="Give up after so many.")] = 1000,
     seed: SeedOption = None,
     device: DeviceOption = None,
@@ -64,17 +83,26 @@ def relax_command(
     """Move the atoms until the forces vanish. Exit status 1 if they do not within --steps.
 
     Output: trajectory.xyz, log.csv, final.xyz, summary.json and plots. Tags, arrays and information of the file are in
-    each frame, and so are constraints; those that ASE cannot read there are in final.traj too.
+    each frame, and so are constraints; those that ASE cannot read there are in final.traj too. Of many structures,
+    --index :, which move by FIRE, final.xyz has a frame for each and log.csv a row.
     """
     with errors_as_sentences():
         from mdgnn import plots
 
         plots.start()
-        from mdgnn.cli.dynamics import RunOptions, relax
+        from mdgnn.cli.dynamics import RunOptions, relax, relax_many
 
         chosen = _given(model=model, seed=seed, device=device, dtype=dtype, index=index, format=format)
         folder = output or Path(f"mdgnn-relax-{short_name(structure)}")
-        relax(RunOptions(structure, folder, force, **chosen), fmax=fmax, optimizer=optimizer, steps=steps)
+        options = RunOptions(structure, folder, force, **chosen)
+        if index == ":":
+            if optimizer not in (None, "FIRE"):
+                raise CommandError(
+                    f"many structures at once are relaxed by FIRE, not by {optimizer}: leave --optimizer out"
+                )
+            relax_many(options, fmax=fmax, steps=steps)
+        else:
+            relax(options, fmax=fmax, optimizer=optimizer or "LBFGS", steps=steps)
 
 
 @app.command("md")
@@ -128,7 +156,8 @@ def md_command(
     """Molecular dynamics. Ctrl-C ends a run in good order, and --restart goes on from there.
 
     Output: trajectory.xyz, log.csv, final.xyz, summary.json, checkpoint.npz and plots. Tags, arrays and information
-    of the file are in each frame, and so are constraints; those that ASE cannot read there are in final.traj too.
+    of the file are in each frame, and so are constraints; those that ASE cannot read there are in final.traj too. Of
+    many structures, --index :, each has a folder of its own in the output folder, without plots.
     """
     chosen = _given(model=model, seed=seed, device=device, dtype=dtype, index=index, format=format)
     of_ensemble = _given(temperature=temperature, friction=friction, pressure=pressure)
@@ -147,7 +176,8 @@ def md_command(
         elif structure is not None:
             folder = output or Path(f"mdgnn-md-{short_name(structure)}")
             options = RunOptions(structure, folder, force, **chosen)
-            dynamics.simulate(options, ensemble or "nve", of_ensemble, of_run)
+            run = dynamics.simulate_many if index == ":" else dynamics.simulate
+            run(options, ensemble or "nve", of_ensemble, of_run)
 
 
 @app.command("info")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -12,7 +12,10 @@ from mdgnn import dynamics
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.terminal import TerminalReporter, print_table
 from mdgnn.dynamics.ensembles import make_ensemble
+from mdgnn.dynamics.units import LJ, METAL
 from mdgnn.model_header import read_header
+
+UNITS = {units.name: units for units in (LJ, METAL)}
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,18 @@ class RunOptions:
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
-    index: int | None = None
+    index: int | Literal[":"] | None = None
     format: str | None = None
 
     def read(self, rng: np.random.Generator, reporter: TerminalReporter) -> Atoms:
         """The structure."""
+        assert self.index != ":"
         units = read_header(self.model)["units"]
         return dynamics.read_structure(self.structure, rng, self.index, self.format, units, reporter.note)
+
+    def read_all(self, reporter: TerminalReporter) -> list[Atoms]:
+        """All structures of the file."""
+        return dynamics.read_structures(self.structure, self.format, read_header(self.model)["units"], reporter.note)
 
     def of_run(self, reporter: TerminalReporter) -> dict[str, Any]:
         """For `dynamics.relax` and `dynamics.simulate`."""
@@ -66,6 +74,30 @@ def relax(options: RunOptions, **settings: Any) -> None:
         )
 
 
+def relax_many(options: RunOptions, fmax: float, steps: int) -> None:
+    """Relax all structures of a file, and say what came of them; raises a CommandError if one did not converge."""
+    reporter = TerminalReporter()
+    common = options.of_run(reporter)
+    results = dynamics.relax_many(options.read_all(reporter), options.model, fmax=fmax, steps=steps, **common)
+    units = UNITS[read_header(options.model)["units"]]
+    rows = {
+        "structures": str(len(results)),
+        "converged": str(sum(r.converged for r in results)),
+        "steps": f"{min(r.steps for r in results)} to {max(r.steps for r in results)}",
+    }
+    if energies := {r.energy: k for k, r in enumerate(results) if r.converged}:
+        rows["lowest energy"] = f"{min(energies):.6f} {units.energy} (structure {energies[min(energies)]})"
+    print_table(f"{options.structure} relaxed with {options.model}", {**rows, "output": str(options.folder)})
+    for k, result in enumerate(results):
+        if result.error:
+            raise CommandError(f"structure {k}, the first of {sum(bool(r.error) for r in results)}: {result.error}")
+    if missing := [k for k, r in enumerate(results) if not r.converged]:
+        raise CommandError(
+            f"not converged: {len(missing)} of {len(results)} structures, the first of them {missing[0]}, have forces "
+            f"of more than {fmax:g} {units.energy}/{units.length} after {steps} steps"
+        )
+
+
 def simulate(options: RunOptions, ensemble: str, parameters: Mapping[str, float], settings: Mapping[str, Any]) -> None:
     """Run molecular dynamics, and say what came of it."""
     chosen, reporter = make_ensemble(ensemble, **parameters), TerminalReporter()
@@ -74,6 +106,26 @@ def simulate(options: RunOptions, ensemble: str, parameters: Mapping[str, float]
     common = options.of_run(reporter)
     summary = dynamics.simulate(atoms, options.model, chosen, seed=options.seed, rng=rng, **common, **settings)
     _print_summary(summary, options.folder)
+
+
+def simulate_many(
+    options: RunOptions, ensemble: str, parameters: Mapping[str, float], settings: Mapping[str, Any]
+) -> None:
+    """Run molecular dynamics of all structures of a file; raises a CommandError if one could not go on."""
+    chosen, reporter = make_ensemble(ensemble, **parameters), TerminalReporter()
+    structures = options.read_all(reporter)
+    common = options.of_run(reporter)
+    summary = dynamics.simulate_many(structures, options.model, chosen, seed=options.seed, **common, **settings)
+    units = UNITS[summary["settings"]["units"]] if summary["settings"].get("units") else METAL
+    rows = {
+        "structures": str(summary["n_structures"]),
+        "steps": str(summary["steps"]),
+        "mean temperature": f"{summary['mean_temperature_second_half']:.4g} {units.temperature} (second half)",
+        "output": str(options.folder),
+    }
+    print_table(f"{ensemble} of {options.structure} with {options.model}", rows)
+    for k, error in summary["errors"].items():
+        raise CommandError(f"structure {k}, the first of {len(summary['errors'])} that could not go on: {error}")
 
 
 def restart(folder: Path, given: Mapping[str, Any]) -> None:

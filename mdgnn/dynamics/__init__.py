@@ -1,25 +1,36 @@
 """Relaxation and molecular dynamics of atoms with any ASE calculator; what the command line does, from Python.
 
 `relax` finds the minimum below a structure, `basin_hopping` lower ones; `simulate` runs molecular dynamics in a folder,
-from where `restart` goes on, and `MolecularDynamics` runs it in memory. `NVE`, `Langevin` and `NPT` are its ensembles.
+from where `restart` goes on, and `MolecularDynamics` runs it in memory. `relax_many`, `simulate_many` and
+`ManyMolecularDynamics` move many small systems at once. `NVE`, `Langevin` and `NPT` are the ensembles.
 """
 
 from mdgnn._internal.folder_lock import InUseError
 from mdgnn._internal.run_errors import InterruptedRunError, RunError
 from mdgnn.dynamics.basin_hopping import Minimum, basin_hopping, displace, quench
 from mdgnn.dynamics.ensembles import NPT, NVE, Langevin
+from mdgnn.dynamics.many import (
+    InterruptedRelaxationsError,
+    ManyMolecularDynamics,
+    ManyRelaxation,
+    relax_many,
+)
+from mdgnn.dynamics.many_simulation import simulate_many
 from mdgnn.dynamics.molecular_dynamics import MolecularDynamics
 from mdgnn.dynamics.relaxation import Relaxation, relax
 from mdgnn.dynamics.reporter import Reporter
 from mdgnn.dynamics.simulation import restart, simulate
-from mdgnn.dynamics.structures import read_structure
+from mdgnn.dynamics.structures import read_structure, read_structures
 
 __all__ = [
     "NPT",
     "NVE",
     "InUseError",
+    "InterruptedRelaxationsError",
     "InterruptedRunError",
     "Langevin",
+    "ManyMolecularDynamics",
+    "ManyRelaxation",
     "Minimum",
     "MolecularDynamics",
     "Relaxation",
@@ -29,7 +40,10 @@ __all__ = [
     "displace",
     "quench",
     "read_structure",
+    "read_structures",
     "relax",
+    "relax_many",
     "restart",
     "simulate",
+    "simulate_many",
 ]

@@ -9,6 +9,7 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from numpy.typing import NDArray
 
 from mdgnn.dynamics import npt
+from mdgnn.dynamics.compiled import CompiledIntegrator
 from mdgnn.dynamics.constraints import check_dynamics
 from mdgnn.dynamics.ensembles import Ensemble
 from mdgnn.dynamics.npt import MTK, State
@@ -72,30 +73,34 @@ class MolecularDynamics:
             check_reduced_momenta(atoms, ensemble.temperature if state is None else None)
             atoms.set_masses(np.ones(len(atoms)))
         if state is None:
-            self._prepare(keep_momenta=ensemble.temperature is None)
+            prepare(atoms, ensemble, self.units, self.rng)
         self.integrator = self.ensemble.integrator(atoms, self.timestep, self.units, self.rng, state)
-
-    def _prepare(self, keep_momenta: bool) -> None:
-        """Hold what the ensemble needs held, and give velocities to atoms that do not keep theirs."""
-        self.ensemble.check_structure(self.atoms, "the structure")
-        keep_momenta = keep_momenta and bool(np.any(self.atoms.get_momenta()))
-        self.ensemble.constrain(self.atoms)
-        check_dynamics(self.atoms)
-        if not keep_momenta:
-            assert self.ensemble.temperature is not None
-            draw_velocities(self.atoms, self.ensemble.temperature * self.units.kelvin, self.rng)
-        self.ensemble.settle(self.atoms)
 
     def step(self) -> None:
         """One time step. Raises a RunError where a cell explodes, and what the calculator raises."""
         self.integrator.step()
         self.n_steps += 1
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether many steps are one compiled call, and not ASE's one by one."""
+        return isinstance(self.integrator, CompiledIntegrator)
+
+    def advance(self, steps: int) -> None:
+        """So many time steps, in one compiled call where the calculator runs on the engine. Raises as `step`."""
+        if isinstance(self.integrator, CompiledIntegrator):
+            self.integrator.run(steps)
+            self.n_steps += steps
+        else:
+            for _ in range(steps):
+                self.step()
+
     def run(self, steps: int, interval: int = 1) -> Iterator["MolecularDynamics"]:
         """Take so many steps; yields itself after each `interval` of them."""
         steps, interval = whole_number("steps", steps, 0), whole_number("interval", interval, 1)
-        for _ in range(steps):
-            self.step()
+        end = self.n_steps + steps
+        while self.n_steps < end:
+            self.advance(min(interval - self.n_steps % interval, end - self.n_steps))
             if self.n_steps % interval == 0:
                 yield self
 
@@ -127,6 +132,19 @@ class MolecularDynamics:
         potential, kinetic = float(self.atoms.get_potential_energy()), float(self.atoms.get_kinetic_energy())
         more = self.integrator.columns() if isinstance(self.integrator, MTK) else ()
         return (self.n_steps, self.time, potential + kinetic, potential, kinetic, self.temperature, *more)
+
+
+def prepare(atoms: Atoms, ensemble: Ensemble, units: UnitSystem, rng: np.random.Generator) -> None:
+    """Hold what the ensemble needs held, and give velocities to atoms that do not keep theirs."""
+    ensemble.check_structure(atoms, "the structure")
+    keep_momenta = ensemble.temperature is None and bool(np.any(atoms.get_momenta()))
+    ensemble.constrain(atoms)
+    check_dynamics(atoms)
+    if not keep_momenta:
+        temperature = ensemble.with_defaults(units).temperature
+        assert temperature is not None
+        draw_velocities(atoms, temperature * units.kelvin, rng)
+    ensemble.settle(atoms)
 
 
 def whole_number(name: str, value: int, least: int) -> int:

@@ -165,10 +165,10 @@ def _optimize(
     header = ["step", f"energy[{units.energy}]", f"fmax[{units.force}]"]
     name = settings.get("structure", atoms.get_chemical_formula())
     converged, step = False, 0
+    records = None if folder is None else run_folder.Records(folder, header)
     with (
         suitable_threads(len(atoms)),
         StopSignals() as stop,
-        nullcontext() if folder is None else run_folder.Records(folder, header) as records,
         reporter.progress(f"relax {name}", settings["steps"]) as show,
     ):
         for step, converged in enumerate(optimizer.irun(fmax=settings["fmax"], steps=settings["steps"])):  # noqa: B007

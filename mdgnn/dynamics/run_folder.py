@@ -75,9 +75,9 @@ class Records:
                 if not path.is_file() or path.stat().st_size < length:
                     raise RunError(f"{path} is missing or shorter than its checkpoint says; it cannot be continued")
                 os.truncate(path, length)
-        # Unbuffered: what a full disk refuses must not be tried again when the file is closed.
-        self.files = [path.open("wb" if lengths is None else "ab", buffering=0) for path in self.paths]
-        if lengths is None:
+        else:
+            for path in self.paths:
+                path.write_bytes(b"")
             self._append(1, (",".join(header) + "\n").encode())
 
     def add(self, atoms: Atoms, row: Sequence[float]) -> None:
@@ -87,23 +87,22 @@ class Records:
 
     def lengths(self) -> tuple[int, int]:
         """Bytes written to trajectory and log, after making sure that they are on the disk."""
-        for file in self.files:
-            os.fsync(file.fileno())
-        return self.files[0].tell(), self.files[1].tell()
+        sizes = []
+        for path in self.paths:
+            with path.open("ab", buffering=0) as file:
+                os.fsync(file.fileno())
+                sizes.append(file.tell())
+        return sizes[0], sizes[1]
 
+    # Opened for each record, as many runs may go on at a time; unbuffered, as what a full disk refuses must not be
+    # tried again when the file is closed.
     def _append(self, which: int, data: bytes) -> None:
         try:
-            while data:
-                data = data[self.files[which].write(data) :]
+            with self.paths[which].open("ab", buffering=0) as file:
+                while data:
+                    data = data[file.write(data) :]
         except OSError as error:
             raise RunError(f"cannot write {self.paths[which]}: {error.strerror}") from None
-
-    def __enter__(self) -> "Records":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for file in self.files:
-            file.close()
 
 
 def frame(atoms: Atoms) -> bytes:
@@ -131,9 +130,11 @@ def write_final(folder: Path, atoms: Atoms) -> None:
 
 
 def _labelled(atoms: Atoms) -> Atoms:
-    """A copy with the results alone instead of a calculator, and the constraints that are the user's."""
+    """A copy with the results alone, if any, instead of a calculator, and the constraints that are the user's."""
     bare: Atoms = atoms.copy()
     bare.set_constraint([c for c, own in zip(bare.constraints, atoms.constraints, strict=True) if of_user([own])])
+    if atoms.calc is None:
+        return bare
     energy, forces = atoms.get_potential_energy(apply_constraint=False), atoms.get_forces(apply_constraint=False)
     bare.calc = SinglePointCalculator(bare, energy=energy, forces=forces)
     return bare

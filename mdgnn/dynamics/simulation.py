@@ -29,6 +29,7 @@ from mdgnn.dynamics.reporter import Reporter
 from mdgnn.dynamics.system import System, calculator_sha256, make_system, suitable_threads
 from mdgnn.dynamics.units import LJ
 
+LOOK = 0.1  # seconds, about, after which a signal is seen
 SOURCE = ("structure", "index", "format")  # settings that say where the atoms come from
 
 
@@ -99,7 +100,7 @@ def simulate(
     folder, ensemble, reporter, source = Path(folder), ensemble or NVE(), reporter or Reporter(), source or {}
     ensemble.check()
     check_timestep(timestep)
-    counts = _checked_counts(steps, seed, interval, checkpoint_interval)
+    counts = checked_counts(steps, seed, interval, checkpoint_interval)
     rng = _checked_rng(rng, counts["seed"])
     calculator = atoms.calc if calculator is None else calculator
     if calculator is None:
@@ -112,10 +113,10 @@ def simulate(
         md = MolecularDynamics(system.atoms, ensemble, timestep, rng, system.units)
         run_folder.clear(folder)
         records = run_folder.Records(folder, md.header())
-        return _Run(system, md, _settings(system, md, source) | counts, records, folder, reporter).finish(fresh=True)
+        return Run(system, md, settings_of(system, md, source) | counts, records, folder, reporter).finish(fresh=True)
 
 
-def _checked_counts(steps: int, seed: int, interval: int, checkpoint_interval: int) -> dict[str, int]:
+def checked_counts(steps: int, seed: int, interval: int, checkpoint_interval: int) -> dict[str, int]:
     """As settings. Raises ValueError, as the next."""
     return {
         "steps": whole_number("steps", steps, 0),
@@ -132,7 +133,7 @@ def _checked_rng(rng: np.random.Generator | None, seed: int) -> np.random.Genera
     return rng
 
 
-def _settings(system: System, md: MolecularDynamics, source: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(system: System, md: MolecularDynamics, source: Mapping[str, Any]) -> dict[str, Any]:
     """What a restart goes on with, and what records say of the run; its numbers of steps beside them."""
     return {
         "structure": source.get("structure", system.atoms.get_chemical_formula()),
@@ -204,7 +205,7 @@ def restart(
         settings["model"] = system.model
         md = _continued(system, settings, state)
         records = run_folder.Records(folder, md.header(), state.lengths)
-        return _Run(system, md, settings, records, folder, reporter).finish(fresh=False)
+        return Run(system, md, settings, records, folder, reporter).finish(fresh=False)
 
 
 def _continued_settings(state: Checkpoint, steps: int | None, expected: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,7 +263,7 @@ def _continued(system: System, settings: Mapping[str, Any], state: Checkpoint) -
     return md
 
 
-class _Run:
+class Run:
     """Dynamics at some step, and the files it writes."""
 
     def __init__(
@@ -283,39 +284,63 @@ class _Run:
         A restart, which is not fresh, has its first frame written already, also at step 0.
         """
         begin, first, md, steps = time.perf_counter(), self.md.n_steps, self.md, self.settings["steps"]
+        seconds = LOOK  # of a step
         with (
             StopSignals() as stop,
-            self.records,
             suitable_threads(len(md.atoms)),
             self.reporter.progress(f"md {self.settings['structure']}", steps) as show,
             np.errstate(over="ignore", invalid="ignore"),  # the calculator refuses what is not finite, in words
         ):
             if fresh:
-                self.records.add(md.atoms, md.row())
-                self._save()
+                self.begin()
             while md.n_steps < steps and not stop.received:
-                md.step()
-                if md.n_steps % self.settings["interval"] == 0:
-                    self.records.add(md.atoms, md.row())
-                if md.n_steps % self.settings["checkpoint_interval"] == 0:
-                    self._save()
+                n = self.steps_until_next(seconds, md.n_steps) if md.is_compiled else 1
+                before = time.perf_counter()
+                md.advance(n)
+                seconds = (time.perf_counter() - before) / n
+                self.record()
                 show(md.n_steps, f"E {md.atoms.get_potential_energy():.4f}, T {md.temperature:.4g}")
-            self._save()
+            self.save()
         if stop.received and md.n_steps < steps:
             go_on = f"mdgnn md --restart {shell_path(self.folder)}"
             if not self.system.sha256:  # the command line has no such calculators
                 go_on = f"mdgnn.dynamics.restart({str(self.folder)!r}, calculator=...)"
             raise InterruptedRunError(stop.received, f"stopped after step {md.n_steps} of {steps}; go on: {go_on}")
         with StopSignals():  # which come too late
-            run_folder.write_final(self.folder, md.atoms)
-            log = run_folder.read_log(self.folder)
-            summary = self._summary(log)
-            summary |= {"steps_in_this_session": md.n_steps - first, "wall_time_s": time.perf_counter() - begin}
-            run_folder.write_summary(self.folder, summary)
-        draw_run(md, log, self.folder)
+            summary = self.end(md.n_steps - first, time.perf_counter() - begin)
+        draw_run(md, run_folder.read_log(self.folder), self.folder)
         return summary
 
-    def _save(self) -> None:
+    def begin(self) -> None:
+        """Write the first frame and checkpoint."""
+        self.records.add(self.md.atoms, self.md.row())
+        self.save()
+
+    def record(self) -> None:
+        """After a step, what is due by then."""
+        md = self.md
+        if md.n_steps % self.settings["interval"] == 0:
+            self.records.add(md.atoms, md.row())
+        if md.n_steps % self.settings["checkpoint_interval"] == 0:
+            self.save()
+
+    def end(self, steps: int, seconds: float) -> dict[str, Any]:
+        """Write the last structure and the summary, and return the summary; of this session, steps and time."""
+        run_folder.write_final(self.folder, self.md.atoms)
+        summary = self._summary(run_folder.read_log(self.folder))
+        summary |= {"steps_in_this_session": steps, "wall_time_s": seconds}
+        run_folder.write_summary(self.folder, summary)
+        return summary
+
+    def steps_until_next(self, seconds: float, n: int) -> int:
+        """After n steps, until the next record, checkpoint or look at signals, where a step takes so long."""
+        intervals: list[int] = [self.settings[name] for name in ("interval", "checkpoint_interval")]
+        steps: int = self.settings["steps"]
+        events = [interval - n % interval for interval in intervals]
+        return max(1, min(*events, steps - n, int(LOOK / max(seconds, 1e-6))))
+
+    def save(self) -> None:
+        """Write a checkpoint."""
         md = self.md
         random = dict(md.rng.bit_generator.state)
         state = Checkpoint(

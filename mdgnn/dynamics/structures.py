@@ -57,6 +57,41 @@ def read_structure(
     check_file(path, "structure file")
     kind = format_of(path, format)
     atoms = _frame_of(path, -1 if index is None else index, kind, format is None, units)
+    return _as_read(atoms, name, note)
+
+
+def read_structures(
+    name: str, format: str | None = None, units: str = "metal", note: Callable[[str], None] = warn_user
+) -> list[Atoms]:
+    """All frames of a file, each as `read_structure` gives it.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+    """
+    path = Path(name)
+    check_file(path, "structure file")
+    kind = format_of(path, format)
+    try:
+        frames = list(frames_of(path, slice(None), kind, units))
+    except Exception as error:  # ASE's readers raise anything at all
+        raise ValueError(f"cannot read structures from {path}: {why_unreadable(error, kind, format is None)}") from None
+    if not frames:
+        raise ValueError(
+            f"cannot read structures from {path}: there are none in it{taken_for(kind) * (format is None)}"
+        )
+    sentences: dict[str, None] = {}  # each once
+    structures = [
+        _as_read(atoms, f"frame {k} of {name}", lambda sentence: sentences.update({sentence: None}))
+        for k, atoms in enumerate(frames)
+    ]
+    for sentence in sentences:
+        note(sentence)
+    return structures
+
+
+def _as_read(atoms: Atoms, name: str, note: Callable[[str], None]) -> Atoms:
+    """With the constraints and momenta of the file, which may be where ASE does not look for them."""
     if len(atoms) == 0:
         raise ValueError(f"expected at least one atom in {name}, found none")
     if others := [name for name in getattr(atoms.calc, "results", {}) if name not in RESULTS]:

@@ -19,6 +19,7 @@ from mdgnn.calculators.ensemble import Ensemble
 from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
 from mdgnn.data.density import check_density, check_reduced_density
 from mdgnn.dynamics.arrays_and_info import remove_stale
+from mdgnn.dynamics.compiled import CompiledResults
 from mdgnn.dynamics.constraints import to_records
 from mdgnn.dynamics.units import LJ, METAL, UnitSystem, units_of
 from mdgnn.locate import locate, pretrained_names
@@ -60,12 +61,7 @@ def make_system(
     ValueError, FileNotFoundError
         For a device, model or structure that cannot be used; before anything is written.
     """
-    name, sha256 = type(calculator).__name__, ""
-    if isinstance(calculator, (str, Path)):
-        name = str(calculator) if calculator in pretrained_names() else str(Path(calculator).resolve())
-        content = locate(calculator)
-        calculator = MDGNNCalculator(calculator, device, dtype)
-        sha256 = hashlib.sha256(content.read_bytes()).hexdigest()
+    calculator, name, sha256 = named_calculator(calculator, device, dtype)
     to_records(atoms.constraints)  # raises for what no file can hold
     for sentence in remove_stale(atoms):
         note(sentence)
@@ -86,17 +82,29 @@ def make_system(
         doubt = doubt or _far_apart(atoms, max((member.info.cutoff for member in members), default=np.inf))
     if doubt:
         note(doubt)
-    return System(atoms, units, name, sha256, _precision(calculator))
+    return System(atoms, units, name, sha256, precision_of(calculator))
+
+
+def named_calculator(calculator: str | Path | Calculator, device: str, dtype: str) -> tuple[Calculator, str, str]:
+    """The calculator of a shipped model or model file, or the one given; what records call it; the file's SHA-256."""
+    if not isinstance(calculator, (str, Path)):
+        return calculator, type(calculator).__name__, ""
+    name = str(calculator) if calculator in pretrained_names() else str(Path(calculator).resolve())
+    content = locate(calculator)
+    made = MDGNNCalculator(calculator, device, dtype)
+    return made, name, hashlib.sha256(content.read_bytes()).hexdigest()
 
 
 def _members(calculator: Calculator) -> list[MDGNNCalculator]:
     """Those that have its models; none of a calculator that has no model of ours."""
     if isinstance(calculator, Ensemble):
         return calculator.members
+    if isinstance(calculator, CompiledResults):
+        return [calculator.systems.calculator]
     return [calculator] if isinstance(calculator, MDGNNCalculator) else []
 
 
-def _precision(calculator: Calculator) -> dict[str, str]:
+def precision_of(calculator: Calculator) -> dict[str, str]:
     """Device and dtype, which all members share; nothing is known of other calculators."""
     return {name: one.parameters[name] for one in _members(calculator) for name in ("device", "dtype")}
 

@@ -42,7 +42,7 @@ MAY_IMPORT = {  # layer: layers below it
         *("plots", "potential", "properties", "threads", "training"),
     },
     "dynamics": {
-        *("_internal", "calculators", "data", "dynamics", "locate", "models", "neighbors", "plots", "threads"),
+        *("_C", "_internal", "calculators", "data", "dynamics", "locate", "models", "neighbors", "plots", "threads"),
     },
     "cli": {
         *("_internal", "calculators", "cli", "data", "dynamics", "engine", "locate", "model_file", "model_header"),
@@ -61,7 +61,8 @@ MAY_INCLUDE = {  # folder of csrc: those that its sources may include from
     "neighbors": {"core", "neighbors"},
     "ops": {"core", "ops"},
     "engine": {"core", "ops", "engine"},
-    "bindings": {"core", "neighbors", "ops", "engine", "bindings"},
+    "dynamics": {"core", "neighbors", "engine", "dynamics"},
+    "bindings": {"core", "neighbors", "ops", "engine", "dynamics", "bindings"},
 }
 
 

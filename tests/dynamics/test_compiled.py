@@ -1,0 +1,367 @@
+"""The compiled loop: the bits of ASE's integrators, of one system as of many, and what becomes of one that explodes."""
+
+import os
+import signal
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import CalculatorError
+from ase.constraints import FixAtoms, FixCom, FixedPlane
+from ase.md.langevin import Langevin as AseLangevin
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
+
+from mdgnn import MDGNNCalculator
+from mdgnn.calculators import FunctionCalculator
+from mdgnn.dynamics import (
+    NVE,
+    InterruptedRunError,
+    Langevin,
+    MolecularDynamics,
+    Reporter,
+    checkpoint,
+    restart,
+    simulate,
+)
+from mdgnn.dynamics.compiled import CompiledIntegrator, CompiledSystems
+from mdgnn.dynamics.lj_clusters import lj_cluster
+from mdgnn.threads import set_num_threads
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    yield
+    set_num_threads(None)
+
+
+@pytest.fixture(scope="module")
+def calculator():
+    return MDGNNCalculator("lj")
+
+
+def moving(atoms, seed=0, temperature=0.3):
+    atoms.set_masses(np.ones(len(atoms)))
+    rng = np.random.default_rng(seed)
+    atoms.positions += rng.normal(0, 0.03, atoms.positions.shape)
+    atoms.set_momenta(rng.normal(0, temperature**0.5, atoms.positions.shape))
+    return atoms
+
+
+def cluster(n=13, seed=0):
+    return moving(lj_cluster(str(n), np.random.default_rng(0)), seed)
+
+
+def crystal(seed=0):
+    return moving(bulk("Ar", "fcc", a=1.6, cubic=True) * 2, seed)
+
+
+def mixed():
+    """Different sizes, periodic or not, one atom, and the same system twice."""
+    fixed = cluster(38, 5)
+    fixed.set_constraint(FixAtoms([0, 3]))
+    return [cluster(13, 1), crystal(2), moving(Atoms("Ar", [[1.0, 2.0, 3.0]]), 3), cluster(13, 1), fixed, cluster(7)]
+
+
+def systems_of(calculator, structures):
+    systems = CompiledSystems(calculator)
+    for atoms in structures:
+        systems.add(atoms)
+    return systems
+
+
+def state(atoms):
+    return np.concatenate([atoms.positions, atoms.get_momenta()])
+
+
+@pytest.mark.parametrize("make", [cluster, crystal])
+@pytest.mark.parametrize("held", [False, True])
+def test_nve_is_ases_velocity_verlet_bit_for_bit(calculator, make, held):
+    ours, theirs = make(), make()
+    for atoms in (ours, theirs):
+        atoms.calc = MDGNNCalculator("lj")
+        if held:
+            atoms.set_constraint(FixAtoms([0, 5]))
+    md = MolecularDynamics(ours, NVE(), timestep=0.004)
+    assert isinstance(md.integrator, CompiledIntegrator)
+    start = ours.positions.copy()
+    md.advance(150)
+    VelocityVerlet(theirs, 0.004).run(150)
+    assert np.array_equal(state(ours), state(theirs)) and np.abs(ours.positions - start).max() > 0.05
+    assert np.array_equal(ours.get_forces(), theirs.get_forces())
+    assert ours.get_potential_energy() == theirs.get_potential_energy()
+    assert not held or np.array_equal(ours.positions[[0, 5]], start[[0, 5]])
+
+
+@pytest.mark.parametrize("make", [cluster, crystal])
+def test_langevin_is_ases_with_the_same_noise_bit_for_bit(make):
+    ours, theirs = make(), make()
+    for atoms in (ours, theirs):
+        atoms.calc = MDGNNCalculator("lj")
+    CompiledIntegrator(ours, 0.005, 0.5, 2000.0, np.random.default_rng(7)).run(230)  # in blocks
+    noise = np.random.default_rng(7)
+    AseLangevin(theirs, 0.005, temperature_K=2000.0, friction=0.5, fixcm=False, rng=noise).run(230)
+    assert np.array_equal(state(ours), state(theirs))
+
+
+def test_a_free_cluster_under_langevin_agrees_with_ase_while_its_center_rests():
+    ours, theirs = cluster(), cluster()
+    for atoms in (ours, theirs):
+        atoms.calc = MDGNNCalculator("lj")
+        Langevin().constrain(atoms)
+    center = ours.get_center_of_mass()
+    CompiledIntegrator(ours, 0.005, 0.5, 2000.0, np.random.default_rng(7)).run(100)
+    noise = np.random.default_rng(7)
+    AseLangevin(theirs, 0.005, temperature_K=2000.0, friction=0.5, fixcm=False, rng=noise).run(100)
+    assert np.abs(state(ours) - state(theirs)).max() < 1e-9
+    assert np.abs(ours.get_center_of_mass() - center).max() < 1e-12
+
+
+def test_langevin_without_friction_is_nve(calculator):
+    cold, free = cluster(), cluster()
+    for atoms in (cold, free):
+        atoms.calc = calculator
+    CompiledIntegrator(cold, 0.005, 0.0, 2000.0, np.random.default_rng(0)).run(100)
+    CompiledIntegrator(free, 0.005).run(100)
+    assert np.abs(state(cold) - state(free)).max() < 1e-9
+
+
+def test_langevin_has_the_temperature_asked_for(calculator):
+    structures = [cluster(13, seed) for seed in range(12)]
+    systems, which = systems_of(calculator, structures), range(12)
+    rngs = [np.random.default_rng([9, k]) for k in which]
+    kelvin = 0.2 / 8.617330337217213e-05  # of epsilon / kB
+    temperatures = []
+    for block in range(80):
+        systems.langevin(which, 0.005, [2.0] * 12, [kelvin] * 12, rngs, 10)
+        if block >= 20:
+            temperatures.append(np.mean([atoms.get_temperature() for atoms in structures]) / kelvin)
+    assert (
+        abs(np.mean(temperatures) - 1) < 0.05
+    )  # five standard errors, of some 40 independent samples of 468 degrees of freedom
+
+
+def test_energy_is_conserved_as_the_square_of_the_timestep(calculator):
+    scatter = []
+    for timestep, steps in ((0.004, 500), (0.002, 1000)):
+        atoms = cluster()
+        atoms.calc = calculator
+        md = MolecularDynamics(atoms, NVE(), timestep)
+        scatter.append(np.std([atoms.get_total_energy() for _ in md.run(steps, interval=5)]))
+    assert 3 < scatter[0] / scatter[1] < 5
+
+
+def test_time_can_be_turned_back(calculator):
+    atoms = cluster()
+    start, atoms.calc = atoms.positions.copy(), calculator
+    CompiledIntegrator(atoms, 0.004).run(100)
+    atoms.set_momenta(-atoms.get_momenta())
+    assert np.abs(atoms.positions - start).max() > 0.05
+    CompiledIntegrator(atoms, 0.004).run(100)
+    assert np.abs(atoms.positions - start).max() < 1e-6
+
+
+def relax(systems, which, fmax, steps):
+    """Whether they converged, and steps taken."""
+    ends = {k: end for k, *end in systems.relaxations(which, fmax, steps)}
+    return [list(x) for x in zip(*(ends[k] for k in which), strict=True)]
+
+
+def advance(systems, how):
+    which = range(len(systems.structures))
+    if how == "nve":
+        return systems.velocity_verlet(which, 0.004, 60)
+    if how == "langevin":
+        rngs = [np.random.default_rng([1, len(atoms)]) for atoms in systems.structures]
+        n = len(which)
+        return systems.langevin(which, 0.004, [0.5] * n, [2000.0] * n, rngs, 60)
+    return relax(systems, which, 0.02, 60)
+
+
+@pytest.mark.parametrize("how", ["nve", "langevin", "fire"])
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_bits_are_those_of_a_system_alone_for_any_threads_batch_and_order(calculator, how, n_threads):
+    alone = mixed()
+    set_num_threads(1)
+    for atoms in alone:
+        advance(systems_of(calculator, [atoms]), how)
+    set_num_threads(n_threads)
+    together = mixed()
+    advance(systems_of(calculator, together[::-1]), how)
+    for a, b in zip(alone, together, strict=True):
+        assert np.array_equal(state(a), state(b))
+    assert np.array_equal(state(together[0]), state(together[3])), "one system twice"
+
+
+@pytest.mark.parametrize("how", ["nve", "fire"])
+def test_calls_in_pieces_are_one_call(calculator, how):
+    whole, pieces = cluster(), cluster()
+    a, b = systems_of(calculator, [whole]), systems_of(calculator, [pieces])
+    for systems, parts in ((a, [50]), (b, [1, 29, 20])):
+        for n in parts:
+            systems.velocity_verlet([0], 0.004, n) if how == "nve" else relax(systems, [0], 1e-9, n)
+    assert np.array_equal(state(whole), state(pieces))
+
+
+def test_a_large_system_has_the_same_bits_for_any_threads(calculator):
+    results = []
+    for n_threads in (1, 4):
+        set_num_threads(n_threads)
+        atoms = moving(bulk("Ar", "fcc", a=1.6, cubic=True) * 4)
+        systems_of(calculator, [atoms]).velocity_verlet([0], 0.004, 20)
+        results.append(state(atoms))
+    assert np.array_equal(*results)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_fire_takes_ases_steps_to_the_minimum(calculator, held):
+    ours, theirs = cluster(38), cluster(38)
+    for atoms in (ours, theirs):
+        atoms.positions += np.random.default_rng(4).normal(0, 0.05, atoms.positions.shape)
+        if held:
+            atoms.set_constraint(FixAtoms([2]))
+    theirs.calc = MDGNNCalculator("lj")
+    optimizer = FIRE(theirs, logfile=None)
+    optimizer.run(fmax=0.01, steps=500)
+    converged, steps = relax(systems_of(calculator, [ours]), [0], 0.01, 500)
+    assert converged == [True] and steps == [optimizer.nsteps]
+    assert np.abs(ours.positions - theirs.positions).max() < 1e-6
+    ours.calc = MDGNNCalculator("lj", backend="torch")
+    assert np.linalg.norm(ours.get_forces(), axis=1).max() < 0.0101
+
+
+def test_systems_converge_each_on_its_own(calculator):
+    structures = [cluster(13, seed) for seed in range(6)]
+    systems = systems_of(calculator, structures)
+    converged, steps = relax(systems, range(6), 0.01, 500)
+    assert all(converged) and len(set(steps)) > 2
+    before = structures[0].positions.copy()
+    assert relax(systems, range(6), 0.01, 500) == [[True] * 6, [0] * 6]
+    assert np.array_equal(structures[0].positions, before)
+
+
+@pytest.mark.parametrize("explosion", ["coincident", "not finite", "momentum"])
+def test_one_that_explodes_is_named_and_harms_no_other(calculator, explosion):
+    alone, structures = cluster(13, 2), [cluster(13, 1), cluster(13, 9), cluster(13, 2)]
+    systems_of(calculator, [alone]).velocity_verlet([0], 0.004, 40)
+    bad = structures[1]
+    if explosion == "coincident":
+        bad.positions[3] = bad.positions[4]
+    elif explosion == "not finite":
+        bad.positions[3, 0] = np.nan
+    else:
+        momenta = bad.get_momenta()
+        momenta[3] = np.inf
+        bad.set_momenta(momenta)
+    systems = systems_of(calculator, structures)
+    steps = systems.velocity_verlet(range(3), 0.004, 40)
+    assert list(systems.failed) == [1] and isinstance(systems.failed[1], (ValueError, CalculatorError))
+    assert steps[0] == steps[2] == 40 and steps[1] < 40
+    assert np.array_equal(state(structures[2]), state(alone))
+    structures[1].positions[:] = cluster(13, 9).positions  # a new start
+    structures[1].set_momenta(cluster(13, 9).get_momenta())
+    assert systems.velocity_verlet(range(3), 0.004, 40).tolist() == [40] * 3 and not systems.failed
+
+
+def test_a_failure_is_the_calculators_own_sentence():
+    atoms = cluster()
+    atoms.calc = MDGNNCalculator("lj")
+    atoms.positions[3] = atoms.positions[4]
+    md = MolecularDynamics(atoms, NVE(), 0.004)
+    with pytest.raises(ValueError, match="atoms 3 and 4 coincide"):
+        md.advance(3)
+
+
+def test_atoms_that_are_too_close_are_warned_of_or_refused():
+    close = Atoms("Ar2", [[0, 0, 0], [0.5, 0, 0]])
+    for what in ("raise", "ignore", "warn"):
+        atoms = close.copy()
+        atoms.set_masses([1.0, 1.0])
+        calculator = MDGNNCalculator("lj", too_close=what)
+        systems = systems_of(calculator, [atoms])
+        if what == "warn":
+            with pytest.warns(UserWarning, match=r"came as close as 0\.5, closer than any in the model's training"):
+                systems.find_forces([0])
+        else:
+            systems.find_forces([0])
+        assert (0 in systems.failed) == (what == "raise")
+
+
+def test_no_systems_and_no_steps(calculator):
+    systems = systems_of(calculator, [])
+    assert len(systems.velocity_verlet([], 0.004, 10)) == len(list(systems.relaxations([], 0.1, 9))) == 0
+    atoms = cluster()
+    before = state(atoms)
+    assert systems_of(calculator, [atoms]).velocity_verlet([0], 0.004, 0).tolist() == [0]
+    assert np.array_equal(state(atoms), before)
+
+
+def test_what_is_not_compiled_is_done_by_ase_or_refused(calculator):
+    plane = cluster()
+    plane.set_constraint(FixedPlane(0, (0, 0, 1)))
+    with pytest.raises(ValueError, match="no constraints but FixAtoms or FixCom, got FixedPlane"):
+        CompiledSystems(calculator).add(plane)
+    both = cluster()
+    both.set_constraint([FixCom(), FixAtoms([0])])
+    for atoms in (plane, both):
+        atoms.calc = calculator
+        assert not isinstance(MolecularDynamics(atoms, NVE()).integrator, CompiledIntegrator)
+    two = Atoms("ArNe", [[0, 0, 0], [0, 0, 1.1]])
+    two.calc = calculator
+    with pytest.raises(ValueError, match="this model takes a single species as its particle"):
+        MolecularDynamics(two, NVE()).step()
+    with pytest.raises(ValueError, match="runs on the engine: the calculator's backend is 'torch'"):
+        CompiledSystems(MDGNNCalculator("lj", backend="torch"))
+    with pytest.raises(ValueError, match="the calculator is FunctionCalculator"):
+        CompiledSystems(FunctionCalculator(lambda *_: 0.0))
+
+
+def test_the_loop_follows_what_is_changed_between_calls():
+    ours, theirs = cluster(), cluster()
+    ours.calc, theirs.calc = MDGNNCalculator("lj"), MDGNNCalculator("lj")
+    md, ase = MolecularDynamics(ours, NVE(), 0.004), VelocityVerlet(theirs, 0.004)
+    for change in (
+        lambda atoms: atoms.calc.set(dtype="float64"),
+        lambda atoms: atoms.set_positions(atoms.positions * 1.01),
+        lambda atoms: atoms.set_masses(np.full(13, 2.0)),
+        lambda atoms: (atoms.set_cell([9.0] * 3), atoms.set_pbc(True)),
+        lambda atoms: atoms.set_constraint(FixAtoms([1])),
+    ):
+        for atoms in (ours, theirs):
+            change(atoms)
+        md.advance(20)
+        ase.run(20)
+        assert np.array_equal(state(ours), state(theirs))
+
+
+class Interrupts(Reporter):
+    """Sends a signal after some steps."""
+
+    @contextmanager
+    def progress(self, label, total):
+        yield lambda step, text: os.kill(os.getpid(), signal.SIGTERM) if step >= 20 else None
+
+
+@pytest.mark.parametrize("ensemble", [NVE(0.3), Langevin(0.3)])
+def test_a_compiled_run_stops_in_good_order_and_goes_on_as_if_it_never_had(tmp_path, monkeypatch, ensemble):
+    monkeypatch.setattr("mdgnn.dynamics.simulation.draw_run", lambda *_: [])
+    settings = {"steps": 60, "interval": 7, "checkpoint_interval": 25}
+    simulate(cluster(), "lj", ensemble, folder=tmp_path / "whole", **settings)
+    with pytest.raises(InterruptedRunError, match=r"stopped after step \d+ of 60") as error:
+        simulate(cluster(), "lj", ensemble, folder=tmp_path / "part", **settings, reporter=Interrupts())
+    assert error.value.signum == signal.SIGTERM
+    assert 20 <= checkpoint.load(tmp_path / "part" / "checkpoint.npz").step < 60
+    restart(tmp_path / "part")
+    for name in ("trajectory.xyz", "log.csv", "final.xyz"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_run_in_a_folder_is_that_of_ases_integrator(tmp_path, monkeypatch):
+    monkeypatch.setattr("mdgnn.dynamics.simulation.draw_run", lambda *_: [])
+    simulate(cluster(), "lj", Langevin(0.3), folder=tmp_path / "compiled", steps=30, seed=2)
+    monkeypatch.setattr("mdgnn.dynamics.compiled.is_for", lambda _: False)
+    simulate(cluster(), "lj", Langevin(0.3), folder=tmp_path / "ase", steps=30, seed=2)
+    ours, theirs = (np.loadtxt(tmp_path / name / "log.csv", delimiter=",", skiprows=1) for name in ("compiled", "ase"))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)

@@ -1,0 +1,140 @@
+"""Many systems at once: each as alone, ends of its own, errors by number, and Ctrl-C that keeps what is done."""
+
+import os
+import signal
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.constraints import FixAtoms, FixedPlane
+from test_compiled import cluster, crystal, mixed, state
+
+from mdgnn import MDGNNCalculator
+from mdgnn.dynamics import (
+    NPT,
+    NVE,
+    InterruptedRelaxationsError,
+    Langevin,
+    ManyMolecularDynamics,
+    MolecularDynamics,
+    Reporter,
+    relax,
+    relax_many,
+)
+from mdgnn.threads import set_num_threads
+
+
+@pytest.fixture(scope="module")
+def calculator():
+    return MDGNNCalculator("lj")
+
+
+@pytest.mark.parametrize("ensemble", [NVE(0.2), Langevin(0.2, 0.5), Langevin()])
+def test_each_moves_as_alone(calculator, ensemble):
+    together, alone = mixed(), mixed()
+    many = ManyMolecularDynamics(together, ensemble, calculator, 0.004, rng=3)
+    for _ in many.run(25, interval=10):
+        pass
+    assert (many.n_steps == 25).all() and not many.failed
+    for k, atoms in enumerate(alone):
+        atoms.calc = calculator
+        md = MolecularDynamics(atoms, ensemble, 0.004, np.random.default_rng([3, k]))
+        md.advance(25)
+        assert np.array_equal(state(atoms), state(together[k]))
+        assert atoms.get_potential_energy() == together[k].get_potential_energy()
+        assert np.array_equal(atoms.get_forces(), together[k].get_forces())
+        assert many.temperatures[k] == md.temperature
+
+
+def test_replicas_have_temperatures_of_their_own(calculator):
+    temperatures = [0.05, 0.4]
+    replicas = [cluster(13, seed) for seed in range(8)]
+    ladder = [Langevin(temperatures[k % 2], 2.0) for k in range(8)]
+    many = ManyMolecularDynamics(replicas, ladder, calculator, rng=1)
+    means = np.array([many.temperatures for _ in many.run(1600, interval=10)][60:]).mean(0)
+    for k, temperature in enumerate(temperatures):
+        assert abs(means[k::2].mean() / temperature - 1) < 0.15  # four standard errors
+
+
+def test_relaxations_end_each_on_its_own_as_ases_fire(calculator):
+    structures = [*mixed(), *(cluster(13, seed) for seed in range(4))]
+    before = [state(atoms) for atoms in structures]
+    results = relax_many(structures, calculator, fmax=0.02)
+    assert all(r.converged and not r.error and r.fmax < 0.02 for r in results)
+    assert len({r.steps for r in results}) > 3
+    assert all(np.array_equal(state(a), b) for a, b in zip(structures, before, strict=True)), "copies were moved"
+    for atoms, result in zip(structures[:2], results, strict=False):
+        alone = relax(atoms, calculator, fmax=0.02, optimizer="FIRE")
+        assert result.steps == alone.steps and result.energy == pytest.approx(alone.energy, abs=1e-6)
+    assert np.array_equal(results[0].atoms.positions, results[3].atoms.positions)
+
+
+def test_bits_do_not_depend_on_threads_or_company(calculator):
+    structures = mixed()
+    set_num_threads(3)
+    try:
+        together = relax_many(structures, calculator, fmax=0.02)
+        set_num_threads(1)
+        for atoms, result in zip(structures, together, strict=True):
+            (alone,) = relax_many([atoms], calculator, fmax=0.02)
+            assert np.array_equal(alone.atoms.positions, result.atoms.positions) and alone.steps == result.steps
+    finally:
+        set_num_threads(None)
+
+
+def test_relaxations_that_are_given_up_or_fail(calculator):
+    bad = cluster(13, 4)
+    bad.positions[0] = bad.positions[1]
+    results = relax_many([cluster(13, 1), bad, cluster(13, 2)], calculator, fmax=1e-3, steps=7)
+    assert [r.steps for r in results] == [7, 0, 7] and not any(r.converged for r in results)
+    assert "atoms 0 and 1 coincide" in results[1].error and np.isnan(results[1].energy) and not results[0].error
+    assert relax_many([], calculator) == []
+
+
+def test_dynamics_names_what_fails_and_goes_on(calculator):
+    bad = cluster(13, 4)
+    bad.positions[0] = bad.positions[1]
+    many = ManyMolecularDynamics([cluster(13, 1), bad], NVE(), calculator)
+    many.advance(12)
+    assert list(many.failed) == [1] and many.n_steps.tolist() == [12, 0]
+    none = ManyMolecularDynamics([], Langevin(), calculator)
+    none.advance(3)
+    assert none.temperatures == []
+
+
+class Interrupts(Reporter):
+    """Sends a signal after the first relaxation."""
+
+    @contextmanager
+    def progress(self, label, total):
+        yield lambda step, text: os.kill(os.getpid(), signal.SIGINT) if step == 1 else None
+
+
+def test_ctrl_c_keeps_what_is_done(calculator):
+    structures = [Atoms("Ar", [[0.0, 0, 0]]), *(cluster(13, seed) for seed in range(3))]
+    with pytest.raises(InterruptedRelaxationsError, match=r"stopped after 1 of 4 relaxations") as error:
+        relax_many(structures, calculator, fmax=1e-7, steps=100_000, reporter=Interrupts())
+    assert error.value.signum == signal.SIGINT
+    results = error.value.relaxations
+    assert [r.converged for r in results] == [True, False, False, False] and all(r.fmax > 1e-7 for r in results[1:])
+
+
+def test_errors_say_which_structure(calculator):
+    plane, held = cluster(), cluster()
+    plane.set_constraint(FixedPlane(0, (0, 0, 1)))
+    held.set_constraint(FixAtoms([0]))
+    with pytest.raises(ValueError, match="structure 1: expected no constraints but FixAtoms or FixCom"):
+        relax_many([held, plane], calculator)
+    with pytest.raises(ValueError, match="structure 1: this model takes a single species"):
+        ManyMolecularDynamics([cluster(), Atoms("ArNe", [[0, 0, 0], [0, 0, 1]])], NVE(), calculator)
+    with pytest.raises(ValueError, match="all nve or all langevin for many systems, got npt"):
+        ManyMolecularDynamics([crystal()], NPT(), calculator)
+    with pytest.raises(ValueError, match="got langevin, nve"):
+        ManyMolecularDynamics([crystal(), crystal()], [NVE(), Langevin()], calculator)
+    with pytest.raises(ValueError, match="random numbers for each of 1 structures, got 1 and 2"):
+        ManyMolecularDynamics([crystal()], NVE(), calculator, rng=[np.random.default_rng(k) for k in (1, 2)])
+    with pytest.raises(ValueError, match="runs on the engine, for many systems at once: the calculator's backend"):
+        relax_many([cluster()], MDGNNCalculator("lj", backend="torch"))
+    with pytest.raises(ValueError, match="positive fmax"):
+        relax_many([cluster()], calculator, fmax=0)
