@@ -24,7 +24,7 @@ from mdgnn.ops import (
     RadialTable,
     TabulatedFilter,
     add_ends,
-    concat_message,
+    concat_message_linear,
     concat_message_table,
     edge_basis,
     polar,
@@ -108,14 +108,17 @@ class MessagePassingLayer(nn.Module):
 
         basis (E, edge_dim); envelope (E,); n_neighbours (N, 1), the sum of the envelope.
         """
-        ends, edge_part = self._first_linear(h, basis)
-        second = self.message_mlp.last
+        first, second = self.message_mlp.first, self.message_mlp.last
+        for_ends, for_basis = first.weight.split((2 * h.shape[1], basis.shape[1]), dim=1)
+        bias = F.pad(first.bias, (first.out_features, 0))  # once, for the receiver
+        ends = F.linear(h, torch.cat(for_ends.chunk(2, dim=1)), bias)
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
+            edge_part = with_suitable_rows(lambda basis: F.linear(basis, for_basis), basis)
             x = silu(edge_part + add_ends(ends, graph.edges))
             messages = with_suitable_rows(lambda x: F.linear(x, second.weight, second.bias), x)
             total = sum_over_neighbours(messages, graph, envelope, reduce="max")
         else:
-            x = concat_message(edge_part, ends, graph.edges, envelope)
+            x = concat_message_linear(basis, for_basis, ends, graph.edges, envelope)
             total = self._total(x, n_neighbours)
         if self.aggregation == "mean":
             total = total / (n_neighbours.clamp(min=1) if envelope is None else 1 + n_neighbours)
@@ -132,17 +135,6 @@ class MessagePassingLayer(nn.Module):
 
     def _update(self, h: Tensor, total: Tensor) -> Tensor:
         return h + self.update_mlp(torch.cat([h, total], dim=1))  # type: ignore[no-any-return]
-
-    def _first_linear(self, h: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-        """The first Linear of the message by blocks of its input.
-
-        (N, 2 hidden_dim), each atom's share as a sender and as a receiver; (E, hidden_dim), the basis' with the bias.
-        """
-        first = self.message_mlp.first
-        for_sender, for_receiver, for_basis = first.weight.split((h.shape[1], h.shape[1], basis.shape[1]), dim=1)
-        edge_part = with_suitable_rows(lambda basis: F.linear(basis, for_basis, first.bias), basis)
-        ends = F.linear(h, torch.cat((for_sender, for_receiver)))
-        return ends, edge_part
 
 
 def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> RadialTable:
