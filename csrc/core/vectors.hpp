@@ -1,5 +1,6 @@
 // Vectors for loops whose sums must stay in registers (see simd.hpp for their width), and shorter ones for what is left
-// at the end. They are never returned: machines do not agree on how.
+// at the end. They are never returned: machines do not agree on how. a * b + c is one instruction where the machine has
+// it and the file may contract (CMakeLists.txt): in functions for several levels there is no other way to say so.
 #pragma once
 
 #include <cstdint>
