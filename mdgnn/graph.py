@@ -227,12 +227,67 @@ class Graph:
             offset, structures, edges = offset + g.n_atoms, structures + g.n_structures, edges + g.n_edges
         return cls(*(torch.cat(tensors) for tensors in zip(*(p._tensors for p in parts), strict=True)))
 
+    def select(self, structures: Sequence[int] | Tensor) -> "Graph":
+        """Some structures of a batch as a batch of their own, in the order given: of what training goes through, which
+        is joined once. The graph is that which `batch` makes of them, in a tenth of the time where they are small.
+
+        Parameters
+        ----------
+        structures : (n,) int64
+            Numbers of structures; one may come more than once.
+
+        Raises
+        ------
+        IndexError
+            For a number that no structure has.
+        ValueError
+            For none, or where the atoms of a structure do not follow upon each other.
+        """
+        chosen = torch.as_tensor(structures, dtype=torch.int64, device=self.structure.device)
+        if chosen.ndim != 1 or not len(chosen):
+            raise ValueError(f"expected numbers of structures as (n,) with n of at least 1, got {tuple(chosen.shape)}")
+        if int(chosen.min()) < 0 or int(chosen.max()) >= self.n_structures:
+            got = f"{int(chosen.min())} to {int(chosen.max())}"
+            raise IndexError(f"expected structures from 0 to {self.n_structures - 1}, got {got}")
+        first, n_atoms = self._first_atom[chosen], self._n_atoms[chosen]
+        first_edge = self.row_ptr[first]
+        n_edges = self.row_ptr[first + n_atoms] - first_edge
+        atoms, edges = _ranges(first, n_atoms), _ranges(first_edge, n_edges)
+        shift = n_atoms.cumsum(0) - n_atoms - first
+        return self.__class__(
+            self.atomic_numbers[atoms],
+            self.vectors[edges],
+            F.pad((self.row_ptr[1:] - self.row_ptr[:-1])[atoms].cumsum(0), (1, 0)),
+            self.senders[edges] + shift.repeat_interleave(n_edges),
+            torch.arange(len(chosen), device=chosen.device).repeat_interleave(n_atoms),
+            self.cells[chosen],
+        )
+
+    @view
+    def _n_atoms(self) -> Tensor:
+        """(S,): of each structure."""
+        if bool((self.structure[1:] < self.structure[:-1]).any()):
+            raise ValueError("expected atoms in the order of their structures, as those of Graph.batch are")
+        return torch.bincount(self.structure, minlength=self.n_structures)
+
+    @view
+    def _first_atom(self) -> Tensor:
+        """(S,): of each structure."""
+        return self._n_atoms.cumsum(0) - self._n_atoms
+
     def clone(self) -> "Graph":
         """The same in memory of its own; of tensors of inference mode, outside of it, ones that autograd may keep."""
         return self.__class__(*(tensor.clone() for tensor in self._tensors))
 
     def to(self, device: torch.device | str) -> "Graph":
         return self.__class__(*(tensor.to(device) for tensor in self._tensors))
+
+
+def _ranges(first: Tensor, lengths: Tensor) -> Tensor:
+    """Numbers first[0] .. first[0] + lengths[0], first[1] .. and so on, in one array."""
+    begin = lengths.cumsum(0) - lengths
+    shift = (first - begin).repeat_interleave(lengths)
+    return torch.arange(len(shift), device=first.device) + shift
 
 
 def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
