@@ -48,17 +48,17 @@ EMULATED = PYTHONPATH=tests/emulation $(PYTEST) --dist worksteal -p emulated_cud
 EMULATION = $(MAKE) -s --no-print-directory -j$(shell nproc) -f tests/emulation/Makefile PYTHON=$(PY)
 emulate: build
 	$(EMULATION) plain
-	$(EMULATED)
+	$(EMULATED) -p launched_kernels
 
 emulate-checked: build
 	$(EMULATION) checked
-	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED)
+	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) -p launched_kernels
 
 emulate-sample: build
 	$(EMULATION) checked
 	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) --emulation-sample
 
-# Random lists and ops, against the CPU.
+# Random lists, against those of the CPU, and ops, against references.
 emulate-fuzz: COUNT = 10000
 emulate-fuzz: build
 	$(EMULATION) plain

@@ -178,14 +178,15 @@ def floors(n, e, filled):
         "edges by interval: add_parts": (16 * f * (k - filled + chunks) + 8 * k, 0),
         "force_virial: sum_edges": ((2 * 36 + 8) * e + 96 * n, 60 * e),
         "force_virial: sum_edges<float64>": ((2 * 48 + 8) * e + 96 * n, 60 * e),
-        "force_virial: hand_to_edges<float64>": ((8 + 24 + 24 + 96) * e + 96 * n, 60 * e),
-        "force_virial: hand_to_edges": ((8 + 24 + 12 + 96) * e + 96 * n, 60 * e),
+        # of the sender a virial, 72 bytes; the first of two launches in float32 reads its force, 24, too
+        "force_virial: hand_to_edges<float64>": ((8 + 24 + 24 + 72) * e + 72 * n, 60 * e),
+        "force_virial: hand_to_edges": ((8 + 24 + 12 + 84) * e + 84 * n, 60 * e),
         "scatter_add: sum_rows": edges(1, 2, 1, 20),
         "scatter_add: sum_columns": edges(1, 2, 1, 20),
         "scatter_add: spread_rows": edges(1, 1, 1, 0),
         "scatter_add: dot_rows": edges(1, 2, 1, 20),
         "scatter_add: max_rows": edges(1, 1, 3, 20),
-        "scatter_add: max_columns": edges(3, 1, 1, 20),
+        "scatter_add: max_columns": edges(2, 1, 2, 20),  # gradients are read where they count: once
         "scatter_add: max_spread": edges(1, 1, 3, 0),
         "scatter_add: max_dot": edges(1, 2, 3, 20),
         # six candidates an edge, of 28 bytes; senders, receivers, shifts, vectors and distances are written
@@ -259,8 +260,9 @@ PAGE = """\
 {date}, torch {torch}; by `make emulate-traffic`, without a GPU
 
 A cluster of {atoms} Lennard-Jones atoms within {cutoff} sigma, F = {width}, tables of {knots} knots, float32; lists of
-neighbours and their bins: a liquid of {liquid} atoms with 64 neighbours, then that cluster. Numbers are those of one
-launch. A GPU's compiler may load less often than the one that builds the emulation.
+neighbours and their bins: a liquid of {liquid} atoms with 64 neighbours, then that cluster. Rows of float64 say so, as
+sum_edges<float64>; the others are float32. Numbers are those of one launch. A GPU's compiler may load less often
+than the one that builds the emulation.
 
 - asked: bytes that lanes read and write. sectors: those of 32 bytes that the accesses of warps touch, which L1, L2 or
   memory serve. once: each sector once in a launch, what memory has to move if caches hold all of it.

@@ -18,10 +18,10 @@ from mdgnn.engine.program import Program
 HERE = Path(__file__).parent
 CSRC = HERE.parent / "csrc"
 LANES = 8
-# The sources of the engine, and those that may contract, are CMake's.
-CMAKE = (HERE.parent / "CMakeLists.txt").read_text()
-SOURCES = re.findall(r"csrc/((?:core|engine|ops)/[\w/]+\.cpp)", CMAKE.split("pybind11_add_module(_C ")[1].split(")")[0])
-SOURCES = [name for name in SOURCES if not name.endswith("bind.cpp")]
+SOURCES = sorted(
+    str(path.relative_to(CSRC)) for part in ("core", "engine", "ops") for path in CSRC.glob(f"{part}/**/*.cpp")
+)
+CMAKE = (HERE.parent / "CMakeLists.txt").read_text()  # which says what may contract
 CONTRACT = set(re.findall(r"csrc/([\w/]+\.cpp)", CMAKE.split("set_source_files_properties(")[1].split("PROPERTIES")[0]))
 
 

@@ -87,8 +87,7 @@ def measure_list(system: str, quantities: str) -> tuple[float, float]:
         side = (12 / density) ** (1 / 3)
         cells, first = np.broadcast_to(np.eye(3) * side, (400, 3, 3)).copy(), np.arange(401, dtype=np.int64) * 12
         positions, periodic = rng.uniform(0, side, (4800, 3)), np.ones((400, 3), dtype=bool)
-        arguments = (positions, cells, periodic, first, (3.5, False, False, 1), (8, 8))
-        call = partial(_C.neighbors, quantities, *arguments)
+        call = partial(_C.neighbors, quantities, positions, cells, periodic, first, cutoff=3.5, n_threads=1)
     else:
         side = (n / density) ** (1 / 3)
         positions = rng.uniform(0, side, (n, 3))

@@ -32,8 +32,8 @@ def systems():
 def predict(make, seed, dtype, graph, **options):
     torch.manual_seed(seed)
     model = make(elements=[1, 6, 8, 11, 17], cutoff=5.0, **options).to(dtype).requires_grad_(False)
-    found = evaluate(model, graph)
-    return found.energies, found.forces
+    prediction = evaluate(model, graph)
+    return prediction.energies, prediction.forces
 
 
 def errors(make, envelope, dtype, **options):

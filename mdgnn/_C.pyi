@@ -444,7 +444,6 @@ def count_values(rows: tuple[int, int, int, int], n_entries: int) -> int: ...
 def counting_sort(index: int, n_edges: int, n_rows: int, row_ptr: int, order: int) -> None: ...
 
 _Reals = NDArray[np.floating]
-_NeighborOptions = tuple[float, bool, bool, int]
 
 def neighbors(
     quantities: str,
@@ -452,26 +451,35 @@ def neighbors(
     cells: _Reals,
     pbc: NDArray[np.bool_],
     first: NDArray[np.int64],
-    options: _NeighborOptions,
-    widths: tuple[int, int],
+    *,
+    cutoff: float,
+    n_threads: int,
+    self_interaction: bool = False,
+    half: bool = False,
+    index_bytes: int = 8,
+    shift_bytes: int = 8,
 ) -> tuple[NDArray[Any], ...]: ...
 def neighbors_by_pair(
     quantities: str,
     positions: _Reals,
     cell: _Reals,
     pbc: NDArray[np.bool_],
-    options: _NeighborOptions,
     kinds: NDArray[np.int32],
     table: NDArray[np.float64],
+    *,
+    cutoff: float,
+    n_threads: int,
+    self_interaction: bool = False,
 ) -> tuple[NDArray[Any], ...]: ...
 def edges_within(
     positions: _Reals,
     cell: _Reals,
     pbc: NDArray[np.bool_],
-    cutoff: float,
     row_ptr: NDArray[np.int64],
     senders: NDArray[np.int64],
     shifts: NDArray[np.int32],
+    *,
+    cutoff: float,
     n_threads: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], _Reals, _Reals]: ...
 

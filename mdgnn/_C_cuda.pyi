@@ -284,29 +284,47 @@ def scatter_add_double_backward(
     out_weight: _Array,
     context: _Context,
 ) -> None: ...
-
-_Structures = tuple[int, int, int, int, int, int, int]  # itemsize, positions, n_atoms, first, n_structures, cells, pbc
-_NeighborOptions = tuple[float, bool, bool]  # cutoff, self_interaction, half
-# Bytes of indices and of shifts; receivers, senders, shifts, vectors, distances, reverse (0: absent).
-_Edges = tuple[int, int, int, int, int, int, int, int]
-
 def neighbor_workspace(itemsize: int, n_atoms: int, n_structures: int) -> int: ...
 def neighbors_count(
-    structures: _Structures,
-    options: _NeighborOptions,
-    workspace: int,
+    *,
+    itemsize: int,
+    positions: _Array,
+    first: _Array,
+    n_structures: int,
+    cells: _Array,
+    pbc: _Array,
+    cutoff: float,
+    self_interaction: bool,
+    half: bool,
+    workspace: _Array,
     capacity: int,
-    row_ptr: int,
-    status: int,
-    where: _Context,
+    row_ptr: _Array,
+    status: _Array,
+    context: _Context,
 ) -> None: ...
 def neighbors_fill(
-    structures: _Structures,
-    options: _NeighborOptions,
-    workspace: int,
-    row_ptr: int,
-    edges: _Edges,
-    where: _Context,
+    *,
+    itemsize: int,
+    positions: _Array,
+    first: _Array,
+    n_structures: int,
+    cells: _Array,
+    pbc: _Array,
+    cutoff: float,
+    self_interaction: bool,
+    half: bool,
+    workspace: _Array,
+    row_ptr: _Array,
+    receivers: _Array,
+    senders: _Array,
+    reverse: _Array,
+    receivers32: _Array,
+    senders32: _Array,
+    reverse32: _Array,
+    shifts32: _Array,
+    vectors: _Array,
+    distances: _Array,
+    context: _Context,
 ) -> None: ...
 def neighbor_error(code: int, where: int, cutoff: float) -> str: ...
 def table_workspace(itemsize: int, n_edges: int, n_intervals: int, width: int) -> int: ...

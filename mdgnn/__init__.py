@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mdgnn.calculators import Ensemble, MDGNNCalculator
     from mdgnn.engine import Engine
     from mdgnn.graph import Graph
-    from mdgnn.model_config import ModelConfig
+    from mdgnn.model_config import ModelConfig, takes_options_of
     from mdgnn.model_file import load, save
     from mdgnn.models import LennardJones, PaiNN, SchNet, SimpleGNN
     from mdgnn.neighbors import NeighborList, first_neighbors, neighbor_list, primitive_neighbor_list
@@ -42,6 +42,7 @@ _HOME = {
     "primitive_neighbor_list": "mdgnn.neighbors",
     "save": "mdgnn.model_file",
     "set_num_threads": "mdgnn.threads",
+    "takes_options_of": "mdgnn.model_config",
 }
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "primitive_neighbor_list",
     "save",
     "set_num_threads",
+    "takes_options_of",
 ]
 
 

@@ -1,19 +1,22 @@
 """Options of models: a frozen dataclass for each, which says by name what is wrong."""
 
 import difflib
+import functools
 import inspect
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 
 from mdgnn.nn import ENVELOPES, FILTER_MODES, atomic_numbers_of
 
 Self = TypeVar("Self", bound="ModelConfig")
+Configured = TypeVar("Configured")  # a model
+Options = ParamSpec("Options")
 RENAMED = {"least_distance": "min_distance"}  # options of the release before, and in files
 
 
@@ -112,8 +115,10 @@ class ModelConfig:
         return list(inspect.signature(cls).parameters)
 
     @classmethod
-    def make(cls: type[Self], model: str, args: Sequence[Any], options: Mapping[str, Any]) -> Self:
+    def make(cls: type[Self], model: str, args: Sequence[Any], options: Mapping[str, Any], stacklevel: int = 4) -> Self:
         """From the arguments of a model of this name: a configuration, or options.
+
+        Warnings are for the line that is so many calls away, the caller of a model's constructor.
 
         Raises
         ------
@@ -127,7 +132,9 @@ class ModelConfig:
         options = {**options}
         for old, new in RENAMED.items():
             if old in options:
-                warnings.warn(f"the option {old} of models is called {new} now", DeprecationWarning, stacklevel=4)
+                warnings.warn(
+                    f"the option {old} of models is called {new} now", DeprecationWarning, stacklevel=stacklevel
+                )
                 if new in options:
                     raise TypeError(f"{model} was given {new} twice: as {old}, too, its name of before")
                 options[new] = options.pop(old)
@@ -150,6 +157,29 @@ class ModelConfig:
         if len(options) < len(content):
             raise TypeError(f"{model} was given an option twice: by its name and by that of before")
         return cls.make(model, (), options)
+
+
+def takes_options_of(
+    config: Callable[Options, Self],
+) -> Callable[[Callable[[Configured, Self], None]], Callable[Concatenate[Configured, Options], None]]:
+    """Have a model's constructor, which takes its configuration, take the fields of that as well.
+
+    ``PaiNN(64, cutoff=5.0)`` is ``PaiNN(PaiNNConfig(64, cutoff=5.0))``; help, type checkers and editors know the
+    fields, which are declared once. A class that derives from the model may have a `Config` that derives from its.
+    """
+
+    def decorate(init: Callable[[Configured, Self], None]) -> Callable[Concatenate[Configured, Options], None]:
+        def with_options(self: Configured, /, *args: Options.args, **options: Options.kwargs) -> None:
+            model = cast(Any, type(self))
+            init(self, model.Config.make(model.__name__, args, options, stacklevel=3))
+
+        functools.update_wrapper(with_options, init)
+        first, *_ = inspect.signature(init).parameters.values()
+        parameters = [first, *inspect.signature(config).parameters.values()]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return with_options
+
+    return decorate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,6 +192,7 @@ def _load(name_or_path: str | Path, trusted: Sequence[str]) -> Potential:
         if len(dtypes) == 1:
             model = model.to(dtypes.pop())
         model.load_state_dict(state)
+        model.config_in_file = header["config"]
     except (SafetensorError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{path}: the content does not fit its header ({error})") from None
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
@@ -267,11 +268,19 @@ def load_for_inference(name_or_path: str | Path) -> Potential:
             raise ModelFileError(f"{locate(name_or_path)} has a broken mdgnn header ({error!r})") from None
 
 
-def digest_of(model: Potential) -> str:
-    """SHA-256 of a model's class, configuration and weights; of a file the same, whether its class is here or not."""
+def digests_of(model: Potential) -> list[str]:
+    """SHA-256 of a model's class, configuration and weights, as its file says and as the class says.
+
+    An older file has fewer options than the class, whose defaults nobody knows without it: the first is the same
+    whether the class is here or not, the last whether the model comes from a file or not. Equal models share one.
+    """
     if isinstance(model, EngineOnly):
-        return model.digest
-    return _digest(type(model).__name__, model.config.to_json(), model.state_dict())
+        return [model.digest]
+    name, weights = type(model).__name__, model.state_dict()
+    configs = [model.config.to_json()]
+    if model.config_in_file is not None:
+        configs.insert(0, model.config_in_file)
+    return [_digest(name, config, weights) for config in configs]
 
 
 def _digest(kind: str, config: dict[str, Any], tensors: Mapping[str, Tensor]) -> str:

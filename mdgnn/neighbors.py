@@ -33,6 +33,13 @@ class Edges(NamedTuple):
     distances: Any
 
 
+def _search(
+    quantities: str, r: NDArray[Any], box: NDArray[Any], periodic: NDArray[np.bool_], cutoff: float, n_threads: int
+) -> tuple[NDArray[Any], ...]:
+    """Arrays of one structure, with shifts as int32."""
+    return _C.neighbors(quantities, r, box, periodic, _ONE_STRUCTURE, cutoff=cutoff, n_threads=n_threads, shift_bytes=4)
+
+
 class NeighborList:
     """All edges shorter than `cutoff`, searched again only when atoms or cell have changed too much.
 
@@ -80,19 +87,16 @@ class NeighborList:
         r, box, periodic = _inputs(positions, cell, pbc)
         n_threads = get_num_threads()
         if self.skin == 0:
-            options = (self.cutoff, False, False, n_threads)
             self.n_rebuilds += 1
             if brief:
-                row_ptr, senders, *rest = _C.neighbors("pjDd", r, box, periodic, _ONE_STRUCTURE, options, (8, 4))
+                row_ptr, senders, *rest = _search("pjDd", r, box, periodic, self.cutoff, n_threads)
                 return Edges(row_ptr, None, senders, None, *rest)
-            return Edges(*_C.neighbors("pijSDd", r, box, periodic, _ONE_STRUCTURE, options, (8, 4)))
+            return Edges(*_search("pijSDd", r, box, periodic, self.cutoff, n_threads))
         if not self._valid(r, box, periodic, "cpu"):
-            options = (self.cutoff + self.skin, False, False, n_threads)
-            self._rebuild(
-                r, box, periodic, "cpu", lambda: _C.neighbors("pjS", r, box, periodic, _ONE_STRUCTURE, options, (8, 4))
-            )
-        row_ptr, senders, shifts = self._list
-        edges = Edges(*_C.edges_within(r, box, periodic, self.cutoff, row_ptr, senders, shifts, n_threads))
+            reach = self.cutoff + self.skin
+            self._rebuild(r, box, periodic, "cpu", lambda: _search("pjS", r, box, periodic, reach, n_threads))
+        within = _C.edges_within(r, box, periodic, *self._list, cutoff=self.cutoff, n_threads=n_threads)
+        edges = Edges(*within)
         return edges._replace(receivers=None, shifts=None) if brief else edges
 
     def _update_torch(self, positions: Any, cell: Any, pbc: Any) -> Edges:
@@ -250,14 +254,18 @@ def primitive_neighbor_list(
         r = np.ascontiguousarray(r @ box)
     different = _different(quantities)
     if isinstance(cutoff, (float, int)) or (not isinstance(cutoff, Mapping) and np.ndim(cutoff) == 0):
-        options = (float(cutoff), self_interaction, False, get_num_threads())  # type: ignore[arg-type]
-        out = _C.neighbors(different, r, box, periodic, _ONE_STRUCTURE, options, (8, 8))
+        out = _C.neighbors(
+            different, r, box, periodic, _ONE_STRUCTURE,
+            cutoff=float(cutoff), n_threads=get_num_threads(), self_interaction=self_interaction,  # type: ignore[arg-type]
+        )  # fmt: skip
     else:
         largest, kinds, table = pair_cutoffs(cutoff, numbers, len(r))
         if not largest > 0:  # no pair at all
             return primitive_neighbor_list(quantities, False, box, r[:0], 1.0)
-        options = (largest, self_interaction, False, get_num_threads())
-        out = _C.neighbors_by_pair(different, r, box, periodic, options, kinds, table)
+        out = _C.neighbors_by_pair(
+            different, r, box, periodic, kinds, table,
+            cutoff=largest, n_threads=get_num_threads(), self_interaction=self_interaction,
+        )  # fmt: skip
     if len(different) < len(quantities):
         out = tuple(out[different.index(q)] for q in quantities)
     return out if len(out) > 1 else out[0]

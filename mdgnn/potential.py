@@ -26,9 +26,10 @@ class Potential(nn.Module):
     A model derives from it and has
 
     - `Config`, its options: a frozen dataclass that derives from `ModelConfig`;
-    - in ``__init__``, after ``super().__init__(*args, **options)``, its layers, sized by `self.config`. Atoms are of
-      the types 1 .. n_elements, so that an embedding has ``1 + self.config.n_elements`` rows. Among the layers is
-      `output_mlp`, from features (N, F) to the network's energies (N, 1); an `mdgnn.nn.MLP` if the model is trained;
+    - in ``__init__(self, config)``, after ``super().__init__(config)``, its layers, sized by the configuration. Under
+      ``@takes_options_of(Config)`` it takes options, too. Atoms are of the types 1 .. n_elements, so that an embedding
+      has ``1 + config.n_elements`` rows. Among the layers is `output_mlp`, from features (N, F) to the network's
+      energies (N, 1); an `mdgnn.nn.MLP` if the model is trained;
     - `atomic_features`, from edge vectors to features of atoms.
 
     The base does the rest: ``e_i = shift + scale * (output_mlp(h_i) + repulsion_i)``, in float64, with shift and scale
@@ -73,6 +74,7 @@ class Potential(nn.Module):
         super().__init__()
         self.config = c = self.Config.make(type(self).__name__, args, options)
         self.elements = Elements(c.elements, c.n_elements, c.shift, c.scale)
+        self.config_in_file: dict[str, Any] | None = None  # the options as they stand where the model was loaded from
         self.heads: Heads | None = None
         self.repulsion: Repulsion | None = None
         if c.repulsion:

@@ -58,18 +58,18 @@ def problem(op, n_atoms, width):
     side = (n_atoms * (4 / 3 * torch.pi * CUTOFF**3) / NEIGHBOURS) ** (1 / 3)
     positions, periodic = torch.rand(n_atoms, 3).cuda() * side, torch.ones(3, dtype=torch.bool, device="cuda")
     cell = torch.eye(3, device="cuda") * side
-    found = ops.neighbors(positions, cell, periodic, CUTOFF, want=("vectors", "distances"), index_dtype=torch.int64)
-    rows = ops.EdgeRows(ops.Rows(found.row_ptr, found.senders))
-    n_edges, blocks = len(found.senders), 3 if op == "painn_message" else 1
+    graph = ops.neighbors(positions, cell, periodic, CUTOFF, want=("vectors", "distances"), index_dtype=torch.int64)
+    rows = ops.EdgeRows(ops.Rows(graph.row_ptr, graph.senders))
+    n_edges, blocks = len(graph.senders), 3 if op == "painn_message" else 1
     if op == "concat_message":
         shapes = (n_edges, width), (n_atoms, 2 * width), (n_edges,)
         inputs = [torch.randn(*shape, device="cuda", requires_grad=True) for shape in shapes]
         return inputs, rows, n_edges
     features = [torch.randn(n_atoms, blocks * width, device="cuda")]
-    edges = [found.distances]
+    edges = [graph.distances]
     if op == "painn_message":
         features.append(torch.randn(n_atoms, 3, width, device="cuda"))
-        edges.append(found.vectors / found.distances[:, None])
+        edges.append(graph.vectors / graph.distances[:, None])
     table = hermite(*torch.randn(2, KNOTS, blocks * width, dtype=torch.float64)).float().cuda()
     inputs = [t.requires_grad_() for t in (*features, *edges, table)]
     return inputs, rows, n_edges

@@ -214,5 +214,5 @@ def test_a_batch_of_molecules(timed, one_thread):
         "vesin": lambda: [peer.compute(r, np.zeros((3, 3)), False, "ijSD") for r in molecules],
     }
     n_edges = len(functions["ours"]().senders)
-    assert sum(len(found[0]) for found in functions["vesin"]()) == n_edges
+    assert sum(len(edges[0]) for edges in functions["vesin"]()) == n_edges
     timed(functions, "ijSD, 1,024 molecules of 15", 15 * 1024, n_edges)

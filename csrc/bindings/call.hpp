@@ -53,8 +53,11 @@ using Owned = std::unique_ptr<PyObject, Release>;
 template <class T>
 PyObject* dtype_of() {
     static PyObject* const dtype = [] {
-        const char* const name = std::is_same_v<T, float> ? "float32" : std::is_same_v<T, double> ? "float64" : "int64";
-        static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, std::int64_t>);
+        constexpr bool kReal = std::is_same_v<T, float> || std::is_same_v<T, double>;
+        static_assert(kReal || std::is_same_v<T, std::int64_t> || std::is_same_v<T, bool>);
+        const char* const name = kReal                     ? sizeof(T) == 4 ? "float32" : "float64"
+                                 : std::is_same_v<T, bool> ? "bool"
+                                                           : "int64";
         const Owned torch(PyImport_ImportModule("torch"));
         PyObject* dtype = torch ? PyObject_GetAttrString(torch.get(), name) : nullptr;
         if (!dtype) throw PythonError{};

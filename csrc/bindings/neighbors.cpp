@@ -126,17 +126,9 @@ struct Output {
     }
 };
 
-using Widths = std::tuple<int, int>;                  // bytes of indices and of shifts
-using Options = std::tuple<double, bool, bool, int>;  // cutoff, self_interaction, half, n_threads
-
 template <class T>
-NeighborOptions<T> options_of(const Options& o) {
-    return {static_cast<T>(std::get<0>(o)), std::get<1>(o), std::get<2>(o), std::get<3>(o)};
-}
-
-template <class T>
-py::tuple search(const std::string& quantities, Input<T>& input, const NeighborOptions<T>& options,
-                 const Widths& widths) {
+py::tuple search(const std::string& quantities, Input<T>& input, const NeighborOptions<T>& options, int index_bytes,
+                 int shift_bytes) {
     const Structures<T> structures = input.structures();
     Output<T> out;
     out.row_ptr = Array<std::int64_t>(structures.positions.rows + 1);
@@ -150,7 +142,7 @@ py::tuple search(const std::string& quantities, Input<T>& input, const NeighborO
         throw_memory_error("too little memory to search the neighbours of " +
                            std::to_string(structures.positions.rows) + " atoms");
     }
-    out.allocate(quantities, std::get<0>(widths), std::get<1>(widths));
+    out.allocate(quantities, index_bytes, shift_bytes);
     if (!search->complete())
         throw_memory_error("a search for " + std::to_string(out.row_ptr.at(structures.positions.rows)) +
                            " edges takes more than half of this machine's memory");
@@ -164,19 +156,20 @@ py::tuple search(const std::string& quantities, Input<T>& input, const NeighborO
 
 template <class T>
 py::tuple neighbors(const std::string& quantities, const Array<T>& positions, const Array<T>& cells,
-                    const Array<bool>& pbc, const Array<std::int64_t>& first, const Options& options,
-                    const Widths& widths) {
+                    const Array<bool>& pbc, const Array<std::int64_t>& first, double cutoff, int n_threads,
+                    bool self_interaction, bool half, int index_bytes, int shift_bytes) {
     Input<T> input{positions, cells, pbc, first};
-    return search(quantities, input, options_of<T>(options), widths);
+    const NeighborOptions<T> options{static_cast<T>(cutoff), self_interaction, half, n_threads};
+    return search(quantities, input, options, index_bytes, shift_bytes);
 }
 
 // Of one structure. `kinds` (N) with a `table` of cutoffs (K, K); or without kinds the radii (N) in its place.
 template <class T>
 py::tuple neighbors_by_pair(const std::string& quantities, const Array<T>& positions, const Array<T>& cell,
-                            const Array<bool>& pbc, const Options& options, const Array<std::int32_t>& kinds,
-                            const Array<double>& table) {
+                            const Array<bool>& pbc, const Array<std::int32_t>& kinds, const Array<double>& table,
+                            double cutoff, int n_threads, bool self_interaction) {
     Input<T> input{positions, cell, pbc, Array<std::int64_t>(py::ssize_t{0})};
-    NeighborOptions<T> with_pairs = options_of<T>(options);
+    NeighborOptions<T> options{static_cast<T>(cutoff), self_interaction, false, n_threads};
     require_shape(positions, "positions", {-1, 3});
     const py::ssize_t n_atoms = positions.shape(0);
     if (table.ndim() == 2) {
@@ -185,19 +178,19 @@ py::tuple neighbors_by_pair(const std::string& quantities, const Array<T>& posit
         for (py::ssize_t i = 0; i < n_atoms; ++i)
             if (kinds.at(i) < 0 || kinds.at(i) >= table.shape(0))
                 throw std::invalid_argument("expected kinds below " + std::to_string(table.shape(0)));
-        with_pairs.pairs = {nullptr, kinds.data(), table.data(), table.shape(0)};
+        options.pairs = {nullptr, kinds.data(), table.data(), table.shape(0)};
     } else {
         require_shape(table, "radii", {n_atoms});
-        with_pairs.pairs.radii = table.data();
+        options.pairs.radii = table.data();
     }
-    return search(quantities, input, with_pairs, {8, 8});
+    return search(quantities, input, options, 8, 8);
 }
 
 // Row pointers, receivers, senders, shifts, vectors and distances.
 template <class T>
-py::tuple edges_within(const Array<T>& positions, const Array<T>& cell, const Array<bool>& pbc, double cutoff,
+py::tuple edges_within(const Array<T>& positions, const Array<T>& cell, const Array<bool>& pbc,
                        const Array<std::int64_t>& row_ptr, const Array<std::int64_t>& senders,
-                       const Array<std::int32_t>& shifts, int n_threads) {
+                       const Array<std::int32_t>& shifts, double cutoff, int n_threads) {
     Input<T> input{positions, cell, pbc, Array<std::int64_t>(py::ssize_t{0})};
     const Structures<T> structure = input.structures();
     require_shape(row_ptr, "row_ptr", {structure.positions.rows + 1});
@@ -220,17 +213,20 @@ py::tuple edges_within(const Array<T>& positions, const Array<T>& cell, const Ar
     return py::tuple(out.arrays);
 }
 
+// What tells how to search has a name in every call.
 template <class T>
 void bind_for(py::module_& m) {
     m.def("neighbors", &neighbors<T>, py::arg("quantities"), py::arg("positions").noconvert(),
-          py::arg("cells").noconvert(), py::arg("pbc").noconvert(), py::arg("first").noconvert(), py::arg("options"),
-          py::arg("widths"));
+          py::arg("cells").noconvert(), py::arg("pbc").noconvert(), py::arg("first").noconvert(), py::kw_only(),
+          py::arg("cutoff"), py::arg("n_threads"), py::arg("self_interaction") = false, py::arg("half") = false,
+          py::arg("index_bytes") = 8, py::arg("shift_bytes") = 8);
     m.def("neighbors_by_pair", &neighbors_by_pair<T>, py::arg("quantities"), py::arg("positions").noconvert(),
-          py::arg("cell").noconvert(), py::arg("pbc").noconvert(), py::arg("options"), py::arg("kinds").noconvert(),
-          py::arg("table").noconvert());
+          py::arg("cell").noconvert(), py::arg("pbc").noconvert(), py::arg("kinds").noconvert(),
+          py::arg("table").noconvert(), py::kw_only(), py::arg("cutoff"), py::arg("n_threads"),
+          py::arg("self_interaction") = false);
     m.def("edges_within", &edges_within<T>, py::arg("positions").noconvert(), py::arg("cell").noconvert(),
-          py::arg("pbc").noconvert(), py::arg("cutoff"), py::arg("row_ptr"), py::arg("senders"), py::arg("shifts"),
-          py::arg("n_threads"));
+          py::arg("pbc").noconvert(), py::arg("row_ptr"), py::arg("senders"), py::arg("shifts"), py::kw_only(),
+          py::arg("cutoff"), py::arg("n_threads"));
 }
 
 }  // namespace

@@ -29,15 +29,10 @@ void dispatch_float(int itemsize, F&& f) {
 }
 
 using RowsTuple = std::tuple<Address, Address, Address, std::int64_t>;  // row_ptr, index, edge, n_rows
-using ContextTuple = std::tuple<int, int, Address>;                     // n_threads, device, stream
 
 inline Rows rows(const RowsTuple& t) {
     return {pointer<const std::int64_t>(std::get<0>(t)), pointer<const std::int64_t>(std::get<1>(t)),
             pointer<const std::int64_t>(std::get<2>(t)), std::get<3>(t)};
-}
-
-inline Context context(const ContextTuple& t) {
-    return {std::get<0>(t), std::get<1>(t), pointer<void>(std::get<2>(t))};
 }
 
 }  // namespace mdgnn

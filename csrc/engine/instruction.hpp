@@ -1,5 +1,5 @@
 // What a kind of instruction declares. Reader, planner, runner and the maker of tables ask nothing else: a new one is a
-// file (a message: a folder) under engine/instructions, and its line in engine/instructions/all.cpp.
+// file (a message: a folder) under engine/instructions, and its name in engine/instructions/all.cpp.
 #pragma once
 
 #include <array>

@@ -30,6 +30,15 @@ struct Structures {
     const T* cells = nullptr;   // (n, 3, 3)
     const bool* pbc = nullptr;  // (n, 3)
 
+    template <class V>
+    void fields(V&& visit) {
+        visit("positions", positions);
+        visit("first", first);
+        visit("n_structures", n);
+        visit("cells", cells);
+        visit("pbc", pbc);
+    }
+
     // Zero on axes that are not periodic.
     MDGNN_HD Cell<T> cell(std::int64_t s) const {
         Cell<T> out;
@@ -59,6 +68,14 @@ struct NeighborOptions {
     bool half = false;
     int n_threads = 1;
     PairCutoffs pairs = {};  // none above the cutoff
+
+    // What a search on a GPU heeds.
+    template <class V>
+    void fields(V&& visit) {
+        visit("cutoff", cutoff);
+        visit("self_interaction", self_interaction);
+        visit("half", half);
+    }
 };
 
 // Where edges are written, from row_ptr[i] on for row i. What is null is not written; of each pair of index types the
@@ -73,6 +90,20 @@ struct EdgeArrays {
     T* distances = nullptr;            // (E)
     std::int64_t* reverse = nullptr;   // (E): the place of (j, i, -S); full lists only, with senders and shifts
     std::int32_t* reverse32 = nullptr;
+
+    // What Python gives to a search on a GPU.
+    template <class V>
+    void fields(V&& visit) {
+        visit("receivers", receivers);
+        visit("senders", senders);
+        visit("reverse", reverse);
+        visit("receivers32", receivers32);
+        visit("senders32", senders32);
+        visit("reverse32", reverse32);
+        visit("shifts32", shifts32);
+        visit("vectors", vectors);
+        visit("distances", distances);
+    }
 };
 
 // Why a search was refused, as a sentence; where: the atom or structure, -1 for the only structure; got: the offending

@@ -99,12 +99,8 @@ def simulate(
     folder, ensemble, reporter, source = Path(folder), ensemble or NVE(), reporter or Reporter(), source or {}
     ensemble.check()
     check_timestep(timestep)
-    steps, seed = whole_number("steps", steps, 0), whole_number("seed", seed, 0)
-    interval = whole_number("interval", interval, 1)
-    checkpoint_interval = whole_number("checkpoint_interval", checkpoint_interval, 1)
-    rng = np.random.Generator(np.random.PCG64(seed)) if rng is None else rng
-    if type(rng.bit_generator) is not np.random.PCG64:
-        raise ValueError(f"expected random numbers of PCG64, which checkpoints hold, got {rng.bit_generator!r}")
+    counts = _checked_counts(steps, seed, interval, checkpoint_interval)
+    rng = _checked_rng(rng, counts["seed"])
     calculator = atoms.calc if calculator is None else calculator
     if calculator is None:
         raise ValueError("expected a calculator, or atoms with one, got none")
@@ -114,11 +110,26 @@ def simulate(
         if system.units is LJ:
             check_reduced_momenta(atoms, ensemble.temperature)  # those of the system are 1 by now
         md = MolecularDynamics(system.atoms, ensemble, timestep, rng, system.units)
-        counts = {"steps": steps, "seed": seed, "interval": interval, "checkpoint_interval": checkpoint_interval}
-        settings = _settings(system, md, source) | counts
         run_folder.clear(folder)
         records = run_folder.Records(folder, md.header())
-        return _Run(system, md, settings, records, folder, reporter).finish(fresh=True)
+        return _Run(system, md, _settings(system, md, source) | counts, records, folder, reporter).finish(fresh=True)
+
+
+def _checked_counts(steps: int, seed: int, interval: int, checkpoint_interval: int) -> dict[str, int]:
+    """As settings. Raises ValueError, as the next."""
+    return {
+        "steps": whole_number("steps", steps, 0),
+        "seed": whole_number("seed", seed, 0),
+        "interval": whole_number("interval", interval, 1),
+        "checkpoint_interval": whole_number("checkpoint_interval", checkpoint_interval, 1),
+    }
+
+
+def _checked_rng(rng: np.random.Generator | None, seed: int) -> np.random.Generator:
+    rng = np.random.Generator(np.random.PCG64(seed)) if rng is None else rng
+    if type(rng.bit_generator) is not np.random.PCG64:
+        raise ValueError(f"expected random numbers of PCG64, which checkpoints hold, got {rng.bit_generator!r}")
+    return rng
 
 
 def _settings(system: System, md: MolecularDynamics, source: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def _settings(system: System, md: MolecularDynamics, source: Mapping[str, Any]) 
         "timestep": md.timestep,
         "units": system.units.name,
         **system.precision,
-        **({"calculator_sha256": digest} if (digest := calculator_sha256(system)) else {}),
+        **({"calculator_sha256": [*dict.fromkeys(digests)]} if (digests := calculator_sha256(system)) else {}),
         **{name: source[name] for name in SOURCE if source.get(name) is not None},
     }
 
@@ -183,38 +194,55 @@ def restart(
     reporter = reporter or Reporter()
     with lock_folder(folder):
         state = checkpoint.load(folder / run_folder.CHECKPOINT)
-        settings = dict(state.settings)
-        _check_expected(settings, expected or {})
-        settings["steps"] = settings["steps"] if steps is None else whole_number("steps", steps, 0)
-        if settings["steps"] < state.step:
-            raise RunError(f"the run has done {state.step} steps already, more than the {settings['steps']} asked for")
+        settings = _continued_settings(state, steps, expected or {})
         if state.inexact:
             reporter.note(
                 f"this checkpoint of an older version has not all of {', '.join(state.inexact)}, which is taken "
                 "from its structure: the run goes on, but not bit for bit"
             )
-        if not state.model_sha256 and calculator is None:
-            raise ValueError(f"expected the calculator of this run, {settings['model']}, which no file holds, got none")
-        if not state.model_sha256 and type(calculator).__name__ != settings["model"]:
-            raise RunError(
-                f"the run to continue has the calculator {settings['model']}, not {type(calculator).__name__}"
-            )
-        source: Any = calculator or model or settings["model"]
-        precision = {name: settings[name] for name in ("device", "dtype") if state.model_sha256}
-        system = make_system(state.atoms, source, note=reporter.note, **precision)
-        if system.sha256 != state.model_sha256:
-            raise RunError(f"the content of model {system.model} is not that of the run to continue")
-        if "units" in settings:  # before, records said float32 on the CPU of any calculator
-            _check_expected(settings, {"units": system.units.name, **system.precision})
-        digest = calculator_sha256(system)
-        if settings.get("calculator_sha256", digest) != digest:  # none of old runs
-            raise RunError(
-                f"the calculator {system.model} has other weights or parameters than that of the run to continue"
-            )
+        system = _same_system(state, settings, model, calculator, reporter)
         settings["model"] = system.model
         md = _continued(system, settings, state)
         records = run_folder.Records(folder, md.header(), state.lengths)
         return _Run(system, md, settings, records, folder, reporter).finish(fresh=False)
+
+
+def _continued_settings(state: Checkpoint, steps: int | None, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the checkpoint, for so many steps in all. Raises RunError and ValueError."""
+    settings = dict(state.settings)
+    _check_expected(settings, expected)
+    settings["steps"] = settings["steps"] if steps is None else whole_number("steps", steps, 0)
+    if settings["steps"] < state.step:
+        raise RunError(f"the run has done {state.step} steps already, more than the {settings['steps']} asked for")
+    return settings
+
+
+def _same_system(
+    state: Checkpoint,
+    settings: Mapping[str, Any],
+    model: str | Path | None,
+    calculator: Calculator | None,
+    reporter: Reporter,
+) -> System:
+    """The checkpoint's atoms with the calculator of the run. Raises RunError for another, ValueError for none."""
+    if not state.model_sha256 and calculator is None:
+        raise ValueError(f"expected the calculator of this run, {settings['model']}, which no file holds, got none")
+    if not state.model_sha256 and type(calculator).__name__ != settings["model"]:
+        raise RunError(f"the run to continue has the calculator {settings['model']}, not {type(calculator).__name__}")
+    source: Any = calculator or model or settings["model"]
+    precision = {name: settings[name] for name in ("device", "dtype") if state.model_sha256}
+    system = make_system(state.atoms, source, note=reporter.note, **precision)
+    if system.sha256 != state.model_sha256:
+        raise RunError(f"the content of model {system.model} is not that of the run to continue")
+    if "units" in settings:  # before, records said float32 on the CPU of any calculator
+        _check_expected(settings, {"units": system.units.name, **system.precision})
+    digests = calculator_sha256(system)
+    recorded = settings.get("calculator_sha256", digests)  # none of old runs, and one of others
+    if digests and not set(digests) & {*([recorded] if isinstance(recorded, str) else recorded)}:
+        raise RunError(
+            f"the calculator {system.model} has other weights or parameters than that of the run to continue"
+        )
+    return system
 
 
 def _check_expected(settings: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from mdgnn.dynamics.arrays_and_info import remove_stale
 from mdgnn.dynamics.constraints import to_records
 from mdgnn.dynamics.units import LJ, METAL, UnitSystem, units_of
 from mdgnn.locate import locate, pretrained_names
-from mdgnn.model_file import digest_of
+from mdgnn.model_file import digests_of
 from mdgnn.neighbors import primitive_neighbor_list
 from mdgnn.threads import one_torch_thread
 
@@ -102,19 +102,20 @@ def _precision(calculator: Calculator) -> dict[str, str]:
     return {name: one.parameters[name] for one in _members(calculator) for name in ("device", "dtype")}
 
 
-def calculator_sha256(system: System) -> str:
-    """That of what the calculator computes, as far as is known: models, or the parameters that ASE would store; ""
-    where a model file's is that."""
+def calculator_sha256(system: System) -> list[str]:
+    """Those of what the calculator computes, as far as is known: models, or the parameters that ASE would store; none
+    where a model file's is that. A calculator that shares one is the same."""
     if system.sha256:
-        return ""
-    content: Any
+        return []
+    contents: list[Any]
     if members := _members(system.atoms.calc):
-        content = [digest_of(member.model) for member in members]
+        of_members = [digests_of(member.model) for member in members]
+        contents = [[digests[place] for digests in of_members] for place in (0, -1)]
     else:
         parameters = getattr(system.atoms.calc, "parameters", None)
         items = parameters.items() if isinstance(parameters, Mapping) else ()
-        content = {str(name): text for name, value in items if (text := _encoded(value))}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        contents = [{str(name): text for name, value in items if (text := _encoded(value))}]
+    return [hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() for content in contents]
 
 
 def _encoded(value: Any) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mdgnn.engine.algebra import BINARY, ELEMENTWISE, Algebra, Node
 from mdgnn.engine.capture import ROW, Capture, Captured, line_of, run_twice, told
 from mdgnn.engine.fusion import fuse, reachable
-from mdgnn.engine.messages import MESSAGES, CapturedGraph
+from mdgnn.engine.messages import MESSAGES, CapturedGraph, result_shapes
 from mdgnn.engine.operations import apply
 from mdgnn.engine.program import Instruction, Program, Table, UnsupportedError, content
 from mdgnn.ops import RadialTable
@@ -208,7 +208,7 @@ class _Writer:
             else:
                 inputs.append(number)
         outputs = []
-        for k, shape in enumerate(MESSAGES[node.op](*node.inputs)):
+        for k, shape in enumerate(result_shapes(MESSAGES[node.op], [x.shape for x in node.inputs])):
             self.arrays.append(("atom", *shape))
             self.numbers[id(node), k] = len(self.arrays) - 1
             outputs.append(len(self.arrays) - 1)

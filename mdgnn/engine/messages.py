@@ -1,5 +1,6 @@
 """What a model does with the edges of the graph: lengths and directions, and messages along them."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,14 +10,33 @@ from torch import Tensor
 from mdgnn.engine.algebra import Node
 from mdgnn.engine.capture import CHANNEL, COMPONENT, ROW, Capture, Captured, model_line, told
 from mdgnn.engine.program import UnsupportedError
-from mdgnn.ops import cfconv, concat_message_table, painn_message, polar
+from mdgnn.ops import polar
+from mdgnn.ops.cfconv import CFCONV
+from mdgnn.ops.concat_message_table import CONCAT_MESSAGE_TABLE
+from mdgnn.ops.declaration import Array, Op, fits, shape_of
+from mdgnn.ops.painn_message import PAINN_MESSAGE
 
-# Messages: the shapes (components, channels) of what they make of their inputs.
-MESSAGES: dict[str, Callable[..., list[tuple[int, int]]]] = {
-    "concat_message_table": lambda ends: [(1, ends.channels // 2), (1, 1)],
-    "cfconv": lambda x: [x.shape],
-    "painn_message": lambda x, v: [(1, v.channels), v.shape],
-}
+# Those that the engine has an instruction for. How they are captured follows from the declarations: the inputs of N
+# rows are arrays of atoms, a filter is a table at the lengths of the graph's edges, and `unit` their directions.
+MESSAGES: dict[str, Op] = {op.name: op for op in (CFCONV, CONCAT_MESSAGE_TABLE, PAINN_MESSAGE)}
+
+
+def features_of(op: Op) -> list[Array]:
+    """The inputs that are arrays of atoms, (N, C) or (N, K, C)."""
+    return [array for array in op.inputs if array.shape.startswith("N ")]
+
+
+def result_shapes(op: Op, shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(components, channels) of what a message makes of features of these shapes; [] where they do not fit."""
+    sizes = {"N": 0}
+    for array, shape in zip(features_of(op), shapes, strict=True):
+        if not fits(array, (0, *shape) if has_components(array) else (0, shape[1]), sizes):
+            return []
+    return [(1, *shape_of(out, sizes)[1:])[-2:] for out in op.outputs]
+
+
+def has_components(array: Array) -> bool:
+    return len(array.shape.split()) == 3
 
 
 class CapturedEdges:
@@ -53,9 +73,13 @@ def _polar(capture: Capture, vectors: Any, directions: bool = True) -> Any:
     return r, capture.tensor(direction, ((ROW,), (COMPONENT,)), vectors.dtype)
 
 
-def _features(capture: Capture, x: Any, components: bool = False) -> Node:
-    """The node of a tensor that is (N, C), or (N, K, C)."""
-    expected = ((ROW,), (COMPONENT,), (CHANNEL,)) if components else ((ROW,), (CHANNEL,))
+def _axes(array: Array) -> tuple[tuple[str, ...], ...]:
+    return ((ROW,), (COMPONENT,), (CHANNEL,)) if has_components(array) else ((ROW,), (CHANNEL,))
+
+
+def _features(capture: Capture, x: Any, array: Array) -> Node:
+    """The node of a tensor that is declared as such an array."""
+    expected = _axes(array)
     if not isinstance(x, Captured):
         raise capture.refusal("messages of constant arrays")
     if len(x.axes) != len(expected) or any(a not in ((), e) for a, e in zip(x.axes, expected, strict=True)):
@@ -63,44 +87,36 @@ def _features(capture: Capture, x: Any, components: bool = False) -> Node:
     return x.node
 
 
-def _message(
-    op: str, capture: Capture, inputs: Sequence[Node], filter: Any, edges: Any, unit: Any = None
-) -> list[Node]:
-    """`filter`: a table and the distances at which it is asked."""
-    if isinstance(filter, Tensor):
-        raise capture.refusal(f"{op} with a filter that is not a table")
-    table, r = filter
-    along = edges is CapturedGraph.edges and _is(r, "edge_lengths") and (unit is None or _is(unit, "edge_directions"))
-    if not along:
-        raise capture.refusal(f"{op} that does not go along the edges of the graph")
-    return capture.algebra.message(op, inputs, MESSAGES[op](*inputs), table)
-
-
 def _is(x: Any, op: str) -> bool:
     return isinstance(x, Captured) and x.node.op == op
 
 
-def _concat_message_table(capture: Capture, ends: Any, filter: Any, edges: Any) -> Any:
-    outs = _message("concat_message_table", capture, [_features(capture, ends)], filter, edges)
-    return tuple(capture.tensor(out, ((ROW,), (CHANNEL,)), ends.dtype) for out in outs)
+def _message(op: Op) -> Callable[..., Any]:
+    """What captures it."""
+    signature = inspect.signature(op.function)
 
+    def captured(capture: Capture, *args: Any, **options: Any) -> Any:
+        given = signature.bind(*args, **options).arguments
+        if isinstance(given["filter"], Tensor):
+            raise capture.refusal(f"{op.name} with a filter that is not a table")
+        table, r = given["filter"]
+        along = given["edges"] is CapturedGraph.edges and _is(r, "edge_lengths")
+        if not along or ("unit" in given and not _is(given["unit"], "edge_directions")):
+            raise capture.refusal(f"{op.name} that does not go along the edges of the graph")
+        inputs = [_features(capture, given[array.name], array) for array in features_of(op)]
+        shapes = result_shapes(op, [x.shape for x in inputs])
+        if not shapes:
+            got = ", ".join(str(tuple(given[array.name].shape)) for array in features_of(op))
+            raise capture.refusal(f"{op.name} of arrays of shapes {got}")
+        dtype = given[features_of(op)[0].name].dtype
+        nodes = capture.algebra.message(op.name, inputs, shapes, table)
+        results = tuple(capture.tensor(x, _axes(out), dtype) for x, out in zip(nodes, op.outputs, strict=True))
+        return results if len(results) > 1 else results[0]
 
-def _cfconv(capture: Capture, x: Any, filter: Any, edges: Any) -> Any:
-    (out,) = _message("cfconv", capture, [_features(capture, x)], filter, edges)
-    return capture.tensor(out, x.axes, x.dtype)
-
-
-def _painn_message(capture: Capture, x: Any, v: Any, filter: Any, unit: Any, edges: Any) -> Any:
-    ds, dv = _message(
-        "painn_message", capture, [_features(capture, x), _features(capture, v, True)], filter, edges, unit
-    )
-    vectors = capture.tensor(dv, ((ROW,), (COMPONENT,), (CHANNEL,)), x.dtype)
-    return capture.tensor(ds, ((ROW,), (CHANNEL,)), x.dtype), vectors
+    return captured
 
 
 GRAPH_OPS: dict[Any, Callable[..., Any]] = {
     polar: _polar,
-    concat_message_table: _concat_message_table,
-    cfconv: _cfconv,
-    painn_message: _painn_message,
+    **{op.function: _message(op) for op in MESSAGES.values()},
 }

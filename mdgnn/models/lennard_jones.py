@@ -5,13 +5,12 @@ V(r) = 4 epsilon [(sigma / r)^12 - (sigma / r)^6]   (Lennard-Jones, Proc. R. Soc
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
-from mdgnn.model_config import ModelConfig
+from mdgnn.model_config import ModelConfig, takes_options_of
 from mdgnn.nn import polynomial_cutoff
 from mdgnn.potential import Potential
 
@@ -50,8 +49,8 @@ class LennardJones(Potential):
     ----------
     epsilon, sigma : float
         Depth and distance of zero energy; 1 and 1 are reduced units.
-    cutoff : float or None
-        None (the default): every pair of an open system.
+    cutoff : float
+        Infinite (the default), or None in files: every pair of an open system.
     mode : "cut", "shifted", "smooth" or "full"
         What happens at the cutoff: "cut" leaves a step; "shifted" subtracts V(cutoff); "smooth" multiplies by a
         polynomial envelope with two continuous derivatives. "full" is the choice without a cutoff.
@@ -63,8 +62,9 @@ class LennardJones(Potential):
     has_weights = False
     config: LennardJonesConfig
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
+    @takes_options_of(LennardJonesConfig)
+    def __init__(self, config: LennardJonesConfig):
+        super().__init__(config)
         self.output_mlp = nn.Identity()  # the only feature is the energy
         self.double()
 

@@ -14,12 +14,12 @@ the envelope; u_ij points from receiver i to sender j; |p| = sqrt(<p, p> + 1e-8)
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph
+from mdgnn.model_config import takes_options_of
 from mdgnn.models.filtered import FilteredConfig, make_filters
 from mdgnn.nn import MLP, by_chunks, xavier
 from mdgnn.ops import EdgeRows, Filter, painn_message, polar
@@ -73,9 +73,10 @@ class PaiNN(Potential):
     Config = PaiNNConfig
     config: PaiNNConfig
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        c = self.config
+    @takes_options_of(PaiNNConfig)
+    def __init__(self, config: PaiNNConfig):
+        super().__init__(config)
+        c = config
         f, layers = c.n_features, range(c.n_interactions)
         self.embedding = nn.Embedding(1 + c.n_elements, f)
         self.filters = make_filters((nn.Linear(c.n_basis, 3 * f) for _ in layers), c)

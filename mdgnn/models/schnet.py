@@ -8,11 +8,11 @@ the envelope. The paper's "cfconv" is the sum, its "atom-wise" layers are A, U a
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph
+from mdgnn.model_config import takes_options_of
 from mdgnn.models.filtered import FilteredConfig, make_filters
 from mdgnn.nn import MLP, ShiftedSoftplus, xavier
 from mdgnn.ops import EdgeRows, Filter, cfconv, polar
@@ -55,9 +55,10 @@ class SchNet(Potential):
     Config = SchNetConfig
     config: SchNetConfig
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        c = self.config
+    @takes_options_of(SchNetConfig)
+    def __init__(self, config: SchNetConfig):
+        super().__init__(config)
+        c = config
         f, layers = c.n_features, range(c.n_interactions)
         self.embedding = nn.Embedding(1 + c.n_elements, f)
         self.filters = make_filters((MLP(c.n_basis, f, f, ShiftedSoftplus) for _ in layers), c)

@@ -11,14 +11,14 @@ from a table: per edge remain an interpolation, two additions and a SiLU.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
-from mdgnn.model_config import RadialConfig, require, require_positive
+from mdgnn.model_config import RadialConfig, require, require_positive, takes_options_of
 from mdgnn.models.fused_layer import Messages, fused, plain, split, suits
 from mdgnn.nn import ENVELOPES, MLP, ExponentialBasis, TableCache, call_in_float64, with_suitable_rows
 from mdgnn.ops import (
@@ -185,9 +185,10 @@ class SimpleGNN(Potential):
     Config = SimpleGNNConfig
     config: SimpleGNNConfig
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        c = self.config
+    @takes_options_of(SimpleGNNConfig)
+    def __init__(self, config: SimpleGNNConfig):
+        super().__init__(config)
+        c = config
         self.atom_embedding = nn.Embedding(1 + c.n_elements, c.node_dim)
         self.exponential: ExponentialBasis | None = None
         if c.basis == "exponential":

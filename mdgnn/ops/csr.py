@@ -24,7 +24,8 @@ class Rows:
     Raises
     ------
     ValueError
-        When the arrays are first used, if a shape, dtype or device does not fit.
+        When the arrays are first used, if a shape, dtype or device does not fit; on the CPU also if a number in them is
+        out of range. A GPU would have to be stopped to look: there, kernels read and write beyond arrays.
     """
 
     def __init__(self, row_ptr: Tensor, index: Tensor | None = None, edge: Tensor | None = None):

@@ -83,11 +83,12 @@ def require_rising(first_atom: Tensor | None, n_atoms: int) -> None:
 def _on_cpu(*arguments: Any) -> list[Tensor]:
     q = Query(*arguments)
     first = np.zeros(0, dtype=np.int64) if q.first_atom is None else _numpy(q.first_atom)
-    options = (q.cutoff, q.self_interaction, q.half, get_num_threads())
     asked = "".join(letter for letter in ORDER if letter in q.letters)
     arrays = _C.neighbors(
-        asked, _numpy(q.positions), _numpy(q.cell), _numpy(q.pbc), first, options, (4 if q.narrow else 8, 4)
-    )
+        asked, _numpy(q.positions), _numpy(q.cell), _numpy(q.pbc), first,
+        cutoff=q.cutoff, n_threads=get_num_threads(), self_interaction=q.self_interaction, half=q.half,
+        index_bytes=4 if q.narrow else 8, shift_bytes=4,
+    )  # fmt: skip
     result = {letter: torch.from_numpy(array) for letter, array in zip(asked, arrays, strict=True)}
     return [result[x] if x in result else empty_array(x, q.positions, q.narrow) for x in ORDER]
 
@@ -122,34 +123,44 @@ class GpuSearch:
         positions, cell, pbc, first_atom = query[:4]
         if first_atom is None:
             first_atom = torch.arange(2, device=positions.device) * positions.shape[0]
-        self._query = query
-        self._kernels, self._where = kernels_for(positions)
-        self._kept = positions, cell, pbc, first_atom = [t.contiguous() for t in (positions, cell, pbc, first_atom)]
-        n_atoms, n_structures = positions.shape[0], first_atom.shape[0] - 1
+        self._letters, self._narrow = query.letters, query.narrow
+        self._kernels, self._context = kernels_for(positions)
+        n_structures = first_atom.shape[0] - 1
         self._workspace = workspace_for(positions, n_structures) if workspace is None else workspace
-        self._structures = (
-            positions.element_size(), positions.data_ptr(), n_atoms,
-            first_atom.data_ptr(), n_structures, cell.data_ptr(), pbc.data_ptr(),
-        )  # fmt: skip
-        self._options = (query.cutoff, query.self_interaction, query.half)
+        positions, cell, pbc, first_atom = (t.contiguous() for t in (positions, cell, pbc, first_atom))
+        self._search = {
+            "itemsize": positions.element_size(),
+            "positions": positions,
+            "first": first_atom,
+            "n_structures": n_structures,
+            "cells": cell.reshape(n_structures, 3, 3),
+            "pbc": pbc.reshape(n_structures, 3),
+            "cutoff": query.cutoff,
+            "self_interaction": query.self_interaction,
+            "half": query.half,
+            "workspace": self._workspace,
+        }
 
     def count(self, row_ptr: Tensor, status: Tensor, capacity: int) -> None:
         """Fill `row_ptr` and `status`: the number of edges, a code that is 0 without an error, where the error is."""
         self._kernels.neighbors_count(
-            self._structures, self._options, self._workspace.data_ptr(),
-            capacity, row_ptr.data_ptr(), status.data_ptr(), self._where,
-        )  # fmt: skip
+            **self._search, capacity=capacity, row_ptr=row_ptr, status=status, context=self._context
+        )
 
     def fill(self, row_ptr: Tensor, arrays: dict[str, Tensor]) -> None:
         """Write the arrays that the query's letters name."""
-        addresses = (arrays[x].data_ptr() if x in self._query.letters else 0 for x in "ijSDdr")
-        edges = (4 if self._query.narrow else 8, 4, *addresses)
+        i, j, s, d, r, reverse = (arrays[x] if x in self._letters else None for x in "ijSDdr")
+        indices, absent = {"receivers": i, "senders": j, "reverse": reverse}, (None,) * 3
+        wide, narrow = (absent, indices.values()) if self._narrow else (indices.values(), absent)
         self._kernels.neighbors_fill(
-            self._structures, self._options, self._workspace.data_ptr(), row_ptr.data_ptr(), edges, self._where
-        )
+            **self._search, row_ptr=row_ptr,
+            **dict(zip(indices, wide, strict=True)),
+            **{f"{name}32": array for name, array in zip(indices, narrow, strict=True)},
+            shifts32=s, vectors=d, distances=r, context=self._context,
+        )  # fmt: skip
 
     def error(self, code: int, where: int) -> str:
-        return self._kernels.neighbor_error(code, where, self._options[0])  # type: ignore[no-any-return]
+        return self._kernels.neighbor_error(code, where, self._search["cutoff"])  # type: ignore[no-any-return]
 
 
 def workspace_for(positions: Tensor, n_structures: int) -> Tensor:

@@ -66,7 +66,8 @@ def scatter_add(
     Raises
     ------
     ValueError
-        If a shape, dtype or device does not fit, or `reduce` is unknown.
+        If a shape, dtype or device does not fit, or `reduce` is unknown; what `rows` and `columns` hold is looked at on
+        the CPU alone (`Rows`).
     """
     out: Tensor
     (out,) = SCATTER_ADD(Static(rows, columns, reduce), values, weight)

@@ -104,7 +104,7 @@ def build(
     if takes_mean and "mean_neighbours" not in options:
         options["mean_neighbours"] = max(1.0, summary.mean_neighbours)
     try:
-        model = kind(**options)
+        model = kind(kind.Config.make(kind.__name__, (), options))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"[model] {error}") from None
     _extensive(model)

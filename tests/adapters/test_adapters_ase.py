@@ -33,8 +33,8 @@ def edges(neighbor_list, n_atoms):
     return [(i, int(j), *map(int, S)) for i, row in enumerate(rows) for j, S in row]
 
 
-def undirected(found):
-    return sorted(min((i, j, *S), (j, i, *(-s for s in S))) for i, j, *S in found)
+def undirected(edges):
+    return sorted(min((i, j, *S), (j, i, *(-s for s in S))) for i, j, *S in edges)
 
 
 @pytest.mark.parametrize(("atoms", "cutoff"), CASES)

@@ -112,12 +112,12 @@ def test_defaults_and_the_origin_of_the_cell():
 
 def test_quantities_one_by_one_repeated_and_in_any_order():
     atoms = crystal()
-    found = dict(zip("ijSdD", neighbour_list("ijSdD", atoms, 2.0), strict=True))
-    assert len(found["i"]) > 100
+    quantities = dict(zip("ijSdD", neighbour_list("ijSdD", atoms, 2.0), strict=True))
+    assert len(quantities["i"]) > 100
     for q in "ijSdD":
-        np.testing.assert_array_equal(neighbour_list(q, atoms, 2.0), found[q])
+        np.testing.assert_array_equal(neighbour_list(q, atoms, 2.0), quantities[q])
     for q, again in zip("DiSiD", neighbour_list("DiSiD", atoms, 2.0), strict=True):
-        np.testing.assert_array_equal(again, found[q])
+        np.testing.assert_array_equal(again, quantities[q])
 
 
 def test_an_open_system_needs_no_cell():

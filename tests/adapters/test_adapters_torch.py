@@ -43,8 +43,8 @@ def test_a_batch_holds_the_lists_of_its_systems(cutoff, self_interaction):
     systems = [*(atoms for _, atoms, c in CASES if c == cutoff), Atoms(), Atoms("Ar")]
     positions, cell, pbc, system_idx = batch_of(systems)
     for limit in (cutoff, torch.tensor(cutoff)):
-        found = torch_sim.neighbor_list(positions, cell, pbc, limit, system_idx, self_interaction)
-        mapping, system_mapping, shifts = found
+        batch = torch_sim.neighbor_list(positions, cell, pbc, limit, system_idx, self_interaction)
+        mapping, system_mapping, shifts = batch
         first, expected = 0, []
         for s, atoms in enumerate(systems):
             i, j, S = of_one("ijS", atoms, cutoff, self_interaction)
@@ -81,10 +81,10 @@ def test_gradients_do_not_flow_through_a_list_and_inputs_stay_as_they_are():
 
 @pytest.mark.parametrize("n_atoms", [0, 1])
 def test_nothing_to_list(n_atoms):
-    found = torch_sim.neighbor_list(
+    tensors = torch_sim.neighbor_list(
         torch.zeros(n_atoms, 3), torch.eye(3)[None], torch.zeros(1, 3, dtype=bool), 1.0, torch.zeros(n_atoms, dtype=int)
     )
-    assert [tuple(t.shape) for t in found] == [(2, 0), (0,), (0, 3)]
+    assert [tuple(t.shape) for t in tensors] == [(2, 0), (0,), (0, 3)]
 
 
 def test_errors_are_sentences():

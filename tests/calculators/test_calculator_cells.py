@@ -43,13 +43,13 @@ def strained(a=1.6, noise=0.02, repeat=2):
 @pytest.mark.parametrize("filter_", [FrechetCellFilter, ExpCellFilter])
 @pytest.mark.filterwarnings("ignore:Use FrechetCellFilter:DeprecationWarning")
 def test_a_crystal_relaxes_to_the_lattice_constant_of_the_lattice_sum(filter_):
-    found = minimize_scalar(lattice_energy, bounds=(1.4, 1.7), method="bounded", options={"xatol": 1e-10})
+    minimum = minimize_scalar(lattice_energy, bounds=(1.4, 1.7), method="bounded", options={"xatol": 1e-10})
     atoms = strained(repeat=1)
     atoms.calc = MDGNNCalculator(LennardJones(cutoff=CUTOFF), dtype="float64")
     assert BFGS(filter_(atoms), logfile=None, alpha=300.0).run(fmax=1e-4, steps=400)
     assert np.abs(atoms.get_stress()).max() < 1e-4
-    assert atoms.get_potential_energy() / 4 == pytest.approx(found.fun, abs=1e-7)
-    assert atoms.get_volume() ** (1 / 3) == pytest.approx(found.x, abs=1e-4)
+    assert atoms.get_potential_energy() / 4 == pytest.approx(minimum.fun, abs=1e-7)
+    assert atoms.get_volume() ** (1 / 3) == pytest.approx(minimum.x, abs=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["engine", "torch"])

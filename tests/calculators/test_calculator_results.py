@@ -104,11 +104,11 @@ def test_many_structures_at_once(backend, monkeypatch):
     structures = [icosahedron(3, 0.05), Atoms("Ar"), crystal(), icosahedron(2), slab(), triclinic(True, n=6)]
     together = calc.evaluate(structures)
     assert len(together) == 6 and calc.evaluate([]) == []
-    for atoms, found in zip(structures, together, strict=True):
+    for atoms, results in zip(structures, together, strict=True):
         alone = calc.compute(atoms)
-        assert found["energy"] == pytest.approx(alone["energy"], rel=1e-12)
-        np.testing.assert_allclose(found["forces"], alone["forces"], rtol=0, atol=1e-11)
-        np.testing.assert_allclose(found["energies"], alone["energies"], rtol=0, atol=1e-11)
+        assert results["energy"] == pytest.approx(alone["energy"], rel=1e-12)
+        np.testing.assert_allclose(results["forces"], alone["forces"], rtol=0, atol=1e-11)
+        np.testing.assert_allclose(results["energies"], alone["energies"], rtol=0, atol=1e-11)
     (with_stress,) = calc.evaluate([crystal()], stress=True)
     np.testing.assert_allclose(
         with_stress["stress"], calc.compute(crystal(), stress=True)["stress"], rtol=0, atol=1e-12

@@ -125,5 +125,5 @@ def test_split_keeps_equal_structures_together():
 def test_split_of_another_format():
     ase.io.write("x.traj", molecules(10))
     assert run("dataset", "split", "x.traj", "--output", "p").exit_code == 0
-    found = [a.calc.results["energy"] for name in ("train", "valid", "test") for a in read_frames([f"p-{name}.xyz"])]
-    assert sorted(found) == [-10, -9, -8, -7, -6, -5, -4, -3, -2, -1]
+    energies = [a.calc.results["energy"] for name in ("train", "valid", "test") for a in read_frames([f"p-{name}.xyz"])]
+    assert sorted(energies) == [-10, -9, -8, -7, -6, -5, -4, -3, -2, -1]

@@ -266,15 +266,15 @@ def test_energy_is_conserved_to_second_order(models):
     for timestep, steps in ((0.008, 400), (0.004, 800)):
         common = ("--model", models / "full", "--dtype", "float64", "--temperature", 0.2, "--interval", 2)
         output = run("lj:13", *common, "--timestep", timestep, "--steps", steps, "--output", f"run{timestep}")
-        found = summary(f"run{timestep}")
+        written = summary(f"run{timestep}")
         told = dict([cell.strip() for cell in line.split("│")[1:3]] for line in output.splitlines() if "│" in line)
         assert told["steps"] == f"{steps} of {timestep} tau" and told["output"] == f"run{timestep}"
-        assert told["total energy"] == f"{found['final_total_energy']:.6f} epsilon"
-        assert told["at the start"] == f"{found['initial_total_energy']:.6f} epsilon"
-        assert told["mean temperature"] == f"{found['mean_temperature_second_half']:.4g} epsilon/kB (second half)"
-        assert told["drift per atom"] == f"{found['energy_drift_per_atom']:.2e} epsilon"
-        assert abs(found["energy_drift_per_atom"]) < 1e-4
-        scatter.append(found["energy_fluctuation_per_atom"])
+        assert told["total energy"] == f"{written['final_total_energy']:.6f} epsilon"
+        assert told["at the start"] == f"{written['initial_total_energy']:.6f} epsilon"
+        assert told["mean temperature"] == f"{written['mean_temperature_second_half']:.4g} epsilon/kB (second half)"
+        assert told["drift per atom"] == f"{written['energy_drift_per_atom']:.2e} epsilon"
+        assert abs(written["energy_drift_per_atom"]) < 1e-4
+        scatter.append(written["energy_fluctuation_per_atom"])
     assert 3 < scatter[0] / scatter[1] < 5
 
 

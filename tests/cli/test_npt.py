@@ -68,13 +68,13 @@ def test_pressure_and_temperature_are_those_asked_for():
     ase.io.write("solid.xyz", fcc())
     common = ("--ensemble", "npt", "--temperature", 0.5, "--pressure", 1.5, "--timestep", 0.01, "--interval", 5)
     output = run("solid.xyz", *common, "--steps", 3000, "--output", "run")
-    log, found = read_log("run"), summary("run")
+    log, written = read_log("run"), summary("run")
     for column, name, target, most in ((7, "pressure", 1.5, 0.15), (5, "temperature", 0.5, 0.02)):
         mean, error = mean_and_error(log[len(log) // 5 :, column])
         assert error < most and abs(mean - target) < 4 * error, name
-        assert found[f"mean_{name}_second_half"] == pytest.approx(log[len(log) // 2 :, column].mean(), rel=1e-13)
-    assert found["mean_density_second_half"] == pytest.approx((32 / log[len(log) // 2 :, 6]).mean(), rel=1e-13)
-    assert abs(found["conserved_energy_drift_per_atom"]) < 2e-3
+        assert written[f"mean_{name}_second_half"] == pytest.approx(log[len(log) // 2 :, column].mean(), rel=1e-13)
+    assert written["mean_density_second_half"] == pytest.approx((32 / log[len(log) // 2 :, 6]).mean(), rel=1e-13)
+    assert abs(written["conserved_energy_drift_per_atom"]) < 2e-3
     assert "mean pressure" in output and "mean density" in output and "1/sigma^3" in output
     last = ase.io.read("run/final.xyz")
     assert last.get_volume() == pytest.approx(log[-1, 6], rel=1e-6) and np.ptp(log[:, 6]) > 0.1
@@ -116,11 +116,11 @@ def test_a_cold_crystal_has_the_volume_of_its_equation_of_state():
         atoms = fcc(a * 1.005)
         atoms.calc = calc
         md = dynamics(atoms, 0.008, 0.01, target, barostat_time=8.0)
-        found = []
+        during_run = []
         for _ in range(600):
             md.step()
-            found.append(atoms.get_volume())
-        volumes.append(np.mean(found[300:]))
+            during_run.append(atoms.get_volume())
+        volumes.append(np.mean(during_run[300:]))
         assert volumes[-1] == pytest.approx(8 * a**3, rel=5e-3), target
     assert volumes[1] < 0.95 * volumes[0]
 
@@ -204,9 +204,9 @@ def test_the_motion_of_the_whole_is_taken_from_momenta_that_a_file_has():
     atoms.set_momenta(momenta + 3.0)
     ase.io.write("moving.xyz", atoms)
     run("moving.xyz", "--ensemble", "npt", "--steps", 0, "--output", "run")
-    found = checkpoint.load(Path("run/checkpoint.npz")).atoms.get_momenta()
+    at_the_start = checkpoint.load(Path("run/checkpoint.npz")).atoms.get_momenta()
     parallel = momenta - momenta.mean(axis=0)
-    np.testing.assert_allclose(found, parallel * (found[0, 0] / parallel[0, 0]), atol=1e-6)
+    np.testing.assert_allclose(at_the_start, parallel * (at_the_start[0, 0] / parallel[0, 0]), atol=1e-6)
 
 
 @pytest.mark.parametrize(

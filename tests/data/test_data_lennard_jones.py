@@ -170,17 +170,17 @@ def test_frames_follow_the_seed():
 
 def test_liquids_are_as_hot_as_asked(monkeypatch):
     """They come from a temperature of 3, and once were 0.3 too hot."""
-    found = []
+    temperatures = []
 
     def watched(atoms, temperature, *args, **options):
         for frame in dynamics(atoms, temperature, *args, **options):
             if options["frames"] == 12:
-                found.append((temperature, np.square(frame.get_velocities()).mean()))
+                temperatures.append((temperature, np.square(frame.get_velocities()).mean()))
             yield frame
 
     dynamics = frames_of._dynamics
     monkeypatch.setattr(frames_of, "_dynamics", watched)
     list(itertools.islice(boxes(0, SHORT, repeat=2), 4 * 24))
-    asked, kinetic = np.array(found).reshape(4, 12, 2).mean(axis=1).T
+    asked, kinetic = np.array(temperatures).reshape(4, 12, 2).mean(axis=1).T
     assert len(set(asked)) == 4 and np.abs(kinetic - asked).max() < 0.25
     assert kinetic.mean() == pytest.approx(asked.mean(), abs=0.1)

@@ -1,4 +1,5 @@
-"""Random cases of CUDA against the CPU: neighbour lists, bit for bit, and every op with its derivatives, to rounding.
+"""Random cases of CUDA: neighbour lists have the CPU's bits; every op and its derivatives differ from the reference in
+float64 by rounding alone, and so do the CPU's.
 
 On the emulated device each case has a random order of blocks and threads. A case is known by a seed and its number.
 """
@@ -8,7 +9,8 @@ import sys
 import numpy as np
 import torch
 from fuzz_neighbors import random_system
-from kernels import assert_close, everything, problem_of
+from kernels import everything, problem_of
+from rounding import largest_excess
 
 from mdgnn import ops
 from mdgnn.ops.csr import EdgeRows, Rows, rows_by
@@ -75,11 +77,11 @@ def check_list(rng):
     want = ("receivers", "vectors", "distances") if half else ("receivers", "vectors", "distances", "reverse")
     options |= {"half": half, "want": want, "self_interaction": bool(rng.random() < 0.3)}
     options["index_dtype"] = torch.int32 if rng.random() < 0.5 else torch.int64
-    expected, found = (listed(device, given, cutoff, options) for device in ("cpu", "cuda"))
-    if isinstance(expected, str) or isinstance(found, str):
-        assert isinstance(expected, str) and isinstance(found, str), f"only one is refused: {expected}, {found}"
+    expected, actual = (listed(device, given, cutoff, options) for device in ("cpu", "cuda"))
+    if isinstance(expected, str) or isinstance(actual, str):
+        assert isinstance(expected, str) and isinstance(actual, str), f"only one is refused: {expected}, {actual}"
         return
-    for name, a, b in zip(expected._fields, expected, found, strict=True):
+    for name, a, b in zip(expected._fields, expected, actual, strict=True):
         assert (a is None and b is None) or torch.equal(a, b.cpu()), f"{name} differ"
 
 
@@ -130,11 +132,13 @@ class RandomExample(Example):
         return super().coefficients(width, n_knots or self.n_knots)
 
     def distances(self):
-        """Some beyond the cutoff; in a crystal all in a few intervals."""
+        """Some beyond the cutoff, in a crystal all in a few intervals; none at knots, where second derivatives jump."""
         r = 1.2 * CUTOFF * torch.rand(self.n_edges, dtype=torch.float64, generator=self._generator)
         if self.crystal:
             r = torch.tensor([0.71, 1.01, 1.43, 2.01], dtype=torch.float64)[(r * 1.6).long()]
-        return r.to(self.device, self.dtype)
+        place = r * ((self.n_knots - 1) / CUTOFF)
+        near = (place - place.round()).abs() < 1e-3
+        return torch.where(near, r + 0.25 * CUTOFF / (self.n_knots - 1), r).to(self.device, self.dtype)
 
 
 def check_op(rng):
@@ -148,13 +152,14 @@ def check_op(rng):
         "seed": int(rng.integers(2**31)),
         "options": op.options[rng.integers(len(op.options))],
     }
-    seed, both = int(rng.integers(2**31)), []
+    seed, by_device = int(rng.integers(2**31)), {}
     for device in ("cuda", "cpu"):
         example = RandomExample(np.random.default_rng(seed), device, **sizes)
         static, inputs = problem_of(op, example)
-        both.append([None if t is None else t.cpu() for t in everything(op, static, inputs)])
-    tolerance = {torch.float64: 1e-14, torch.float32: 5e-6}[sizes["dtype"]] * (50 + example.n_knots)
-    try:
-        assert_close(*both, tolerance, cancelled=100 * torch.finfo(sizes["dtype"]).eps)
-    except AssertionError as error:
-        raise AssertionError(f"{op.name} {sizes}, {example.kind}, {example.n_knots} knots: {error}") from error
+        by_device[device] = [None if t is None else t.cpu() for t in everything(op, static, inputs)]
+    for device, results in by_device.items():
+        excess = largest_excess(op, static, inputs, results)
+        assert excess <= 1, (
+            f"{op.name} {sizes}, {example.kind}, {example.n_knots} knots: {device} is {excess:.3g} times as far from "
+            "float64 as rounding may take it"
+        )

@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from mutants import ATOMIC, BARRIER_GONE, FURTHER, INDEX, MASK, Planter, code_only
+from mutants import ATOMIC, BARRIER_GONE, FURTHER, INDEX, MASK, Fault, Planter, code_only, in_order_of_judgement
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -41,6 +41,15 @@ def test_faults_of_a_kernel():
         if "#define" in before or "lane < 32" in before or "of_the_host" in before:
             assert after == before  # macros, comments, and what runs on the host
         assert "sizeof(int) < 8)" in after or "constexpr" not in before  # the compiler works it out
+
+
+def test_a_study_that_is_cut_short_has_all_but_bounds_and_a_sample_of_those():
+    faults = [Fault(k, BARRIER_GONE if k % 100 == 0 else FURTHER, "kernel.cu", k, "") for k in range(1000)]
+    numbers = [fault.number for fault in in_order_of_judgement(faults)]
+    assert numbers == [fault.number for fault in in_order_of_judgement(faults)] and sorted(numbers) == [*range(1000)]
+    assert numbers[:10] == [*range(0, 1000, 100)]
+    of_each_fifth = [sum(n // 200 == k for n in numbers[10:110]) for k in range(5)]
+    assert all(8 < n < 32 for n in of_each_fifth), of_each_fifth
 
 
 def test_a_kernel_with_switches_compiles(tmp_path):

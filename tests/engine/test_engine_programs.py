@@ -136,9 +136,9 @@ def as_tensors(weights):
 def test_tables_are_those_of_their_networks():
     for seed in range(100):
         table, weights = random_function(seed)
-        (found,) = engine_of(table, weights, 5)().tables().values()
+        (coefficients,) = engine_of(table, weights, 5)().tables().values()
         expected = coefficients_of(as_table(table), as_tensors(weights)).numpy()
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+        np.testing.assert_allclose(coefficients, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
 
 def test_each_elementwise_function_is_compared_with_torch():
@@ -154,10 +154,10 @@ def test_every_function_of_one_number_in_a_table(op):
     instructions = [Step("add_constant", [0], [1], [], [0.5]), Step(op, [1], [2], [], constants)]
     table = {"name": "f", "knots": 64, "cutoff": CUTOFF, "input": 0, "output": 2, "arrays": arrays}
     table["instructions"] = [i._asdict() for i in instructions]
-    (found,) = engine_of(table, {}, 1)().tables().values()
+    (coefficients,) = engine_of(table, {}, 1)().tables().values()
     function = lambda r: UNARY[op](r + 0.5, *constants)[:, None]  # noqa: E731
     expected = tabulate(function, CUTOFF, 64, torch.empty(0, dtype=torch.float64)).coefficients.detach().numpy()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_allclose(coefficients, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 def test_tables_have_the_same_bits_for_any_number_of_threads():

@@ -68,5 +68,5 @@ def test_a_frame_that_was_left_out_contradicts_nothing(tmp_path):
     frames = molecules(3)
     far = again(frames[0], energy=1e5)  # an energy that is far above free atoms
     paths = [file_of(tmp_path / "a.xyz", [far, frames[1]]), file_of(tmp_path / "b.xyz", [frames[0]])]
-    found = read_frames(paths, bad="skip")
-    assert len(found) == 2 and [b.number for b in found.skipped] == [0]
+    accepted = read_frames(paths, bad="skip")
+    assert len(accepted) == 2 and [b.number for b in accepted.skipped] == [0]

@@ -30,5 +30,5 @@ def test_a_limit_of_bins_makes_no_difference():
     expected = mdgnn.neighbor_list("ijS", atoms, 4.0)
     few = mdgnn.neighbor_list(quantities="ijS", a=atoms, cutoff=4.0, self_interaction=False, max_nbins=1.0)
     again = mdgnn.primitive_neighbor_list("ijS", atoms.pbc, atoms.cell, atoms.positions, 4.0, max_nbins=1.0)
-    for found in (few, again):
-        assert all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True))
+    for edges in (few, again):
+        assert all(np.array_equal(x, y) for x, y in zip(edges, expected, strict=True))

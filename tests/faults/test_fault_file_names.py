@@ -200,8 +200,8 @@ def test_formats_that_must_be_named(model):
     assert "cannot read a structure from w.data" in guessed and "--format lammps-data" in guessed
     with pytest.raises(DataError, match="--format lammps-data"):
         read_frames(["w.data"], need=())
-    found = read_structure("w.data", rng(), format="lammps-data")
-    assert str(found.symbols) == "OH2" and len(read_frames(["w.data"], need=(), format="lammps-data")) == 1
+    atoms = read_structure("w.data", rng(), format="lammps-data")
+    assert str(atoms.symbols) == "OH2" and len(read_frames(["w.data"], need=(), format="lammps-data")) == 1
     done = run("relax", "w.data", "--format", "lammps-data", "--model", "water", "--output", "out", "--fmax", 1)
     assert done.exit_code == 0, done.output
     assert run("dataset", "summary", "w.data", "--format", "lammps-data").exit_code == 0

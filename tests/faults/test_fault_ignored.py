@@ -133,8 +133,8 @@ def test_an_ensemble_sets_its_members():
 )
 def test_options_that_nothing_looks_at(command, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = CliRunner().invoke(app, command.split())
-    assert found.exit_code == 1 and sentence in found.output
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == 1 and sentence in result.output
     assert not any(tmp_path.iterdir())
 
 

@@ -84,8 +84,8 @@ NOT_IN_DYNAMICS = (  # ASE does not say how many degrees of freedom they take
 
 
 def classes():
-    found = {c for _, c in inspect.getmembers(ase.constraints, inspect.isclass) if issubclass(c, FixConstraint)}
-    return found - {FixConstraint, IndexedConstraint}
+    kinds = {c for _, c in inspect.getmembers(ase.constraints, inspect.isclass) if issubclass(c, FixConstraint)}
+    return kinds - {FixConstraint, IndexedConstraint}
 
 
 def cluster():
@@ -200,12 +200,12 @@ def assert_arguments(constraints, kind, with_values=False):
     """One of this kind, with its arguments; in extended XYZ internal coordinates have the values of the start."""
     (constraint,) = constraints
     assert type(constraint) is kind
-    expected, found = MADE[kind]().todict(), constraint.todict()
+    expected, actual = MADE[kind]().todict(), constraint.todict()
     if kind is FixInternals and with_values:
         for name, value in (("bonds", cluster().get_distance(3, 4)), ("angles_deg", cluster().get_angle(5, 6, 7))):
-            assert found["kwargs"][name][0][0] == pytest.approx(value, rel=1e-9)
-            expected["kwargs"][name][0][0] = found["kwargs"][name][0][0]
-    assert encode(found) == encode(expected)
+            assert actual["kwargs"][name][0][0] == pytest.approx(value, rel=1e-9)
+            expected["kwargs"][name][0][0] = actual["kwargs"][name][0][0]
+    assert encode(actual) == encode(expected)
 
 
 def test_bond_lengths_are_held_over_relaxations_that_follow_each_other(model):
@@ -235,15 +235,15 @@ def rich():
     return atoms
 
 
-def assert_rich(found):
+def assert_rich(atoms):
     expected = rich()
-    assert set(expected.arrays) <= set(found.arrays)
+    assert set(expected.arrays) <= set(atoms.arrays)
     for name in set(expected.arrays) - {"positions"}:
         if expected.arrays[name].dtype.kind == "f":
-            np.testing.assert_allclose(found.arrays[name], expected.arrays[name], atol=1e-8)
+            np.testing.assert_allclose(atoms.arrays[name], expected.arrays[name], atol=1e-8)
         else:
-            assert found.arrays[name].tolist() == expected.arrays[name].tolist(), name
-    assert {k: np.asarray(v).tolist() for k, v in found.info.items()} == {
+            assert atoms.arrays[name].tolist() == expected.arrays[name].tolist(), name
+    assert {k: np.asarray(v).tolist() for k, v in atoms.info.items()} == {
         k: np.asarray(v).tolist() for k, v in expected.info.items()
     }
 
@@ -330,8 +330,8 @@ def test_momenta_of_a_file_are_those_that_its_constraints_allow(model):
     atoms.set_constraint(FixAtoms([2]))
     ase.io.write("in.traj", atoms)
     assert np.any(ase.io.read("in.traj").get_momenta()[2])
-    found = read_structure("in.traj", np.random.default_rng(0))
-    assert found.get_momenta()[2].tolist() == [0, 0, 0] and found.get_momenta()[3].tolist() == [1, 1, 1]
+    structure = read_structure("in.traj", np.random.default_rng(0))
+    assert structure.get_momenta()[2].tolist() == [0, 0, 0] and structure.get_momenta()[3].tolist() == [1, 1, 1]
 
 
 def test_results_that_the_run_has_none_of_are_said(model):

@@ -164,9 +164,9 @@ def test_frames_are_found_without_reading_all(n_atoms, monkeypatch):
             all_of_them.append(atoms)
             write("one.xyz", atoms, format="extxyz")
             file.write(Path("one.xyz").read_bytes())
-    found = trajectory.sample_frames(Path("t.xyz"), range(20, 40), 40, n_atoms)
-    assert len(found) == 20
-    for here, there in zip(found, all_of_them[20:], strict=True):
+    frames = trajectory.sample_frames(Path("t.xyz"), range(20, 40), 40, n_atoms)
+    assert len(frames) == 20
+    for here, there in zip(frames, all_of_them[20:], strict=True):
         np.testing.assert_allclose(here.positions, there.positions, atol=1e-7)
     monkeypatch.setattr(trajectory, "MOST_LINES", 3 * n_atoms)
     monkeypatch.setattr(trajectory, "MOST_ATOMS", 3 * max(1, n_atoms // 2))

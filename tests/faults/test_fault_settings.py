@@ -41,13 +41,13 @@ def set_to(name):
 
 def results(calculator):
     atoms = crystal()
-    found = calculator.compute(atoms, stress=True)
+    computed = calculator.compute(atoms, stress=True)
     (again,) = calculator.evaluate(atoms, stress=True)
-    return found, again
+    return computed, again
 
 
-def assert_same(found, expected):
-    for one, other in zip(found, expected, strict=True):
+def assert_same(actual, expected):
+    for one, other in zip(actual, expected, strict=True):
         assert one.keys() == other.keys()
         for name in one:
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
@@ -86,8 +86,8 @@ def test_files_and_engines_under_a_setting(setting, tmp_path):
     graph = Graph.from_atoms(crystal_of_hydrogen(), 3.5)
     for engine in engines:
         assert torch.equal(engine.evaluate(graph).forces, expected.forces)
-    found = evaluate(model.requires_grad_(True), graph, create_graph=True)
-    found.forces.square().sum().backward()  # parameters are not inference's
+    prediction = evaluate(model.requires_grad_(True), graph, create_graph=True)
+    prediction.forces.square().sum().backward()  # parameters are not inference's
 
 
 def crystal_of_hydrogen():
@@ -118,8 +118,8 @@ def test_evaluate_within_inference_mode_and_autocast(name):
     expected = evaluate(model, Graph.from_atoms(atoms, 2.5), virial=True)
     for setting in ("inference mode", "autocast"):
         with set_to(setting):
-            found = evaluate(model, Graph.from_atoms(atoms, 2.5), virial=True)
-        for one, other in zip(found[:4], expected[:4], strict=True):
+            prediction = evaluate(model, Graph.from_atoms(atoms, 2.5), virial=True)
+        for one, other in zip(prediction[:4], expected[:4], strict=True):
             assert torch.equal(one, other)
 
 

@@ -61,9 +61,9 @@ def test_as_those_of_ase():
     """Of its Lennard-Jones potential, which halves pairs as well."""
     atoms = crystal()
     atoms.calc = MDGNNCalculator(LennardJones(cutoff=2.5, mode="shifted"), dtype="float64")
-    found = atoms.get_stresses()
+    stresses = atoms.get_stresses()
     atoms.calc = ASELennardJones(sigma=1, epsilon=1, rc=2.5)
-    np.testing.assert_allclose(found, atoms.get_stresses(), rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(stresses, atoms.get_stresses(), rtol=1e-9, atol=1e-10)
 
 
 def test_only_where_the_cell_has_a_volume():

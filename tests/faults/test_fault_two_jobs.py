@@ -160,8 +160,8 @@ def test_a_restart_of_a_running_job_is_refused_and_loses_nothing(model):
         first.send_signal(signal.SIGINT)
         told = first.communicate(timeout=300)[1]
     assert second.returncode == 1 and second.stdout == "" and second.stderr.count("\n") == 1
-    found = re.fullmatch(rf"mdgnn: the folder run is in use by {WHO} .*; try again when .*\n", second.stderr)
-    assert found and int(found[1]) == first.pid and found[2] == os.uname().nodename
+    match = re.fullmatch(rf"mdgnn: the folder run is in use by {WHO} .*; try again when .*\n", second.stderr)
+    assert match and int(match[1]) == first.pid and match[2] == os.uname().nodename
     assert first.returncode == 128 + signal.SIGINT
     steps = int(re.search(r"stopped after step (\d+)", told)[1])
     log = Path("run/log.csv").read_bytes()
@@ -242,8 +242,8 @@ def test_every_command_is_refused_by_a_folder_in_use(name, model, data, trained)
         before = content(folder)
         sentence = refusal(call(*commands(folder, model, data)[name]))
         assert content(folder) == before
-    found = re.search(rf"the folder run is in use by {WHO}", sentence)
-    assert found and int(found[1]) == process.pid and found[2] == os.uname().nodename
+    match = re.search(rf"the folder run is in use by {WHO}", sentence)
+    assert match and int(match[1]) == process.pid and match[2] == os.uname().nodename
 
 
 @pytest.mark.parametrize(
@@ -447,9 +447,9 @@ def test_plots_beside_a_running_training(data, tmp_path, monkeypatch):
     comparisons = outcome.comparisons
 
     def replaced(*arguments):
-        found = comparisons(*arguments)
+        compared = comparisons(*arguments)
         files.replace_by(Path("run", files.START), Path("run", files.START).read_bytes())
-        return found
+        return compared
 
     monkeypatch.setattr(outcome, "comparisons", replaced)
     Path("run", pictures[0]).unlink()

@@ -41,7 +41,7 @@ def test_a_forked_process_has_a_pool_of_its_own():
 def test_several_python_threads_at_once():
     expected = total_distance()
     with ThreadPoolExecutor(4) as pool:
-        assert all(found == expected for found in pool.map(lambda _: total_distance(), range(40)))
+        assert all(total == expected for total in pool.map(lambda _: total_distance(), range(40)))
 
 
 def test_number_of_threads():

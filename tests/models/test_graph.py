@@ -61,8 +61,8 @@ def test_copies_are_the_same_graph_in_memory_of_their_own(graph, change):
     for rows in (other.edges_by_receiver, other.atoms_by_structure, other.structure_of_atoms):
         assert rows.addresses == addresses(rows)
     del graph
-    found = evaluate(model, other)
-    assert torch.equal(found.energies, expected.energies) and torch.equal(found.forces, expected.forces)
+    prediction = evaluate(model, other)
+    assert torch.equal(prediction.energies, expected.energies) and torch.equal(prediction.forces, expected.forces)
 
 
 def addresses(rows):

@@ -36,8 +36,8 @@ def with_heads(architecture, energy=True, properties=PROPERTIES, **options):
 
 def said(model, atoms, **options):
     graph = Graph.from_atoms(atoms, model.cutoff)
-    found = evaluate(model, graph, forces=False, properties=True, **options)
-    return {"energies": found.energies, **found.properties}
+    prediction = evaluate(model, graph, forces=False, properties=True, **options)
+    return {"energies": prediction.energies, **prediction.properties}
 
 
 @pytest.fixture(params=["PaiNN", "SchNet", "SimpleGNN"])
@@ -73,10 +73,10 @@ def test_kinds_are_sums_means_and_atoms_themselves():
     model = with_heads("SchNet", properties=[Property(k, k, [0.5], 2.0) for k in ("extensive", "intensive", "atomic")])
     for network in model.heads.networks[1:]:
         network.load_state_dict(model.heads.networks[0].state_dict())
-    found = said(model, icosahedron(2, 0.1))
-    torch.testing.assert_close(found["atomic"].sum()[None], found["extensive"], rtol=1e-14, atol=0)
-    torch.testing.assert_close(found["atomic"].mean()[None], found["intensive"], rtol=1e-14, atol=0)
-    assert float(found["atomic"].std()) > 1e-3
+    predicted = said(model, icosahedron(2, 0.1))
+    torch.testing.assert_close(predicted["atomic"].sum()[None], predicted["extensive"], rtol=1e-14, atol=0)
+    torch.testing.assert_close(predicted["atomic"].mean()[None], predicted["intensive"], rtol=1e-14, atol=0)
+    assert float(predicted["atomic"].std()) > 1e-3
 
 
 def test_shifts_and_scales_are_those_of_each_element():
@@ -117,8 +117,8 @@ def test_a_large_shift_loses_nothing_in_float32():
 def test_gradients_reach_the_network(model):
     model.requires_grad_(True)
     graph = Graph.from_atoms(icosahedron(2, 0.1), model.cutoff)
-    found = evaluate(model, graph, create_graph=True, properties=True)
-    sum(values.square().sum() for values in found.properties.values()).backward()
+    prediction = evaluate(model, graph, create_graph=True, properties=True)
+    sum(values.square().sum() for values in prediction.properties.values()).backward()
     without = {name for name, p in model.named_parameters() if p.grad is None}
     assert without == {n for n, _ in model.named_parameters() if n.startswith("output_mlp")}
     assert not any(x.requires_grad for x in evaluate(model, graph, properties=True).properties.values())

@@ -145,8 +145,8 @@ def test_direct_filters_are_networks_of_the_basis_times_the_envelope():
     made = filters("direct")
     x = R / 5
     envelope = (1 - 28 * x**6 + 48 * x**7 - 21 * x**8)[:, None]
-    for found, network in zip(made(R), made.networks, strict=True):
-        assert_equal(found, (network(made.basis(R)) * envelope).detach())
+    for filter, network in zip(made(R), made.networks, strict=True):
+        assert_equal(filter, (network(made.basis(R)) * envelope).detach())
     assert [f.shape for f in made(R[:0])] == [(0, 3), (0, 3)]
 
 
@@ -225,16 +225,16 @@ def test_chunks_of_atoms_change_no_derivative(monkeypatch):
         calls.append(len(a))
         return torch.tanh(a @ weight) * b, (a * b).sum(1)
 
-    found = []
+    derivatives = []
     for rows in (8192, 4):
         monkeypatch.setattr("mdgnn.nn.chunks.ATOMS", rows)
         calls = []
         x, y = by_chunks(function, a, b)
         first = torch.autograd.grad((x.square().sum(1) * y).sum(), (a, b), create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), (a, b, weight))
-        found.append((x, y, *first, *second))
+        derivatives.append((x, y, *first, *second))
         assert calls[:3] == [[11], [4, 4, 3]][rows == 4][:3], "whole below, in chunks of similar size above"
-    for whole, parts in zip(*found, strict=True):
+    for whole, parts in zip(*derivatives, strict=True):
         torch.testing.assert_close(parts, whole, rtol=0, atol=1e-14 * float(whole.detach().abs().max()))
 
 

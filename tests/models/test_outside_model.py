@@ -1,58 +1,31 @@
-"""A model of somebody else: one file, no registration, and everything works. The file stands in `OUTSIDE`."""
+"""A model of somebody else: one file, that of docs/add_a_model.md, no registration, and everything works."""
 
 import importlib
+import inspect
 import json
+import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import laws
 import numpy as np
 import pytest
 import torch
 from command_line import run, sentence
+from safetensors_parts import entry_of, joined, parts
 from systems import SYSTEMS, crystal, icosahedron
 from training_runs import clusters, file_of
 
 import mdgnn
 from mdgnn import Engine, Graph, MDGNNCalculator, evaluate
+from mdgnn.dynamics import RunError, restart, simulate
 from mdgnn.locate import ModelFileError
-from mdgnn.model_file import digest_of, read_header
+from mdgnn.model_file import EngineOnly, digests_of, read_header
 from mdgnn.ops import scatter_add
 
-OUTSIDE = '''
-from dataclasses import dataclass
-
-from torch import nn
-
-from mdgnn import ModelConfig, Potential
-from mdgnn.nn import MLP, BesselBasis, Filters
-from mdgnn.ops import cfconv, polar
-
-
-@dataclass(frozen=True)
-class DensityConfig(ModelConfig):
-    n_features: int = 8
-
-
-class Density(Potential):
-    """h_i = sum_j a(z_j) * f(r_ij): densities of neighbours, in the sense of embedded atoms."""
-
-    Config = DensityConfig
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        c = self.config
-        self.embedding = nn.Embedding(1 + c.n_elements, c.n_features)
-        network = nn.Linear(6, c.n_features)
-        self.filters = Filters([network], BesselBasis(6, c.cutoff), "polynomial",
-                               cutoff=c.cutoff, mode=c.filters, n_knots=c.n_knots)
-        self.output_mlp = MLP(c.n_features, c.n_features, 1)
-
-    def atomic_features(self, graph, vectors, types):
-        r, _ = polar(vectors, directions=False)                # E
-        (filter,) = self.filters(r)                            # E, F
-        return cfconv(self.embedding(types), filter, graph.edges)  # N, F
-'''
+GUIDE = (Path(__file__).parents[2] / "docs" / "add_a_model.md").read_text()
+OUTSIDE = next(block for block in re.findall(r"```python\n(.*?)```", GUIDE, re.S) if "class Density(" in block)
 NAME = "outside_models.density:Density"
 
 
@@ -230,6 +203,29 @@ def test_it_trains_from_a_file_and_drives_dynamics(density, tmp_path, monkeypatc
     assert told.exit_code == 0, sentence(told)
 
 
+CONSTRUCTORS = {
+    "a configuration alone": "(self, config):\n        super().__init__(config)",
+    "anything": "(self, *args, **options):\n        super().__init__(*args, **options)\n        config = self.config",
+}
+
+
+@pytest.mark.parametrize("takes", list(CONSTRUCTORS))
+def test_constructors_that_are_not_decorated_do_too(density, tmp_path, takes):
+    pytest.importorskip("lightning")
+    decorated = re.search(r"    @takes_options_of.*?super\(\).__init__\(config\)", OUTSIDE, re.S)[0]
+    plain = OUTSIDE.replace(decorated, f"    def __init__{CONSTRUCTORS[takes]}")
+    (tmp_path / "outside_models" / "plain.py").write_text(plain)
+    importlib.invalidate_caches()
+    data, toml = file_of(tmp_path / "data.xyz", clusters(8)), tmp_path / "train.toml"
+    toml.write_text(
+        'model = { architecture = "outside_models.plain:Density", n_features = 6, cutoff = 2.5, units = "lj" }\n'
+        f'data = {{ train = "{data}", valid = 0.25, batch_size = 4 }}\nrun = {{ epochs = 1, threads = 1 }}\n'
+    )
+    done = run("train", toml, "--output", tmp_path / "run")
+    assert done.exit_code == 0, sentence(done)
+    assert mdgnn.load(tmp_path / "run" / "model.safetensors").config.n_features == 6
+
+
 def test_what_is_wrong_with_its_options_is_a_sentence(density):
     with pytest.raises(TypeError, match="Density has no option 'n_feature'; options are .*; did you mean 'n_features'"):
         density(n_feature=3)
@@ -257,9 +253,49 @@ def test_calculators_run_a_file_whose_module_is_not_imported(model, tmp_path, mo
         with pytest.raises(ValueError, match="Density' is not imported: .* import outside_models.density first"):
             MDGNNCalculator(path, **options)
     assert "by the program alone" in run("info", path).output
-    assert digest_of(calculator.model) == digest_of(model), "a run goes on with either"
+    assert digests_of(calculator.model) == digests_of(model), "a run goes on with either"
     atoms.calc = calculator
     assert "outside_models.density" not in sys.modules
+
+
+def test_a_run_with_an_older_file_goes_on_with_and_without_the_class(model, tmp_path, monkeypatch):
+    """Which has options that the file does not know: without the class nobody knows their defaults."""
+    mdgnn.save(model, tmp_path / "new.safetensors")
+    header, data = parts(tmp_path / "new.safetensors")
+    entry = entry_of(header)
+    del entry["config"]["repulsion"], entry["config"]["n_features"]
+    entry["config"]["shift"] = 0.0  # in another form
+    header["__metadata__"]["mdgnn"] = json.dumps(entry)
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(joined(header, data))
+
+    def calculator(source):
+        return MDGNNCalculator(source, dtype="float64")
+
+    mdgnn.save(mdgnn.load(path), tmp_path / "again.safetensors")  # with all options, in their form of today
+    cases = {
+        "class": calculator(path),
+        "memory": calculator(model),
+        "again": calculator(tmp_path / "again.safetensors"),
+    }
+    simulate(icosahedron(2, 0.05), calculator(model), folder=tmp_path / "memory", steps=1)
+    simulate(icosahedron(2, 0.05), calculator(path), folder=tmp_path / "class", steps=1)
+    other = calculator(type(model)(cutoff=3.0, units="lj"))
+    monkeypatch.delitem(sys.modules, "outside_models.density")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path)])
+    cases["file"] = calculator(path)
+    assert isinstance(cases["file"].model, EngineOnly)
+    simulate(icosahedron(2, 0.05), calculator(path), folder=tmp_path / "file", steps=1)
+    for begun, goes_on in (
+        ("class", "file"),
+        ("file", "class"),
+        ("memory", "class"),
+        ("class", "class"),
+        ("class", "again"),
+    ):
+        restart(tmp_path / begun, calculator=cases[goes_on], steps=2)
+        with pytest.raises(RunError, match="has other weights or parameters"):
+            restart(tmp_path / begun, calculator=other, steps=2)
 
 
 def test_files_that_nobody_could_load_are_not_written(tmp_path):
@@ -276,6 +312,34 @@ def test_the_old_name_of_min_distance_is_told():
     assert model.min_distance == 0.7
     with pytest.warns(DeprecationWarning, match="min_distance"):
         assert model.least_distance == 0.7
+
+
+@pytest.mark.parametrize("kind", [mdgnn.LennardJones, mdgnn.PaiNN, mdgnn.SchNet, mdgnn.SimpleGNN])
+def test_constructors_show_and_take_options_or_a_configuration(kind):
+    """Those of a derived class too. What mypy knows of them: support/typed_constructors.py, of `make check`."""
+    fields = list(inspect.signature(kind.Config).parameters.values())
+    for shown in (inspect.signature(kind), inspect.signature(kind.__init__)):
+        assert [p for p in shown.parameters.values() if p.name != "self"] == fields
+
+    @dataclass(frozen=True, kw_only=True)
+    class Longer(kind.Config):
+        more: int = 0
+
+    class Derived(kind):
+        Config = Longer
+
+    model = Derived(cutoff=2.0, more=3)
+    assert model.config == Longer(cutoff=2.0, more=3) == Derived(model.config).config
+    assert kind(cutoff=2.0).config == kind(kind.Config(cutoff=2.0)).config == kind.Config(cutoff=2.0)
+    with pytest.raises(TypeError, match=f"{kind.__name__} has no option 'more'"):
+        kind(more=3)
+
+
+def test_a_warning_names_the_line_that_makes_the_model(density):
+    for kind in (mdgnn.SchNet, density):  # with and without `takes_options_of`
+        with pytest.warns(DeprecationWarning, match="min_distance") as caught:
+            kind(least_distance=0.7)
+        assert caught[0].filename == __file__
 
 
 def test_an_option_by_its_old_and_its_new_name_is_refused():

@@ -18,11 +18,11 @@ MODELS = {
 @pytest.mark.parametrize("model", list(MODELS))
 def test_virials_of_atoms_sum_to_that_of_their_structure(model):
     graph = Graph.from_atoms(list(SYSTEMS.values()), 2.5)
-    found = evaluate(MODELS[model](), graph, virial=True)
-    total = torch.zeros(len(SYSTEMS), 3, 3, dtype=torch.float64).index_add(0, graph.structure, found.virials)
-    torch.testing.assert_close(total, found.virial, rtol=1e-12, atol=1e-12 * float(found.virials.abs().max()))
+    prediction = evaluate(MODELS[model](), graph, virial=True)
+    total = torch.zeros(len(SYSTEMS), 3, 3, dtype=torch.float64).index_add(0, graph.structure, prediction.virials)
+    torch.testing.assert_close(total, prediction.virial, rtol=1e-12, atol=1e-12 * float(prediction.virials.abs().max()))
     alone = evaluate(MODELS[model](), graph, forces=False, virial=True)
-    assert alone.forces is None and torch.equal(alone.virials, found.virials)
+    assert alone.forces is None and torch.equal(alone.virials, prediction.virials)
     assert evaluate(MODELS[model](), graph).virials is None
 
 

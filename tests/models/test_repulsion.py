@@ -72,10 +72,10 @@ def test_falls_with_the_distance_whatever_is_learnt(rates, filters, dtype):
     r = torch.linspace(1e-9, 2.6, 1000, dtype=dtype)
     graph = Graph.from_atoms([Atoms("Ar2", [[0, 0, 0], [float(x), 0, 0]]) for x in r], 3.0)
     rows, lengths = torch.ones_like(graph.padded.atomic_numbers), graph.vectors.norm(dim=1).to(dtype)
-    found = repulsion(rows, lengths, graph.padded)
-    (gradient,) = torch.autograd.grad(found.sum(), repulsion.functions.basis.rates)
-    assert torch.isfinite(found).all() and torch.isfinite(gradient).all()
-    energy = found[: graph.n_atoms : 2, 0].detach()
+    energies = repulsion(rows, lengths, graph.padded)
+    (gradient,) = torch.autograd.grad(energies.sum(), repulsion.functions.basis.rates)
+    assert torch.isfinite(energies).all() and torch.isfinite(gradient).all()
+    energy = energies[: graph.n_atoms : 2, 0].detach()
     at_start = float(energy[r >= START][0])
     assert (energy[r < 1.0] > 0).all() and (energy[r >= 2.5] == 0).all() and 0.05 < at_start < 0.5
     inside = energy[r < 2.3]
@@ -104,8 +104,8 @@ class _Loss(torch.nn.Module):
         self.model, self.graph = model, graph
 
     def forward(self):
-        found = evaluate(self.model, self.graph, create_graph=True)
-        return found.energy.square().sum() + found.forces.square().sum()
+        prediction = evaluate(self.model, self.graph, create_graph=True)
+        return prediction.energy.square().sum() + prediction.forces.square().sum()
 
 
 @architectures

@@ -139,11 +139,11 @@ def test_equals_schnetpack(architecture, basis, system, dtype):
     ours = getattr(mdgnn, architecture)(32, 3, 20, cutoff=CUTOFF, basis=basis, elements=elements, filters="direct")
     ours.load_state_dict(copied(reference, elements))
     energies, forces = reference.to(dtype).energy_and_forces(atoms, dtype)
-    found = evaluate(ours.to(dtype), Graph.from_atoms(atoms, CUTOFF))
+    prediction = evaluate(ours.to(dtype), Graph.from_atoms(atoms, CUTOFF))
     scale, largest = float(energies.abs().sum()), float(forces.abs().max())
     errors = (
-        float((found.energies - energies).abs().max()) / scale,
-        float((found.forces - forces).abs().max()) / largest,
+        float((prediction.energies - energies).abs().max()) / scale,
+        float((prediction.forces - forces).abs().max()) / largest,
     )
     print(f"{architecture} {basis} {atoms.symbols} {dtype}: energies {errors[0]:.1e}, forces {errors[1]:.1e}")
     tolerance = {torch.float64: 1e-10, torch.float32: 1e-5}[dtype]

@@ -59,10 +59,10 @@ def test_equals_the_lecture(dtype, atoms, symmetric, filters):
     exact = {torch.float64: (1e-12, 1e-12), torch.float32: (1e-6, 2e-5)}[dtype]
     tolerance = (2e-11, 5e-7) if dtype == torch.float64 and filters == "table" else exact
     graph = Graph.from_edge_index(z, torch.tensor(atoms.positions), edge_index)
-    found = evaluate(ours, graph)
-    scale = float(found.energies.abs().sum())
-    assert abs(float(found.energy) - energy) <= tolerance[0] * scale
-    assert float((found.forces - forces).abs().max()) <= tolerance[1] * float(forces.abs().max())
+    prediction = evaluate(ours, graph)
+    scale = float(prediction.energies.abs().sum())
+    assert abs(float(prediction.energy) - energy) <= tolerance[0] * scale
+    assert float((prediction.forces - forces).abs().max()) <= tolerance[1] * float(forces.abs().max())
     r = torch.tensor(atoms.positions, requires_grad=True)  # and through the lecture's call
     called = ours(z, r, edge_index)
     assert called.ndim == 0 and called.dtype == dtype
@@ -82,8 +82,8 @@ def test_batches_as_the_lecture_does():
     batch = torch.tensor(np.repeat(range(4), [len(a) for a in parts]))
     z = torch.ones(len(batch), dtype=torch.int64)
     positions = torch.tensor(np.concatenate([a.positions for a in parts]))
-    expected, found = lecture(z, positions, edge_index, batch), ours(z, positions, edge_index, batch)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    expected, actual = lecture(z, positions, edge_index, batch), ours(z, positions, edge_index, batch)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_of_weights_equal_the_lectures():

@@ -41,11 +41,11 @@ def brute_force(atoms, cutoff, tolerance):
 def assert_same_edges(atoms, cutoff, i, j, S):
     scale = np.abs(atoms.positions).max(initial=1.0) + cutoff
     tolerance = 1e-14 * scale * 16
-    found = set(zip(i.tolist(), j.tolist(), *S.T.tolist(), strict=True))
+    listed = set(zip(i.tolist(), j.tolist(), *S.T.tolist(), strict=True))
     expected = brute_force(atoms, cutoff, tolerance)
-    assert len(found) == len(i), "an edge is listed twice"
-    assert found <= set(expected), "edges that are too long"
-    missing = [e for e, d in expected.items() if e not in found and d < cutoff - tolerance]
+    assert len(listed) == len(i), "an edge is listed twice"
+    assert listed <= set(expected), "edges that are too long"
+    missing = [e for e, d in expected.items() if e not in listed and d < cutoff - tolerance]
     assert not missing, f"missing edges {missing[:3]}"
 
 

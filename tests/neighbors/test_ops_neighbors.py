@@ -263,6 +263,18 @@ def test_names_may_come_from_a_generator(device):
 
 
 @devices
+@dtypes
+def test_rows_longer_than_are_sorted_in_one_go(dtype, device):
+    """About 700 edges an atom: a GPU sorts 512."""
+    given = structure(3, 3, PBC[1], dtype)
+    expected = ops.neighbors(*given, 6.5, want=EVERYTHING)
+    assert expected.row_ptr.diff().min() > 520
+    actual = ops.neighbors(*(t.to(device) for t in given), 6.5, want=EVERYTHING)
+    for name in ("row_ptr", "senders", "shifts", *EVERYTHING[:-1]):
+        assert torch.equal(getattr(actual, name).cpu(), getattr(expected, name)), name
+
+
+@devices
 def test_large_lists_equal_numpys(device):
     """Several kernels on a GPU, and rows longer than are sorted in one go."""
     import mdgnn

@@ -27,8 +27,8 @@ def test_one_rule_at_the_cutoff_for_every_form_of_it():
     """A float32 distance of float32(0.7) is not below 0.7, which float64 would say."""
     positions = np.array([[0, 0, 0], [0.7, 0, 0], [9, 9, 9]], dtype=np.float32)
     for cutoff in (0.7, np.float32(0.7), {("H", "H"): 0.7, ("O", "O"): 1.0}, [0.35, 0.35, 0.5]):
-        found = mdgnn.primitive_neighbor_list("i", False, np.eye(3), positions, cutoff, numbers=[1, 1, 8])
-        assert len(found) == 0
+        receivers = mdgnn.primitive_neighbor_list("i", False, np.eye(3), positions, cutoff, numbers=[1, 1, 8])
+        assert len(receivers) == 0
     with pytest.raises(ValueError, match="real numbers, got complex64"):
         mdgnn.primitive_neighbor_list("i", False, np.eye(3), positions + 1j, 1.0)
     with pytest.raises(ValueError, match=r"pbc as one bool or three, got shape \(2,\)"):
@@ -51,9 +51,9 @@ def test_the_list_is_the_longest_ones_without_what_is_beyond_the_pairs_cutoff(dt
         (radii, 2 * radii.max(), lambda i, j: radii[i] + radii[j]),
     ):
         arguments = ("ijSDd", [True, False, True], cell, positions)
-        found = mdgnn.primitive_neighbor_list(*arguments, cutoff, numbers, self_interaction)
+        edges = mdgnn.primitive_neighbor_list(*arguments, cutoff, numbers, self_interaction)
         everything = mdgnn.primitive_neighbor_list(*arguments, longest, numbers, self_interaction)
         near = everything[4] < cutoff_of(*everything[:2]).astype(dtype)
         assert 100 < near.sum() < len(near) / 2
-        for ours, expected in zip(found, everything, strict=True):
+        for ours, expected in zip(edges, everything, strict=True):
             np.testing.assert_array_equal(ours, expected[near])

@@ -39,16 +39,31 @@ def formula(x, table, r, edges):
 @pytest.mark.parametrize("width", [1, 4, 32, 37])
 def test_equals_its_formula_with_both_derivatives(device, dtype, width):
     x, table, r, edges = problem(width=width, device=device, dtype=dtype)
-    inputs, found = (x, table.coefficients, r), []
+    inputs, results = (x, table.coefficients, r), []
     for out in (cfconv(x, TabulatedFilter(table, r), edges), formula(x, table, r, edges)):
         first = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
-        found.append((out, *first, *second))
-    assert not found[0][0][1].any(), "an atom that receives nothing gets zero"
+        results.append((out, *first, *second))
+    assert not results[0][0][1].any(), "an atom that receives nothing gets zero"
     tolerance = {torch.float64: 1e-13, torch.float32: 1e-5}[dtype]
-    for ours, expected in zip(*found, strict=True):
+    for ours, expected in zip(*results, strict=True):
         scale = tolerance * float(expected.detach().abs().max())
         torch.testing.assert_close(ours, expected, rtol=0, atol=scale)
+
+
+@devices
+@dtypes
+@pytest.mark.parametrize("width", [3, 4])
+def test_derivatives_of_the_gradient_for_distances_alone(device, dtype, width):
+    """Which is what forces are trained by where features do not depend on positions: a sum without values."""
+    x, table, r, edges = problem(width=width, device=device, dtype=dtype)
+    inputs, gradients = (x, table.coefficients, r), []
+    for out in (cfconv(x, TabulatedFilter(table, r), edges), formula(x, table, r, edges)):
+        (first,) = torch.autograd.grad(out.square().sum(), r, create_graph=True)
+        gradients.append(torch.autograd.grad(first.square().sum(), inputs))
+    tolerance = {torch.float64: 1e-13, torch.float32: 1e-5}[dtype]
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize(

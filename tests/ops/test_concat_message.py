@@ -47,7 +47,7 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width, weighted
     part, ends, edges, weight = problem(width=width, device=device, dtype=dtype)
     inputs = (part, ends, weight) if weighted else (part, ends)
     weight = weight if weighted else None
-    found = []
+    results = []
     for out in (
         concat_message(part, ends, edges, weight),
         reference(part, ends, edges, weight),
@@ -55,10 +55,10 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width, weighted
     ):
         first = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
-        found.append((out, *first, *second))
-    assert not found[0][0][1].any(), "an atom that receives nothing gets zero"
+        results.append((out, *first, *second))
+    assert not results[0][0][1].any(), "an atom that receives nothing gets zero"
     tolerance = {torch.float64: 1e-13, torch.float32: 1e-5}[dtype]
-    for ours, chain, expected in zip(*found, strict=True):
+    for ours, chain, expected in zip(*results, strict=True):
         scale = tolerance * float(expected.detach().abs().max())
         torch.testing.assert_close(ours, expected, rtol=0, atol=scale)
         torch.testing.assert_close(chain, expected, rtol=0, atol=scale)

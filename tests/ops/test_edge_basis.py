@@ -23,14 +23,14 @@ def problem(n_edges=11, n_basis=5, device="cpu", dtype=torch.float64):
 @pytest.mark.parametrize("n_basis", [1, 5, 16, 37])
 def test_equals_reference_with_both_derivatives(device, dtype, n_basis):
     vectors, centers = problem(200, n_basis, device, dtype)
-    found = []
+    results = []
     for op in (edge_basis, reference):
         distances, basis = op(vectors, centers, 0.5)
         energy = (distances * basis.square().sum(1)).sum()
         (first,) = torch.autograd.grad(energy, vectors, create_graph=True)
-        found.append((distances, basis, first, *torch.autograd.grad(first.square().sum(), vectors)))
+        results.append((distances, basis, first, *torch.autograd.grad(first.square().sum(), vectors)))
     tolerance = {torch.float64: 1e-13, torch.float32: 2e-6}[dtype]
-    for ours, expected in zip(*found, strict=True):
+    for ours, expected in zip(*results, strict=True):
         scale = tolerance * float(expected.detach().abs().max())
         torch.testing.assert_close(ours, expected, rtol=0, atol=scale)
 

@@ -29,9 +29,9 @@ def test_equals_its_formula(device, dtype):
     gradients, vectors, edges = problem(device=device, dtype=dtype)
     for given in (None, vectors):
         expected = reference(gradients, edges, given)
-        found = force_virial(gradients, edges, given)
+        outputs = force_virial(gradients, edges, given)
         tracked = force_virial(gradients.clone().requires_grad_(), edges, given)
-        for a, b, c in zip(expected, found, tracked, strict=True):
+        for a, b, c in zip(expected, outputs, tracked, strict=True):
             if a is None:
                 assert b is None and c is None
                 continue
@@ -39,10 +39,10 @@ def test_equals_its_formula(device, dtype):
             assert torch.equal(b, c.detach()), "one sum, one order, the same bits"
             assert not b[2].any(), "an atom without edges gets zero"
     total = -torch.einsum("ka,kb->ab", gradients.double(), vectors)
-    torch.testing.assert_close(found[1].sum(0), (total + total.T) / 2, rtol=0, atol=1e-13)
-    assert torch.equal(found[1], found[1].transpose(1, 2))
+    torch.testing.assert_close(outputs[1].sum(0), (total + total.T) / 2, rtol=0, atol=1e-13)
+    assert torch.equal(outputs[1], outputs[1].transpose(1, 2))
     for again in (force_virial(gradients, edges, vectors), force_virial(gradients, edges, vectors)):
-        assert torch.equal(again[0], found[0]) and torch.equal(again[1], found[1]), "two runs differ"
+        assert torch.equal(again[0], outputs[0]) and torch.equal(again[1], outputs[1]), "two runs differ"
 
 
 def test_bad_input_gets_a_sentence():

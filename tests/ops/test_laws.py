@@ -442,6 +442,24 @@ def test_each_wrong_argument_is_named(op, options, k, what):
             getattr(torch.ops.mdgnn, op.name)(*changed, *flatten(static))
 
 
+@on_cuda
+@with_kernels
+def test_each_wrong_argument_gets_the_sentence_of_the_cpu(op, options, device):
+    """All that shapes, dtypes and kinds say is checked on every device; what indices hold, on a CPU alone."""
+    sentences = {}
+    for where in (device, "cpu"):
+        static, inputs = problem(op, options, device=where)
+        for k, what in ((k, what) for k, x in enumerate(inputs) if x is not None for what in WRONG):
+            changed = [x if m != k else WRONG[what](x) for m, x in enumerate(inputs)]
+            try:
+                op.check_arguments(static, changed)
+                said = ""
+            except ValueError as error:
+                said = str(error).replace("cuda:0", "cpu")
+            sentences.setdefault((k, what), []).append(said)
+    assert all(a == b for a, b in sentences.values()) and any(a for a, _ in sentences.values())
+
+
 def test_every_input_of_every_op_is_given_wrong():
     given = {(p.values[0].name, p.values[0].inputs[p.values[2]].name) for p in wrong_arguments()}
     assert given == {(op.name, array.name) for op in OPS for array in op.inputs if array.shape != "..."}

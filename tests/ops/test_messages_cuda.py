@@ -1,5 +1,7 @@
 """Messages on a GPU: what the CPU computes, for all widths, graphs, tables and addresses."""
 
+from importlib import import_module
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,11 +82,11 @@ def check_against_cpu(name, dtype, shift=0, **options):
     for t in inputs:  # `shift`: addresses that are no multiples of 16
         memory = torch.empty(t.numel() + shift, dtype=dtype, device="cuda")
         moved.append(memory[shift:].view(t.shape).copy_(t))
-    found, again = (results(name, moved, on_gpu(edges)) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True)), "two runs differ"
+    first, again = (results(name, moved, on_gpu(edges)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "two runs differ"
     # A distance in units of the knots' spacing, of which t is the fraction, is rounded or, by a fused operation, not.
     tolerance = {torch.float64: 1e-14, torch.float32: 5e-6}[dtype] * (50 + options.get("n_knots", 33))
-    for ours, reference in zip(found, expected, strict=True):
+    for ours, reference in zip(first, expected, strict=True):
         scale = tolerance * float(reference.detach().abs().max())
         torch.testing.assert_close(ours.cpu(), reference, rtol=tolerance, atol=scale)
 
@@ -123,6 +125,22 @@ def test_addresses_that_vectors_do_not_fit(name, dtype, shift):
     check_against_cpu(name, dtype, shift=shift)
 
 
+def test_gradient_of_a_table_by_more_edges_than_a_warp_stages():
+    """Beyond 131,072 edges a warp takes more than 32 at a time, in turns."""
+    module, n_edges = import_module("mdgnn.ops.cfconv"), 140_000
+    g = torch.Generator().manual_seed(0)
+    row_ptr = torch.arange(0, n_edges + 1, 1000)
+    edges = EdgeRows(Rows(row_ptr, torch.randint(0, n_edges // 1000, (n_edges,), generator=g)))
+    x, grad = (torch.randn(n_edges // 1000, 1, dtype=torch.float64, generator=g) for _ in range(2))
+    r = 2 * torch.rand(n_edges, dtype=torch.float64, generator=g)
+    inputs, gradients = (x, some_table(1, 9).coefficients.detach(), r), []
+    for device, its_edges in (("cpu", edges), ("cuda", on_gpu(edges))):
+        given, needs_grad = [t.to(device) for t in inputs], (False, True, False)
+        static = module.Static(its_edges, 2.0)
+        gradients.append(module.backward(static, (grad.to(device),), given, (), needs_grad)[1].cpu())
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12 * float(gradients[0].abs().max()))
+
+
 @ops
 def test_captured_in_a_cuda_graph(name):
     """Forward and both derivatives of the kernels, replayed with other numbers."""
@@ -135,11 +153,11 @@ def test_captured_in_a_cuda_graph(name):
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = results(name, inputs, edges)
+        first = results(name, inputs, edges)
     for t in inputs:
         t.mul_(0.9)
     graph.replay()
-    for a, b in zip(found, results(name, inputs, edges), strict=True):
+    for a, b in zip(first, results(name, inputs, edges), strict=True):
         assert torch.equal(a, b)
 
 

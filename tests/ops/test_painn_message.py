@@ -53,15 +53,15 @@ def formula(x, v, table, r, unit, edges):
 @dtypes
 @pytest.mark.parametrize("width", [1, 4, 13, 32])
 def test_equals_its_formula_with_both_derivatives(device, dtype, width):
-    given, found = problem(width=width, device=device, dtype=dtype), []
+    given, results = problem(width=width, device=device, dtype=dtype), []
     inputs = floats(given)
     for ds, dv in (with_table(*given), formula(*given)):
         first = torch.autograd.grad(ds.square().sum() + dv.square().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
-        found.append((ds, dv, *first, *second))
-    assert not found[0][0][1].any() and not found[0][1][1].any(), "an atom that receives nothing gets zero"
+        results.append((ds, dv, *first, *second))
+    assert not results[0][0][1].any() and not results[0][1][1].any(), "an atom that receives nothing gets zero"
     tolerance = {torch.float64: 1e-13, torch.float32: 1e-5}[dtype]
-    for ours, expected in zip(*found, strict=True):
+    for ours, expected in zip(*results, strict=True):
         scale = tolerance * float(expected.detach().abs().max())
         torch.testing.assert_close(ours, expected, rtol=0, atol=scale)
 

@@ -163,17 +163,31 @@ def test_a_device_without_kernels_is_named():
     [
         ([0, 2, 4], [0, 1, 0, 99], "expected receivers below 2 in columns, got 99"),
         ([0, 2, 4], [0, 1, 0, -1], "rows.index of at least 0"),
-        ([0, 2, 5], [0, 1, 0, 1, 1], "receivers of all 4 entries, got 5"),
-        ([0, 4], [0, 1, 0, 1], "row for each of the 2 values, got 1"),
         ([0, 2, 9], [0, 1, 0, 1], "to rise from 0 to the number of entries"),
-        ([0, 2, 4], None, "receivers of all 4 entries, got no index"),
     ],
 )
-def test_columns_that_do_not_fit_are_refused(row_ptr, receivers, message):
-    """Before the backward reads beyond arrays with them."""
+def test_columns_whose_numbers_do_not_fit_are_refused_on_a_cpu(row_ptr, receivers, message):
+    """Before the backward reads beyond arrays with them. A GPU is not stopped to look, as the documentation says."""
     rows = Rows(torch.tensor([0, 2, 4]), torch.tensor([0, 1, 0, 1]))
     columns = Rows(torch.tensor(row_ptr), None if receivers is None else torch.tensor(receivers))
     values = torch.zeros(2, 3, requires_grad=True)
+    with pytest.raises(ValueError, match=message):
+        scatter_add(values, rows, columns=columns).sum().backward()
+
+
+@devices
+@pytest.mark.parametrize(
+    ("row_ptr", "receivers", "message"),
+    [
+        ([0, 2, 5], [0, 1, 0, 1, 1], "receivers of all 4 entries, got 5"),
+        ([0, 4], [0, 1, 0, 1], "row for each of the 2 values, got 1"),
+        ([0, 2, 4], None, "receivers of all 4 entries, got no index"),
+    ],
+)
+def test_columns_of_other_sizes_are_refused(row_ptr, receivers, message, device):
+    rows = Rows(torch.tensor([0, 2, 4], device=device), torch.tensor([0, 1, 0, 1], device=device))
+    columns = Rows(*(None if t is None else torch.tensor(t, device=device) for t in (row_ptr, receivers)))
+    values = torch.zeros(2, 3, requires_grad=True, device=device)
     with pytest.raises(ValueError, match=message):
         scatter_add(values, rows, columns=columns).sum().backward()
 

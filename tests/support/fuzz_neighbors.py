@@ -90,7 +90,7 @@ def brute_force(positions, cell, pbc, cutoff):
     n, box = len(positions), np.where(pbc[:, None], cell, 0).astype(positions.dtype)
     basis = np.where(pbc[:, None], cell, 0).astype(float)
     wraps = np.floor(positions.astype(float) @ np.linalg.pinv(basis)).astype(np.int64) * pbc
-    found = []
+    by_image = []
     for image in itertools.product(*(range(-m, m + 1) for m in image_range(positions, cell, pbc, cutoff))):
         shifts = np.array(image) + wraps[:, None] - wraps[None, :]
         s = shifts.astype(positions.dtype)
@@ -101,8 +101,8 @@ def brute_force(positions, cell, pbc, cutoff):
         near = distances < positions.dtype.type(cutoff)
         near &= shifts.any(axis=2) | ~np.eye(n, dtype=bool)
         i, j = np.nonzero(near)
-        found.append((i, j, shifts[i, j], vectors[i, j], distances[i, j]))
-    i, j, shifts, vectors, distances = (np.concatenate(part) for part in zip(*found, strict=True))
+        by_image.append((i, j, shifts[i, j], vectors[i, j], distances[i, j]))
+    i, j, shifts, vectors, distances = (np.concatenate(part) for part in zip(*by_image, strict=True))
     order = np.lexsort((*shifts.T[::-1], j, i))
     return i[order], j[order], shifts[order], vectors[order], distances[order]
 
@@ -112,8 +112,8 @@ def ours(systems, half=False, quantities="pijSDd", n_threads=1, index_bytes=8, s
     positions = np.concatenate([s[0] for s in systems])
     first = np.cumsum([0, *(len(s[0]) for s in systems)])
     cells, pbc = np.array([s[1] for s in systems]), np.array([s[2] for s in systems])
-    options = (systems[0][3], self_interaction, half, n_threads)
-    return _C.neighbors(quantities, positions, cells, pbc, first, options, (index_bytes, 8))
+    how = {"self_interaction": self_interaction, "half": half, "n_threads": n_threads, "index_bytes": index_bytes}
+    return _C.neighbors(quantities, positions, cells, pbc, first, cutoff=systems[0][3], **how)
 
 
 def refused(systems):
@@ -131,9 +131,9 @@ def check(system):
     """The number of edges, None for a system that is refused; raises AssertionError where the two differ."""
     if refused([system]):
         return None
-    row_ptr, *found, reverse = ours([system], quantities="pijSDdr")
+    row_ptr, *edges, reverse = ours([system], quantities="pijSDdr")
     expected = brute_force(*system)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(edges, expected, strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(np.diff(row_ptr), np.bincount(expected[0], minlength=len(system[0])))
     i, j, shifts = expected[:3]
@@ -170,8 +170,8 @@ def check_ase(system):
     positions, cell, pbc, cutoff = system
     tolerance = 1e-9 * (np.abs(positions).max(initial=1.0) + np.abs(cell).max() + cutoff)
     edges = []
-    for found in (ours([system])[1:], primitive_neighbor_list("ijSDd", pbc, cell, positions, cutoff + tolerance)):
-        i, j, shifts, _, distances = found
+    for arrays in (ours([system])[1:], primitive_neighbor_list("ijSDd", pbc, cell, positions, cutoff + tolerance)):
+        i, j, shifts, _, distances = arrays
         clear = distances < cutoff - tolerance
         edges.append(np.unique(np.column_stack([i, j, shifts])[clear], axis=0))
         assert len(edges[-1]) == clear.sum()
@@ -208,9 +208,9 @@ def main():
         system = random_system(np.random.default_rng([arguments.seed, number]))
         recent = [*recent[-3:], system]
         try:
-            found = check(system)
-            edges, n_refused = edges + (found or 0), n_refused + (found is None)
-            if number % 50 == 49 and found is not None and ase_can(system):
+            n_edges = check(system)
+            edges, n_refused = edges + (n_edges or 0), n_refused + (n_edges is None)
+            if number % 50 == 49 and n_edges is not None and ase_can(system):
                 check_ase(system)
             if number % 10 == 9 and system[3] * 2 < min(s[3] for s in recent) * 20:
                 check_batch(recent[::-1])

@@ -65,26 +65,26 @@ def differentiable(inputs):
 
 def outputs(op, static, inputs, function=None):
     """Of the public function, or of the reference; those that are there."""
-    found = as_tuple((function or op.function)(*op.arguments(static, *inputs)))
-    return [t for t in found if t is not None]
+    results = as_tuple((function or op.function)(*op.arguments(static, *inputs)))
+    return [t for t in results if t is not None]
 
 
 def everything(op, static, inputs, function=None, loss=None):
     """The outputs, and as many derivatives of a loss as there are; with respect to all that have them."""
     loss = loss or (lambda results: sum((t * (1 + k)).square().sum() for k, t in enumerate(results)))
-    found = outputs(op, static, inputs, function)
-    first = torch.autograd.grad(loss(found), differentiable(inputs), create_graph=True)
+    outs = outputs(op, static, inputs, function)
+    first = torch.autograd.grad(loss(outs), differentiable(inputs), create_graph=True)
     if op.max_derivatives(static) < 2:
-        return *found, *first
-    return *found, *first, *torch.autograd.grad(loss(first), differentiable(inputs), allow_unused=True)
+        return *outs, *first
+    return *outs, *first, *torch.autograd.grad(loss(first), differentiable(inputs), allow_unused=True)
 
 
-def assert_close(found, expected, tolerance, cancelled=0.0):
+def assert_close(actual, expected, tolerance, cancelled=0.0):
     """Of each array, errors relative to the largest number that is expected; none where that is 0.
 
     `cancelled`: what rounding leaves of numbers about 1 where they cancel in all of an array.
     """
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(actual, expected, strict=True):
         b = torch.zeros_like(a) if b is None else b
         atol = max(cancelled, tolerance * float(b.detach().abs().max())) if b.numel() else 0
         torch.testing.assert_close(torch.zeros_like(b) if a is None else a, b, rtol=0, atol=atol)

@@ -109,8 +109,8 @@ def main(path, folder, kills, seed, kind="random"):
         print("killed" if status else "finished", f"with {rows} rows", flush=True)
         if kind == "writes" or k == int(kills) - 1:
             assert child(lambda to=killed: go_on(config, to)) == 0, k
-            found = list(differences(folder / "whole", killed))
-            print(*([f"differs: {name}" for name in found] or ["equal"]), sep="\n", flush=True)
+            different = list(differences(folder / "whole", killed))
+            print(*([f"differs: {name}" for name in different] or ["equal"]), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 from math import log
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,7 +49,41 @@ OTHERS = {  # of inputs, weights, elements, and the shape (N, K, C) of the resul
     "zeros": lambda x, w, elements, shape: torch.zeros(shape, dtype=torch.float64),
     "embed": lambda x, w, elements, shape: w[0][elements][:, None],
 }
-MESSAGES = ("cfconv", "painn_message", "concat_message_table")
+
+
+class Edges(NamedTuple):
+    """Where messages go: atoms (E,), directions (E, 3), and the number of atoms."""
+
+    senders: torch.Tensor
+    receivers: torch.Tensor
+    unit: torch.Tensor
+    n_atoms: int
+
+    def total(self, messages):
+        """Over the edges of each receiver."""
+        return messages.new_zeros(self.n_atoms, *messages.shape[1:]).index_add(0, self.receivers, messages)
+
+
+def cfconv(edges, f, x):
+    return [edges.total(x[edges.senders, 0] * f)[:, None]]
+
+
+def painn_message(edges, f, x, v):
+    a, b, c = (x[edges.senders, 0] * f).chunk(3, 1)
+    return [
+        edges.total(a)[:, None],
+        edges.total(edges.unit[:, :, None] * b[:, None] + v[edges.senders] * c[:, None]),
+    ]
+
+
+def concat_message_table(edges, f, ends):
+    width = f.shape[1] - 1
+    y = F.silu(ends[edges.senders, 0, :width] + ends[edges.receivers, 0, width:] + f[:, :-1])
+    return [edges.total(f[:, -1:] * y)[:, None], edges.total(f[:, -1:])[:, None]]
+
+
+# Of edges, values of the filter (E, C), and inputs.
+MESSAGES = {"cfconv": cfconv, "painn_message": painn_message, "concat_message_table": concat_message_table}
 OPERATIONS = {*UNARY, *BINARY, *OTHERS, *MESSAGES}
 
 
@@ -145,20 +180,11 @@ def meaning(program, numbers, senders, receivers, vectors, *, share=None, tabula
             return interpolated(coefficients_of(tables[name], program.weights), tables[name].cutoff, r)
         return function_of(tables[name], program.weights)(r)
 
-    def total(messages):
-        return messages.new_zeros(n, *messages.shape[1:]).index_add(0, receivers, messages)
+    edges = Edges(senders, receivers, unit, n)
 
     def message(instruction, x):
         (name,) = instruction.weights
-        f = torch.where(near, filters(name), 0.0)
-        if instruction.op == "cfconv":
-            return [total(x[0][senders, 0] * f)[:, None]]
-        if instruction.op == "painn_message":
-            a, b, c = (x[0][senders, 0] * f).chunk(3, 1)
-            return [total(a)[:, None], total(unit[:, :, None] * b[:, None] + x[1][senders] * c[:, None])]
-        width = f.shape[1] - 1
-        y = F.silu(x[0][senders, 0, :width] + x[0][receivers, 0, width:] + f[:, :-1])
-        return [total(f[:, -1:] * y)[:, None], total(f[:, -1:])[:, None]]
+        return MESSAGES[instruction.op](edges, torch.where(near, filters(name), 0.0), *x)
 
     for instruction in program.instructions:
         arrays.run(instruction, message)

@@ -2,10 +2,14 @@
 
 import json
 import random
+import re
 from typing import NamedTuple
 
 import numpy as np
-from program_meaning import MESSAGES, UNARY
+from program_meaning import UNARY
+
+from mdgnn.engine.messages import MESSAGES, features_of, has_components, result_shapes
+from mdgnn.ops.declaration import fits, shape_of
 
 CUTOFF = 2.0
 SCALE, SHIFT = [0.5, 2.0], [1.0, -3.0]
@@ -43,16 +47,14 @@ class Steps:
         self.weights[name] = self.normal(0, 0.5 / np.sqrt(shape[-1]), shape)
         return name
 
-    def pick(self, components=None, channels=None, whole=False):
+    def pick(self, components=None, channels=None):
         """An array that has been computed, or None."""
-        fits = [
+        suitable = [
             v
             for v in self.computed
-            if components in (None, self.arrays[v][1])
-            and channels in (None, self.arrays[v][2])
-            and not (whole and len(self.arrays[v]) > 3)
+            if components in (None, self.arrays[v][1]) and channels in (None, self.arrays[v][2])
         ]
-        return self.rng.choice(fits) if fits else None
+        return self.rng.choice(suitable) if suitable else None
 
     def add(self, op, inputs, *shapes, weights=(), numbers=()):
         """One more instruction, and ranges of what it gives."""
@@ -86,8 +88,8 @@ class Steps:
         k, c = self.shape(v)
         if self.old:
             return self.pick(k, c)
-        fits = [u for u in self.computed if self.shape(u)[0] in (1, k) and self.shape(u)[1] in (1, c)]
-        return self.rng.choice(fits)
+        suitable = [u for u in self.computed if self.shape(u)[0] in (1, k) and self.shape(u)[1] in (1, c)]
+        return self.rng.choice(suitable)
 
     def sum(self):
         x = self.pick()
@@ -155,7 +157,8 @@ class RandomProgram(Steps):
         kinds = ["embed", "zeros", "sum", "product", "vectors", "divide", "elementwise"]
         kinds += [] if old else ["reduction", "weighted", "copied", *["elementwise"] * 6]
         for _ in range(rng.randint(3, 14)):
-            getattr(self, rng.choice(["linear"] * 3 + kinds + list(MESSAGES) * 3))()
+            kind = rng.choice(["linear"] * 3 + kinds + list(MESSAGES) * 3)
+            self.message(MESSAGES[kind]) if kind in MESSAGES else getattr(self, kind)()
         one = self.pick(1, 1) if rng.random() < 0.1 else None
         self.energies = self.linear(1, 1, self.of_edges()) if one is None else one
         if rng.random() < 0.3:
@@ -167,11 +170,11 @@ class RandomProgram(Steps):
         for i in self.instructions:
             if i.op in MESSAGES or any({v, *self.arrays[v][3:4]} & follows for v in i.inputs):
                 follows |= {*i.outputs}
-        fits = [v for v in self.computed if self.arrays[v][1] == 1 and {v, *self.arrays[v][3:4]} & follows]
-        if not fits:
-            self.cfconv()
+        suitable = [v for v in self.computed if self.arrays[v][1] == 1 and {v, *self.arrays[v][3:4]} & follows]
+        if not suitable:
+            self.message(MESSAGES["cfconv"])
             return self.instructions[-1].outputs[0]
-        return self.rng.choice(fits)
+        return self.rng.choice(suitable)
 
     def arguments(self):
         return json.dumps(self.version_1() if self.old else self.version_2()), self.weights
@@ -215,23 +218,32 @@ class RandomProgram(Steps):
         self.tables.append(table)
         return table["name"]
 
-    def cfconv(self):
-        x = self.pick(1, whole=True)
-        self.add("cfconv", [x], self.shape(x), weights=[self.table(self.shape(x)[1])])
+    def message(self, op):
+        """Of arrays that there are, where some fit."""
+        sizes, inputs = {"N": 0}, []
+        for array in reversed(features_of(op)):
+            components = 3 if has_components(array) else 1
+            suitable = [v for v in self.whole(components) if fits(array, self.axes(v), dict(sizes))]
+            if suitable and self.rng.random() < 0.8:
+                v = self.rng.choice(suitable)
+                fits(array, self.axes(v), sizes)
+            else:
+                symbols = re.findall("[A-Z]", array.shape)
+                sizes.update({x: self.rng.choice([1, 2, 3, 5]) for x in symbols if x not in sizes})
+                v = self.linear(shape_of(array, sizes)[-1], components)
+            inputs.insert(0, v)
+        width = next(shape_of(a, sizes | {"G": 0})[2] for a in op.inputs if a.name == "coefficients")
+        shapes = result_shapes(op, [self.shape(v) for v in inputs])
+        self.add(op.name, inputs, *shapes, weights=[self.table(width)])
 
-    def painn_message(self):
-        v = self.pick(3, whole=True)
-        v = self.zeros() if v is None else v
-        _, channels = self.shape(v)
-        x = self.pick(1, 3 * channels, whole=True)
-        inputs = [self.linear(3 * channels, 1) if x is None else x, v]
-        self.add("painn_message", inputs, (1, channels), (3, channels), weights=[self.table(3 * channels)])
+    def axes(self, v):
+        """(N, C) or (N, K, C), with 0 for N."""
+        k, c = self.shape(v)
+        return (0, c) if k == 1 else (0, k, c)
 
-    def concat_message_table(self):
-        channels = self.rng.choice([1, 2, 3, 5])
-        x = self.pick(1, 2 * channels, whole=True)
-        x = self.linear(2 * channels, 1) if x is None else x
-        self.add("concat_message_table", [x], (1, channels), (1, 1), weights=[self.table(channels + 1)])
+    def whole(self, components):
+        """Arrays that are no ranges of others."""
+        return [v for v in self.computed if self.arrays[v][1] == components and len(self.arrays[v]) == 3]
 
 
 def random_table(rng, weights, normal, name, width, knots=7):

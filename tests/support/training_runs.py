@@ -15,10 +15,10 @@ def labelled(atoms, truth=None, **info):
     """With energy, forces and, of a crystal, stress by Lennard-Jones."""
     truth = truth or LennardJones(cutoff=3.0 if atoms.pbc.any() else None)
     graph = Graph.from_atoms(atoms, truth.cutoff)
-    found = evaluate(truth, graph, virial=bool(atoms.pbc.all()))
-    labels = {"energy": float(found.energy), "forces": found.forces.numpy()}
-    if found.virial is not None:
-        labels["stress"] = stress(found.virial, graph.cells)[0].numpy()
+    prediction = evaluate(truth, graph, virial=bool(atoms.pbc.all()))
+    labels = {"energy": float(prediction.energy), "forces": prediction.forces.numpy()}
+    if prediction.virial is not None:
+        labels["stress"] = stress(prediction.virial, graph.cells)[0].numpy()
     atoms.calc = SinglePointCalculator(atoms, **labels)
     atoms.info.update(info)
     return atoms

@@ -38,9 +38,9 @@ PENALTIES = {
 def errors_of(model, sample):
     """Of energies per atom, and of components of forces."""
     graph, targets = sample
-    found = mdgnn.evaluate(model, graph, create_graph=True)
+    prediction = mdgnn.evaluate(model, graph, create_graph=True)
     n_atoms = torch.bincount(graph.structure)
-    return (found.energy - targets.energy) / n_atoms, (found.forces - targets.forces).ravel()
+    return (prediction.energy - targets.energy) / n_atoms, (prediction.forces - targets.forces).ravel()
 
 
 def rate(section, step, n_steps):

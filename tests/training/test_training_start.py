@@ -101,8 +101,8 @@ def test_references_from_a_file_are_in_the_units_of_the_model(data, tmp_path):
     lone = labelled(Atoms("Ar"))
     lone.calc.results["energy"] = 200.0
     path = file_of(tmp_path / "atoms.xyz", [lone])
-    found = train(small(data, "run.epochs=1", f"model.references={path}"), tmp_path / "run")["found"]
-    assert found["references"] == [200.0] and found["files"] == fingerprint([path])
+    record = train(small(data, "run.epochs=1", f"model.references={path}"), tmp_path / "run")["found"]
+    assert record["references"] == [200.0] and record["files"] == fingerprint([path])
 
 
 @pytest.mark.parametrize(

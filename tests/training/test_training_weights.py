@@ -106,14 +106,14 @@ def test_structures_without_a_weight_are_not_seen_before_training_either(loss):
         atoms.info |= {"weight": 0.0, "bonds": 1e6, "coordination": -1e6}
         atoms.arrays["coordination_of"] = np.full(len(atoms), 1e6)
         atoms.calc.results = {"energy": 1e6, "forces": np.full((len(atoms), 3), 1e6)}
-    found, without = [], loss.get("forces") == 0
+    models, without = [], loss.get("forces") == 0
     for frames in (good, [*good, *bad]):
         for atoms in frames if without else ():  # the scale is then that of what references leave
             atoms.calc.results.pop("forces", None)
         config = settings("data.xyz", loss=loss)
         dataset = Dataset(frames, 2.5, keys=keys(*SECTIONS))
-        found.append(build(config, dataset, dataset.keys)[0])
-    a, b = found
+        models.append(build(config, dataset, dataset.keys)[0])
+    a, b = models
     assert a.heads.properties == b.heads.properties
     assert torch.equal(a.elements.shift, b.elements.shift) and torch.equal(a.elements.scale, b.elements.scale)
 

@@ -32,14 +32,14 @@ def test_it_is_relaxed_and_without_imaginary_modes(relaxed):
 
 
 def test_two_picoseconds_at_room_temperature(relaxed):
-    found = dynamics(relaxed, 4000)
-    assert found["broken"] == 0 and 200 < found["temperature"] < 400
+    run = dynamics(relaxed, 4000)
+    assert run["broken"] == 0 and 200 < run["temperature"] < 400
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the data set is not here: mdgnn/pretrained/get_acac.py gets it")
 def test_errors_on_the_test_set():
-    found = errors(MDGNNCalculator("acac"), read(DATA / "test_MD_300K.xyz", ":"))
-    assert found["energy"] <= 2.5 and found["forces"] <= 12.0, "meV, meV/Angstrom"
+    mean_errors = errors(MDGNNCalculator("acac"), read(DATA / "test_MD_300K.xyz", ":"))
+    assert mean_errors["energy"] <= 2.5 and mean_errors["forces"] <= 12.0, "meV, meV/Angstrom"
 
 
 def test_its_instruments_tell_a_saddle_and_a_bond():

@@ -47,8 +47,8 @@ def test_built_clusters_are_the_minima_of_the_table(n):
 @table
 def test_basin_hopping_finds_minima_and_refuses_others():
     target = read_table(DATA / "lj_ccd.tsv")[8]
-    found = find(8, target, None, np.random.default_rng(0))
-    assert abs(lennard_jones(found)[0] - target) < TOLERANCE
+    positions = find(8, target, None, np.random.default_rng(0))
+    assert abs(lennard_jones(positions)[0] - target) < TOLERANCE
     best, _, hops = hop(
         partial(quench, lennard_jones),
         random_start(8, np.random.default_rng(1)),
@@ -84,18 +84,18 @@ def test_errors_of_variances_are_those_of_the_variance():
     """Which is 1 / (1 - a^2)."""
     a, z = 0.9, []
     for x in itertools.islice(correlated(1, a, 20_000), 30):
-        found, error = _variance(x)
-        z.append((found - 1 / (1 - a * a)) / error)
+        variance, error = _variance(x)
+        z.append((variance - 1 / (1 - a * a)) / error)
     assert 0.6 < np.std(z) < 1.7 and abs(np.mean(z)) < 0.8
 
 
 def test_errors_of_blocks_are_those_of_the_mean():
     """The mean has the variance 1 / (n (1 - a)^2)."""
-    a, n, found = 0.9, 20_000, []
+    a, n, estimates = 0.9, 20_000, []
     for x in itertools.islice(correlated(0, a, n), 20):
         mean, error = blocked(x[:, None])
-        found.append((mean[0], error[0]))
-    means, errors = np.array(found).T
+        estimates.append((mean[0], error[0]))
+    means, errors = np.array(estimates).T
     expected = 1 / (math.sqrt(n) * (1 - a))
     assert errors == pytest.approx(expected, rel=0.8) and errors.mean() == pytest.approx(expected, rel=0.15)
     assert 0.6 < np.std(means / errors) < 1.7 and abs(np.mean(means / errors)) < 0.8
@@ -106,8 +106,8 @@ def test_the_pressure_of_a_liquid_has_its_sign(tmp_path, monkeypatch):
     (tmp_path / "nist_lj_mc.tsv").write_text("#\n#\n0.9 -6.2391 2.2314 -6.1773 2.5848\n0.8 0 0 0 0\n")
     for name, steps in (("SETTLE", 200), ("REST", 100), ("STEPS", 400)):
         monkeypatch.setattr(f"lj_dynamics.{name}", steps)
-    found = state_points(exact(EXACT_CUTOFF), tmp_path, tmp_path, [(0.9, 0.85)])
-    energy, pressure, *_, temperature = found["0.9, 0.85"]
+    points = state_points(exact(EXACT_CUTOFF), tmp_path, tmp_path, [(0.9, 0.85)])
+    energy, pressure, *_, temperature = points["0.9, 0.85"]
     assert energy == pytest.approx(-6.24, abs=0.15) and pressure == pytest.approx(2.23, abs=0.8)
     assert temperature == pytest.approx(0.85, abs=0.05)
 

@@ -18,14 +18,14 @@ template <class T, bool kVirial>
 void sum_edges(const EdgeVectors& op, const T* gradients, double* forces, double* virials, std::int64_t begin,
                std::int64_t end) {
     const Rows &rows = op.rows, &columns = op.columns;
+    const auto add = [&](std::int64_t k, double sign, AtomSums& sums) {
+        add_force(gradients + 3 * k, sign, sums);
+        if constexpr (kVirial) add_virial(gradients + 3 * k, op.vectors + 3 * k, sums);
+    };
     for (std::int64_t i = begin; i < end; ++i) {
         AtomSums received, sent;
-        for (std::int64_t k = rows.row_ptr[i]; k < rows.row_ptr[i + 1]; ++k)
-            add_edge(gradients + 3 * k, kVirial ? op.vectors + 3 * k : nullptr, 1.0, received);
-        for (std::int64_t k = columns.row_ptr[i]; k < columns.row_ptr[i + 1]; ++k) {
-            const std::int64_t edge = columns.index[k];
-            add_edge(gradients + 3 * edge, kVirial ? op.vectors + 3 * edge : nullptr, -1.0, sent);
-        }
+        for (std::int64_t k = rows.row_ptr[i]; k < rows.row_ptr[i + 1]; ++k) add(k, 1.0, received);
+        for (std::int64_t k = columns.row_ptr[i]; k < columns.row_ptr[i + 1]; ++k) add(columns.index[k], -1.0, sent);
         for (int c = 0; c < 3; ++c) forces[3 * i + c] = received.force[c] + sent.force[c];
         if constexpr (kVirial) {
             for (int c = 0; c < 6; ++c) received.virial[c] += sent.virial[c];
@@ -50,9 +50,14 @@ void force_virial_backward(const EdgeVectors& op, const double* grad_forces, con
     const Rows& rows = op.rows;
     parallel_for(rows.n_rows, grain_of(rows), context.n_threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i)
-            for (std::int64_t k = rows.row_ptr[i]; k < rows.row_ptr[i + 1]; ++k)
-                edge_derivative(grad_forces, grad_virials, grad_virials ? op.vectors + 3 * k : nullptr, i,
-                                rows.index[k], out + 3 * k);
+            for (std::int64_t k = rows.row_ptr[i]; k < rows.row_ptr[i + 1]; ++k) {
+                const std::int64_t j = rows.index[k];
+                double sum[3] = {};
+                if (grad_virials)
+                    add_virial_derivative(grad_virials + 9 * i, grad_virials + 9 * j, op.vectors + 3 * k, sum);
+                if (grad_forces) add_force_derivative(grad_forces + 3 * i, grad_forces + 3 * j, sum);
+                for (int c = 0; c < 3; ++c) out[3 * k + c] = static_cast<T>(sum[c]);
+            }
     });
 }
 

@@ -11,13 +11,17 @@ struct AtomSums {
     double virial[6] = {};
 };
 
-// Adds an edge; sign: 1 for its receiver, -1 for its sender. D may be null.
+// Adds an edge to the force; sign: 1 for its receiver, -1 for its sender.
 template <class T>
-MDGNN_HD inline void add_edge(const T* gradient, const double* D, double sign, AtomSums& sums) {
+MDGNN_HD inline void add_force(const T* gradient, double sign, AtomSums& sums) {
+    for (int c = 0; c < 3; ++c) sums.force[c] += sign * static_cast<double>(gradient[c]);
+}
+
+// Adds an edge to the virial of either end.
+template <class T>
+MDGNN_HD inline void add_virial(const T* gradient, const double* D, AtomSums& sums) {
     const double g[3] = {static_cast<double>(gradient[0]), static_cast<double>(gradient[1]),
                          static_cast<double>(gradient[2])};
-    for (int c = 0; c < 3; ++c) sums.force[c] += sign * g[c];
-    if (!D) return;
     for (int c = 0; c < 3; ++c) {
         const int a = c == 0 ? 1 : 0, b = c == 2 ? 1 : 2;
         sums.virial[c] += 2 * g[c] * D[c];
@@ -33,20 +37,17 @@ MDGNN_HD inline void write_virial(const AtomSums& sums, double* virial) {
     }
 }
 
-// The derivative of <grad_forces, forces> + <grad_virials, virials> for the gradient of an edge from j to i.
-template <class T>
-MDGNN_HD inline void edge_derivative(const double* grad_forces, const double* grad_virials, const double* D,
-                                     std::int64_t i, std::int64_t j, T* out) {
-    double sum[3] = {};
-    if (grad_virials) {
-        const double *u = grad_virials + 9 * i, *v = grad_virials + 9 * j;
-        for (int a = 0; a < 3; ++a)
-            for (int b = 0; b < 3; ++b)
-                sum[a] -= 0.25 * ((u[3 * a + b] + u[3 * b + a]) + (v[3 * a + b] + v[3 * b + a])) * D[b];
-    }
-    if (grad_forces)
-        for (int c = 0; c < 3; ++c) sum[c] += grad_forces[3 * i + c] - grad_forces[3 * j + c];
-    for (int c = 0; c < 3; ++c) out[c] = static_cast<T>(sum[c]);
+// The derivatives of <grad_forces, forces> and of <grad_virials, virials> for the gradient of an edge, from the numbers
+// of its receiver and its sender, are added to `sum`.
+MDGNN_HD inline void add_force_derivative(const double* receiver, const double* sender, double* sum) {
+    for (int c = 0; c < 3; ++c) sum[c] += receiver[c] - sender[c];
+}
+
+MDGNN_HD inline void add_virial_derivative(const double* receiver, const double* sender, const double* D, double* sum) {
+    const double *u = receiver, *v = sender;
+    for (int a = 0; a < 3; ++a)
+        for (int b = 0; b < 3; ++b)
+            sum[a] -= 0.25 * ((u[3 * a + b] + u[3 * b + a]) + (v[3 * a + b] + v[3 * b + a])) * D[b];
 }
 
 }  // namespace mdgnn

@@ -4,26 +4,34 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <vector>
 
 namespace emulation {
 namespace {
 
-// What addr2line says of an address.
-std::vector<std::string> lines_of(const void* address, const char* options) {
-    Dl_info info;
-    if (!dladdr(address, &info) || !info.dli_fname) return {};
-    const auto offset = static_cast<const char*>(address) - static_cast<const char*>(info.dli_fbase);
-    char command[1024];
-    std::snprintf(command, sizeof command, "addr2line %s -e '%s' %#tx", options, info.dli_fname, offset);
+// The lines that a program prints.
+std::vector<std::string> output_of(const std::string& command) {
     std::vector<std::string> lines;
-    if (FILE* output = popen(command, "r")) {
-        char line[1024];
+    if (FILE* output = popen(command.c_str(), "r")) {
+        char line[8192];
         while (std::fgets(line, sizeof line, output))
             lines.emplace_back(line, std::char_traits<char>::length(line) - 1);
         pclose(output);
     }
     return lines;
+}
+
+struct Place {
+    std::string library;
+    std::uintptr_t offset = 0;
+};
+
+Place place_in_library(const void* address) {
+    Dl_info info;
+    if (!dladdr(address, &info) || !info.dli_fname) return {};
+    return {info.dli_fname,
+            reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(info.dli_fbase)};
 }
 
 // From the project's folder on.
@@ -72,14 +80,22 @@ std::string hexadecimal(std::uintptr_t x) {
 
 std::string place_of(const void* code) {
     std::string text;  // the address is that of the instruction behind the call
-    for (const std::string& line : lines_of(static_cast<const char*>(code) - 1, "-i"))
+    const Place place = place_in_library(static_cast<const char*>(code) - 1);
+    for (const std::string& line : output_of("addr2line -i -e '" + place.library + "' " + hexadecimal(place.offset)))
         text += (text.empty() ? "" : " < ") + short_path(line);
     return text.empty() ? "a place unknown" : text;
 }
 
+// By the table of symbols: debug information has the names of functions that were inlined where this one begins.
 std::string name_of_function(const void* function) {
-    const auto lines = lines_of(function, "-f -C");
-    return lines.empty() ? "unknown" : lines[0];
+    static std::map<std::string, std::map<std::uintptr_t, std::string>> symbols;
+    const Place place = place_in_library(function);
+    auto& names = symbols[place.library];
+    if (names.empty())
+        for (const std::string& line : output_of("nm -C --defined-only '" + place.library + "'"))
+            names.emplace(std::strtoull(line.c_str(), nullptr, 16), line.substr(line.find(' ') + 3));
+    const auto name = names.find(place.offset);
+    return name == names.end() ? "unknown" : name->second;
 }
 
 }  // namespace emulation
