@@ -4,7 +4,7 @@ With a few hundred atoms what torch notes down about a dozen operations takes lo
 on positions is differentiated here: forces are trained through `plain`, which is the specification.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,8 @@ class _Layer(Function):
         w1, b1, w2, b2, u1, c1, u2, c2 = weights
         for_ends, bias, for_basis = split(w1, b1, h.shape[1])
         ends = torch.addmm(bias, h, for_ends.t())
-        x, silu_grads = forward(Static(m.edges), (m.basis, for_basis, ends, m.envelope), (False, True, True, False))
+        sums = forward(Static(m.edges), (m.basis, for_basis, ends, m.envelope), (False, True, True, False))
+        x, silu_grads = cast(tuple[Tensor, Tensor], sums)
         joint = torch.cat((h, torch.addmm(m.n_neighbours * b2, x, w2.t())), dim=1)
         hidden = torch.addmm(c1, joint, u1.t())
         active = silu(hidden)
@@ -84,24 +85,19 @@ class _Layer(Function):
         m: Messages = ctx.m
         h, w1, b1, w2, b2, u1, c1, u2, c2, for_ends, ends, x, silu_grads, joint, hidden, active = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of this one is wanted
-            inputs = [
-                t
-                for t, needs in zip((h, w1, b1, w2, b2, u1, c1, u2, c2), ctx.needs_input_grad[1:], strict=True)
-                if needs
-            ]
-            grads = iter(
-                torch.autograd.grad(plain(h, m, (w1, b1, w2, b2, u1, c1, u2, c2)), inputs, grad, create_graph=True)
-            )
+            inputs = (h, w1, b1, w2, b2, u1, c1, u2, c2)
+            needed = [t for t, needs in zip(inputs, ctx.needs_input_grad[1:], strict=True) if needs]
+            grads = iter(torch.autograd.grad(plain(h, m, inputs[1:]), needed, grad, create_graph=True))
             return None, *(next(grads) if needs else None for needs in ctx.needs_input_grad[1:])
         width = h.shape[1]
         grad_hidden = torch.ops.aten.silu_backward(grad.mm(u2), hidden)
         grad_joint = grad_hidden.mm(u1)
         grad_total = grad_joint[:, width:]
-        inputs = m.basis, w1[:, 2 * width :], ends, m.envelope
-        _, grad_basis, grad_ends, _ = backward(
-            Static(m.edges), (grad_total.mm(w2),), inputs, (silu_grads,), (False, True, True, False)
+        of_message = m.basis, w1[:, 2 * width :], ends, m.envelope
+        grads_of_message = backward(
+            Static(m.edges), (grad_total.mm(w2),), of_message, (silu_grads,), (False, True, True, False)
         )
-        assert grad_basis is not None and grad_ends is not None
+        grad_basis, grad_ends = cast(tuple[Tensor, Tensor], grads_of_message[1:3])
         grad_h = torch.addmm(grad_joint[:, :width], grad_ends, for_ends).add_(grad)
         of_weights = (
             torch.cat((*grad_ends.t().mm(h).chunk(2), grad_basis), dim=1),

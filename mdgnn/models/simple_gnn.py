@@ -213,7 +213,7 @@ class SimpleGNN(Potential):
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
         for layer in self._layers:
             h = layer.forward(h, radial, r, self.config.envelope is not None, graph)  # N, node_dim
-        return h
+        return cast(Tensor, h)
 
     def _table_would_not_pay(self, graph: Graph, vectors: Tensor) -> bool:
         """Where energies alone are trained: each step, of other weights, would make a table of its own."""

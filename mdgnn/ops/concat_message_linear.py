@@ -67,7 +67,7 @@ def concat_message_linear(
 # --- the kernels: inputs are features, weight, ends, envelope; output out; saved: silu_grads (N, H) -------------------
 
 
-def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
+def forward(static: Static, inputs: Optionals, needs_grad: Flags) -> Optionals:
     """The sums (N, H), and the sums of gradients of silu that the derivative for ends is made of."""
     (features, weight, ends, envelope), (rows, columns) = contiguous(inputs), static.edges.addresses
     n, width = rows[3], weight.shape[0]
@@ -90,7 +90,7 @@ def forward(static: Static, inputs: Tensors, needs_grad: Flags) -> Optionals:
     return out, silu_grads
 
 
-def backward(static: Static, grads: Tensors, inputs: Tensors, saved: Optionals, needs_grad: Flags) -> Optionals:
+def backward(static: Static, grads: Tensors, inputs: Optionals, saved: Optionals, needs_grad: Flags) -> Optionals:
     """The gradients of features, weight, ends and envelope, as `needs_grad`; no graph is recorded."""
     grad, inputs, (rows, columns) = grads[0].contiguous(), contiguous(inputs), static.edges.addresses
     features, weight, ends, envelope = inputs
