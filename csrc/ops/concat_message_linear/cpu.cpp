@@ -7,8 +7,8 @@
 // Memory traffic per edge: its B features, once a pass, and their gradient; by sender these stand anywhere, and are
 // fetched some edges ahead. Arithmetic per edge and feature H: B multiply-adds (forward), 2 B (backward), 3 B with the
 // gradient of the weight; one exp and one division a pass.
-// In its place there was BLAS, with arrays of edges x H between it and concat_message: energy and forces of the lecture's
-// call took 1.3 times as long at 561 atoms. Features that are not fetched ahead: 1.25 times.
+// In its place there was BLAS, with arrays of edges x H between it and concat_message: energy and forces of the
+// lecture's call took 1.3 times as long at 561 atoms. Features that are not fetched ahead: 1.25 times.
 #include <algorithm>
 
 #include "core/aligned.hpp"
