@@ -189,12 +189,12 @@ OF_ENGINE := $(filter-out %/table_double_backward.cpp,$(wildcard \
 # and 50 rounds of calculators in threads of new processes.
 sanitize: build
 	mkdir -p build
-	for flags in -fsanitize=address,undefined "-fsanitize=thread -DMDGNN_GENERIC"; do \
+	for flags in -fsanitize=address,undefined "-fsanitize=thread -DMDGNN_SIMD_BYTES=16"; do \
 	    $(COMPILE) -O1 -g $$flags -fno-sanitize-recover=all $(SOURCES) -o build/sanitize -pthread && \
 	        build/sanitize || exit 1; \
 	done
 	$(PY) tests/support/small_model_files.py build/model_files
-	$(COMPILE) -O1 -g -Wno-psabi -fsanitize=thread -DMDGNN_GENERIC -fno-sanitize-recover=all \
+	$(COMPILE) -O1 -g -Wno-psabi -fsanitize=thread -DMDGNN_SIMD_BYTES=16 -fno-sanitize-recover=all \
 	    tests/cpp/engine_threads.cpp $(OF_ENGINE) -o build/sanitize-engine -pthread
 	build/sanitize-engine build/model_files/*.safetensors
 	MDGNN_ROUNDS=50 $(PY) -m pytest tests/faults/test_fault_threads.py
@@ -211,7 +211,7 @@ fuzz-files: build
 
 # The same bits on every level of SIMD that this machine has. Files with code for them are compiled as in a wheel.
 SIMD = $(shell grep -lE 'MDGNN_SIMD_CLONES|MDGNN_AVX512' $(SOURCES))
-LEVELS = "" -DMDGNN_GENERIC $(if $(shell grep -sm1 -w avx2 /proc/cpuinfo),"-DMDGNN_GENERIC -mavx2")
+LEVELS = "" -DMDGNN_SIMD_BYTES=32 -DMDGNN_SIMD_BYTES=16
 levels:
 	rm -rf build/levels && mkdir -p build/levels
 	cd build/levels && $(COMPILE) -O1 -c $(abspath $(filter-out $(SIMD),$(SOURCES)))

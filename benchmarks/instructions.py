@@ -57,16 +57,17 @@ def products(program: Program) -> float:
     return total / LANES
 
 
-def compiled(folder: Path) -> Path:
-    """The driver, of the same sources with the same flags as the package."""
+def compiled(folder: Path, driver: Path, *options: str) -> Path:
+    """A driver, with the sources and flags of the package."""
     objects = []
-    for source in [HERE / "instructions.cpp", *(CSRC / name for name in SOURCES)]:
-        contract = "fast" if source.is_relative_to(CSRC) and str(source.relative_to(CSRC)) in CONTRACT else "off"
-        flags = ["-std=c++20", "-O3", "-g", "-Wno-psabi", "-fno-math-errno", f"-ffp-contract={contract}", f"-I{CSRC}"]
+    for source in [driver, *(CSRC / name for name in SOURCES)]:
+        may = source == driver or str(source.relative_to(CSRC)) in CONTRACT
+        flags = ["-std=c++20", "-O3", "-g", "-Wno-psabi", "-fno-math-errno", f"-I{CSRC}", *options]
         target = folder / f"{len(objects)}.o"
-        subprocess.run(["g++", *flags, "-c", str(source), "-o", str(target)], check=True)
+        contract = f"-ffp-contract={'fast' if may else 'off'}"
+        subprocess.run(["g++", *flags, contract, "-c", str(source), "-o", str(target)], check=True)
         objects.append(str(target))
-    program = folder / "instructions"
+    program = folder / driver.stem
     subprocess.run(["g++", *objects, "-o", str(program), "-pthread", "-ldl"], check=True)
     return program
 
@@ -117,7 +118,7 @@ def main() -> None:
     ]
     lines += ["loads that do not come with one. Counts do not depend on the machine's mood, but say nothing of caches."]
     with tempfile.TemporaryDirectory() as name:
-        program = compiled(Path(name))
+        program = compiled(Path(name), HERE / "instructions.cpp")
         for architecture in FEATURES:
             lines += rows_of(architecture, program, Path(name))
     (HERE / "results" / "instructions.md").write_text("\n".join(lines) + "\n")

@@ -227,12 +227,72 @@ class Graph:
             offset, structures, edges = offset + g.n_atoms, structures + g.n_structures, edges + g.n_edges
         return cls(*(torch.cat(tensors) for tensors in zip(*(p._tensors for p in parts), strict=True)))
 
+    def select(self, structures: Sequence[int] | Tensor) -> "Graph":
+        """Some structures of a batch as a batch of their own, in the order given: of what training goes through, which
+        is joined once. The graph is that which `batch` makes of them, in a tenth of the time where they are small.
+
+        Parameters
+        ----------
+        structures : (n,) int64
+            Numbers of structures; one may come more than once.
+
+        Raises
+        ------
+        IndexError
+            For a number that no structure has.
+        ValueError
+            For none, or where the atoms of a structure do not follow upon each other.
+        """
+        chosen = torch.as_tensor(structures, dtype=torch.int64, device=self.structure.device)
+        if chosen.ndim != 1 or not len(chosen):
+            raise ValueError(f"expected numbers of structures as (n,) with n of at least 1, got {tuple(chosen.shape)}")
+        low, high = (int(n) for n in torch.aminmax(chosen))
+        if low < 0 or high >= self.n_structures:
+            raise IndexError(f"expected structures from 0 to {self.n_structures - 1}, got {low} to {high}")
+        atoms, structure, before = _ranges(*self._places_of_atoms[:, chosen])
+        edges, structure_of_edges, _ = _ranges(*self._places_of_edges[:, chosen])
+        return self.__class__(
+            self.atomic_numbers[atoms],
+            self.vectors[edges],
+            F.pad(self._n_received[atoms].cumsum(0), (1, 0)),
+            self.senders[edges] - before[structure_of_edges],
+            structure,
+            self.cells[chosen],
+        )
+
+    @view
+    def _places_of_atoms(self) -> Tensor:
+        """(2, S): of each structure the first atom, and how many there are."""
+        if bool((self.structure[1:] < self.structure[:-1]).any()):
+            raise ValueError("expected atoms in the order of their structures, as those of Graph.batch are")
+        n = torch.bincount(self.structure, minlength=self.n_structures)
+        return torch.stack([n.cumsum(0) - n, n])
+
+    @view
+    def _places_of_edges(self) -> Tensor:
+        """(2, S): of each structure the first edge, and how many there are."""
+        first, n = self._places_of_atoms
+        return torch.stack([self.row_ptr[first], self.row_ptr[first + n] - self.row_ptr[first]])
+
+    @view
+    def _n_received(self) -> Tensor:
+        """(N,): the number of edges that each atom receives."""
+        return self.row_ptr.diff()
+
     def clone(self) -> "Graph":
         """The same in memory of its own; of tensors of inference mode, outside of it, ones that autograd may keep."""
         return self.__class__(*(tensor.clone() for tensor in self._tensors))
 
     def to(self, device: torch.device | str) -> "Graph":
         return self.__class__(*(tensor.to(device) for tensor in self._tensors))
+
+
+def _ranges(first: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers first[0] .. first[0] + lengths[0], first[1] .. and so on, in one array, of each which range it is of, and
+    by how much the numbers of a range exceed their places."""
+    excess = first - (lengths.cumsum(0) - lengths)
+    ranges = torch.arange(len(first), device=first.device).repeat_interleave(lengths)
+    return torch.arange(len(ranges), device=first.device) + excess[ranges], ranges, excess
 
 
 def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:

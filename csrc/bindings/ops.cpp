@@ -5,6 +5,7 @@
 #include "ops/cfconv/cfconv.hpp"
 #include "ops/concat_message/concat_message.hpp"
 #include "ops/concat_message/table.hpp"
+#include "ops/concat_message_linear/concat_message_linear.hpp"
 #include "ops/edge_basis/edge_basis.hpp"
 #include "ops/force_virial/force_virial.hpp"
 #include "ops/painn_message/painn_message.hpp"
@@ -67,6 +68,12 @@ void add_ops(PyObject* module) {
               "out_weight");
 
 #ifndef MDGNN_CUDA_MODULE
+    shapes = {{"rows", "N E N"}, {"columns", "N E N"}, {"features", "E B"}, {"weight", "H B"},    {"ends", "N 2H"},
+              {"envelope", "E"}, {"out", "N H"},       {"grad", "N H"},     {"silu_grads", "N H"}};
+    MDGNN_ADD(cpu, concat_message_linear, "", "out", "out_silu_grads");
+    MDGNN_ADD(cpu, concat_message_linear_backward, "", "grad", "out_");
+    MDGNN_ADD(cpu, concat_message_linear_double_backward, "", "grad", "grad2_", "out_grad", "out_");
+
     shapes = {{"vectors", "E 3"}, {"n_edges", "E"}, {"centers", "B"}, {"n_basis", "B"},
               {"distances", "E"}, {"basis", "E B"}, {"grad2", "E 3"}, {"out", "E 3"}};
     MDGNN_ADD(cpu, edge_basis, "", "distances", "basis");

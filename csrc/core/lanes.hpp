@@ -1,5 +1,5 @@
-// Sums of many terms: partial sums over lanes, combined in a fixed order. Wide enough to vectorise, and the same bits
-// on every machine.
+// Sums of many terms: partial sums over lanes, combined in a fixed order. Wide enough to vectorise; the same bits on
+// every machine where contraction is off.
 #pragma once
 
 #include <cstdint>

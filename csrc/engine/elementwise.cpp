@@ -45,7 +45,7 @@ MDGNN_INLINE void exp_of_minus_size(const V& x, V& negative, V& e) {
     const V zero = {};
     negative = x < zero ? x : -x;
     V bounded;
-    bound_by_bits<T>(negative, bounded);
+    bound_by_bits<T>(negative, -ExpConstants<T>::limit, ExpConstants<T>::limit, bounded);
     exp_within<T, WordsOf<T, V>>(bounded, e);
 }
 

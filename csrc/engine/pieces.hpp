@@ -1,4 +1,4 @@
-// Vectors of which the first n lanes are of interest: what is left at the end of a row.
+// What is left at the end of a row: beside load_some and store_some of core/vectors.hpp.
 #pragma once
 
 #include <cstdint>
@@ -8,26 +8,7 @@
 
 namespace mdgnn::engine {
 
-template <class V, class T>
-MDGNN_INLINE void load_some(const T* from, std::int64_t n, V& to) {
-    if (n == static_cast<std::int64_t>(sizeof(V) / sizeof(T))) return mdgnn::load(from, to);
-    to = V{};
-    if (n == 1)  // without a call
-        to[0] = *from;
-    else
-        std::memcpy(&to, from, static_cast<std::size_t>(n) * sizeof(T));
-}
-
-template <class V, class T>
-MDGNN_INLINE void store_some(const V& from, std::int64_t n, T* to) {
-    if (n == static_cast<std::int64_t>(sizeof(V) / sizeof(T))) return mdgnn::store(from, to);
-    if (n == 1)
-        *to = from[0];
-    else
-        std::memcpy(to, &from, static_cast<std::size_t>(n) * sizeof(T));
-}
-
-// The others become zero.
+// Those beyond the first n become zero.
 template <class V>
 MDGNN_INLINE void clear_after(std::int64_t n, V& v) {
     if (n == static_cast<std::int64_t>(sizeof v / sizeof v[0])) return;

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
 from mdgnn.model_config import RadialConfig, require, require_positive, takes_options_of
+from mdgnn.models.fused_layer import Messages, fused, plain, split, suits
 from mdgnn.nn import ENVELOPES, MLP, ExponentialBasis, TableCache, call_in_float64, with_suitable_rows
 from mdgnn.ops import (
     RadialTable,
     TabulatedFilter,
     add_ends,
-    concat_message,
+    concat_message_linear,
     concat_message_table,
     edge_basis,
     polar,
@@ -34,6 +35,7 @@ from mdgnn.ops import (
 from mdgnn.potential import Potential, total_energy
 
 AGGREGATIONS = ("sum", "mean", "max")
+EDGES_A_KNOT = 8  # from so many edges on a table pays that serves one step
 
 
 @dataclass(frozen=True)
@@ -100,49 +102,44 @@ class MessagePassingLayer(nn.Module):
         x, n_neighbours = concat_message_table(ends, TabulatedFilter(table, distances), graph.edges)
         total = self._total(x, n_neighbours)
         if self.aggregation == "mean":
-            total = total / (1 + n_neighbours if smooth else n_neighbours.clamp(min=1))
+            total = total / _divisor(n_neighbours, smooth)
         return self._update(h, total)
 
-    def direct(self, h: Tensor, basis: Tensor, envelope: Tensor | None, n_neighbours: Tensor, graph: Graph) -> Tensor:
-        """(N, node_dim) -> (N, node_dim), with the first Linear evaluated at every edge.
-
-        basis (E, edge_dim); envelope (E,); n_neighbours (N, 1), the sum of the envelope.
-        """
-        ends, edge_part = self._first_linear(h, basis)
-        second = self.message_mlp.last
+    def direct(self, h: Tensor, m: Messages, smooth: bool, graph: Graph) -> Tensor:
+        """(N, node_dim) -> (N, node_dim), with the first Linear evaluated at every edge."""
+        first, second, update = self.message_mlp.first, self.message_mlp.last, self.update_mlp
+        if self.aggregation == "sum":
+            weights = first.weight, first.bias, *self._second_linear(), update.first.weight, update.first.bias
+            layer = fused if suits(h, m) else plain
+            return layer(h, m, (*weights, update.last.weight, update.last.bias))
+        for_ends, bias, for_basis = split(first.weight, first.bias, h.shape[1])
+        ends = F.linear(h, for_ends, bias)
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
+            edge_part = with_suitable_rows(lambda basis: F.linear(basis, for_basis), m.basis)
             x = silu(edge_part + add_ends(ends, graph.edges))
             messages = with_suitable_rows(lambda x: F.linear(x, second.weight, second.bias), x)
-            total = sum_over_neighbours(messages, graph, envelope, reduce="max")
-        else:
-            x = concat_message(edge_part, ends, graph.edges, envelope)
-            total = self._total(x, n_neighbours)
-        if self.aggregation == "mean":
-            total = total / (n_neighbours.clamp(min=1) if envelope is None else 1 + n_neighbours)
-        return self._update(h, total)
+            return self._update(h, sum_over_neighbours(messages, graph, m.envelope, reduce="max"))
+        x = concat_message_linear(m.basis, for_basis, ends, graph.edges, m.envelope)
+        return self._update(h, self._total(x, m.n_neighbours) / _divisor(m.n_neighbours, smooth))
+
+    def _second_linear(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the message's second Linear, which are divided in place of the sum."""
+        weight: Tensor = self.message_mlp.last.weight
+        bias: Tensor = self.message_mlp.last.bias
+        return (weight, bias) if self.divisor == 1 else (weight / self.divisor, bias / self.divisor)
 
     def _total(self, x: Tensor, n_neighbours: Tensor) -> Tensor:
-        """The second Linear of the message after the sum (N, hidden_dim), which is divided there."""
-        second = self.message_mlp.last
-        weight: Tensor = second.weight
-        bias: Tensor = second.bias
-        if self.divisor != 1:
-            weight, bias = weight / self.divisor, bias / self.divisor
+        """The second Linear of the message after the sum (N, hidden_dim)."""
+        weight, bias = self._second_linear()
         return torch.addmm(n_neighbours * bias, x, weight.t())
 
     def _update(self, h: Tensor, total: Tensor) -> Tensor:
         return h + self.update_mlp(torch.cat([h, total], dim=1))  # type: ignore[no-any-return]
 
-    def _first_linear(self, h: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-        """The first Linear of the message by blocks of its input.
 
-        (N, 2 hidden_dim), each atom's share as a sender and as a receiver; (E, hidden_dim), the basis' with the bias.
-        """
-        first = self.message_mlp.first
-        for_sender, for_receiver, for_basis = first.weight.split((h.shape[1], h.shape[1], basis.shape[1]), dim=1)
-        edge_part = with_suitable_rows(lambda basis: F.linear(basis, for_basis, first.bias), basis)
-        ends = F.linear(h, torch.cat((for_sender, for_receiver)))
-        return ends, edge_part
+def _divisor(n_neighbours: Tensor, smooth: bool) -> Tensor:
+    """(N, 1): of a mean."""
+    return 1 + n_neighbours if smooth else n_neighbours.clamp(min=1)
 
 
 def _edge_table(radial: RadialTable, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> RadialTable:
@@ -209,13 +206,26 @@ class SimpleGNN(Potential):
     def atomic_features(self, graph: Graph, vectors: Tensor, types: Tensor) -> Tensor:
         """(E, 3) edge vectors, (N,) types -> (N, node_dim). Edges beyond the cutoff count for nothing."""
         h = self.atom_embedding(types)  # N, node_dim
-        if self.config.filters == "direct" or self.config.aggregation == "max" or self.cutoff == math.inf:
+        always = self.config.filters == "direct" or self.config.aggregation == "max" or self.cutoff == math.inf
+        if always or self._table_would_not_pay(graph, vectors):
             return self._directly(h, graph, vectors, self.cutoff)
         r, _ = polar(vectors, directions=False)  # E
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
-        for layer in self.layers:
+        for layer in self._layers:
             h = layer.forward(h, radial, r, self.config.envelope is not None, graph)  # N, node_dim
-        return h  # type: ignore[no-any-return]
+        return cast(Tensor, h)
+
+    def _table_would_not_pay(self, graph: Graph, vectors: Tensor) -> bool:
+        """Where energies alone are trained: each step, of other weights, would make a table of its own."""
+        traced = not isinstance(vectors, Tensor) or torch.compiler.is_compiling()
+        if traced or vectors.requires_grad or not torch.is_grad_enabled():
+            return False
+        few = graph.n_edges < EDGES_A_KNOT * self.config.n_knots
+        return few and any(layer.message_mlp.first.weight.requires_grad for layer in self._layers)
+
+    @property
+    def _layers(self) -> Iterable[MessagePassingLayer]:
+        return cast(Iterable[MessagePassingLayer], self.layers)
 
     def _tabulate(self) -> RadialTable:
         """Of the basis, then the envelope, in float64."""
@@ -254,8 +264,9 @@ class SimpleGNN(Potential):
             n_neighbours = graph.n_neighbours.to(h.dtype)
         else:
             n_neighbours = sum_over_neighbours(envelope[:, None], graph)
-        for layer in cast(Iterable[MessagePassingLayer], self.layers):
-            h = layer.direct(h, basis, envelope, n_neighbours, graph)
+        messages = Messages(graph.edges, basis, envelope, n_neighbours)
+        for layer in self._layers:
+            h = layer.direct(h, messages, self.config.envelope is not None, graph)
         return h
 
     def forward(self, z: Tensor, positions: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:

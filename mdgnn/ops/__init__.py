@@ -2,6 +2,7 @@
 
 from mdgnn.ops.cfconv import CFCONV, cfconv
 from mdgnn.ops.concat_message import CONCAT_MESSAGE, add_ends, concat_message
+from mdgnn.ops.concat_message_linear import CONCAT_MESSAGE_LINEAR, concat_message_linear
 from mdgnn.ops.concat_message_table import CONCAT_MESSAGE_TABLE, concat_message_table
 from mdgnn.ops.csr import EdgeRows, Rows, rows_by
 from mdgnn.ops.edge_basis import EDGE_BASIS, edge_basis
@@ -19,6 +20,7 @@ from mdgnn.ops.silu import SILU, silu
 OPS = (
     CFCONV,
     CONCAT_MESSAGE,
+    CONCAT_MESSAGE_LINEAR,
     CONCAT_MESSAGE_TABLE,
     EDGE_BASIS,
     FORCE_VIRIAL,
@@ -44,6 +46,7 @@ __all__ = [
     "add_ends",
     "cfconv",
     "concat_message",
+    "concat_message_linear",
     "concat_message_table",
     "edge_basis",
     "edges_within",

@@ -77,7 +77,7 @@ class Training(pl.LightningModule):
         kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.name]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         optimizer: torch.optim.Optimizer = kind(
-            trained, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, amsgrad=s.amsgrad
+            trained, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, amsgrad=s.amsgrad, fused=True
         )
         return optimizer
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from ase import Atoms
 from systems import crystal, gnn, icosahedron
 
 from mdgnn import Graph, evaluate
@@ -125,3 +126,24 @@ def test_isolated_atoms_are_added_where_matrix_products_want_them(n):
     graph = Graph.from_atoms(icosahedron(6)[:n], 2.5)
     assert graph.padded.n_atoms == (-(-n // 16) * 16 if n < 128 else n)
     assert graph.padded.n_edges == graph.n_edges and (graph.padded is graph) == (graph.padded.n_atoms == n)
+
+
+@pytest.mark.parametrize("chosen", [[0], [2, 0], [1, 1, 2], [0, 1, 2]])
+def test_a_selection_is_the_batch_of_its_structures(chosen):
+    structures = [icosahedron(2, 0.05), crystal(), Atoms("Ar")]
+    graphs = [Graph.from_atoms(atoms, 2.5) for atoms in structures]
+    selected, expected = Graph.batch(graphs).select(chosen), Graph.batch([graphs[k] for k in chosen])
+    for ours, other in zip(selected._tensors, expected._tensors, strict=True):
+        assert ours.dtype == other.dtype and torch.equal(ours, other)
+
+
+@pytest.mark.parametrize(("chosen", "error"), [([3], IndexError), ([-1], IndexError), ([], ValueError)])
+def test_a_selection_of_what_is_not_there_is_refused(graph, chosen, error):
+    with pytest.raises(error, match="expected"):
+        graph.select(chosen)
+
+
+def test_a_selection_of_atoms_in_another_order_is_refused():
+    graph = Graph.from_edge_index(torch.ones(3), torch.rand(3, 3), torch.zeros(2, 0), torch.tensor([0, 1, 0]))
+    with pytest.raises(ValueError, match="in the order of their structures"):
+        graph.select([0])

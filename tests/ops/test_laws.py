@@ -287,7 +287,8 @@ SUMS = [v for v in VARIANTS if v.values[0].outputs[0].shape[0] in "NR" and v.val
 
 def test_sums_of_what_atoms_receive():
     """Of force_virial atoms get of what they send, too."""
-    names = {"cfconv", "concat_message", "concat_message_table", "painn_message", "scatter_add"}
+    messages = {"concat_message", "concat_message_linear", "concat_message_table"}
+    names = {*messages, "cfconv", "painn_message", "scatter_add"}
     assert names <= {v.values[0].name for v in SUMS}, "else the test below says nothing of them"
 
 

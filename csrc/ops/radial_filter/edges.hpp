@@ -61,6 +61,18 @@ MDGNN_INLINE void interpolate_slope(const FilterWeights<T>& w, const T* at, std:
     filter = d * w.at[3] + filter;
 }
 
+// Both, the derivative for t: two multiply-adds more than the value alone, by the sums that this goes through.
+template <class V, class T>
+MDGNN_INLINE void interpolate_both(T t, const T* at, std::int64_t width, V& filter, V& slope) {
+    V a, b, c, d;
+    load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
+    c = d * t + c;
+    slope = d * t + c;
+    b = c * t + b;
+    slope = slope * t + b;
+    filter = b * t + a;
+}
+
 // Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first vectors of kBytes, then
 // shorter ones, at last single numbers. Sums of a piece then fit into registers.
 template <int kBytes, class T, int kMost, class Body>
@@ -70,6 +82,8 @@ MDGNN_INLINE void each_piece(std::int64_t width, Body&& body) {
     std::int64_t f = 0;
     if constexpr (kMost > 1)
         for (; f + kMost * n <= width; f += kMost * n) body.template operator()<V, kMost>(f);
+    if constexpr (kMost > 2)
+        if (f + kMost / 2 * n <= width) body.template operator()<V, kMost / 2>(f), f += kMost / 2 * n;
     for (; f + n <= width; f += n) body.template operator()<V, 1>(f);
     if constexpr (kBytes > 32)
         if (f + n32 <= width) body.template operator()<typename Wide<T, 32>::type, 1>(f), f += n32;

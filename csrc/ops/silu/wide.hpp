@@ -9,20 +9,20 @@
 
 namespace mdgnn {
 
-// x within +-limit, for exp. Comparing bits takes one instruction a side, where numbers take two: those of negative
-// numbers, without a sign, ascend as the numbers descend, above those of all others. NaN does not stay.
+// x within low .. high, a negative and a positive number. Comparing bits takes one instruction a side, where numbers
+// take two: those of negative numbers, without a sign, ascend as the numbers descend, above those of all others. NaN
+// does not stay.
 template <class T, class V>
-MDGNN_INLINE void bound_by_bits(const V& x, V& bounded) {
+MDGNN_INLINE void bound_by_bits(const V& x, T low, T high, V& bounded) {
     using Word = typename ExpConstants<T>::Int;
     using Signed = std::make_signed_t<Word>;
     using Words = std::conditional_t<std::is_same_v<V, T>, Word, typename Wide<Word, sizeof(V)>::type>;
     using SignedWords = std::conditional_t<std::is_same_v<V, T>, Signed, typename Wide<Signed, sizeof(V)>::type>;
-    constexpr T limits[] = {ExpConstants<T>::limit, -ExpConstants<T>::limit};
-    Signed high;
-    Word low;
-    std::memcpy(&high, &limits[0], sizeof high), std::memcpy(&low, &limits[1], sizeof low);
-    const SignedWords most = SignedWords{} + high;
-    const Words least = Words{} + low;
+    Signed high_bits;
+    Word low_bits;
+    std::memcpy(&high_bits, &high, sizeof high), std::memcpy(&low_bits, &low, sizeof low);
+    const SignedWords most = SignedWords{} + high_bits;
+    const Words least = Words{} + low_bits;
     SignedWords s;
     std::memcpy(&s, &x, sizeof s);
     s = s > most ? most : s;
@@ -30,6 +30,29 @@ MDGNN_INLINE void bound_by_bits(const V& x, V& bounded) {
     std::memcpy(&w, &s, sizeof w);
     w = w > least ? least : w;
     std::memcpy(&bounded, &w, sizeof bounded);
+}
+
+// 1 / (1 + exp(-x)) for any x in float32: with n the integer next to t, 2^t is 2^(t - n), a fit with relative error
+// 1.6e-7, whose exponent grows by n. At t = 128 that gives infinity, and so a logistic of zero, lest a huge x be
+// multiplied by what a bounded exp would leave. Fifteen instructions for the eighteen of exp_within.
+template <class V>
+MDGNN_INLINE void logistic_float(const V& x, V& s) {
+    using Bits =
+        std::conditional_t<std::is_same_v<V, float>, std::uint32_t, typename Wide<std::uint32_t, sizeof(V)>::type>;
+    constexpr float coefficients[] = {1.3264727e-3f, 9.671513e-3f, 5.5507336e-2f, 0.24022242f, 0.693147f, 1.0f};
+    constexpr float round = ExpConstants<float>::round;
+    const V zero = {};
+    V t, e;
+    bound_by_bits<float>(V(x * -1.44269504f), -125.0f, 128.0f, t);
+    const V shifted = t + round;  // its low bits hold n
+    const V r = t - (shifted - round);
+    V p = zero + coefficients[0];
+    for (int k = 1; k < 6; ++k) p = p * r + coefficients[k];
+    Bits n, value;
+    std::memcpy(&n, &shifted, sizeof n), std::memcpy(&value, &p, sizeof value);
+    value += n << ExpConstants<float>::mantissa_bits;
+    std::memcpy(&e, &value, sizeof e);
+    s = 1.0f / (1.0f + e);
 }
 
 #ifdef MDGNN_AVX512
@@ -54,26 +77,30 @@ MDGNN_INLINE void logistic_avx512(const V& x, V& s) {
 }
 #endif
 
-// The argument and its logistic function, from which the derivatives follow. What the bounded exp leaves of the latter
-// where nothing should be left is taken off, lest a huge number be multiplied by it; elsewhere that changes no digit.
+// The argument and its logistic function, from which the derivatives follow. What the bounded exp of float64 leaves of
+// the latter where nothing should be left is taken off; elsewhere that changes no digit.
 template <class T, class V, bool kAvx512 = false>
 struct SiluParts {
     V x, s;
-    static constexpr T kLeast = std::is_same_v<T, float> ? T(1.6458115e-38) : T(3.307553003638408e-308);  // exp(-limit)
 
     MDGNN_INLINE explicit SiluParts(const V& argument) : x(argument) {
+        if constexpr (std::is_same_v<T, float>) {
 #ifdef MDGNN_AVX512
-        if constexpr (kAvx512 && std::is_same_v<T, float>) {
-            logistic_avx512(x, s);
-            return;
-        }
+            if constexpr (kAvx512) {
+                logistic_avx512(x, s);
+                return;
+            }
 #endif
-        using Int = typename ExpConstants<T>::Int;
-        using Bits = std::conditional_t<std::is_same_v<V, T>, Int, typename Wide<Int, sizeof(V)>::type>;
-        V bounded, e;
-        bound_by_bits<T>(x, bounded);
-        exp_within<T, Bits>(-bounded, e);
-        s = T(1) / (T(1) + e) - kLeast;
+            logistic_float(x, s);
+        } else {
+            using C = ExpConstants<double>;
+            using Bits = std::conditional_t<std::is_same_v<V, T>, C::Int, typename Wide<C::Int, sizeof(V)>::type>;
+            constexpr double least = 3.307553003638408e-308;  // exp(-limit)
+            V bounded, e;
+            bound_by_bits<T>(x, -C::limit, C::limit, bounded);
+            exp_within<T, Bits>(-bounded, e);
+            s = 1.0 / (1.0 + e) - least;
+        }
     }
     MDGNN_INLINE void value(V& out) const { out = x * s; }
     MDGNN_INLINE void slope(V& out) const { out = s + (x * s) * (T(1) - s); }
