@@ -41,14 +41,27 @@ MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, co
     within.resize(static_cast<std::size_t>(e - within.data()));
 }
 
-// The filter for one feature or a vector of them; `at` points into the table. Nothing is left to the compiler that
+// The filter at t for one feature or a vector of them; `at` points into the table. Nothing is left to the compiler that
 // contracts: the bits are the same wherever this stands.
 template <class V, class T>
-MDGNN_INLINE void interpolate_value(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
+MDGNN_INLINE void cubic(const T* at, std::int64_t width, T t, V& filter) {
     V a, b, c, d;
     load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
-    const T t = w.at[1];
     filter = ((d * t + c) * t + b) * t + a;
+}
+
+template <class V, class T>
+MDGNN_INLINE void interpolate_value(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
+    cubic(at, width, w.at[1], filter);
+}
+
+// Beside it its derivative for t, whose factors are t2 = 2 t and t3 = 3 t^2: coefficients are loaded once.
+template <class V, class T>
+MDGNN_INLINE void cubic_with_slope(const T* at, std::int64_t width, T t, T t2, T t3, V& filter, V& slope) {
+    V a, b, c, d;
+    load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
+    filter = ((d * t + c) * t + b) * t + a;
+    slope = d * t3 + (c * t2 + b);
 }
 
 // A derivative of it: the first weight is zero.
@@ -61,6 +74,15 @@ MDGNN_INLINE void interpolate_slope(const FilterWeights<T>& w, const T* at, std:
     filter = d * w.at[3] + filter;
 }
 
+// Adds a product to what is there.
+template <class V, class T>
+MDGNN_INLINE void add_product(const V& a, const V& b, T* to) {
+    V sum;
+    load(to, sum);
+    sum += a * b;
+    store(sum, to);
+}
+
 // Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first vectors of kBytes, then
 // shorter ones, at last single numbers. Sums of a piece then fit into registers.
 template <int kBytes, class T, int kMost, class Body>
@@ -70,6 +92,8 @@ MDGNN_INLINE void each_piece(std::int64_t width, Body&& body) {
     std::int64_t f = 0;
     if constexpr (kMost > 1)
         for (; f + kMost * n <= width; f += kMost * n) body.template operator()<V, kMost>(f);
+    if constexpr (kMost > 4)
+        if (f + 4 * n <= width) body.template operator()<V, 4>(f), f += 4 * n;
     for (; f + n <= width; f += n) body.template operator()<V, 1>(f);
     if constexpr (kBytes > 32)
         if (f + n32 <= width) body.template operator()<typename Wide<T, 32>::type, 1>(f), f += n32;
