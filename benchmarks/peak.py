@@ -76,7 +76,7 @@ def main() -> None:
             "# Engine: fractions of the peak of multiply-adds",
             "",
             f"{datetime.date.today()}, {_cpu_model()}, {platform.machine()}. Energy and forces, float32,",
-            f"{LAYERS} layers, {n_threads} thread{'s' if n_threads > 1 else ''}; time for an edge and a layer, all told.",
+            f"{LAYERS} layers, threads: {n_threads}; time for an edge and a layer, everything included.",
             "Operations are those of messages (benchmarks/peak.py derives them) and of linear layers; the peak is that",
             "of a loop of multiply-adds on the same threads in turns. Levels below the machine's are forced.",
             "",

@@ -73,7 +73,7 @@ class CompiledSystems:
         assert self.engine is not None
         self.structures: list[Atoms] = []
         self.failed: dict[int, Exception] = {}
-        cutoff, self.least = self.engine.cutoff, float(calculator.model.min_distance)
+        cutoff, self.least = self.engine.cutoff, float(calculator.info.min_distance)
         limit = max(self.least, COINCIDENT) if calculator.too_close == "raise" else COINCIDENT
         self._systems = _C.Systems(self.engine._engine, cutoff, SKIN * cutoff, limit)
         self._were_close: set[int] = set()

@@ -199,7 +199,7 @@ def check_structures(structures: Sequence[Atoms], calculator: MDGNNCalculator) -
     """Raise a ValueError that says which structure cannot be moved, and why."""
     for k, atoms in enumerate(structures):
         try:
-            check_atoms(atoms, calculator.model)
+            check_atoms(atoms, calculator.info)
         except ValueError as error:
             raise ValueError(f"structure {k}: {error}") from None
         if name := constraint_that_is_not_compiled(atoms):

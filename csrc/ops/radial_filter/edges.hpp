@@ -41,14 +41,27 @@ MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, co
     within.resize(static_cast<std::size_t>(e - within.data()));
 }
 
-// The filter for one feature or a vector of them; `at` points into the table. Nothing is left to the compiler that
+// The filter at t for one feature or a vector of them; `at` points into the table. Nothing is left to the compiler that
 // contracts: the bits are the same wherever this stands.
 template <class V, class T>
-MDGNN_INLINE void interpolate_value(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
+MDGNN_INLINE void cubic(const T* at, std::int64_t width, T t, V& filter) {
     V a, b, c, d;
     load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
-    const T t = w.at[1];
     filter = ((d * t + c) * t + b) * t + a;
+}
+
+template <class V, class T>
+MDGNN_INLINE void interpolate_value(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
+    cubic(at, width, w.at[1], filter);
+}
+
+// Beside it its derivative for t, whose factors are t2 = 2 t and t3 = 3 t^2: coefficients are loaded once.
+template <class V, class T>
+MDGNN_INLINE void cubic_with_slope(const T* at, std::int64_t width, T t, T t2, T t3, V& filter, V& slope) {
+    V a, b, c, d;
+    load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
+    filter = ((d * t + c) * t + b) * t + a;
+    slope = d * t3 + (c * t2 + b);
 }
 
 // A derivative of it: the first weight is zero.
@@ -71,6 +84,15 @@ MDGNN_INLINE void interpolate_both(T t, const T* at, std::int64_t width, V& filt
     b = c * t + b;
     slope = slope * t + b;
     filter = b * t + a;
+}
+
+// Adds a product to what is there.
+template <class V, class T>
+MDGNN_INLINE void add_product(const V& a, const V& b, T* to) {
+    V sum;
+    load(to, sum);
+    sum += a * b;
+    store(sum, to);
 }
 
 // Calls body.operator()<V, n>(f) for pieces of n V's that cover features 0 .. width: first vectors of kBytes, then
