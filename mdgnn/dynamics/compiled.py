@@ -329,7 +329,7 @@ class CompiledIntegrator:
             if same and all(a is b or a == b for a, b in zip(objects, old_objects, strict=True)):
                 return self._systems
         self._made_of = [np.array(part) for part in parts], objects
-        check_atoms(atoms, atoms.calc.model)
+        check_atoms(atoms, atoms.calc.info)
         self._systems = CompiledSystems(atoms.calc)
         self._systems.add(atoms)
         return self._systems

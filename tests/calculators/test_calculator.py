@@ -315,9 +315,9 @@ def test_the_branch_of_captured_steps_on_the_cpu_where_the_same_step_runs_op_by_
             assert set(captured.results) == set(plain.results)
             for name, value in plain.results.items():
                 np.testing.assert_allclose(captured.results[name], value, rtol=1e-9, atol=1e-9)
-    step = captured._step
+    step = captured._torch.step
     captured.calculate(icosahedron(2))
-    assert captured._step is step, "the same atoms have the same step"
+    assert captured._torch.step is step, "the same atoms have the same step"
     close = Atoms("Ar2", [[0, 0, 0], [0.5, 0, 0]])
     if too_close == "raise":
         with pytest.raises(CalculatorError, match="atoms 0 and 1 are 0.5 apart"):

@@ -42,14 +42,13 @@ def test_lj_writes_labelled_frames():
 
 
 def test_an_interrupted_file_leaves_the_old_one(monkeypatch):
-    from mdgnn.cli import dataset
 
     def some(*_):
         yield from molecules(2, config_type="x")
         raise RuntimeError("out of atoms")
 
     Path("a.xyz").write_text("precious")
-    monkeypatch.setattr(dataset, "lj_frames", some)
+    monkeypatch.setattr("mdgnn.dynamics.lj_frames.lj_frames", some)
     assert "out of atoms" in sentence(run("dataset", "lj", "a.xyz", "--frames", 5, "--force"))
     assert Path("a.xyz").read_text() == "precious" and list(Path().iterdir()) == [Path("a.xyz")]
 
