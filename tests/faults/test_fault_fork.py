@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from warnings_as_errors import WARNINGS_AS_ERRORS
 
 # The parent uses threads of torch (products, autograd) and of the kernels; a hang of the child ends it after a while.
 PROGRAM = """
@@ -64,7 +65,7 @@ x = torch.ones(400, 400, requires_grad=True)
 
 def run(code):
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM + code], capture_output=True, text=True, timeout=300
+        [sys.executable, *WARNINGS_AS_ERRORS, "-c", PROGRAM + code], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -131,7 +132,9 @@ if pid == 0:
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *WARNINGS_AS_ERRORS, "-c", code], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -179,7 +182,9 @@ child.start()
 child.join()
 assert child.exitcode == 0
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *WARNINGS_AS_ERRORS, "-c", code], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from systems import crystal, gnn, radial
+from warnings_as_errors import WARNINGS_AS_ERRORS
 
 import mdgnn
 from mdgnn.engine import UnsupportedError
@@ -74,7 +75,9 @@ def one(k):
 
 def assert_all_threads_agree(one, n_rounds=ROUNDS):
     code = ROUND.format(n_threads=N_THREADS, rounds=n_rounds, one=textwrap.dedent(one))
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [sys.executable, *WARNINGS_AS_ERRORS, "-c", code], capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -182,7 +185,7 @@ def test_making_tables_loads_no_compiler():
         "import sys, mdgnn; mdgnn.MDGNNCalculator('lj'); mdgnn.MDGNNCalculator('lj', backend='torch')\n"
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules), 'loaded'"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, *WARNINGS_AS_ERRORS, "-c", code], check=True, timeout=120)
 
 
 def test_slopes_of_tables_are_exact():

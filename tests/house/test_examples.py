@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from figures import assert_picture, legend
+from warnings_as_errors import WARNINGS_AS_ERRORS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DRAWN = Path(__file__).parents[1] / "support" / "drawn.py"
@@ -17,7 +18,7 @@ NUMBER = r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?"
 
 def run(name, *arguments):
     """Standard output of an example, whose figures stay beside its pictures."""
-    command = [sys.executable, "-W", "error", DRAWN, EXAMPLES / name, *map(str, arguments)]
+    command = [sys.executable, *WARNINGS_AS_ERRORS, DRAWN, EXAMPLES / name, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -10,6 +10,7 @@ from pathlib import Path
 import command_line
 import fill_results
 import pytest
+from warnings_as_errors import WARNINGS_AS_ERRORS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -98,7 +99,7 @@ def test_blocks(page, tmp_path, tmp_path_factory, monkeypatch, capsys, one_threa
 @pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
 def test_neither_importing_nor_using_the_package_warns(page, tmp_path):
     """Each example in a process in which warnings are errors from its start, and nothing has been imported."""
-    strict, commands, ran = [sys.executable, "-W", "error"], [], set()
+    strict, commands, ran = [sys.executable, *WARNINGS_AS_ERRORS], [], set()
     for language, code in BLOCKS[page]:
         if file := FILE.match(code):
             (tmp_path / file[1]).write_text(code)
