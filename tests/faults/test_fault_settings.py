@@ -159,13 +159,13 @@ def test_the_precision_of_products_is_the_calculators_own(monkeypatch):
     """On GPUs, and processors with bfloat16, the setting of the process changes results."""
     seen = []
     calculator = MDGNNCalculator("lj", backend="torch")
-    evaluated = mdgnn.calculators.mdgnn_calculator.evaluate
+    evaluated = mdgnn.calculators.by_torch.evaluate
 
     def watched(*arguments, **options):
         seen.append(torch.get_float32_matmul_precision())
         return evaluated(*arguments, **options)
 
-    monkeypatch.setattr(mdgnn.calculators.mdgnn_calculator, "evaluate", watched)
+    monkeypatch.setattr(mdgnn.calculators.by_torch, "evaluate", watched)
     torch.set_float32_matmul_precision("medium")
     try:
         results(calculator)

@@ -1,7 +1,6 @@
 """Two jobs, one folder: the second is refused at its start, in one sentence, and nothing of the first is lost."""
 
 import errno
-import importlib
 import json
 import os
 import re
@@ -27,7 +26,7 @@ pytest.importorskip("lightning")
 from training_runs import small
 
 from mdgnn.cli import evaluate as cli_evaluate
-from mdgnn.dynamics import relaxation, simulation
+from mdgnn.dynamics import lj_frames, relaxation, simulation
 from mdgnn.training import folder as files
 from mdgnn.training import outcome, plots, run
 from mdgnn.training.folder import RunError
@@ -413,8 +412,7 @@ def test_data_files_are_written_by_one_job_at_a_time(monkeypatch):
             sentence = refusal(call("dataset", "split", "new.xyz", "--output", "part", "--fractions", 0.5, 0.5, 0))
             assert "is in use by process" in sentence
     assert sorted(p.name for p in Path().iterdir() if not p.name.endswith(NAME)) == ["new.xyz", "old.xyz"]
-    dataset = importlib.import_module("mdgnn.cli.dataset")  # as an attribute, its interface
-    frames, held = dataset.lj_frames, []
+    frames, held = lj_frames.lj_frames, []
 
     def meanwhile(*arguments):
         with pytest.raises(InUseError), lock_file(Path("old.xyz")):
@@ -423,7 +421,7 @@ def test_data_files_are_written_by_one_job_at_a_time(monkeypatch):
         held[0].__enter__()  # a run begins here before the frames are complete
         yield from frames(*arguments)
 
-    monkeypatch.setattr(dataset, "lj_frames", meanwhile)
+    monkeypatch.setattr(lj_frames, "lj_frames", meanwhile)
     try:
         assert "the folder . is in use" in refusal(call(*lj, "old.xyz", "--force"))
     finally:

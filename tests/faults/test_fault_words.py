@@ -102,6 +102,7 @@ LITTLE = """
 import resource
 from pathlib import Path
 import mdgnn.cli.dynamics
+import torch  # a formula needs it
 most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 3 * 10**8
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 mdgnn.cli.main()
