@@ -185,7 +185,7 @@ class EngineOnly(Potential):
     """
 
     def __init__(self, stored: StoredModel):
-        self.name, self.engine = stored.header["architecture"], Engine.load(stored.path)
+        self.name, self.engine = stored.header["architecture"], stored.engine
         info = stored.info()
         self.digest = info.digest()
         super().__init__(

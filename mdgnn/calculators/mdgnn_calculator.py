@@ -126,7 +126,7 @@ class MDGNNCalculator(CachingCalculator):
         if isinstance(self._given, StoredModel) and self._runs_by_program(self._given):
             self.info, self._executor = self._given.info(), "engine"
             self._check()
-            self.engine = Engine.load(self._given.path)
+            self.engine = self._given.engine
         else:
             model = self._torch_model().model
             self.info = self._torch_model().info()

@@ -5,6 +5,7 @@ From a file to numpy it needs no torch, which is imported where a model, a graph
 
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,13 +77,32 @@ class Engine:
         ModelFileError
             If the file is truncated, foreign, of another version, holds no program or one that does not fit.
         """
-        path = locate(name_or_path)
         try:
-            compiled = _C.Engine.load(os.fsencode(path), get_num_threads())
+            return cls._load(locate(name_or_path))
         except (ValueError, RuntimeError) as error:
             raise ModelFileError(str(error)) from None
+
+    @classmethod
+    def from_content(cls, content: bytes, path: Path) -> "Engine":
+        """As `load`, from what was read of a file earlier: by now another may be at its path, which errors name.
+
+        Raises
+        ------
+        ModelFileError
+            As `load`.
+        """
+        with NamedTemporaryFile(suffix=".safetensors") as copy:  # compiled code reads files alone
+            copy.write(content)
+            copy.flush()
+            try:
+                return cls._load(Path(copy.name))
+            except (ValueError, RuntimeError) as error:
+                raise ModelFileError(str(error).replace(copy.name, str(path))) from None
+
+    @classmethod
+    def _load(cls, path: Path) -> "Engine":
         engine = cls.__new__(cls)
-        engine._set(compiled)
+        engine._set(_C.Engine.load(os.fsencode(path), get_num_threads()))
         return engine
 
     def _set(self, compiled: Any) -> None:

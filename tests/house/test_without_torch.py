@@ -36,11 +36,16 @@ assert np.isfinite([atoms.get_potential_energy(), *atoms.get_forces().ravel(), *
 assert atoms.get_stresses().shape == (32, 6) and "engine" in repr(atoms.calc) and atoms.calc.units == "lj"
 """,
     "set and copies": """
-import copy, pickle
-calc = MDGNNCalculator("lj")
-calc.set(skin=0.3, too_close="ignore")
-for other in (copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
-    assert other.get_potential_energy(atoms) == calc.get_potential_energy(atoms)
+import copy, os, pickle, shutil
+from mdgnn.locate import locate
+energy = MDGNNCalculator("lj").get_potential_energy(atoms)
+shutil.copy(locate("lj"), "mine.safetensors")
+calc = MDGNNCalculator("mine.safetensors")
+os.remove("mine.safetensors")
+assert set(calc.set(skin=0.3, too_close="ignore")) == {"skin", "too_close"}
+for one in (calc, copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
+    one.set(skin=0.2)
+    assert one.get_potential_energy(atoms) == energy and one.skin == 0.2 and one.too_close == "ignore"
 """,
     "evaluate": """
 calc = MDGNNCalculator("lj")
