@@ -37,6 +37,7 @@ from mdgnn.model_header import (
     StoredModel,
     digest_of_contents,
 )
+from mdgnn.model_header import read_header as read_header
 from mdgnn.models.names import UntrustedError, class_of, name_of
 from mdgnn.nn import Property
 from mdgnn.potential import Potential

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdgnn import _C
+from mdgnn._internal.lazy_names import lazy_names
 from mdgnn._internal.torch_context import torch_context
 from mdgnn.engine.unsupported import UnsupportedError
 from mdgnn.locate import ModelFileError, locate
@@ -28,12 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "UnsupportedError", "trace"]
 
 
-def __getattr__(name: str) -> Any:
-    if name != "trace":
-        raise AttributeError(f"module 'mdgnn.engine' has no attribute {name!r}")
-    from mdgnn.engine.lowering import trace
-
-    return trace
+__getattr__, __dir__ = lazy_names("mdgnn.engine", {"trace": "mdgnn.engine.lowering"})
 
 
 class Engine:

@@ -84,6 +84,16 @@ NEEDS = {
 }
 
 
+NAMES = """
+import mdgnn, mdgnn.data, mdgnn.engine
+assert all({*package.__all__} <= {*dir(package)} for package in (mdgnn, mdgnn.data, mdgnn.engine))
+assert mdgnn.data.frames.read_frames is mdgnn.data.read_frames
+assert mdgnn.model_header.read_header("lj")["units"] == "lj"
+for package in (mdgnn, mdgnn.data, mdgnn.engine):
+    assert not any(hasattr(package, name) for name in ("no_such_name", "__no_such_name__", "_no_such_name"))
+"""
+
+
 def run(code, folder):
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
@@ -105,6 +115,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize("way", WAYS)
 def test_python(way, blocked, folder):
     status, told = run(f"import sys\n{blocked}{START}{WAYS[way]}{UNUSED}", folder)
+    assert status == 0, told
+
+
+def test_names_that_are_imported_when_asked_for_are_in_dir_and_so_are_modules(folder):
+    status, told = run(f"import sys\n{BLOCKED}{NAMES}{UNUSED}", folder)
     assert status == 0, told
 
 
