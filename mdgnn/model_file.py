@@ -186,7 +186,8 @@ class EngineOnly(Potential):
     """
 
     def __init__(self, stored: StoredModel):
-        self.name, self.engine = stored.header["architecture"], stored.engine
+        self.name = stored.header["architecture"]
+        self.engine = Engine.from_content(stored.content, stored.path)
         info = stored.info()
         self.digest = info.digest()
         super().__init__(

@@ -9,13 +9,12 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError, deserialize
 
-from mdgnn.engine import Engine
 from mdgnn.locate import ModelFileError, locate
 from mdgnn.properties import Property
 
@@ -77,11 +76,6 @@ class StoredModel:
         path = locate(name_or_path)
         content = path.read_bytes()
         return cls(path, content, _header_in(content, path))
-
-    @cached_property
-    def engine(self) -> Engine:
-        """That runs the content, made when it is first asked for. Raises a ModelFileError where there is no program."""
-        return Engine.from_content(self.content, self.path)
 
     @property
     def precision(self) -> str | None:

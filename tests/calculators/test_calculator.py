@@ -379,6 +379,11 @@ def test_set_keeps_the_model_that_was_read(backend, then, tmp_path, monkeypatch)
         monkeypatch.chdir("other")
     engine = calc.engine
     calc.set(skin=0.3)
+    assert calc.skin == calc.parameters["skin"] == 0.3 and not calc.results
+    for wrong in ({"skin": 0.5, "too_close": "never"}, {"skin": -1.0, "too_close": "ignore"}):
+        with pytest.raises(ValueError, match="expected"):
+            calc.set(**wrong)
+        assert calc.skin == 0.3 and calc.too_close == "warn" and not calc.set(skin=0.3, too_close="warn")
     assert calc.get_potential_energy(atoms) == pytest.approx(energies[0], rel=1e-6) and calc.engine is engine
     calc.set(backend="engine")
     assert calc.get_potential_energy(atoms) == energies[0] and next(calc.digests()) == digest
