@@ -209,7 +209,8 @@ fuzz-files: build
 	ASAN_OPTIONS=abort_on_error=1 UBSAN_OPTIONS=abort_on_error=1:print_stacktrace=1 \
 	    build/fuzz-files $(COUNT) $(SEED) build/model_files/*.safetensors
 
-# The same bits on every level of SIMD that this machine has. Files with code for them are compiled as in a wheel.
+# Neighbour lists have the same bits on every level of SIMD that this machine has. Files with code for levels are
+# compiled as in a wheel.
 SIMD = $(shell grep -lE 'MDGNN_SIMD_CLONES|MDGNN_AVX512' $(SOURCES))
 LEVELS = "" -DMDGNN_SIMD_BYTES=32 -DMDGNN_SIMD_BYTES=16
 levels:

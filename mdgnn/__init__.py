@@ -71,8 +71,4 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_names("mdgnn", _HOME)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names("mdgnn", _HOME)

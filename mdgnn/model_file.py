@@ -37,6 +37,7 @@ from mdgnn.model_header import (
     StoredModel,
     digest_of_contents,
 )
+from mdgnn.model_header import read_header as read_header
 from mdgnn.models.names import UntrustedError, class_of, name_of
 from mdgnn.nn import Property
 from mdgnn.potential import Potential
@@ -185,7 +186,8 @@ class EngineOnly(Potential):
     """
 
     def __init__(self, stored: StoredModel):
-        self.name, self.engine = stored.header["architecture"], Engine.load(stored.path)
+        self.name = stored.header["architecture"]
+        self.engine = Engine.from_content(stored.content, stored.path)
         info = stored.info()
         self.digest = info.digest()
         super().__init__(

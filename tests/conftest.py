@@ -5,18 +5,21 @@ from importlib.util import find_spec
 import pytest
 
 OPS = (
-    *("cfconv", "concat_message", "concat_message_linear", "concat_message_table", "edge_basis", "force_virial"),
-    *(
-        "laws",
-        "ops_neighbors",
-        "ops_neighbor_buffers",
-        "painn_message",
-        "polar",
-        "radial_filter",
-        "scatter_add",
-        "silu",
-        "tables",
-    ),
+    "cfconv",
+    "concat_message",
+    "concat_message_linear",
+    "concat_message_table",
+    "edge_basis",
+    "force_virial",
+    "laws",
+    "ops_neighbors",
+    "ops_neighbor_buffers",
+    "painn_message",
+    "polar",
+    "radial_filter",
+    "scatter_add",
+    "silu",
+    "tables",
 )
 NEED_NO_ASE = {f"test_{name}.py" for name in (*OPS, "cuda", "house", "messages_cuda", "neighbor_levels", "threads")}
 HAS_ASE = find_spec("ase") is not None

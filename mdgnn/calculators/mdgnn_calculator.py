@@ -126,7 +126,7 @@ class MDGNNCalculator(CachingCalculator):
         if isinstance(self._given, StoredModel) and self._runs_by_program(self._given):
             self.info, self._executor = self._given.info(), "engine"
             self._check()
-            self.engine = Engine.load(self._given.path)
+            self.engine = Engine.from_content(self._given.content, self._given.path)
         else:
             model = self._torch_model().model
             self.info = self._torch_model().info()
@@ -242,7 +242,13 @@ class MDGNNCalculator(CachingCalculator):
             return {}
         before = self._settings
         changed = {name: value for name, value in changes.items() if name == "model" or value != before[name]}
-        if changed:
+        if changed and changed.keys() <= {"skin", "too_close"}:  # what computes stays
+            neighbors = NeighborList(self.info.cutoff, changed.get("skin", before["skin"]))
+            self.too_close = changed.get("too_close", before["too_close"])
+            self.neighbors, self._were_close = neighbors, False
+            self.parameters["skin"] = before["skin"] = changed.get("skin", before["skin"])
+            self.atoms, self.results = None, {}
+        elif changed:
             # The model is not read once more: its file may be another by now.
             other = MDGNNCalculator(**{**before, "model": self._given, **changed})
             if "model" not in changed:

@@ -54,4 +54,4 @@ __all__ = [
     "write_frames",
 ]
 
-__getattr__ = lazy_names("mdgnn.data", _HOME)
+__getattr__, __dir__ = lazy_names("mdgnn.data", _HOME)

@@ -16,7 +16,6 @@ from mdgnn._internal.file_names import shell_path
 from mdgnn._internal.replace_file import replace_file
 from mdgnn._internal.run_errors import InterruptedRunError
 from mdgnn._internal.stop_signals import StopSignals
-from mdgnn.calculators.checks import check_atoms
 from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
 from mdgnn.dynamics import run_folder
 from mdgnn.dynamics.arrays_and_info import remove_stale
@@ -24,7 +23,7 @@ from mdgnn.dynamics.compiled import CompiledResults, CompiledSystems, constraint
 from mdgnn.dynamics.ensembles import NVE, Ensemble, Langevin
 from mdgnn.dynamics.molecular_dynamics import check_reduced_momenta, check_timestep, prepare, whole_number
 from mdgnn.dynamics.reporter import Reporter
-from mdgnn.dynamics.system import named_calculator, precision_of
+from mdgnn.dynamics.system import check_system, named_calculator, precision_of
 from mdgnn.dynamics.units import LJ, UnitSystem, units_of
 
 
@@ -124,9 +123,11 @@ def relax_many(
     with nullcontext() if folder is None else run_folder.hold(folder, force):
         given, model, sha256 = named_calculator(calculator, device, dtype)
         engine = on_engine(given)
-        check_structures(structures, engine)
+        doubt = check_structures(structures, engine)
         settings = {**(source or {}), "model": model, **precision_of(engine), "fmax": fmax, "optimizer": "FIRE"}
         copies = [_copy(atoms, units_of(engine)) for atoms in structures]
+        if doubt:
+            reporter.note(doubt)
         if folder is not None:
             for sentence in dict.fromkeys(sentence for atoms in copies for sentence in remove_stale(atoms)):
                 reporter.note(sentence)
@@ -141,9 +142,13 @@ def relax_many(
     if unfinished and signum is not None:
         message = f"stopped after {len(results) - unfinished} of {len(results)} relaxations"
         if folder is not None:
-            message += (
-                f"; go on: mdgnn relax {shell_path(folder / run_folder.FINAL)} --index : --model {shell_path(model)}"
-            )
+            frames = folder / run_folder.FINAL
+            go_on = f"mdgnn relax {shell_path(frames)} --index : --model {shell_path(model)}"
+            go_on += f" --dtype {dtype} --fmax {float(fmax)!r} --steps {steps}"
+            if not sha256:  # the command line has no such calculators
+                go_on = f"mdgnn.dynamics.relax_many(ase.io.read({str(frames)!r}, ':'), calculator"
+                go_on += f", fmax={float(fmax)!r}, steps={steps})"
+            message += f"; go on: {go_on}"
         raise InterruptedRelaxationsError(signum, message, results)
     return results
 
@@ -195,11 +200,19 @@ def on_engine(calculator: Calculator) -> MDGNNCalculator:
     return calculator
 
 
-def check_structures(structures: Sequence[Atoms], calculator: MDGNNCalculator) -> None:
-    """Raise a ValueError that says which structure cannot be moved, and why."""
+def check_structures(structures: Sequence[Atoms], calculator: MDGNNCalculator) -> str:
+    """Doubts about the first structure of which there are some, as where it moves alone, in a sentence, or "".
+
+    Raises
+    ------
+    ValueError
+        That says which structure cannot be moved, and why.
+    """
+    doubts, units = {}, units_of(calculator)
     for k, atoms in enumerate(structures):
         try:
-            check_atoms(atoms, calculator.info)
+            if doubt := check_system(_copy(atoms, units), [calculator], units):
+                doubts[k] = doubt
         except ValueError as error:
             raise ValueError(f"structure {k}: {error}") from None
         if name := constraint_that_is_not_compiled(atoms):
@@ -207,6 +220,9 @@ def check_structures(structures: Sequence[Atoms], calculator: MDGNNCalculator) -
                 f"structure {k}: expected no constraints but FixAtoms or FixCom where many systems move at once, got "
                 f"{name}; such a system moves alone"
             )
+    for k, doubt in doubts.items():
+        return f"structure {k}, the first of {len(doubts)}: {doubt}"
+    return ""
 
 
 def _copy(atoms: Atoms, units: UnitSystem) -> Atoms:
@@ -244,8 +260,8 @@ class ManyMolecularDynamics:
     Raises
     ------
     ValueError
-        As `MolecularDynamics`, with the number of the structure; for a calculator that is not on the engine, and
-        ensembles that are not all NVE or all Langevin.
+        As `MolecularDynamics`, with the number of the structure; for one that is denser than matter, for a calculator
+        that is not on the engine, and ensembles that are not all NVE or all Langevin.
 
     Examples
     --------

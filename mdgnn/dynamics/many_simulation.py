@@ -19,7 +19,7 @@ from mdgnn.dynamics.ensembles import NVE, Ensemble
 from mdgnn.dynamics.many import ManyMolecularDynamics, check_structures, on_engine
 from mdgnn.dynamics.molecular_dynamics import MolecularDynamics, check_reduced_momenta
 from mdgnn.dynamics.reporter import Reporter
-from mdgnn.dynamics.simulation import LOOK, Run, checked_counts, settings_of
+from mdgnn.dynamics.simulation import LOOK, SOURCE, Run, checked_counts, settings_of
 from mdgnn.dynamics.system import System, make_system, named_calculator
 from mdgnn.dynamics.units import LJ
 
@@ -95,7 +95,7 @@ def simulate_many(
         errors = {str(k): str(error) for k, error in many.failed.items()}
         summary = {
             "command": "md",
-            "settings": {**(summaries[0]["settings"] if summaries else {}), **counts},
+            "settings": _common_settings(runs, source) | counts,
             "model_sha256": sha256,
             "n_structures": len(runs),
             "steps": int(many.n_steps.max(initial=0)),
@@ -142,6 +142,13 @@ def _run(
     md = MolecularDynamics(system.atoms, many.ensembles[k], many.timestep, many.rngs[k], many.units, state={})
     settings = {**settings_of(system, md, source), **counts}
     return Run(system, md, settings, run_folder.Records(folder, md.header()), folder, reporter)
+
+
+def _common_settings(runs: Sequence[Run], source: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all systems: where atoms come from is said of all together."""
+    of_all = runs[0].settings if runs else {}
+    own = {name: source[name] for name in SOURCE if source.get(name) is not None}
+    return {name: value for name, value in of_all.items() if name not in SOURCE} | own
 
 
 def _advance(many: ManyMolecularDynamics, runs: list[Run], steps: int, reporter: Reporter) -> int | None:

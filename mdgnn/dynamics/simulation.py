@@ -237,8 +237,9 @@ def _same_system(
         raise RunError(f"the content of model {system.model} is not that of the run to continue")
     if "units" in settings:  # before, records said float32 on the CPU of any calculator
         _check_expected(settings, {"units": system.units.name, **system.precision})
-    recorded = settings.get("calculator_sha256")  # none of old runs
-    if recorded and not system.sha256 and recorded not in calculator_sha256(system):
+    recorded = settings.get("calculator_sha256") or []  # none of old runs, and of those after them a list
+    digests = [recorded] if isinstance(recorded, str) else recorded
+    if digests and not system.sha256 and not any(digest in digests for digest in calculator_sha256(system)):
         raise RunError(
             f"the calculator {system.model} has other weights or parameters than that of the run to continue"
         )

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,20 +69,28 @@ def make_system(
     members, units = _members(calculator), units_of(calculator)
     if units is LJ:
         atoms.set_masses(np.ones(len(atoms)))
-    for member in members:
-        check_atoms(atoms, member.info)
-    _check_numbers(atoms)
-    doubt = ""
-    if units is METAL:
-        doubt = check_density(atoms)
-    else:
-        check_reduced_density(atoms)
+    doubt = check_system(atoms, members, units)
     atoms.get_potential_energy()
-    if units is METAL and len(atoms) > 1 and not atoms.get_forces(apply_constraint=False).any():
-        doubt = doubt or _far_apart(atoms, max((member.info.cutoff for member in members), default=np.inf))
     if doubt:
         note(doubt)
     return System(atoms, units, name, sha256, precision_of(calculator))
+
+
+def check_system(atoms: Atoms, members: Sequence[MDGNNCalculator], units: UnitSystem) -> str:
+    """Doubts about atoms that these models are to move, which may be right, in a sentence, or "".
+
+    Raises
+    ------
+    ValueError
+        For a structure that the models do not know, masses and momenta that cannot be, and what is denser than matter.
+    """
+    for member in members:
+        check_atoms(atoms, member.info)
+    _check_numbers(atoms)
+    if units is not METAL:
+        check_reduced_density(atoms)
+        return ""
+    return check_density(atoms) or _far_apart(atoms, max((m.info.cutoff for m in members), default=np.inf))
 
 
 def named_calculator(calculator: str | Path | Calculator, device: str, dtype: str) -> tuple[Calculator, str, str]:
@@ -145,9 +153,9 @@ def _check_numbers(atoms: Atoms) -> None:
 
 
 def _far_apart(atoms: Atoms, cutoff: float) -> str:
-    """Where the forces are 0: because no atom sees another one?"""
+    """Whether no atom sees another one, so that no force acts."""
     geometry = atoms.pbc, atoms.cell.array, atoms.positions
-    if not np.isfinite(cutoff) or len(primitive_neighbor_list("i", *geometry, cutoff)):
+    if len(atoms) < 2 or not np.isfinite(cutoff) or len(primitive_neighbor_list("i", *geometry, cutoff)):
         return ""
     return (
         f"no two atoms are within the model's cutoff of {cutoff:g} Angstrom, so that no force acts: "

@@ -5,11 +5,13 @@ From a file to numpy it needs no torch, which is imported where a model, a graph
 
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mdgnn import _C
+from mdgnn._internal.lazy_names import lazy_names
 from mdgnn._internal.torch_context import torch_context
 from mdgnn.engine.unsupported import UnsupportedError
 from mdgnn.locate import ModelFileError, locate
@@ -27,12 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "UnsupportedError", "trace"]
 
 
-def __getattr__(name: str) -> Any:
-    if name != "trace":
-        raise AttributeError(f"module 'mdgnn.engine' has no attribute {name!r}")
-    from mdgnn.engine.lowering import trace
-
-    return trace
+__getattr__, __dir__ = lazy_names("mdgnn.engine", {"trace": "mdgnn.engine.lowering"})
 
 
 class Engine:
@@ -76,13 +73,32 @@ class Engine:
         ModelFileError
             If the file is truncated, foreign, of another version, holds no program or one that does not fit.
         """
-        path = locate(name_or_path)
         try:
-            compiled = _C.Engine.load(os.fsencode(path), get_num_threads())
+            return cls._load(locate(name_or_path))
         except (ValueError, RuntimeError) as error:
             raise ModelFileError(str(error)) from None
+
+    @classmethod
+    def from_content(cls, content: bytes, path: Path) -> "Engine":
+        """As `load`, from what was read of a file earlier: by now another may be at its path, which errors name.
+
+        Raises
+        ------
+        ModelFileError
+            As `load`.
+        """
+        with NamedTemporaryFile(suffix=".safetensors") as copy:  # compiled code reads files alone
+            copy.write(content)
+            copy.flush()
+            try:
+                return cls._load(Path(copy.name))
+            except (ValueError, RuntimeError) as error:
+                raise ModelFileError(str(error).replace(copy.name, str(path))) from None
+
+    @classmethod
+    def _load(cls, path: Path) -> "Engine":
         engine = cls.__new__(cls)
-        engine._set(compiled)
+        engine._set(_C.Engine.load(os.fsencode(path), get_num_threads()))
         return engine
 
     def _set(self, compiled: Any) -> None:

@@ -16,6 +16,7 @@ from ase.optimize import BFGS, FIRE
 from exact import lj
 from systems import crystal, icosahedron, slab, triclinic, water
 
+import mdgnn
 from mdgnn import Graph, LennardJones, MDGNNCalculator, SimpleGNN, evaluate
 from mdgnn.calculators import FunctionCalculator
 from mdgnn.calculators.mdgnn_calculator import choose_executor
@@ -354,3 +355,43 @@ def test_a_function_is_a_calculator():
     atoms.pbc, atoms.cell = True, np.eye(3)
     with pytest.raises(ValueError, match="without periodic boundaries"):
         atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("backend", ["engine", "torch"])
+@pytest.mark.parametrize("then", ["overwritten", "deleted", "of another folder"])
+def test_set_keeps_the_model_that_was_read(backend, then, tmp_path, monkeypatch):
+    """Whatever becomes of the file, also for an engine that is made later."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    first, second = (SimpleGNN(elements=[18]).eval() for _ in range(2))
+    atoms = icosahedron(2)
+    energies = [MDGNNCalculator(model).get_potential_energy(atoms) for model in (first, second)]
+    assert energies[0] != energies[1]
+    mdgnn.save(first, "mine.safetensors")
+    calc = MDGNNCalculator("mine.safetensors", backend=backend)
+    digest = next(calc.digests())
+    if then == "overwritten":
+        mdgnn.save(second, "mine.safetensors")
+    elif then == "deleted":
+        (tmp_path / "mine.safetensors").unlink()
+    else:
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir("other")
+    engine = calc.engine
+    calc.set(skin=0.3)
+    assert calc.skin == calc.parameters["skin"] == 0.3 and not calc.results
+    for wrong in ({"skin": 0.5, "too_close": "never"}, {"skin": -1.0, "too_close": "ignore"}):
+        with pytest.raises(ValueError, match="expected"):
+            calc.set(**wrong)
+        assert calc.skin == 0.3 and calc.too_close == "warn" and not calc.set(skin=0.3, too_close="warn")
+    assert calc.get_potential_energy(atoms) == pytest.approx(energies[0], rel=1e-6) and calc.engine is engine
+    calc.set(backend="engine")
+    assert calc.get_potential_energy(atoms) == energies[0] and next(calc.digests()) == digest
+
+
+def test_a_file_that_does_not_fit_is_named_as_it_was_given(tmp_path):
+    path = tmp_path / "broken.safetensors"
+    mdgnn.save(SimpleGNN(elements=[18]), path)
+    path.write_bytes(path.read_bytes().replace(b'\\"instructions\\"', b'\\"instructionz\\"'))
+    with pytest.raises(mdgnn.locate.ModelFileError, match=f"^{path} has a program that does not fit"):
+        MDGNNCalculator(path)

@@ -4,12 +4,14 @@ import os
 import signal
 from contextlib import contextmanager
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms, FixedPlane
 from test_compiled import cluster, crystal, mixed, state
 
+import mdgnn
 from mdgnn import MDGNNCalculator
 from mdgnn.dynamics import (
     NPT,
@@ -21,6 +23,7 @@ from mdgnn.dynamics import (
     Reporter,
     relax,
     relax_many,
+    simulate_many,
 )
 from mdgnn.threads import set_num_threads
 
@@ -118,6 +121,70 @@ def test_ctrl_c_keeps_what_is_done(calculator):
     assert error.value.signum == signal.SIGINT
     results = error.value.relaxations
     assert [r.converged for r in results] == [True, False, False, False] and all(r.fmax > 1e-7 for r in results[1:])
+
+
+@pytest.mark.parametrize("given", ["lj", "calculator"])
+def test_what_is_said_after_ctrl_c_goes_on_as_it_was_asked_for(calculator, given):
+    structures = [Atoms("Ar", [[0.0, 0, 0]]), cluster()]
+    with pytest.raises(InterruptedRelaxationsError, match="stopped after 1 of 2") as error:
+        relax_many(
+            structures,
+            "lj" if given == "lj" else calculator,
+            fmax=0.0123456789,
+            steps=2000,
+            folder="out",
+            reporter=Interrupts(),
+        )
+    advice = str(error.value).partition("; go on: ")[2]
+    if given == "lj":
+        expected = ["--model", "lj", "--dtype", "float32", "--fmax", "0.0123456789", "--steps", "2000"]
+        assert advice.split() == ["mdgnn", "relax", "out/final.xyz", "--index", ":", *expected]
+    else:
+        results = eval(advice, {"mdgnn": mdgnn, "ase": ase, "calculator": calculator})
+        assert all(r.converged and r.fmax <= 0.0123456789 for r in results)
+
+
+def moves(structures, calculator, name):
+    if name == "relax_many":
+        relax_many(structures, calculator, steps=1)
+    elif name == "simulate_many":
+        simulate_many(structures, calculator, folder="out", steps=1)
+    else:
+        ManyMolecularDynamics(structures, NVE(), calculator)
+
+
+@pytest.mark.parametrize("name", ["relax_many", "simulate_many", "ManyMolecularDynamics"])
+def test_structures_are_checked_as_one_that_moves_alone(calculator, name):
+    dense, momenta, masses = crystal(), cluster(), Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    dense.set_cell(dense.cell * 0.1, scale_atoms=True)
+    momenta.arrays["momenta"][3, 1] = np.nan
+    in_nm = masses.copy()
+    in_nm.positions *= 0.1
+    masses.set_masses([16, -1, 1])
+    water = MDGNNCalculator("water")
+    for wrong, model, words in (
+        (dense, calculator, r"no matter is so dense; is the file in reduced units"),
+        (momenta, calculator, "expected finite momenta, got .* for atom 3"),
+        (masses, water, "expected positive masses, got -1.0 for atom 1"),
+        (in_nm, water, "positions in nm or in fractions of the cell look so"),
+    ):
+        with pytest.raises(ValueError, match=f"structure 1: .*{words}"):
+            moves([cluster() if model is calculator else Atoms("OH2", masses.positions), wrong], model, name)
+
+
+def test_structures_out_of_reach_of_the_model_are_said_once():
+    far = [Atoms("OH2", [[0, 0, 0], [0, 0, 10 + k], [0, 0, 30]]) for k in range(3)]
+    with pytest.warns(UserWarning, match="structure 0, the first of 3: no two atoms are within the model's cutoff"):
+        relax_many(far, "water", steps=0)
+
+
+def test_settings_of_many_runs_are_those_of_all(calculator):
+    structures = [cluster(7), cluster(13)]
+    settings = simulate_many(structures, calculator, folder="out", steps=2)["settings"]
+    assert "structure" not in settings and "index" not in settings and settings["ensemble"] == "nve"
+    source = {"structure": "many.xyz", "index": ":"}
+    settings = simulate_many(structures, calculator, folder="out", steps=2, source=source, force=True)["settings"]
+    assert settings["structure"] == "many.xyz" and settings["index"] == ":"
 
 
 def test_errors_say_which_structure(calculator):

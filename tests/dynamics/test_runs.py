@@ -25,8 +25,10 @@ from mdgnn.dynamics import (
     Langevin,
     MolecularDynamics,
     RunError,
+    checkpoint,
     relax,
     restart,
+    run_folder,
     simulate,
 )
 from mdgnn.dynamics.lj_clusters import LJ_MINIMA
@@ -176,6 +178,24 @@ def test_a_run_does_not_go_on_with_another_calculator(atoms, calculator, other, 
         restart(Path("run"), steps=4, calculator=other())
     assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
     assert restart(Path("run"), steps=4, calculator=calculator())["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("calculator", "other"), [(exact, lambda: exact(2.5)), (lambda: committee(0, 1), lambda: committee(0, 2))]
+)
+def test_a_run_goes_on_whose_record_has_a_list_of_digests(calculator, other):
+    """As they were written before; the calculator must share one of them."""
+    atoms = cluster() if calculator is exact else argon()
+    simulate(atoms, calculator(), folder=Path("run"), steps=2)
+    path = Path("run") / run_folder.CHECKPOINT
+    state = checkpoint.load(path)
+    digest = state.settings["calculator_sha256"]
+    state.settings["calculator_sha256"] = ["0" * 64, digest]
+    checkpoint.save(path, state)
+    with pytest.raises(RunError, match="has other weights or parameters than"):
+        restart(Path("run"), steps=4, calculator=other())
+    assert restart(Path("run"), steps=4, calculator=calculator())["steps"] == 4
+    assert restart(Path("run"), steps=6, calculator=calculator())["steps"] == 6
 
 
 class Odd:

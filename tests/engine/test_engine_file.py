@@ -213,3 +213,7 @@ def test_files_of_format_2_give_what_they_gave(name):
     rounding = 16 * torch.finfo(engine.dtype).eps
     for x, y in ((energies, expected["energies"]), (forces, expected["forces"])):
         np.testing.assert_allclose(x, y, rtol=0, atol=rounding * np.abs(y).max())
+
+
+def test_a_header_is_read_from_the_module_of_before_too():
+    assert mdgnn.model_file.read_header is read_header

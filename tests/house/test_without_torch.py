@@ -36,11 +36,16 @@ assert np.isfinite([atoms.get_potential_energy(), *atoms.get_forces().ravel(), *
 assert atoms.get_stresses().shape == (32, 6) and "engine" in repr(atoms.calc) and atoms.calc.units == "lj"
 """,
     "set and copies": """
-import copy, pickle
-calc = MDGNNCalculator("lj")
-calc.set(skin=0.3, too_close="ignore")
-for other in (copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
-    assert other.get_potential_energy(atoms) == calc.get_potential_energy(atoms)
+import copy, os, pickle, shutil
+from mdgnn.locate import locate
+energy = MDGNNCalculator("lj").get_potential_energy(atoms)
+shutil.copy(locate("lj"), "mine.safetensors")
+calc = MDGNNCalculator("mine.safetensors")
+os.remove("mine.safetensors")
+assert set(calc.set(skin=0.3, too_close="ignore")) == {"skin", "too_close"}
+for one in (calc, copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
+    one.set(skin=0.2)
+    assert one.get_potential_energy(atoms) == energy and one.skin == 0.2 and one.too_close == "ignore"
 """,
     "evaluate": """
 calc = MDGNNCalculator("lj")
@@ -79,6 +84,16 @@ NEEDS = {
 }
 
 
+NAMES = """
+import mdgnn, mdgnn.data, mdgnn.engine
+assert all({*package.__all__} <= {*dir(package)} for package in (mdgnn, mdgnn.data, mdgnn.engine))
+assert mdgnn.data.frames.read_frames is mdgnn.data.read_frames
+assert mdgnn.model_header.read_header("lj")["units"] == "lj"
+for package in (mdgnn, mdgnn.data, mdgnn.engine):
+    assert not any(hasattr(package, name) for name in ("no_such_name", "__no_such_name__", "_no_such_name"))
+"""
+
+
 def run(code, folder):
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
@@ -100,6 +115,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize("way", WAYS)
 def test_python(way, blocked, folder):
     status, told = run(f"import sys\n{blocked}{START}{WAYS[way]}{UNUSED}", folder)
+    assert status == 0, told
+
+
+def test_names_that_are_imported_when_asked_for_are_in_dir_and_so_are_modules(folder):
+    status, told = run(f"import sys\n{BLOCKED}{NAMES}{UNUSED}", folder)
     assert status == 0, told
 
 

@@ -247,7 +247,15 @@ def test_training_on_energies_has_the_derivatives_of_training_on_forces(envelope
     graph = Graph.from_atoms([icosahedron(2, 0.05), water()], 3.5)
     graph = replace(graph, atomic_numbers=graph.atomic_numbers % 4)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    results = []
+    results, calls = [], []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return fused_layer.fused(*arguments)
+
+    monkeypatch.setattr(simple_gnn, "fused", counted)
+    evaluate(model, graph, forces=True, create_graph=True)
+    assert not calls  # positions need a gradient
     for suits in (fused_layer.suits, lambda h, m: False):
         monkeypatch.setattr(simple_gnn, "suits", suits)
         energy = evaluate(model, graph, forces=False, create_graph=True).energy
@@ -255,6 +263,7 @@ def test_training_on_energies_has_the_derivatives_of_training_on_forces(envelope
         second = torch.autograd.grad(sum(g.square().sum() for g in first), parameters)
         (lone,) = torch.autograd.grad(model.atomic_energies(graph, graph.vectors).sum(), parameters[-1])
         results.append((energy, *first, *second, lone))
+        assert len(calls) == 2 * model.config.n_layers  # two calls of the model, at first
     for one_node, many in zip(*results, strict=True):
         torch.testing.assert_close(one_node, many, rtol=0, atol=1e-11 * float(many.detach().abs().max()))
 

@@ -74,7 +74,8 @@ MDGNN_INLINE void interpolate_slope(const FilterWeights<T>& w, const T* at, std:
     filter = d * w.at[3] + filter;
 }
 
-// Both, the derivative for t: two multiply-adds more than the value alone, by the sums that this goes through.
+// Both, the derivative for t: two multiply-adds more than the value alone, by the sums that this goes through. That is
+// what `cubic_with_slope` takes too, with two factors of an edge more; the last bit of the derivative is another one.
 template <class V, class T>
 MDGNN_INLINE void interpolate_both(T t, const T* at, std::int64_t width, V& filter, V& slope) {
     V a, b, c, d;
