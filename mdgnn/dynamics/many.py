@@ -272,12 +272,21 @@ class ManyMolecularDynamics:
         self.structures = list(structures)
         n = len(self.structures)
         ensembles = [ensemble] * n if isinstance(ensemble, Ensemble) else list(ensemble)
-        self.rngs = [np.random.default_rng([rng, k]) for k in range(n)] if isinstance(rng, int) else list(rng)
+        if isinstance(rng, (int, np.integer)):
+            seed = whole_number("rng", rng, 0)
+            rng = [np.random.default_rng([seed, k]) for k in range(n)]
+        self.rngs = list(rng)
         if len(ensembles) != n or len(self.rngs) != n:
             raise ValueError(
                 f"expected an ensemble and random numbers for each of {n} structures, got {len(ensembles)} and "
                 f"{len(self.rngs)}"
             )
+        first: dict[int, int] = {}
+        for k, atoms in enumerate(self.structures):
+            if (before := first.setdefault(id(atoms), k)) != k:
+                raise ValueError(
+                    f"expected structures of their own, got the same Atoms for {before} and {k}: copy them"
+                )
         kinds = {type(one) for one in ensembles}
         if len(kinds) > 1 or not kinds <= {NVE, Langevin}:
             names = ", ".join(sorted(kind.name for kind in kinds))

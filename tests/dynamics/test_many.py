@@ -203,6 +203,18 @@ def test_steps_count_that_were_taken_before_ctrl_c(calculator, monkeypatch):
     assert many.n_steps.tolist() == [1, 1]
 
 
+def test_a_seed_may_be_numpys_and_no_atoms_come_twice(calculator):
+    a, b = (ManyMolecularDynamics([cluster()], Langevin(0.3), calculator, rng=seed) for seed in (3, np.int64(3)))
+    for many in (a, b):
+        many.advance(3)
+    assert np.array_equal(state(a.structures[0]), state(b.structures[0]))
+    with pytest.raises(ValueError, match="expected rng to be a whole number of at least 0, got -1"):
+        ManyMolecularDynamics([cluster()], NVE(), calculator, rng=-1)
+    atoms = cluster()
+    with pytest.raises(ValueError, match="the same Atoms for 0 and 2: copy them"):
+        ManyMolecularDynamics([atoms, cluster(), atoms], NVE(), calculator)
+
+
 class Interrupts(Reporter):
     """Sends a signal after the first relaxation."""
 
