@@ -514,8 +514,9 @@ class Engine:
 class Systems:
     # Structures that move on an engine; see csrc/dynamics/system.hpp. Units are the model's, with ASE's unit of time.
     def __init__(self, engine: Engine, cutoff: float, skin: float, least_distance: float) -> None: ...
-    def add(
+    def put(
         self,
+        k: int,
         atomic_numbers: Any,
         masses: Any,
         cell: Any,
@@ -523,9 +524,10 @@ class Systems:
         condition: float,
         fixed: Any,
         fixed_center_of_mass: bool,
-    ) -> int: ...
+    ) -> None: ...  # system k; one more, where k is their number
     def set(self, k: int, positions: Any, momenta: Any) -> bool: ...  # whether positions are new
-    def get(self, k: int) -> tuple[Any, Any, Any, Any]: ...  # positions, momenta, energies, forces
+    # positions, momenta, steps since they were set; whether energies and forces are known there, and these
+    def get(self, k: int) -> tuple[Any, Any, int, bool, Any, Any]: ...
     def states(self, which: Any) -> tuple[Any, Any, Any, Any]: ...  # failed, converged, n_steps, closest
     def find_forces(self, which: Any, n_threads: int) -> None: ...
     def velocity_verlet(self, which: Any, timestep: float, n_steps: int, n_threads: int) -> None: ...

@@ -39,14 +39,16 @@ py::array_t<T> array_of(const std::vector<T>& numbers, std::int64_t columns) {
     return py::array_t<T>({n / columns, columns}, numbers.data());
 }
 
-// One call at a time: others wait.
+// One call at a time: others wait, without the GIL. So whoever has the lock makes no Python objects and reads none.
 class Systems {
   public:
     Systems(const py::object& engine, double cutoff, double skin, double least_distance)
         : engine_(engine), model_{run_of(engine), cutoff, skin, least_distance} {}
 
-    std::int64_t add(const Array<std::int64_t>& atomic_numbers, const Array<double>& masses, const Array<double>& cell,
-                     const Array<bool>& pbc, double condition, const Array<bool>& fixed, bool fixed_center_of_mass) {
+    // System k, of new atoms; or one more, where k is their number.
+    void put(std::int64_t k, const Array<std::int64_t>& atomic_numbers, const Array<double>& masses,
+             const Array<double>& cell, const Array<bool>& pbc, double condition, const Array<bool>& fixed,
+             bool fixed_center_of_mass) {
         auto s = std::make_unique<System>();
         const std::int64_t n = s->n = atomic_numbers.size();
         s->atomic_numbers = numbers_of(atomic_numbers, n, "atomic_numbers");
@@ -62,53 +64,68 @@ class Systems {
             s->fixed.assign(fixed.data(), fixed.data() + n);
         }
         s->condition = condition, s->fixed_center_of_mass = fixed_center_of_mass;
-        const std::lock_guard lock(mutex_);
-        systems_.push_back(std::move(s));
-        return static_cast<std::int64_t>(systems_.size()) - 1;
+        locked([&] {
+            if (k == static_cast<std::int64_t>(systems_.size()))
+                systems_.push_back(std::move(s));
+            else
+                at(k), systems_[static_cast<std::size_t>(k)] = std::move(s);
+        });
     }
 
-    // Whether it is not where it was: then its forces are computed anew, and a failure is forgotten.
+    // Whether it is not where it was: then its forces are computed anew, and a failure is forgotten. Its steps count
+    // from here.
     bool set(std::int64_t k, const Array<double>& positions, const Array<double>& momenta) {
-        const std::lock_guard lock(mutex_);
-        System& s = at(k);
-        std::vector<double> r = numbers_of(positions, 3 * s.n, "positions");
-        s.momenta = numbers_of(momenta, 3 * s.n, "momenta");
-        const bool moved = s.positions != r;
-        if (moved) s.positions = std::move(r), s.known = false, s.status = Status::fine, s.converged = false;
-        return moved;
+        std::vector<double> r = numbers_of(positions, positions.size(), "positions"),
+                            p = numbers_of(momenta, positions.size(), "momenta");
+        return locked([&] {
+            System& s = at(k);
+            if (static_cast<std::int64_t>(r.size()) != 3 * s.n)
+                throw std::invalid_argument("expected positions of " + std::to_string(s.n) + " atoms");
+            const bool moved = s.positions != r;
+            s.momenta = std::move(p), s.n_steps = 0;
+            if (moved) s.positions = std::move(r), s.known = false, s.status = Status::fine, s.converged = false;
+            return moved;
+        });
     }
 
-    // positions, momenta, energies and forces.
+    // positions, momenta, steps since they were set; whether energies and forces are known there, and these.
     py::tuple get(std::int64_t k) const {
-        const std::lock_guard lock(mutex_);
-        const System& s = at(k);
-        return py::make_tuple(array_of(s.positions, 3), array_of(s.momenta, 3), array_of(s.energies, 1),
-                              array_of(s.forces, 3));
+        std::vector<double> positions, momenta, energies, forces;
+        std::int64_t n_steps = 0;
+        bool known = false;
+        locked([&] {
+            const System& s = at(k);
+            positions = s.positions, momenta = s.momenta, energies = s.energies, forces = s.forces;
+            n_steps = s.n_steps, known = s.known;
+        });
+        return py::make_tuple(array_of(positions, 3), array_of(momenta, 3), n_steps, known, array_of(energies, 1),
+                              array_of(forces, 3));
     }
 
-    // Of systems: whether they failed, whether they converged, steps of the last call, and the least distance of two
+    // Of systems: whether they failed, whether they converged, steps since they were set, and the least distance of two
     // atoms since this was asked last.
     py::tuple states(const Array<std::int64_t>& which) {
-        const std::lock_guard lock(mutex_);
-        const std::vector<System*> chosen = choose(which);
-        const py::ssize_t n = static_cast<py::ssize_t>(chosen.size());
+        const py::ssize_t n = which.size();
         py::array_t<bool> failed(n), converged(n);
         py::array_t<std::int64_t> n_steps(n);
         py::array_t<double> closest(n);
-        for (py::ssize_t k = 0; k < n; ++k) {
-            System& s = *chosen[static_cast<std::size_t>(k)];
-            failed.mutable_at(k) = s.status == Status::failed, converged.mutable_at(k) = s.converged;
-            n_steps.mutable_at(k) = s.n_steps;
-            closest.mutable_at(k) = std::exchange(s.closest, std::numeric_limits<double>::infinity());
-        }
+        bool *const has_failed = failed.mutable_data(), *const has_converged = converged.mutable_data();
+        std::int64_t* const steps = n_steps.mutable_data();
+        double* const distance = closest.mutable_data();
+        const std::vector<std::int64_t> numbers = numbers_of(which, n, "which");
+        locked([&] {
+            const std::vector<System*> chosen = choose(numbers);
+            for (std::size_t k = 0; k < chosen.size(); ++k) {
+                System& s = *chosen[k];
+                has_failed[k] = s.status == Status::failed, has_converged[k] = s.converged, steps[k] = s.n_steps;
+                distance[k] = std::exchange(s.closest, std::numeric_limits<double>::infinity());
+            }
+        });
         return py::make_tuple(failed, converged, n_steps, closest);
     }
 
     void find_forces(const Array<std::int64_t>& which, int n_threads) {
-        each(which, n_threads, [&](std::size_t, System& s, int threads) {
-            s.n_steps = 0;
-            dynamics::find_forces(s, model_, threads);
-        });
+        each(which, n_threads, [&](std::size_t, System& s, int threads) { dynamics::find_forces(s, model_, threads); });
     }
 
     void velocity_verlet(const Array<std::int64_t>& which, double timestep, std::int64_t n_steps, int n_threads) {
@@ -122,15 +139,20 @@ class Systems {
                   const Array<double>& temperature, const Array<double>& noise, std::int64_t n_steps, int n_threads) {
         const std::vector<double> gamma = numbers_of(friction, which.size(), "friction"),
                                   kT = numbers_of(temperature, which.size(), "temperature");
-        std::vector<std::int64_t> first;
-        std::int64_t size = 0;
-        for (const System* s : choose(which)) first.push_back(size), size += n_steps * 6 * s->n;
-        if (noise.size() != size)
-            throw std::invalid_argument("expected noise of " + std::to_string(size) + " numbers, got " +
-                                        std::to_string(noise.size()));
         const double* const numbers = noise.data();
-        each(which, n_threads, [&](std::size_t k, System& s, int threads) {
-            dynamics::langevin(s, model_, timestep, {gamma[k], kT[k], numbers + first[k]}, n_steps, threads);
+        const std::int64_t n_numbers = noise.size();
+        const std::vector<std::int64_t> ks = numbers_of(which, which.size(), "which");
+        locked([&] {
+            const std::vector<System*> chosen = choose(ks);
+            std::vector<std::int64_t> first;
+            std::int64_t size = 0;
+            for (const System* s : chosen) first.push_back(size), size += n_steps * 6 * s->n;
+            if (n_numbers != size)
+                throw std::invalid_argument("expected noise of " + std::to_string(size) + " numbers, got " +
+                                            std::to_string(n_numbers));
+            move(chosen, n_threads, [&](std::size_t k, System& s, int threads) {
+                dynamics::langevin(s, model_, timestep, {gamma[k], kT[k], numbers + first[k]}, n_steps, threads);
+            });
         });
     }
 
@@ -150,22 +172,32 @@ class Systems {
         return *systems_[static_cast<std::size_t>(k)];
     }
 
-    std::vector<System*> choose(const Array<std::int64_t>& which) const {
+    std::vector<System*> choose(const std::vector<std::int64_t>& which) const {
         std::vector<System*> chosen;
-        for (py::ssize_t k = 0; k < which.size(); ++k) chosen.push_back(&at(which.at(k)));
+        for (std::int64_t k : which) chosen.push_back(&at(k));
         return chosen;
+    }
+
+    template <class Body>
+    auto locked(const Body& body) const -> decltype(body()) {
+        const py::gil_scoped_release release;  // before the lock, so that it is taken back after it
+        const std::lock_guard lock(mutex_);
+        return body();
     }
 
     // body(k, system, threads) for each of these.
     template <class Body>
     void each(const Array<std::int64_t>& which, int n_threads, const Body& body) {
-        const std::vector<System*> chosen = choose(which);
+        const std::vector<std::int64_t> ks = numbers_of(which, which.size(), "which");
+        locked([&] { move(choose(ks), n_threads, body); });
+    }
+
+    template <class Body>
+    void move(const std::vector<System*>& chosen, int n_threads, const Body& body) const {
         std::vector<System*> sorted = chosen;
         std::sort(sorted.begin(), sorted.end());
         if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end())
             throw std::invalid_argument("expected each system once");
-        py::gil_scoped_release release;  // whoever has the lock does not ask for the GIL
-        const std::lock_guard lock(mutex_);
         std::vector<std::size_t> small;
         for (std::size_t k = 0; k < chosen.size(); ++k) {
             if (chosen[k]->n < kLarge)
@@ -196,8 +228,8 @@ void bind_dynamics(py::module_& m) {
     py::class_<Systems>(m, "Systems")
         .def(py::init<const py::object&, double, double, double>(), py::arg("engine"), py::arg("cutoff"),
              py::arg("skin"), py::arg("least_distance"))
-        .def("add", &Systems::add, py::arg("atomic_numbers"), py::arg("masses"), py::arg("cell"), py::arg("pbc"),
-             py::arg("condition"), py::arg("fixed"), py::arg("fixed_center_of_mass"))
+        .def("put", &Systems::put, py::arg("k"), py::arg("atomic_numbers"), py::arg("masses"), py::arg("cell"),
+             py::arg("pbc"), py::arg("condition"), py::arg("fixed"), py::arg("fixed_center_of_mass"))
         .def("set", &Systems::set, py::arg("k"), py::arg("positions"), py::arg("momenta"))
         .def("get", &Systems::get, py::arg("k"))
         .def("states", &Systems::states, py::arg("which"))

@@ -45,12 +45,12 @@ bool are_below(const std::vector<double>& forces, double fmax) {
 
 void relax(System& s, const Model& model, double fmax, std::int64_t n_steps, int n_threads) {
     std::vector<double> forces, before;
-    for (s.n_steps = 0;; ++s.n_steps) {
+    for (std::int64_t step = 0;; ++step, ++s.n_steps) {
         if (!find_forces(s, model, n_threads)) return;
         forces = s.forces;
         constrain_forces(s, forces);
         s.converged = are_below(forces, fmax);
-        if (s.converged || s.n_steps == n_steps) return;
+        if (s.converged || step == n_steps) return;
         std::vector<double>& v = s.fire.velocities;
         if (v.empty())
             v.assign(forces.size(), 0.0);

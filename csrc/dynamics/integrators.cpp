@@ -12,7 +12,7 @@ void velocity_verlet(System& s, const Model& model, double timestep, std::int64_
     std::vector<double> before;
     const std::size_t size = s.positions.size();
     const double half = 0.5 * timestep;
-    for (s.n_steps = 0; s.n_steps < n_steps; ++s.n_steps) {
+    for (std::int64_t step = 0; step < n_steps; ++step, ++s.n_steps) {
         if (!find_forces(s, model, n_threads)) return;
         if (s.constrained()) before = s.positions;
         for (std::size_t k = 0; k < size; ++k) {
@@ -39,7 +39,7 @@ void langevin(System& s, const Model& model, double timestep, const Thermostat& 
     const double c1 = dt / 2.0 - dt * dt * friction / 8.0, c2 = dt * friction / 2 - dt * dt * friction * friction / 8.0;
     std::vector<double> before, v(size), to_positions(size), to_velocities(size);
     const double* noise = thermostat.noise;
-    for (s.n_steps = 0; s.n_steps < n_steps; ++s.n_steps, noise += 2 * size) {
+    for (std::int64_t step = 0; step < n_steps; ++step, ++s.n_steps, noise += 2 * size) {
         if (!find_forces(s, model, n_threads)) return;
         before = s.positions;
         for (std::size_t k = 0; k < size; ++k) {

@@ -55,7 +55,7 @@ struct System {
     double closest = std::numeric_limits<double>::infinity();  // distance of two atoms, ever since it was last asked
 
     Status status = Status::fine;  // failed: the model cannot treat these positions, or its forces are not finite
-    std::int64_t n_steps = 0;      // that were taken in the last call
+    std::int64_t n_steps = 0;      // since positions were last set; integrators count on
     bool converged = false;
     SkinList list;
     Fire fire;

@@ -6,17 +6,20 @@ ASE has them. Atoms are the state: they are read before each call and written af
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorError, all_changes
 from ase.constraints import FixAtoms, FixCom
+from ase.md.langevin import Langevin
+from ase.md.verlet import VelocityVerlet
 from numpy.typing import NDArray
 
 from mdgnn import _C
 from mdgnn._internal.warn_user import warn_user
-from mdgnn.calculators.caching_calculator import CachingCalculator, state_of
+from mdgnn.calculators.caching_calculator import CachingCalculator, same
 from mdgnn.calculators.checks import COINCIDENT, check_atoms
 from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
 from mdgnn.calculators.results import energy_results
@@ -24,6 +27,8 @@ from mdgnn.threads import get_num_threads
 
 SKIN = 0.1  # of the neighbour list, as a part of the cutoff
 SLICE = 0.1  # seconds, about, that the loop runs at a time
+
+Made = tuple[bytes, bytes, bytes, bytes | None, list[tuple[str, bytes]]]
 
 
 def why_not(calculator: Calculator | None) -> str:
@@ -50,6 +55,15 @@ def is_for(atoms: Atoms) -> bool:
     return not why_not(atoms.calc) and not constraint_that_is_not_compiled(atoms)
 
 
+def has_steps_of(integrator: Any) -> bool:
+    """Whether the compiled loop takes the steps that this one of ASE's would take."""
+    if "step" in vars(integrator):  # replaced
+        return False
+    if type(integrator) is Langevin:
+        return np.ndim(integrator.fr) == np.ndim(integrator.temp) == 0 and not integrator.fix_com
+    return type(integrator) is VelocityVerlet
+
+
 class CompiledSystems:
     """Systems of one calculator on the compiled loop.
 
@@ -61,22 +75,29 @@ class CompiledSystems:
     Attributes
     ----------
     structures : list of ase.Atoms
-        Moved in place. Between calls they may be changed, but for numbers, masses, cell and constraints.
+        Moved in place. Between calls they may be changed, as may the calculator's parameters.
+    n_steps : list of int
+        That each has taken, also in calls that an error or Ctrl-C ended.
     failed : dict
         By number of a system, the error that its calculator has for the positions where it stands: it moves no more.
     """
 
     def __init__(self, calculator: MDGNNCalculator):
-        if reason := why_not(calculator):
-            raise ValueError(f"expected a calculator that runs on the engine: {reason}")
-        self.calculator, self.engine = calculator, calculator.engine
-        assert self.engine is not None
+        self.calculator = calculator
         self.structures: list[Atoms] = []
+        self.n_steps: list[int] = []
         self.failed: dict[int, Exception] = {}
-        cutoff, self.least = self.engine.cutoff, float(calculator.info.min_distance)
-        limit = max(self.least, COINCIDENT) if calculator.too_close == "raise" else COINCIDENT
-        self._systems = _C.Systems(self.engine._engine, cutoff, SKIN * cutoff, limit)
         self._were_close: set[int] = set()
+        self._made_of: list[Made] = []
+        self._model: tuple[Any, float] | None = None  # engine and least distance that the compiled systems have
+        self._systems: _C.Systems
+        self._follow_calculator()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is compiled, which is made anew of atoms and calculator."""
+        state = self.__dict__ | {"_model": None}
+        del state["_systems"]
+        return state
 
     def add(self, atoms: Atoms) -> int:
         """One more system; its number.
@@ -86,6 +107,17 @@ class CompiledSystems:
         ValueError
             For constraints other than FixAtoms or FixCom.
         """
+        self._follow_calculator()
+        k = len(self.structures)
+        made_of = _made_of(atoms)
+        self._put(k, atoms)
+        self.structures.append(atoms)
+        self._made_of.append(made_of)
+        self.n_steps.append(0)
+        return k
+
+    def _put(self, k: int, atoms: Atoms) -> None:
+        """Give the compiled system all but positions and momenta."""
         if name := constraint_that_is_not_compiled(atoms):
             raise ValueError(f"expected no constraints but FixAtoms or FixCom, got {name}")
         fixed = np.zeros(0, dtype=bool)
@@ -96,10 +128,50 @@ class CompiledSystems:
         together = any(type(constraint) is FixCom for constraint in atoms.constraints)
         cell, pbc = atoms.cell.array, np.asarray(atoms.pbc, dtype=bool)
         condition = float(np.linalg.cond(cell[pbc])) if pbc.any() else 1.0
-        masses = atoms.get_masses()
-        k: int = self._systems.add(atoms.numbers, masses, cell, pbc, condition, fixed, together)
-        self.structures.append(atoms)
-        return k
+        self._systems.put(k, atoms.numbers, atoms.get_masses(), cell, pbc, condition, fixed, together)
+
+    def _follow_calculator(self) -> None:
+        """Make all systems anew where the calculator has another engine, or refuses other distances."""
+        calculator = self.calculator
+        if reason := why_not(calculator):
+            raise ValueError(f"expected a calculator that runs on the engine: {reason}")
+        engine = calculator.engine
+        assert engine is not None
+        self.least = float(calculator.info.min_distance)
+        limit = max(self.least, COINCIDENT) if calculator.too_close == "raise" else COINCIDENT
+        if self._model is not None and self._model[0] is engine and self._model[1] == limit:
+            return
+        self._model = None
+        self._systems = _C.Systems(engine._engine, engine.cutoff, SKIN * engine.cutoff, limit)
+        for k, atoms in enumerate(self.structures):
+            with self._named(k):
+                if k not in self.failed:
+                    check_atoms(atoms, calculator.info)
+                self._put(k, atoms)
+            self._made_of[k] = _made_of(atoms)
+        self.failed.clear()
+        self._model = engine, limit
+
+    def _follow_atoms(self, k: int) -> None:
+        """Make a system anew where more than positions and momenta of its atoms have changed."""
+        atoms = self.structures[k]
+        made_of = _made_of(atoms)
+        if made_of != self._made_of[k]:
+            with self._named(k):
+                check_atoms(atoms, self.calculator.info)
+                self._put(k, atoms)
+            self._made_of[k] = made_of
+            self.failed.pop(k, None)
+
+    @contextmanager
+    def _named(self, k: int) -> Iterator[None]:
+        """Say in a ValueError which of many systems it is about."""
+        try:
+            yield
+        except ValueError as error:
+            if len(self.structures) == 1:
+                raise
+            raise ValueError(f"system {k}: {error}") from None
 
     def find_forces(self, which: Sequence[int]) -> None:
         """At the positions that atoms have."""
@@ -120,11 +192,11 @@ class CompiledSystems:
         which: Sequence[int],
         timestep: float,
         frictions: Sequence[float],
-        temperatures_K: Sequence[float],
+        temperatures: Sequence[float],
         rngs: Sequence[Any],
         steps: int,
     ) -> NDArray[np.int64]:
-        """Constant temperature; time step and frictions in ASE's units, noise as ASE's Langevin draws it.
+        """Constant temperature; all in ASE's units, temperatures as kB T; noise as ASE's Langevin draws it.
 
         Where a system fails its generator may have gone on beyond the step. Returns the steps taken.
         """
@@ -139,7 +211,7 @@ class CompiledSystems:
                 moving,
                 timestep,
                 [frictions[n] for n in at],
-                [units.kB * temperatures_K[n] for n in at],
+                [temperatures[n] for n in at],
                 np.concatenate([*noise, np.zeros(0)]),
                 steps,
                 get_num_threads(),
@@ -166,29 +238,24 @@ class CompiledSystems:
             failed, converged, n_steps = self._states(moving)
             end = stop()
             for k, has_failed, is_converged, n in zip(moving, failed, converged, n_steps, strict=True):
-                taken[k] += n
+                taken[k] = n
                 if is_converged or has_failed or end or taken[k] == steps:
                     self._write([k])
                     yield k, is_converged, taken.pop(k)
 
-    def results(self, k: int) -> dict[str, Any]:
-        """Those of the calculator, bit for bit, of a system that has not failed, where it stands."""
-        _, _, energies, forces = self._systems.get(k)
-        return energy_results(float(energies.sum()), energies, forces, None, self.structures[k])
-
-    def stands_at(self, k: int, atoms: Atoms) -> bool:
-        """Whether the loop has results for these atoms as a system's."""
-        mine = self.structures[k]
-        return (
-            (atoms is mine or all(map(np.array_equal, state_of(atoms), state_of(mine))))
-            and k not in self.failed
-            and np.array_equal(self._systems.get(k)[0], atoms.positions)
-        )
+    def results(self, k: int, atoms: Atoms) -> dict[str, Any] | None:
+        """Those of the calculator, bit for bit, where the system is as these atoms; None where there are none."""
+        if self._model is None or self._model[0] is not self.calculator.engine or k in self.failed:
+            return None
+        positions, _, _, known, energies, forces = self._systems.get(k)
+        if not known or not same(positions, atoms.positions) or _made_of(atoms)[:3] != self._made_of[k][:3]:
+            return None
+        return energy_results(float(energies.sum()), energies, forces, None, atoms)
 
     def _slices(self, which: Sequence[int], steps: int, run: Callable[[list[int], int], None]) -> NDArray[np.int64]:
         """`steps` by `run`, in slices of time between which Python may interrupt; atoms are then as far as the loop."""
+        before = np.array([self.n_steps[k] for k in which], dtype=np.int64)
         self._read(which)
-        taken = dict.fromkeys(which, 0)
         done, block = 0, 1
         try:
             while done < steps and (moving := self._moving(which)):
@@ -196,18 +263,19 @@ class CompiledSystems:
                 begin = time.perf_counter()
                 run(moving, block)
                 done += block
-                for k, n in zip(moving, self._states(moving)[2], strict=True):
-                    taken[k] += n
+                self._states(moving)
                 block = _next_block(block, time.perf_counter() - begin)
         finally:
             self._write(which)
-        return np.array(list(taken.values()), dtype=np.int64)
+        return np.array([self.n_steps[k] for k in which], dtype=np.int64) - before
 
     def _moving(self, which: Iterable[int]) -> list[int]:
         return [k for k in which if k not in self.failed]
 
     def _read(self, which: Iterable[int]) -> None:
+        self._follow_calculator()
         for k in which:
+            self._follow_atoms(k)
             atoms = self.structures[k]
             momenta = atoms.arrays.get("momenta")
             moved = self._systems.set(k, atoms.positions, np.zeros((len(atoms), 3)) if momenta is None else momenta)
@@ -215,10 +283,11 @@ class CompiledSystems:
                 self.failed.pop(k, None)
 
     def _write(self, chosen: Sequence[int]) -> None:
-        """Give atoms positions and momenta, and learn why those that failed did."""
+        """Give atoms positions and momenta, count their steps, and learn why those that failed did."""
         for k in chosen:
             atoms = self.structures[k]
-            positions, momenta, _, _ = self._systems.get(k)
+            positions, momenta, n_steps, *_ = self._systems.get(k)
+            self.n_steps[k] += n_steps
             atoms.arrays["positions"][:] = positions
             if "momenta" in atoms.arrays:
                 atoms.arrays["momenta"][:] = momenta
@@ -229,7 +298,7 @@ class CompiledSystems:
                 self.failed[k] = self._error(k)
 
     def _states(self, which: Sequence[int]) -> tuple[list[bool], list[bool], list[int]]:
-        """Whether they failed, whether they converged, and the steps of the last call; warns of atoms too close."""
+        """Whether they failed, whether they converged, and the steps of this call; warns of atoms too close."""
         failed, converged, n_steps, closest = self._systems.states(np.asarray(which, dtype=np.int64))
         if self.calculator.too_close == "warn" and (closest < self.least).any():
             for k, distance, has_failed in zip(which, closest.tolist(), failed.tolist(), strict=True):
@@ -255,14 +324,32 @@ def _next_block(block: int, seconds: float) -> int:
     return int(np.clip(block * SLICE / max(seconds, 1e-6), 1, 4 * block))
 
 
+def _made_of(atoms: Atoms) -> Made:
+    """All of atoms that a step depends on but positions and momenta; first what results depend on."""
+    masses = atoms.arrays.get("masses")
+    held = [(type(one).__name__, one.index.tobytes() if type(one) is FixAtoms else b"") for one in atoms.constraints]
+    numbers, cell, pbc = (part.tobytes() for part in (atoms.numbers, atoms.cell.array, atoms.pbc))
+    return numbers, cell, pbc, None if masses is None else masses.tobytes(), held
+
+
+def _itself(calculator: Calculator) -> Calculator:
+    return calculator
+
+
 class CompiledResults(CachingCalculator):
-    """The calculator of a system in the loop: what the loop has computed, and what else atoms are asked for."""
+    """The calculator of a system in the loop: what the loop has computed, and what else atoms are asked for.
+
+    A copy of it belongs to no loop: it is a copy of the loop's calculator.
+    """
 
     def __init__(self, systems: CompiledSystems, k: int):
         super().__init__()  # type: ignore[no-untyped-call]
         self.systems, self.k = systems, k
         self.implemented_properties = systems.calculator.implemented_properties
         self.others = systems.calculator.others
+
+    def __reduce__(self) -> tuple[Callable[[Calculator], Calculator], tuple[Calculator]]:
+        return _itself, (self.systems.calculator,)
 
     @property
     def units(self) -> str:
@@ -275,61 +362,7 @@ class CompiledResults(CachingCalculator):
         """Take the loop's results where it stands at these positions, else compute them as the calculator does."""
         atoms = self.given(atoms)
         stress, others = self.wants_stress(atoms, properties), self.wants_others(properties)
-        if stress or others or not self.systems.stands_at(self.k, atoms):
-            self.results = self.systems.calculator.compute(atoms, stress=stress, others=others)
-        else:
-            self.results = self.systems.results(self.k)
-        self.atoms = atoms
-
-
-class CompiledIntegrator:
-    """Velocity Verlet, or Langevin dynamics with ASE's noise, of atoms with a calculator; many steps in one call.
-
-    Parameters
-    ----------
-    atoms : ase.Atoms
-    timestep : float
-        In ASE's units, as `friction`.
-    friction, temperature_K : float, optional
-        Of a thermostat.
-    rng : optional
-        Of its noise.
-    """
-
-    def __init__(
-        self, atoms: Atoms, timestep: float, friction: float | None = None, temperature_K: float = 0.0, rng: Any = None
-    ):
-        self.atoms, self.dt, self.friction, self.temperature_K, self.rng = atoms, timestep, friction, temperature_K, rng
-        self._systems: CompiledSystems | None = None
-        self._made_of: Any = None
-
-    def step(self) -> None:
-        """One step; raises what the calculator raises."""
-        self.run(1)
-
-    def run(self, steps: int) -> None:
-        """So many steps; raises what the calculator raises."""
-        atoms, systems = self.atoms, self._current()
-        if self.friction is None:
-            systems.velocity_verlet([0], self.dt, steps)
-        else:
-            systems.langevin([0], self.dt, [self.friction], [self.temperature_K], [self.rng], steps)
-        if 0 in systems.failed:
-            raise systems.failed[0]
-        atoms.calc.atoms, atoms.calc.results = atoms, systems.results(0)
-
-    def _current(self) -> CompiledSystems:
-        """Made anew where more than positions and momenta have changed."""
-        atoms = self.atoms
-        parts = (atoms.numbers, atoms.get_masses(), atoms.cell.array, atoms.pbc)
-        objects = (atoms.calc.engine, atoms.calc.too_close, *atoms.constraints)
-        if self._systems is not None:
-            old_parts, old_objects = self._made_of
-            same = all(map(np.array_equal, parts, old_parts)) and len(objects) == len(old_objects)
-            if same and all(a is b or a == b for a, b in zip(objects, old_objects, strict=True)):
-                return self._systems
-        self._made_of = [np.array(part) for part in parts], objects
-        check_atoms(atoms, atoms.calc.info)
-        self._systems = CompiledSystems(atoms.calc)
-        self._systems.add(atoms)
-        return self._systems
+        results = None if stress or others else self.systems.results(self.k, atoms)
+        if results is None:
+            results = self.systems.calculator.compute(atoms, stress=stress, others=others)
+        self.results, self.atoms = results, atoms

@@ -15,8 +15,6 @@ from ase.md.langevin import Langevin as AseLangevin
 from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 
-from mdgnn.dynamics import compiled
-from mdgnn.dynamics.compiled import CompiledIntegrator
 from mdgnn.dynamics.constraints import fixed_center_of_mass
 from mdgnn.dynamics.npt import MTK, State
 from mdgnn.dynamics.units import UnitSystem
@@ -102,9 +100,7 @@ class NVE(Ensemble):
         return replace(self, temperature=_or_default(self.temperature, units.default_temperature))
 
     def integrator(self, atoms: Atoms, timestep: float, units: UnitSystem, rng: Any, state: State | None) -> Any:
-        """ASE's, or the same compiled, of atoms with a calculator; the time step in the model's units."""
-        if compiled.is_for(atoms):
-            return CompiledIntegrator(atoms, timestep * units.ase_time)
+        """ASE's, of atoms with a calculator; the time step in the model's units."""
         return VelocityVerlet(atoms, timestep * units.ase_time)
 
 
@@ -162,16 +158,13 @@ class Langevin(Ensemble):
             atoms.set_constraint(fixed_center_of_mass())
 
     def integrator(self, atoms: Atoms, timestep: float, units: UnitSystem, rng: Any, state: State | None) -> Any:
-        """ASE's, or the same compiled, of atoms with a calculator; the time step in the model's units."""
+        """ASE's, of atoms with a calculator; the time step in the model's units."""
         assert self.temperature is not None and self.friction is not None
-        kelvin, friction = self.temperature * units.kelvin, self.friction / units.ase_time
-        if compiled.is_for(atoms):
-            return CompiledIntegrator(atoms, timestep * units.ase_time, friction, kelvin, rng)
         return AseLangevin(
             atoms,
             timestep * units.ase_time,
-            temperature_K=kelvin,
-            friction=friction,
+            temperature_K=self.temperature * units.kelvin,
+            friction=self.friction / units.ase_time,
             fixcm=False,
             rng=rng,
         )

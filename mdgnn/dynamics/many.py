@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase import units as ase_units
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
 
 from mdgnn._internal.file_names import shell_path
 from mdgnn._internal.replace_file import replace_file
@@ -187,7 +189,8 @@ def _relaxation(systems: CompiledSystems, k: int, converged: bool, steps: int) -
     atoms = systems.structures[k]
     if k in systems.failed:
         return ManyRelaxation(atoms, False, steps, float("nan"), str(systems.failed[k]))
-    results = systems.results(k)
+    results = systems.results(k, atoms)
+    assert results is not None
     atoms.calc = SinglePointCalculator(atoms, energy=results["energy"], forces=results["forces"])
     return ManyRelaxation(atoms, converged, steps, float(np.linalg.norm(atoms.get_forces(), axis=1).max(initial=0)))
 
@@ -239,7 +242,7 @@ class ManyMolecularDynamics:
     ----------
     structures : sequence of ase.Atoms
         Moved in place; they get velocities at once, as those of `MolecularDynamics` do. Of constraints they may have
-        FixAtoms or FixCom. Between calls positions and momenta may be changed.
+        FixAtoms or FixCom. Between calls they may be changed, as may the calculator's parameters.
     ensemble : NVE or Langevin, or a sequence of them
         Of all systems, or of each: temperatures may differ, as for replicas.
     calculator : str, Path or MDGNNCalculator
@@ -253,7 +256,7 @@ class ManyMolecularDynamics:
     ----------
     structures : list of ase.Atoms
     n_steps : numpy array of int
-        Steps that each has taken; one that failed stands still.
+        Steps that each has taken, also in calls that an error or Ctrl-C ended; one that failed stands still.
     failed : dict
         By number of a system, why it moves no more.
 
@@ -285,12 +288,21 @@ class ManyMolecularDynamics:
         self.structures = list(structures)
         n = len(self.structures)
         ensembles = [ensemble] * n if isinstance(ensemble, Ensemble) else list(ensemble)
-        self.rngs = [np.random.default_rng([rng, k]) for k in range(n)] if isinstance(rng, int) else list(rng)
+        if isinstance(rng, (int, np.integer)):
+            seed = whole_number("rng", rng, 0)
+            rng = [np.random.default_rng([seed, k]) for k in range(n)]
+        self.rngs = list(rng)
         if len(ensembles) != n or len(self.rngs) != n:
             raise ValueError(
                 f"expected an ensemble and random numbers for each of {n} structures, got {len(ensembles)} and "
                 f"{len(self.rngs)}"
             )
+        first: dict[int, int] = {}
+        for k, atoms in enumerate(self.structures):
+            if (before := first.setdefault(id(atoms), k)) != k:
+                raise ValueError(
+                    f"expected structures of their own, got the same Atoms for {before} and {k}: copy them"
+                )
         kinds = {type(one) for one in ensembles}
         if len(kinds) > 1 or not kinds <= {NVE, Langevin}:
             names = ", ".join(sorted(kind.name for kind in kinds))
@@ -315,17 +327,28 @@ class ManyMolecularDynamics:
                 raise ValueError(f"structure {k}: {error}") from None
             self._systems.add(atoms)
             atoms.calc = CompiledResults(self._systems, k)
-        self.n_steps = np.zeros(n, dtype=np.int64)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for k, atoms in enumerate(self.structures):  # whose copies have copies of the loop's calculator
+            atoms.calc = CompiledResults(self._systems, k)
+
+    @property
+    def n_steps(self) -> NDArray[np.int64]:
+        """Of each system."""
+        return np.array(self._systems.n_steps, dtype=np.int64)
 
     def advance(self, steps: int) -> None:
         """So many time steps of all systems that have not failed; every 0.1 s Python may interrupt."""
+        steps = whole_number("steps", steps, 0)
         which, timestep = range(len(self.structures)), self.timestep * self.units.ase_time
         if which and isinstance(self.ensembles[0], Langevin):
             frictions = [float(one.friction) / self.units.ase_time for one in self.ensembles]  # type: ignore[attr-defined]
-            temperatures = [float(one.temperature or 0.0) * self.units.kelvin for one in self.ensembles]
-            self.n_steps += self._systems.langevin(which, timestep, frictions, temperatures, self.rngs, steps)
+            kelvin = [float(one.temperature or 0.0) * self.units.kelvin for one in self.ensembles]
+            temperatures = [ase_units.kB * one for one in kelvin]
+            self._systems.langevin(which, timestep, frictions, temperatures, self.rngs, steps)
         else:
-            self.n_steps += self._systems.velocity_verlet(which, timestep, steps)
+            self._systems.velocity_verlet(which, timestep, steps)
 
     def run(self, steps: int, interval: int = 1) -> Iterator["ManyMolecularDynamics"]:
         """Take so many steps; yields itself after each `interval` of them."""

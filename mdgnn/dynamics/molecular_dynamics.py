@@ -5,11 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 from ase import Atoms
 from ase.constraints import FixCom
+from ase.md.langevin import Langevin as AseLangevin
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from numpy.typing import NDArray
 
-from mdgnn.dynamics import npt
-from mdgnn.dynamics.compiled import CompiledIntegrator
+from mdgnn.calculators.checks import check_atoms
+from mdgnn.dynamics import compiled, npt
+from mdgnn.dynamics.compiled import CompiledSystems
 from mdgnn.dynamics.constraints import check_dynamics
 from mdgnn.dynamics.ensembles import Ensemble
 from mdgnn.dynamics.npt import MTK, State
@@ -33,6 +35,13 @@ class MolecularDynamics:
         By default those of the calculator's model, else eV, Angstrom, fs and K.
     state : dict, optional
         What `state` returned, to go on from there bit for bit, with the momenta and constraints that atoms have.
+
+    Attributes
+    ----------
+    integrator
+        ASE's, which may be changed between steps; where steps are compiled its parameters hold for them too.
+    n_steps : int
+        Steps that this has taken.
 
     Raises
     ------
@@ -75,25 +84,50 @@ class MolecularDynamics:
         if state is None:
             prepare(atoms, ensemble, self.units, self.rng)
         self.integrator = self.ensemble.integrator(atoms, self.timestep, self.units, self.rng, state)
+        self._systems: CompiledSystems | None = None
 
     def step(self) -> None:
         """One time step. Raises a RunError where a cell explodes, and what the calculator raises."""
-        self.integrator.step()
-        self.n_steps += 1
+        self.advance(1)
 
     @property
     def is_compiled(self) -> bool:
-        """Whether many steps are one compiled call, and not ASE's one by one."""
-        return isinstance(self.integrator, CompiledIntegrator)
+        """Whether many steps are one compiled call, and not ASE's one by one: of atoms, calculator, constraints and
+        integrator as they are now."""
+        return compiled.is_for(self.atoms) and compiled.has_steps_of(self.integrator)
 
     def advance(self, steps: int) -> None:
         """So many time steps, in one compiled call where the calculator runs on the engine. Raises as `step`."""
-        if isinstance(self.integrator, CompiledIntegrator):
-            self.integrator.run(steps)
-            self.n_steps += steps
-        else:
-            for _ in range(steps):
-                self.step()
+        steps = whole_number("steps", steps, 0)
+        if self.is_compiled:
+            self._advance_compiled(steps)
+            return
+        for _ in range(steps):
+            self.integrator.step()
+            self.n_steps += 1
+
+    def _advance_compiled(self, steps: int) -> None:
+        """The same, in the compiled loop; atoms' calculator gets its results."""
+        atoms, ase = self.atoms, self.integrator
+        systems = self._systems
+        if systems is None or systems.calculator is not atoms.calc or systems.structures[0] is not atoms:
+            check_atoms(atoms, atoms.calc.info)
+            systems = CompiledSystems(atoms.calc)
+            systems.add(atoms)
+            self._systems = systems
+        before = systems.n_steps[0]
+        try:
+            if isinstance(ase, AseLangevin):
+                systems.langevin([0], ase.dt, [ase.fr], [ase.temp], [ase.rng], steps)
+            else:
+                systems.velocity_verlet([0], ase.dt, steps)
+        finally:
+            self.n_steps += systems.n_steps[0] - before
+        if 0 in systems.failed:
+            raise systems.failed[0]
+        results = systems.results(0, atoms)
+        if results is not None:
+            atoms.calc.atoms, atoms.calc.results = atoms, results
 
     def run(self, steps: int, interval: int = 1) -> Iterator["MolecularDynamics"]:
         """Take so many steps; yields itself after each `interval` of them."""

@@ -1,14 +1,19 @@
 """The compiled loop: the bits of ASE's integrators, of one system as of many, and what becomes of one that explodes."""
 
+import copy
 import os
+import pickle
 import signal
+import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import CalculatorError
+from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms, FixCom, FixedPlane
 from ase.md.langevin import Langevin as AseLangevin
 from ase.md.verlet import VelocityVerlet
@@ -26,7 +31,7 @@ from mdgnn.dynamics import (
     restart,
     simulate,
 )
-from mdgnn.dynamics.compiled import CompiledIntegrator, CompiledSystems
+from mdgnn.dynamics.compiled import CompiledSystems
 from mdgnn.dynamics.lj_clusters import lj_cluster
 from mdgnn.threads import set_num_threads
 
@@ -72,6 +77,12 @@ def systems_of(calculator, structures):
     return systems
 
 
+def langevin(atoms, friction, steps):
+    """At 2000 K, in the compiled loop."""
+    rngs = [np.random.default_rng(7)]
+    systems_of(atoms.calc, [atoms]).langevin([0], 0.005, [friction], [units.kB * 2000.0], rngs, steps)
+
+
 def state(atoms):
     return np.concatenate([atoms.positions, atoms.get_momenta()])
 
@@ -85,7 +96,7 @@ def test_nve_is_ases_velocity_verlet_bit_for_bit(calculator, make, held):
         if held:
             atoms.set_constraint(FixAtoms([0, 5]))
     md = MolecularDynamics(ours, NVE(), timestep=0.004)
-    assert isinstance(md.integrator, CompiledIntegrator)
+    assert md.is_compiled
     start = ours.positions.copy()
     md.advance(150)
     VelocityVerlet(theirs, 0.004).run(150)
@@ -100,7 +111,7 @@ def test_langevin_is_ases_with_the_same_noise_bit_for_bit(make):
     ours, theirs = make(), make()
     for atoms in (ours, theirs):
         atoms.calc = MDGNNCalculator("lj")
-    CompiledIntegrator(ours, 0.005, 0.5, 2000.0, np.random.default_rng(7)).run(230)  # in blocks
+    langevin(ours, 0.5, 230)  # in blocks
     noise = np.random.default_rng(7)
     AseLangevin(theirs, 0.005, temperature_K=2000.0, friction=0.5, fixcm=False, rng=noise).run(230)
     assert np.array_equal(state(ours), state(theirs))
@@ -112,7 +123,7 @@ def test_a_free_cluster_under_langevin_agrees_with_ase_while_its_center_rests():
         atoms.calc = MDGNNCalculator("lj")
         Langevin().constrain(atoms)
     center = ours.get_center_of_mass()
-    CompiledIntegrator(ours, 0.005, 0.5, 2000.0, np.random.default_rng(7)).run(100)
+    langevin(ours, 0.5, 100)
     noise = np.random.default_rng(7)
     AseLangevin(theirs, 0.005, temperature_K=2000.0, friction=0.5, fixcm=False, rng=noise).run(100)
     assert np.abs(state(ours) - state(theirs)).max() < 1e-9
@@ -123,8 +134,8 @@ def test_langevin_without_friction_is_nve(calculator):
     cold, free = cluster(), cluster()
     for atoms in (cold, free):
         atoms.calc = calculator
-    CompiledIntegrator(cold, 0.005, 0.0, 2000.0, np.random.default_rng(0)).run(100)
-    CompiledIntegrator(free, 0.005).run(100)
+    langevin(cold, 0.0, 100)
+    systems_of(calculator, [free]).velocity_verlet([0], 0.005, 100)
     assert np.abs(state(cold) - state(free)).max() < 1e-9
 
 
@@ -135,7 +146,7 @@ def test_langevin_has_the_temperature_asked_for(calculator):
     kelvin = 0.2 / 8.617330337217213e-05  # of epsilon / kB
     temperatures = []
     for block in range(80):
-        systems.langevin(which, 0.005, [2.0] * 12, [kelvin] * 12, rngs, 10)
+        systems.langevin(which, 0.005, [2.0] * 12, [units.kB * kelvin] * 12, rngs, 10)
         if block >= 20:
             temperatures.append(np.mean([atoms.get_temperature() for atoms in structures]) / kelvin)
     assert (
@@ -156,10 +167,10 @@ def test_energy_is_conserved_as_the_square_of_the_timestep(calculator):
 def test_time_can_be_turned_back(calculator):
     atoms = cluster()
     start, atoms.calc = atoms.positions.copy(), calculator
-    CompiledIntegrator(atoms, 0.004).run(100)
+    systems_of(calculator, [atoms]).velocity_verlet([0], 0.004, 100)
     atoms.set_momenta(-atoms.get_momenta())
     assert np.abs(atoms.positions - start).max() > 0.05
-    CompiledIntegrator(atoms, 0.004).run(100)
+    systems_of(calculator, [atoms]).velocity_verlet([0], 0.004, 100)
     assert np.abs(atoms.positions - start).max() < 1e-6
 
 
@@ -176,7 +187,7 @@ def advance(systems, how):
     if how == "langevin":
         rngs = [np.random.default_rng([1, len(atoms)]) for atoms in systems.structures]
         n = len(which)
-        return systems.langevin(which, 0.004, [0.5] * n, [2000.0] * n, rngs, 60)
+        return systems.langevin(which, 0.004, [0.5] * n, [units.kB * 2000.0] * n, rngs, 60)
     return relax(systems, which, 0.02, 60)
 
 
@@ -307,7 +318,7 @@ def test_what_is_not_compiled_is_done_by_ase_or_refused(calculator):
     both.set_constraint([FixCom(), FixAtoms([0])])
     for atoms in (plane, both):
         atoms.calc = calculator
-        assert not isinstance(MolecularDynamics(atoms, NVE()).integrator, CompiledIntegrator)
+        assert not MolecularDynamics(atoms, NVE()).is_compiled
     two = Atoms("ArNe", [[0, 0, 0], [0, 0, 1.1]])
     two.calc = calculator
     with pytest.raises(ValueError, match="this model takes a single species as its particle"):
@@ -334,6 +345,163 @@ def test_the_loop_follows_what_is_changed_between_calls():
         md.advance(20)
         ase.run(20)
         assert np.array_equal(state(ours), state(theirs))
+
+
+def energy(atoms):
+    """Of a calculator that has seen nothing yet."""
+    fresh = atoms.copy()
+    fresh.calc = MDGNNCalculator("lj")
+    return fresh.get_potential_energy()
+
+
+def test_no_results_are_handed_out_before_there_are_any():
+    at_the_origin = moving(Atoms("Ar", [[0.0, 0.0, 0.0]]))
+    for atoms in (cluster(), at_the_origin):
+        atoms.calc = MDGNNCalculator("lj")
+        md = MolecularDynamics(atoms, NVE(), 0.004)
+        for move in (0.0, 0.02):
+            atoms.positions[0] += move
+            md.advance(0)
+            assert atoms.get_potential_energy() == energy(atoms)
+            md.advance(3)
+            assert atoms.get_potential_energy() == energy(atoms)
+        with pytest.raises(ValueError, match="expected steps to be a whole number of at least 0, got -1"):
+            md.advance(-1)
+    assert energy(cluster()) < -10
+
+
+def test_what_the_loop_has_is_of_the_atoms_as_they_are(calculator):
+    atoms = crystal()
+    systems = systems_of(calculator, [atoms])
+    assert systems.results(0, atoms) is None
+    systems.find_forces([0])
+    assert systems.results(0, atoms)["energy"] == systems.results(0, atoms.copy())["energy"] == energy(atoms)
+    for change in (
+        lambda other: other.positions.__iadd__(0.01),
+        lambda other: other.set_cell(other.cell * 1.1),
+        lambda other: other.set_pbc(False),
+        lambda other: other.set_atomic_numbers([10] * len(other)),
+    ):
+        other = atoms.copy()
+        change(other)
+        assert systems.results(0, other) is None
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_steps_count_that_were_taken_before_an_error(monkeypatch):
+    atoms, twin = cluster(), cluster()
+    for each in (atoms, twin):
+        each.calc = MDGNNCalculator("lj")
+    md, whole = MolecularDynamics(atoms, NVE(), 0.004), MolecularDynamics(twin, NVE(), 0.004)
+    with monkeypatch.context() as patch:
+        patch.setattr("mdgnn.dynamics.compiled._next_block", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            md.advance(10)
+    assert 0 < md.n_steps < 10
+    whole.advance(md.n_steps)
+    assert np.array_equal(state(atoms), state(twin)), "as many steps as it counts"
+    atoms.positions[3] = atoms.positions[4]
+    before = md.n_steps
+    with pytest.raises(ValueError, match="coincide"):
+        md.advance(3)
+    assert md.n_steps == before
+
+
+def test_another_calculator_or_constraint_makes_ases_integrator_take_the_steps():
+    for change in (
+        lambda atoms: setattr(atoms, "calc", LennardJones(rc=3.0, smooth=True)),
+        lambda atoms: atoms.calc.set(backend="torch"),
+        lambda atoms: atoms.set_constraint(FixedPlane(0, (0, 0, 1))),
+    ):
+        ours, theirs = cluster(), cluster()
+        ours.calc, theirs.calc = MDGNNCalculator("lj"), MDGNNCalculator("lj")
+        md, ase = MolecularDynamics(ours, NVE(), 0.004), VelocityVerlet(theirs, 0.004)
+        was_compiled = md.is_compiled
+        for _ in range(2):
+            md.advance(5)
+            ase.run(5)
+            assert np.array_equal(state(ours), state(theirs))
+            change(ours), change(theirs)
+        assert was_compiled and not md.is_compiled
+
+
+def test_the_integrator_is_ases_and_says_how_steps_are_taken():
+    ours, theirs = crystal(), crystal()
+    for atoms in (ours, theirs):
+        atoms.calc = MDGNNCalculator("lj")
+    md = MolecularDynamics(ours, Langevin(None, 0.5), 0.004, rng=5)
+    kelvin = md.ensemble.temperature * md.units.kelvin
+    ase = AseLangevin(theirs, 0.004, temperature_K=kelvin, friction=0.5, fixcm=False, rng=np.random.default_rng(5))
+    for change in (
+        lambda integrator: None,
+        lambda integrator: integrator.set_temperature(temperature_K=900.0),
+        lambda integrator: integrator.set_timestep(0.003),
+        lambda integrator: integrator.set_friction(2.0),
+    ):
+        change(md.integrator), change(ase)
+        assert md.is_compiled
+        md.advance(10)
+        ase.run(10)
+        assert np.array_equal(state(ours), state(theirs))
+    seen = []
+    md.integrator.attach(lambda: seen.append(md.integrator.nsteps), interval=2)
+    md.integrator.run(4)
+    assert seen == [0, 2, 4] and md.integrator.nsteps == 4
+    md.integrator.set_friction(np.full((len(ours), 1), 2.0))  # of each atom
+    ase.set_friction(2.0)
+    ase.run(4)
+    assert not md.is_compiled
+    md.advance(10)
+    ase.run(10)
+    assert np.array_equal(state(ours), state(theirs))
+
+
+def pickled(thing):
+    return pickle.loads(pickle.dumps(thing))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_goes_on_by_itself(copied):
+    atoms = cluster()
+    atoms.calc = MDGNNCalculator("lj")
+    md = MolecularDynamics(atoms, Langevin(0.3), 0.004, rng=1)
+    md.advance(20)
+    other = copied(md)
+    assert other.is_compiled and other.n_steps == 20
+    before = state(atoms)
+    other.advance(20)
+    assert np.array_equal(state(atoms), before), "the copy moved the original"
+    md.advance(20)
+    assert np.array_equal(state(atoms), state(other.atoms)) and md.n_steps == other.n_steps == 40
+
+
+def test_python_goes_on_while_others_wait_for_the_loop(calculator):
+    """Else it stands still for a slice of time; and for good, where the loop's results are made of Python objects."""
+    systems = systems_of(calculator, [cluster()])
+    compiled = systems._systems
+    systems.find_forces([0])
+    begin = time.perf_counter()
+    compiled.velocity_verlet([0], 1e-5, 500, 1)
+    steps = int(500 * 1.5 / (time.perf_counter() - begin))
+    positions = systems.structures[0].positions
+    for wait in (
+        lambda: compiled.get(0),
+        lambda: compiled.set(0, positions, np.zeros_like(positions)),
+        lambda: compiled.states(np.array([0])),
+    ):
+        loop = threading.Thread(target=lambda: compiled.velocity_verlet([0], 1e-5, steps, 1))
+        loop.start()
+        time.sleep(0.1)
+        waits = threading.Thread(target=wait)
+        begin = time.perf_counter()
+        waits.start()
+        time.sleep(0.05)
+        assert time.perf_counter() - begin < 0.5 and loop.is_alive()
+        loop.join()
+        waits.join()
 
 
 class Interrupts(Reporter):

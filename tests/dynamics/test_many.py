@@ -1,5 +1,6 @@
 """Many systems at once: each as alone, ends of its own, errors by number, and Ctrl-C that keeps what is done."""
 
+import copy
 import os
 import signal
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms, FixedPlane
+from ase.md.verlet import VelocityVerlet
 from test_compiled import cluster, crystal, mixed, state
 
 import mdgnn
@@ -104,6 +106,116 @@ def test_dynamics_names_what_fails_and_goes_on(calculator):
     none = ManyMolecularDynamics([], Langevin(), calculator)
     none.advance(3)
     assert none.temperatures == []
+
+
+def fresh(atoms, **parameters):
+    """The same atoms with a calculator that has seen nothing yet."""
+    other = atoms.copy()
+    other.calc = MDGNNCalculator("lj", **parameters)
+    return other
+
+
+def test_energies_are_those_of_the_structures_as_they_are(calculator):
+    many = ManyMolecularDynamics([crystal(1), crystal(2)], NVE(), calculator, 0.004)
+    many.advance(0)
+    for change in (
+        lambda atoms: None,
+        lambda atoms: atoms.set_cell(atoms.cell * 1.02, scale_atoms=True),
+        lambda atoms: atoms.set_cell(atoms.cell * 1.02),
+        lambda atoms: atoms.set_pbc([True, False, True]),
+        lambda atoms: atoms.set_masses(np.full(len(atoms), 3.0)),
+        lambda atoms: atoms.set_constraint(FixAtoms([0, 1])),
+    ):
+        alone = [fresh(atoms) for atoms in many.structures]
+        for atoms, other in zip(many.structures, alone, strict=True):
+            change(atoms)
+            change(other)
+            assert atoms.get_potential_energy() == other.get_potential_energy()
+            VelocityVerlet(other, 0.004).run(12)
+        many.advance(12)
+        for atoms, other in zip(many.structures, alone, strict=True):
+            assert np.array_equal(state(atoms), state(other))
+            assert atoms.get_potential_energy() == other.get_potential_energy()
+    assert many.n_steps.tolist() == [72, 72]
+    with pytest.raises(ValueError, match="whole number of at least 0, got -3"):
+        many.advance(-3)
+
+
+def test_changes_that_cannot_be_are_refused(calculator):
+    many = ManyMolecularDynamics([cluster(13, 1), cluster(13, 2)], NVE(), calculator, 0.004)
+    many.advance(2)
+    many.structures[1].set_constraint(FixedPlane(0, (0, 0, 1)))
+    with pytest.raises(ValueError, match="system 1: expected no constraints but FixAtoms or FixCom, got FixedPlane"):
+        many.advance(2)
+    many.structures[1].set_constraint()
+    many.structures[1].numbers[0] = 10
+    with pytest.raises(ValueError, match="system 1: this model takes a single species"):
+        many.advance(2)
+    many.structures[1].numbers[0] = 18
+    many.advance(2)
+    assert many.n_steps.tolist() == [4, 4]
+
+
+def test_the_calculator_may_be_changed():
+    calculator = MDGNNCalculator("lj")
+    many = ManyMolecularDynamics([cluster(13, 1), cluster(13, 2)], NVE(), calculator, 0.004)
+    many.advance(5)
+    single = many.structures[0].get_potential_energy()
+    calculator.set(dtype="float64")
+    alone = [fresh(atoms, dtype="float64") for atoms in many.structures]
+    many.structures[0].calc.reset()
+    assert many.structures[0].get_potential_energy() == alone[0].get_potential_energy() != single
+    many.advance(5)
+    for atoms, other in zip(many.structures, alone, strict=True):
+        VelocityVerlet(other, 0.004).run(5)
+        assert np.array_equal(state(atoms), state(other))
+    calculator.too_close = "raise"
+    close = many.structures[1]
+    close.positions[0] = close.positions[1] + [0.5, 0, 0]
+    many.advance(5)
+    assert list(many.failed) == [1] and "close" in str(many.failed[1])
+    calculator.set(backend="torch")
+    with pytest.raises(ValueError, match="runs on the engine: the calculator's backend is 'torch'"):
+        many.advance(1)
+
+
+def test_copies_go_on_by_themselves(calculator):
+    many = ManyMolecularDynamics([cluster(13, 1), cluster(13, 2)], Langevin(0.3), calculator, 0.004)
+    many.advance(5)
+    atoms = copy.deepcopy(many.structures[0])
+    assert type(atoms.calc) is MDGNNCalculator and atoms.calc is not calculator
+    assert atoms.get_potential_energy() == many.structures[0].get_potential_energy()
+    other = copy.deepcopy(many)
+    before = state(many.structures[1])
+    other.advance(5)
+    assert np.array_equal(state(many.structures[1]), before)
+    many.advance(5)
+    for a, b in zip(many.structures, other.structures, strict=True):
+        assert np.array_equal(state(a), state(b)) and a.get_potential_energy() == b.get_potential_energy()
+
+
+def test_steps_count_that_were_taken_before_ctrl_c(calculator, monkeypatch):
+    many = ManyMolecularDynamics([cluster(13, 1), cluster(13, 2)], NVE(), calculator, 0.004)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mdgnn.dynamics.compiled._next_block", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        many.advance(10)
+    assert many.n_steps.tolist() == [1, 1]
+
+
+def test_a_seed_may_be_numpys_and_no_atoms_come_twice(calculator):
+    a, b = (ManyMolecularDynamics([cluster()], Langevin(0.3), calculator, rng=seed) for seed in (3, np.int64(3)))
+    for many in (a, b):
+        many.advance(3)
+    assert np.array_equal(state(a.structures[0]), state(b.structures[0]))
+    with pytest.raises(ValueError, match="expected rng to be a whole number of at least 0, got -1"):
+        ManyMolecularDynamics([cluster()], NVE(), calculator, rng=-1)
+    atoms = cluster()
+    with pytest.raises(ValueError, match="the same Atoms for 0 and 2: copy them"):
+        ManyMolecularDynamics([atoms, cluster(), atoms], NVE(), calculator)
 
 
 class Interrupts(Reporter):
