@@ -154,7 +154,8 @@ class Op:
             return self._compiled(static, inputs)
         self.check_arguments(static, inputs)
         if not inputs[0].is_cpu and not self.has_operators:  # type: ignore[union-attr]
-            return as_tuple(self.reference(*self.arguments(static, *inputs)))
+            given = [None if x is None else x.contiguous() for x in inputs]  # the same bits for any strides
+            return as_tuple(self.reference(*self.arguments(static, *given)))
         if torch.is_grad_enabled():
             for x in inputs:
                 if x is not None and x.requires_grad:
