@@ -3,7 +3,7 @@
 // bits on every run. out_weight gives each edge one warp, whose lanes combine in a fixed tree. The gradient of a
 // maximum is summed like that of a sum, by value, over the edges that won. Memory traffic: as on the CPU, one gathered
 // read per edge and feature. Alternatives that lost: in
-// the gradient of a maximum for values, features inside of edges, 3.1 sectors over the floor instead of SECTORS. Not
+// the gradient of a maximum for values, features inside of edges, 3.1 sectors over the floor instead of 1.3. Not
 // tried: a split of long rows, wide loads.
 #include "core/cuda.hpp"
 #include "ops/scatter_add/math.hpp"
