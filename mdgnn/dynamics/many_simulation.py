@@ -1,5 +1,6 @@
 """Molecular dynamics of many small systems at once, each in a folder of its own."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -82,10 +83,14 @@ def simulate_many(
         systems = [replace(system, model=model, sha256=sha256) for system in systems]
         rngs = [np.random.default_rng([counts["seed"], k]) for k in range(len(systems))]
         many = ManyMolecularDynamics([s.atoms for s in systems], ensemble, engine, timestep, rngs)
+        for place in _places(folder, _n_structures_of(folder)):  # of an earlier run, which may have had more
+            if place.is_dir():
+                run_folder.clear(place)
+                if not any(place.iterdir()):
+                    place.rmdir()
         run_folder.clear(folder)
-        width, runs = len(str(max(len(systems) - 1, 0))), []
-        for k, system in enumerate(systems):
-            place = folder / f"{k:0{width}d}"
+        runs = []
+        for k, (system, place) in enumerate(zip(systems, _places(folder, len(systems)), strict=True)):
             place.mkdir(exist_ok=True)
             run_folder.clear(place)
             runs.append(_run(system, many, k, {**source, "index": k}, counts, place, reporter))
@@ -109,6 +114,21 @@ def simulate_many(
         message = f"stopped after step {summary['steps']} of {counts['steps']}; each goes on by itself: {go_on}"
         raise InterruptedRunError(stopped, message)
     return summary
+
+
+def _places(folder: Path, n_structures: int) -> list[Path]:
+    """The folders of so many systems."""
+    width = len(str(max(n_structures - 1, 0)))
+    return [folder / f"{k:0{width}d}" for k in range(n_structures)]
+
+
+def _n_structures_of(folder: Path) -> int:
+    """Of the run that left a summary there; 0 without one."""
+    try:
+        n = json.loads((folder / run_folder.SUMMARY).read_text())["n_structures"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    return n if isinstance(n, int) else 0
 
 
 def _systems(

@@ -107,3 +107,19 @@ def test_a_structure_that_cannot_be_moved_is_named_before_anything_is_written():
     assert not [*Path("out").glob("*.xyz")]
     result = run("md", "many.xyz", "--index", ":", "--ensemble", "npt")
     assert result.exit_code == 1 and sentence(result)
+
+
+def test_a_forced_run_leaves_no_system_of_a_larger_one():
+    """But what is somebody else's."""
+    ase.io.write("twelve.xyz", [lj_cluster("3", np.random.default_rng(0))] * 12)
+    ase.io.write("two.xyz", [lj_cluster("3", np.random.default_rng(0))] * 2)
+    options = ("--index", ":", "--steps", 2, "--output", "out", "--force")
+    assert run("md", "twelve.xyz", *options).exit_code == 0 and Path("out/11/log.csv").exists()
+    for folder in ("out/05", "out/2024"):
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder, "mine.txt").write_text("precious")
+    Path("out/2024/log.csv").write_text("precious")
+    assert run("md", "two.xyz", *options).exit_code == 0
+    assert sorted(path.name for path in Path("out").iterdir() if path.is_dir()) == ["0", "05", "1", "2024"]
+    assert [path.name for path in Path("out/05").iterdir()] == ["mine.txt"]
+    assert Path("out/2024/log.csv").read_text() == "precious"
