@@ -80,10 +80,10 @@ def test_equals_the_cpus_with_all_derivatives(op, options, device, dtype, width)
 @on_cuda
 @dtypes
 @with_kernels
-@pytest.mark.parametrize("width", [1, 4, 18])
+@pytest.mark.parametrize("width", [4, 18])
 @pytest.mark.parametrize(
     "lengths",
-    [[1], [31], [32], [33], [0, 64, 1, 0, 31, 32, 33], [2, 63, 65, 30, 31, 1, 31]],  # in all 32 k, 32 k +- 1
+    [[1], [32], [0, 64, 1, 0, 31, 32, 33], [2, 63, 65, 30, 31, 1, 31]],  # in all 0, 1 and 31 more than warps hold
     ids=lambda lengths: "-".join(map(str, lengths)),
 )
 def test_rows_that_end_with_a_warp_or_beside_it(op, options, device, dtype, width, lengths):

@@ -7,8 +7,8 @@ import torch
 
 import mdgnn
 from mdgnn.ops import RadialTable
-from mdgnn.ops.declaration import as_tuple
 from mdgnn.ops.csr import EdgeRows, Rows, rows_by
+from mdgnn.ops.declaration import as_tuple
 from mdgnn.ops.examples import CUTOFF, N_KNOTS, Example
 
 _NO_GPU = [] if torch.cuda.is_available() else [pytest.mark.skip("no CUDA device")]
