@@ -10,10 +10,10 @@
 // Memory traffic: candidates (27 bins an atom in a liquid, 6.4 for an edge if a bin is as wide as the cutoff, 8.4 in
 // the box of benchmarks/gpu_traffic.py), of 28 bytes (40 in float64), from the caches, in both calls. An edge gathers
 // its sender, 24 bytes (36), and is written once, 44 bytes: numbers of three columns by lanes side by side. Sectors
-// over that floor, counted without a GPU: 1.9 and 1.8. What is over it is that the atoms of a bin, about 20, do not
-// begin where sectors do (1.5 times the candidates), and that each row looks up its bins, some 100 bytes an edge.
+// over that floor, counted without a GPU: 2.0 for each call. What is over it is that the atoms of a bin, about 20, do
+// not begin where sectors do (1.5 times the candidates), and that each row looks up its bins, some 100 bytes an edge.
 // Alternatives that lost by their bytes: lanes that write the three columns of their edge, and gather position and cell
-// from an array each: 2.6 times the floor.
+// from an array each: 2.6 times the floor to fill.
 #include "neighbors/cuda_bins.hpp"
 
 namespace mdgnn::cuda {

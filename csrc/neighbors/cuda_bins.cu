@@ -223,9 +223,10 @@ struct Scatter {
         for (std::int64_t i = t.number; i < w.structures.positions.rows; i += t.count) {
             const std::uint32_t to = w.bins[w.bin_of[i]].first + w.rank[i];
             w.atoms.number[to] = static_cast<std::uint32_t>(i);
+            const Atom<T> atom = w.by_number[i];
             for (int c = 0; c < 3; ++c) {
-                w.atoms.r[c][to] = w.by_number[i].r[c];
-                w.atoms.wrap[c][to] = w.by_number[i].wrap[c];
+                w.atoms.r[c][to] = atom.r[c];
+                w.atoms.wrap[c][to] = atom.wrap[c];
             }
         }
     }

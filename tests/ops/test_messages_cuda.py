@@ -132,9 +132,16 @@ def test_every_table(name, dtype, width, options):
 
 @ops
 @dtypes
-@pytest.mark.parametrize(("shift", "apart"), [(1, 0), (2, 0), (0, 1), (0, 2)])
-def test_addresses_that_vectors_do_not_fit(name, dtype, shift, apart):
-    check_against_cpu(name, dtype, shift=shift, apart=apart, n=20, n_edges=150, width=8)
+@pytest.mark.parametrize("shift", [1, 2])
+def test_addresses_that_vectors_do_not_fit(name, dtype, shift):
+    check_against_cpu(name, dtype, shift=shift, n=20, n_edges=150, width=8)
+
+
+@dtypes
+@pytest.mark.parametrize("apart", [1, 2])
+def test_edges_whose_rows_are_parts_of_longer_ones(dtype, apart):
+    """Of inputs of other ops copies are made."""
+    check_against_cpu("concat_message", dtype, apart=apart, n=20, n_edges=150, width=8)
 
 
 def test_gradient_of_a_table_by_more_edges_than_a_warp_stages():
