@@ -513,7 +513,7 @@ class Engine:
 
 class Systems:
     # Structures that move on an engine; see csrc/dynamics/system.hpp. Units are the model's, with ASE's unit of time.
-    def __init__(self, engine: Engine, cutoff: float, skin: float, least_distance: float) -> None: ...
+    def __init__(self, engine: Engine, cutoff: float, skin: float, min_distance: float) -> None: ...
     def put(
         self,
         k: int,
