@@ -273,7 +273,7 @@ std::string mutated(const Parts& parts) {
 }
 
 bool same(const std::vector<double>& x, const std::vector<double>& y) {
-    return x.size() == y.size() && std::memcmp(x.data(), y.data(), sizeof(double) * x.size()) == 0;
+    return x.size() == y.size() && (x.empty() || std::memcmp(x.data(), y.data(), sizeof(double) * x.size()) == 0);
 }
 
 // Three atoms, each a neighbour of the others; sometimes two at the same place, or none near another.

@@ -113,7 +113,7 @@ def test_random_programs_with_properties(first):
     programs = [RandomProgram(seed, properties=True) for seed in range(first, first + 40)]
     largest = [check_properties(program, first + k) for k, program in enumerate(programs)]
     assert sum(x is not None and x > 1e-3 for x in largest) >= 0.9 * len(programs)
-    assert sum(program.energies is None for program in programs) > 3
+    assert any(program.energies is None for program in programs)
 
 
 @pytest.mark.parametrize("first", range(200, 360, 40))
