@@ -96,7 +96,7 @@ bool find_forces(System& s, const Model& model, int n_threads) {
         double closest = std::numeric_limits<double>::infinity();
         for (double d : edges.distances) closest = std::min(closest, d);
         s.closest = std::min(s.closest, closest);
-        if (!(closest >= model.least_distance)) {
+        if (!(closest >= model.min_distance)) {
             s.status = Status::failed;
             return false;
         }

@@ -18,8 +18,8 @@ using Potential = std::function<void(const engine::Structure&, const engine::Out
 struct Model {
     Potential potential;
     double cutoff = 0;
-    double skin = 0;            // by which the list reaches further, so that it is good for some steps
-    double least_distance = 0;  // atoms that are closer are a failure
+    double skin = 0;          // by which the list reaches further, so that it is good for some steps
+    double min_distance = 0;  // atoms that are closer are a failure
 };
 
 // A neighbour list with a skin, and where the atoms were when it was made.

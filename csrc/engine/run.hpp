@@ -18,10 +18,11 @@ constexpr std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
 template <class T>
 class Run {
   public:
-    Run(const Engine<T>& engine, Workspace<T>& memory, const Structure& structure, bool with_gradients,
+    // `out`: what is asked for.
+    Run(const Engine<T>& engine, Workspace<T>& memory, const Structure& structure, const Outputs& out,
         const Context& context);
 
-    void forward(double* energies);
+    void forward(const Outputs& out);
     void backward(const Outputs& out);
 
   private:
@@ -39,7 +40,7 @@ class Run {
     void forward(std::size_t k, const Block<T>& block) const;
     void backward(const Phase& phase, const Block<T>& block) const;
     void clear(const std::vector<int>& arrays, const Block<T>& block, const Context& context) const;
-    void read_out(double* energies) const;
+    void read_out(int v, const std::vector<double>& scale, const std::vector<double>& shift, double* out) const;
     void seed() const;
 
     // In run_messages.cpp.

@@ -37,6 +37,8 @@ def why_not(calculator: Calculator | None) -> str:
         return f"the calculator is {type(calculator).__name__}, not MDGNNCalculator"
     if calculator.engine is None:
         return f"the calculator's backend is {calculator.backend!r}, not 'engine'"
+    if not calculator.info.has_energy:
+        return "the model has learnt no energies"
     if "calculate" in vars(calculator) or "compute" in vars(calculator):
         return "the calculator's methods have been replaced"
     return ""
