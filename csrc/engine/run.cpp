@@ -121,6 +121,7 @@ void Run<T>::read_out(double* energies) const {
 
 template <class T>
 void Run<T>::backward(const Outputs& out) {
+    sort_lengths();
     seed();
     for (std::size_t p = plan_.phases.size(); p-- > 0;) {
         const Phase& phase = plan_.phases[p];
