@@ -127,6 +127,7 @@ void Run<T>::read_out(int v, const std::vector<double>& scale, const std::vector
 
 template <class T>
 void Run<T>::backward(const Outputs& out) {
+    sort_lengths();
     seed();
     for (std::size_t p = plan_.phases.size(); p-- > 0;) {
         const Phase& phase = plan_.phases[p];

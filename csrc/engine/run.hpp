@@ -26,9 +26,17 @@ class Run {
     void backward(const Outputs& out);
 
   private:
-    // The gradients of vectors take the place of those of directions, if there are any.
+    // Lengths and directions.
+    struct Polar {
+        T *r = nullptr, *unit = nullptr;
+    };
+    // By receiver, for the way forwards; by sender, for the way back, with gradients: so that messages stream through
+    // them in either direction. Gradients take the place of what is no longer needed.
     struct Edges {
-        T *r = nullptr, *unit = nullptr, *grad_r = nullptr, *grad_unit = nullptr, *gradients = nullptr;
+        Polar received, sent;
+        Polar sent_grads;        // in the place of `received`
+        Polar received_grads;    // in that of `sent`
+        T* gradients = nullptr;  // of vectors, by receiver; in that of sent_grads.unit, if there is one
     };
 
     // In run.cpp.
@@ -55,6 +63,7 @@ class Run {
     void sort_edges();
     void make_room(bool with_gradients);
     void find_lengths();
+    void sort_lengths();
     void find_gradients_of_vectors();
 
     const Engine<T>& engine_;
@@ -66,7 +75,7 @@ class Run {
     const std::int64_t n_, padded_, n_edges_, block_;
     Rows columns_;
     Edges edges_;
-    bool written_ = false, unit_written_ = false;  // edges_.grad_r, edges_.grad_unit
+    bool written_ = false, unit_written_ = false;  // edges_.sent_grads
 };
 
 }  // namespace mdgnn::engine
