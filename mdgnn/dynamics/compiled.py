@@ -116,6 +116,15 @@ class CompiledSystems:
         self.n_steps.append(0)
         return k
 
+    def replace(self, k: int, atoms: Atoms) -> None:
+        """Put other atoms into the place of system k; nothing of what was there is left. Raises as `add`."""
+        self._follow_calculator()
+        made_of = _made_of(atoms)
+        self._put(k, atoms)
+        self.structures[k], self._made_of[k], self.n_steps[k] = atoms, made_of, 0
+        self.failed.pop(k, None)
+        self._were_close.discard(k)
+
     def _put(self, k: int, atoms: Atoms) -> None:
         """Give the compiled system all but positions and momenta."""
         if name := constraint_that_is_not_compiled(atoms):
@@ -220,12 +229,18 @@ class CompiledSystems:
         return self._slices(which, steps, run)
 
     def relaxations(
-        self, which: Iterable[int], fmax: float, steps: int, stop: Callable[[], bool] = lambda: False
+        self,
+        which: Iterable[int],
+        fmax: float,
+        steps: int,
+        stop: Callable[[], bool] = lambda: False,
+        refill: Callable[[int], bool] = lambda k: False,
     ) -> Iterator[tuple[int, bool, int]]:
         """FIRE, up to so many steps of each, which goes on where it stopped before.
 
-        Yields each system that ends: its number, whether it converged, and its steps. Between slices of time it asks
-        whether to stop: then all end where they are.
+        Yields each system that ends: its number, whether it converged, and its steps. After that `refill` may replace
+        it, and says whether it has: then that one is relaxed too. Between slices of time `stop` is asked whether all
+        are to end where they are.
         """
         taken = dict.fromkeys(which, 0)
         self._read(taken)
@@ -242,6 +257,9 @@ class CompiledSystems:
                 if is_converged or has_failed or end or taken[k] == steps:
                     self._write([k])
                     yield k, is_converged, taken.pop(k)
+                    if not end and refill(k):
+                        taken[k] = 0
+                        self._read([k])
 
     def results(self, k: int, atoms: Atoms) -> dict[str, Any] | None:
         """Those of the calculator, bit for bit, where the system is as these atoms; None where there are none."""
