@@ -17,7 +17,7 @@ from mdgnn.dynamics.many_relaxation import (
     relax_as_completed,
     relax_many,
 )
-from mdgnn.dynamics.many_simulation import simulate_many
+from mdgnn.dynamics.many_simulation import restart_many, simulate_many
 from mdgnn.dynamics.molecular_dynamics import MolecularDynamics
 from mdgnn.dynamics.relaxation import Relaxation, relax
 from mdgnn.dynamics.reporter import Reporter
@@ -47,6 +47,7 @@ __all__ = [
     "relax_as_completed",
     "relax_many",
     "restart",
+    "restart_many",
     "simulate",
     "simulate_many",
 ]

@@ -7,6 +7,7 @@ ASE has them. Atoms are the state: they are read before each call and written af
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from mdgnn.threads import get_num_threads
 
 SKIN = 0.1  # of the neighbour list, as a part of the cutoff
 SLICE = 0.1  # seconds, about, that the loop runs at a time
+WORTH_A_THREAD = 100_000  # random numbers, drawn in a millisecond
 
 Made = tuple[bytes, bytes, bytes, bytes | None, list[tuple[str, bytes]]]
 
@@ -213,15 +215,15 @@ class CompiledSystems:
 
         def run(moving: list[int], steps: int) -> None:
             at = [place[k] for k in moving]
-            noise = [
-                rngs[n].standard_normal(steps * 6 * len(self.structures[k])) for n, k in zip(at, moving, strict=True)
-            ]
+            sizes = [steps * 6 * len(self.structures[k]) for k in moving]
+            noise = np.empty(sum(sizes))
+            _draw([rngs[n] for n in at], np.split(noise, np.cumsum(sizes)[:-1]))
             self._systems.langevin(
                 moving,
                 timestep,
                 [frictions[n] for n in at],
                 [temperatures[n] for n in at],
-                np.concatenate([*noise, np.zeros(0)]),
+                noise,
                 steps,
                 get_num_threads(),
             )
@@ -335,6 +337,29 @@ class CompiledSystems:
         except (ValueError, CalculatorError) as error:
             return error
         return CalculatorError("the engine has no forces for these positions")
+
+
+def _draw(rngs: Sequence[Any], parts: Sequence[NDArray[np.float64]]) -> None:
+    """Fill each part with normal numbers from its generator: over threads, where generators are numpy's and differ."""
+
+    def draw(first: int, step: int) -> None:
+        for rng, part in zip(rngs[first::step], parts[first::step], strict=True):
+            if isinstance(rng, np.random.Generator):
+                rng.standard_normal(out=part)
+            else:
+                part[:] = rng.standard_normal(len(part))
+
+    n, worth = get_num_threads(), sum(len(part) for part in parts) > WORTH_A_THREAD
+    differ = len({id(rng) for rng in rngs}) == len(rngs) and all(isinstance(rng, np.random.Generator) for rng in rngs)
+    if n == 1 or not worth or not differ:
+        draw(0, 1)
+        return
+    threads = [Thread(target=draw, args=(first, n)) for first in range(1, n)]
+    for thread in threads:
+        thread.start()
+    draw(0, n)
+    for thread in threads:
+        thread.join()
 
 
 def _next_block(block: int, seconds: float) -> int:
