@@ -130,7 +130,9 @@ void multiply(std::int64_t n_rows, Columns<const T> x, const Packed<T>& weights,
     const Product<T> p{
         x, weights.data(), add ? nullptr : bias, weights.inputs(), weights.outputs(), weights.stride(), add, out};
     if (p.outputs == 1) return one_column(p, 0, n_rows);
-    wide() ? wide_loop(p, 0, n_rows) : narrow_loop(p, 0, n_rows);
+    // Half a vector is written number by number.
+    const bool half = p.outputs * static_cast<std::int64_t>(sizeof(T)) <= 32;
+    wide() && !half ? wide_loop(p, 0, n_rows) : narrow_loop(p, 0, n_rows);
 }
 
 #define MDGNN_INSTANTIATE(T)  \

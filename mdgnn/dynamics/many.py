@@ -29,6 +29,8 @@ def on_engine(calculator: Calculator) -> MDGNNCalculator:
 def check_structures(structures: Sequence[Atoms], calculator: MDGNNCalculator) -> str:
     """Doubts about the first structure of which there are some, as where it moves alone, in a sentence, or "".
 
+    Structures as `copy_of` makes them.
+
     Raises
     ------
     ValueError
@@ -48,8 +50,7 @@ def check_structures(structures: Sequence[Atoms], calculator: MDGNNCalculator) -
 
 def check_structure(atoms: Atoms, calculator: MDGNNCalculator) -> str:
     """Doubts about one. Raises a ValueError where it cannot be moved among many."""
-    units = units_of(calculator)
-    doubt = check_system(copy_of(atoms, units), [calculator], units)
+    doubt = check_system(atoms, [calculator], units_of(calculator))
     if name := constraint_that_is_not_compiled(atoms):
         raise ValueError(
             f"expected no constraints but FixAtoms or FixCom where many systems move at once, got {name}; such a "
@@ -150,7 +151,7 @@ class ManyMolecularDynamics:
         self.ensembles = [one.with_defaults(self.units) for one in ensembles]
         for one in ensembles:
             one.check()
-        check_structures(self.structures, calculator)
+        check_structures([copy_of(atoms, self.units) for atoms in self.structures], calculator)
         self._systems = CompiledSystems(calculator)
         self.failed = self._systems.failed
         for k, atoms in enumerate(self.structures):
@@ -217,7 +218,7 @@ class ManyMolecularDynamics:
             raise ValueError(f"expected an ensemble of the others' kind, {self.ensembles[k].name}, got {given.name}")
         given.check()
         rng = self.rngs[k] if rng is None else rng
-        check_structure(atoms, self._systems.calculator)
+        check_structure(copy_of(atoms, self.units), self._systems.calculator)
         self._prepare(atoms, given, rng, fresh)
         self._systems.replace(k, atoms)
         self.structures[k], self.ensembles[k], self.rngs[k] = atoms, given.with_defaults(self.units), rng

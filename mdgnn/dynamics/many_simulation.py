@@ -19,7 +19,7 @@ from mdgnn.calculators.mdgnn_calculator import MDGNNCalculator
 from mdgnn.dynamics import checkpoint, run_folder
 from mdgnn.dynamics.checkpoint import Checkpoint
 from mdgnn.dynamics.ensembles import NVE, Ensemble
-from mdgnn.dynamics.many import ManyMolecularDynamics, check_structures, on_engine
+from mdgnn.dynamics.many import ManyMolecularDynamics, check_structures, copy_of, on_engine
 from mdgnn.dynamics.molecular_dynamics import MolecularDynamics, check_reduced_momenta
 from mdgnn.dynamics.reporter import Reporter
 from mdgnn.dynamics.simulation import (
@@ -34,7 +34,7 @@ from mdgnn.dynamics.simulation import (
     source_of,
 )
 from mdgnn.dynamics.system import System, make_system, named_calculator
-from mdgnn.dynamics.units import LJ
+from mdgnn.dynamics.units import LJ, units_of
 
 
 def simulate_many(
@@ -91,7 +91,7 @@ def simulate_many(
     with run_folder.hold(folder, force):
         given, model, sha256 = named_calculator(calculator, device, dtype)
         engine = on_engine(given)
-        check_structures(structures, engine)
+        check_structures([copy_of(atoms, units_of(engine)) for atoms in structures], engine)
         ensemble = ensemble or NVE()
         systems = _systems(structures, ensemble, engine, reporter)
         systems = [replace(system, model=model, sha256=sha256) for system in systems]
@@ -325,7 +325,7 @@ def _advance(many: ManyMolecularDynamics, runs: list[Run], steps: int, reporter:
                 if k not in many.failed:
                     runs[k].md.n_steps = done + n
                     runs[k].record()
-            show(done + n, f"T {np.mean(many.temperatures):.4g}")
+            show(done + n, f"{len(moving)} of {len(runs)} systems")
         for k, run in enumerate(runs):
             if k not in many.failed:
                 run.save()

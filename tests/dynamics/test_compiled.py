@@ -120,7 +120,8 @@ def advance(systems, how):
 
 @pytest.mark.parametrize("how", ["nve", "langevin", "fire"])
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
-def test_bits_are_those_of_a_system_alone_for_any_threads_batch_and_order(calculator, how, n_threads):
+def test_bits_are_those_of_a_system_alone_for_any_threads_batch_and_order(calculator, how, n_threads, monkeypatch):
+    monkeypatch.setattr("mdgnn.dynamics.compiled.WORTH_A_THREAD", 0)  # noise is drawn on all threads
     alone = mixed()
     set_num_threads(1)
     for atoms in alone:
@@ -131,6 +132,18 @@ def test_bits_are_those_of_a_system_alone_for_any_threads_batch_and_order(calcul
     for a, b in zip(alone, together, strict=True):
         assert np.array_equal(state(a), state(b))
     assert np.array_equal(state(together[0]), state(together[3])), "one system twice"
+
+
+@pytest.mark.parametrize("make", [np.random.default_rng, np.random.RandomState])
+def test_systems_with_one_generator_draw_from_it_in_turn(calculator, monkeypatch, make):
+    monkeypatch.setattr("mdgnn.dynamics.compiled.WORTH_A_THREAD", 0)
+    states = []
+    for n_threads in (1, 3):
+        set_num_threads(n_threads)
+        structures, rng = [cluster(13, seed) for seed in range(6)], make(5)
+        systems_of(calculator, structures).langevin(range(6), 0.004, [0.5] * 6, [units.kB * 2000.0] * 6, [rng] * 6, 20)
+        states.append([state(atoms) for atoms in structures])
+    assert np.array_equal(*states)
 
 
 @pytest.mark.parametrize("how", ["nve", "fire"])

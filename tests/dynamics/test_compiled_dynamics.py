@@ -35,7 +35,20 @@ def calculator():
     return MDGNNCalculator("lj")
 
 
-@pytest.mark.parametrize("make", [cluster, crystal])
+def meeting():
+    """Two clusters whose atoms come within the cutoff of each other, in a periodic cell that is skewed."""
+    atoms = cluster(13, 1)
+    other = cluster(13, 2)
+    other.positions += [8.0, 0.5, 0.0]
+    for part, speed in ((atoms, 4.0), (other, -4.0)):
+        part.set_momenta(part.get_momenta() + np.array([speed, 0.0, 0.0]))
+    atoms += other
+    atoms.set_cell([[19.0, 0, 0], [3.0, 15.0, 0], [-2.0, 1.0, 15.0]])
+    atoms.pbc = True
+    return atoms
+
+
+@pytest.mark.parametrize("make", [cluster, crystal, meeting])
 @pytest.mark.parametrize("held", [False, True])
 def test_nve_is_ases_velocity_verlet_bit_for_bit(calculator, make, held):
     ours, theirs = make(), make()
