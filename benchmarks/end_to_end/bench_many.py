@@ -25,6 +25,7 @@ from mdgnn.dynamics import NVE, Langevin, ManyMolecularDynamics, MolecularDynami
 from mdgnn.threads import get_num_threads, set_num_threads
 
 N_SYSTEMS, N_STEPS, N_RELAXED = 1000, 20, 200
+TORCH_SIM = {"torch-sim": False, "torch-sim, our list": True}
 
 
 def model_of(name):
@@ -81,8 +82,9 @@ def test_steps_of_many(timed, name, ensemble):
     functions |= on_one_thread(functions["ours"])
     functions["ASE"] = lambda: [ase.step() for _ in range(steps)]
     if torch_sim_code.SPEC:
-        advance = torch_sim_code.steps_of(model, clusters(N_SYSTEMS), timestep, friction)
-        functions["torch-sim"] = lambda: advance(N_STEPS)
+        for label, our_list in TORCH_SIM.items():
+            advance = torch_sim_code.steps_of(model, clusters(N_SYSTEMS), timestep, friction, our_list)
+            functions[label] = lambda advance=advance: advance(N_STEPS)
     timed(functions, f"{steps:,} steps of 13 atoms, {name}, {ensemble}", 13, graph(13).n_edges)
 
 
@@ -116,5 +118,6 @@ def test_relaxations_of_many(timed):
     functions |= on_one_thread(functions["ours"])
     functions |= {"ASE FIRE": by(FIRE), "ASE BFGS": by(BFGS)}
     if torch_sim_code.SPEC:
-        functions["torch-sim"] = torch_sim_code.relaxations_of(model, systems, 0.01, 1000)
+        for label, our_list in TORCH_SIM.items():
+            functions[label] = torch_sim_code.relaxations_of(model, systems, 0.01, 1000, our_list)
     timed(functions, f"{N_RELAXED} relaxations of 13 atoms, lj, to 0.01", 13, graph(13).n_edges)

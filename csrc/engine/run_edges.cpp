@@ -1,9 +1,11 @@
 // Atoms and edges of a call: elements, memory, edges by sender, lengths and directions and their gradients.
 //
-// Without directions the gradient of a vector needs no square root and no sums: of 156 edges 0.2 us instead of 0.9.
+// Without directions lengths are a loop that compilers vectorise, and the gradient of a vector needs no square root and
+// no sums: of 156 edges 0.3 us instead of 1.4.
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -28,7 +30,18 @@ MDGNN_INLINE void along(const double* vectors, std::int64_t n, const T* r, const
         for (int c = 0; c < 3; ++c) out[3 * k + c] = grad_r[k] * (static_cast<T>(vectors[3 * k + c]) * inverse[k]);
 }
 
+// Lengths of n edges, with the bits of polar.
+template <class T>
+MDGNN_INLINE void lengths(const double* vectors, std::int64_t n, T* r) {
+    for (std::int64_t k = 0; k < n; ++k) {
+        const T x = static_cast<T>(vectors[3 * k]), y = static_cast<T>(vectors[3 * k + 1]),
+                z = static_cast<T>(vectors[3 * k + 2]);
+        r[k] = std::sqrt(x * x + y * y + z * z);
+    }
+}
+
 #define MDGNN_LOOPS(T)                                                                                              \
+    MDGNN_SIMD_CLONES void lengths_loop(const double* vectors, std::int64_t n, T* r) { lengths<T>(vectors, n, r); } \
     MDGNN_SIMD_CLONES void along_loop(const double* vectors, std::int64_t n, const T* r, const T* grad_r, T* out) { \
         along<T>(vectors, n, r, grad_r, out);                                                                       \
     }
@@ -127,8 +140,12 @@ void Run<T>::find_lengths() {
         T rounded[3 * kEdges];
         for (std::int64_t k = begin; k < end; k += kEdges) {
             const std::int64_t n = std::min(kEdges, end - k);
+            if (!edges_.unit) {
+                lengths_loop(structure_.vectors + 3 * k, n, edges_.r + k);
+                continue;
+            }
             for (std::int64_t m = 0; m < 3 * n; ++m) rounded[m] = static_cast<T>(structure_.vectors[3 * k + m]);
-            cpu::polar<T>(rounded, n, edges_.r + k, edges_.unit ? edges_.unit + 3 * k : nullptr, kHere);
+            cpu::polar<T>(rounded, n, edges_.r + k, edges_.unit + 3 * k, kHere);
         }
     });
 }

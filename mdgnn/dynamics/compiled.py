@@ -209,7 +209,8 @@ class CompiledSystems:
     ) -> NDArray[np.int64]:
         """Constant temperature; all in ASE's units, temperatures as kB T; noise as ASE's Langevin draws it.
 
-        Where a system fails its generator may have gone on beyond the step. Returns the steps taken.
+        Each has a generator of its own: which one draws when depends on the time that steps take. Where a system fails
+        its generator may have gone on beyond the step. Returns the steps taken.
         """
         place = {k: n for n, k in enumerate(which)}
 
@@ -340,7 +341,7 @@ class CompiledSystems:
 
 
 def _draw(rngs: Sequence[Any], parts: Sequence[NDArray[np.float64]]) -> None:
-    """Fill each part with normal numbers from its generator: over threads, where generators are numpy's and differ."""
+    """Fill each part with normal numbers from its own generator, over threads: numpy's draw without the GIL."""
 
     def draw(first: int, step: int) -> None:
         for rng, part in zip(rngs[first::step], parts[first::step], strict=True):
@@ -349,17 +350,15 @@ def _draw(rngs: Sequence[Any], parts: Sequence[NDArray[np.float64]]) -> None:
             else:
                 part[:] = rng.standard_normal(len(part))
 
-    n, worth = get_num_threads(), sum(len(part) for part in parts) > WORTH_A_THREAD
-    differ = len({id(rng) for rng in rngs}) == len(rngs) and all(isinstance(rng, np.random.Generator) for rng in rngs)
-    if n == 1 or not worth or not differ:
-        draw(0, 1)
-        return
+    n = get_num_threads() if sum(len(part) for part in parts) > WORTH_A_THREAD else 1
     threads = [Thread(target=draw, args=(first, n)) for first in range(1, n)]
     for thread in threads:
         thread.start()
-    draw(0, n)
-    for thread in threads:
-        thread.join()
+    try:
+        draw(0, n)
+    finally:
+        for thread in threads:
+            thread.join()
 
 
 def _next_block(block: int, seconds: float) -> int:

@@ -67,6 +67,15 @@ def copy_of(atoms: Atoms, units: UnitSystem) -> Atoms:
     return copy
 
 
+def _same(things: Sequence[object]) -> tuple[int, int] | None:
+    """The first two places that have one thing."""
+    first: dict[int, int] = {}
+    for k, thing in enumerate(things):
+        if (before := first.setdefault(id(thing), k)) != k:
+            return before, k
+    return None
+
+
 class ManyMolecularDynamics:
     """Many systems that move in an ensemble, over threads; each as `MolecularDynamics` would move it alone.
 
@@ -134,12 +143,12 @@ class ManyMolecularDynamics:
                 f"expected an ensemble and random numbers for each of {n} structures, got {len(ensembles)} and "
                 f"{len(self.rngs)}"
             )
-        first: dict[int, int] = {}
-        for k, atoms in enumerate(self.structures):
-            if (before := first.setdefault(id(atoms), k)) != k:
-                raise ValueError(
-                    f"expected structures of their own, got the same Atoms for {before} and {k}: copy them"
-                )
+        if same := _same(self.structures):
+            raise ValueError(
+                f"expected structures of their own, got the same Atoms for {same[0]} and {same[1]}: copy them"
+            )
+        if same := _same(self.rngs):
+            raise ValueError(f"expected random numbers of its own for place {same[1]}, got those of place {same[0]}")
         kinds = {type(one) for one in ensembles}
         if len(kinds) > 1 or not kinds <= {NVE, Langevin}:
             names = ", ".join(sorted(kind.name for kind in kinds))
@@ -218,6 +227,9 @@ class ManyMolecularDynamics:
             raise ValueError(f"expected an ensemble of the others' kind, {self.ensembles[k].name}, got {given.name}")
         given.check()
         rng = self.rngs[k] if rng is None else rng
+        for other, generator in enumerate(self.rngs):
+            if generator is rng and other != k:
+                raise ValueError(f"expected random numbers of its own for place {k}, got those of place {other}")
         check_structure(copy_of(atoms, self.units), self._systems.calculator)
         self._prepare(atoms, given, rng, fresh)
         self._systems.replace(k, atoms)

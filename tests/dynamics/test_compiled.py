@@ -134,18 +134,6 @@ def test_bits_are_those_of_a_system_alone_for_any_threads_batch_and_order(calcul
     assert np.array_equal(state(together[0]), state(together[3])), "one system twice"
 
 
-@pytest.mark.parametrize("make", [np.random.default_rng, np.random.RandomState])
-def test_systems_with_one_generator_draw_from_it_in_turn(calculator, monkeypatch, make):
-    monkeypatch.setattr("mdgnn.dynamics.compiled.WORTH_A_THREAD", 0)
-    states = []
-    for n_threads in (1, 3):
-        set_num_threads(n_threads)
-        structures, rng = [cluster(13, seed) for seed in range(6)], make(5)
-        systems_of(calculator, structures).langevin(range(6), 0.004, [0.5] * 6, [units.kB * 2000.0] * 6, [rng] * 6, 20)
-        states.append([state(atoms) for atoms in structures])
-    assert np.array_equal(*states)
-
-
 @pytest.mark.parametrize("how", ["nve", "fire"])
 def test_calls_in_pieces_are_one_call(calculator, how):
     whole, pieces = cluster(), cluster()

@@ -246,6 +246,8 @@ def test_what_cannot_take_a_place_changes_nothing(calculator):
     ):
         with pytest.raises(ValueError, match=words):
             many.replace(0, atoms, ensemble)
+    with pytest.raises(ValueError, match="expected random numbers of its own for place 0, got those of place 1"):
+        many.replace(0, cluster(), rng=many.rngs[1])
     with pytest.raises(IndexError):
         many.replace(2, cluster())
     assert many.structures[0] is first and many.n_steps.tolist() == [5, 5]
@@ -417,6 +419,8 @@ def test_errors_say_which_structure(calculator):
         ManyMolecularDynamics([crystal(), crystal()], [NVE(), Langevin()], calculator)
     with pytest.raises(ValueError, match="random numbers for each of 1 structures, got 1 and 2"):
         ManyMolecularDynamics([crystal()], NVE(), calculator, rng=[np.random.default_rng(k) for k in (1, 2)])
+    with pytest.raises(ValueError, match="expected random numbers of its own for place 1, got those of place 0"):
+        ManyMolecularDynamics([crystal(), crystal()], NVE(), calculator, rng=[np.random.default_rng(0)] * 2)
     with pytest.raises(ValueError, match="runs on the engine, for many systems at once: the calculator's backend"):
         relax_many([cluster()], MDGNNCalculator("lj", backend="torch"))
     with pytest.raises(ValueError, match="positive fmax"):
