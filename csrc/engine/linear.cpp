@@ -11,6 +11,7 @@
 #include "engine/linear.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/simd.hpp"
 #include "core/vectors.hpp"
@@ -118,7 +119,12 @@ void multiply(std::int64_t n_rows, Columns<const T> x, const Packed<T>& weights,
     const Product<T> p{
         x, weights.data(), add ? nullptr : bias, weights.inputs(), weights.outputs(), weights.stride(), add, out};
     if (p.outputs == 1) return one_column(p, n_rows);
-    with_vectors([&](auto v) { loop(v, p, n_rows); });
+    with_vectors([&](auto v) {
+        // Half a vector is written number by number, a whole one of half the length is not.
+        if constexpr (std::is_same_v<decltype(v), Vectors<64>>)
+            if (p.outputs * static_cast<std::int64_t>(sizeof(T)) <= 32) return loop(Vectors<32>(), p, n_rows);
+        loop(v, p, n_rows);
+    });
 }
 
 #define MDGNN_INSTANTIATE(T)  \

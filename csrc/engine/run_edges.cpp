@@ -5,12 +5,16 @@
 // stream through them; between the orders numbers go once in a step, not once in a message: PaiNN's way back took 123
 // ns an edge and message for 6,525 atoms, and takes 96. Lines that are written in no order are fetched before: sorting
 // took twice the time without.
+// Without directions lengths and gradients of vectors are loops that compilers vectorise, with no sums of products: of
+// 156 edges 0.3 us instead of 1.4.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "core/simd.hpp"
 #include "core/thread_pool.hpp"
 #include "engine/run.hpp"
 #include "ops/polar/polar.hpp"
@@ -20,6 +24,36 @@ namespace {
 
 constexpr std::int64_t kEdges = 512;  // whose vectors are rounded at a time
 constexpr std::int64_t kAhead = 16;   // edges: so early are lines fetched that are written in no order
+
+// Lengths of n edges, with the bits of polar.
+template <class T>
+MDGNN_INLINE void lengths(const double* vectors, std::int64_t n, T* r) {
+    for (std::int64_t k = 0; k < n; ++k) {
+        const T x = static_cast<T>(vectors[3 * k]), y = static_cast<T>(vectors[3 * k + 1]),
+                z = static_cast<T>(vectors[3 * k + 2]);
+        r[k] = std::sqrt(x * x + y * y + z * z);
+    }
+}
+
+// Of n edges, with the bits of polar_backward where nothing has taken directions: gradients of r times v / r.
+template <class T>
+MDGNN_INLINE void along(const double* vectors, std::int64_t n, const T* grad_r, T* out) {
+    T r[kEdges], inverse[kEdges];
+    lengths(vectors, n, r);
+    for (std::int64_t k = 0; k < n; ++k) inverse[k] = T(1) / r[k];
+    for (std::int64_t k = 0; k < n; ++k) inverse[k] = r[k] > T(0) ? inverse[k] : T(0);
+    for (std::int64_t k = 0; k < n; ++k)
+        for (int c = 0; c < 3; ++c) out[3 * k + c] = grad_r[k] * (static_cast<T>(vectors[3 * k + c]) * inverse[k]);
+}
+
+#define MDGNN_LOOPS(T)                                                                                              \
+    MDGNN_SIMD_CLONES void lengths_loop(const double* vectors, std::int64_t n, T* r) { lengths<T>(vectors, n, r); } \
+    MDGNN_SIMD_CLONES void along_loop(const double* vectors, std::int64_t n, const T* grad_r, T* out) {             \
+        along<T>(vectors, n, grad_r, out);                                                                          \
+    }
+MDGNN_LOOPS(float)
+MDGNN_LOOPS(double)
+#undef MDGNN_LOOPS
 
 }  // namespace
 
@@ -117,8 +151,12 @@ void Run<T>::find_lengths() {
         T rounded[3 * kEdges];
         for (std::int64_t k = begin; k < end; k += kEdges) {
             const std::int64_t n = std::min(kEdges, end - k);
+            if (!lengths.unit) {
+                lengths_loop(structure_.vectors + 3 * k, n, lengths.r + k);
+                continue;
+            }
             for (std::int64_t m = 0; m < 3 * n; ++m) rounded[m] = static_cast<T>(structure_.vectors[3 * k + m]);
-            cpu::polar<T>(rounded, n, lengths.r + k, lengths.unit ? lengths.unit + 3 * k : nullptr, kHere);
+            cpu::polar<T>(rounded, n, lengths.r + k, lengths.unit + 3 * k, kHere);
         }
     });
 }
@@ -160,6 +198,10 @@ void Run<T>::find_gradients_of_vectors() {
         T rounded[3 * kEdges];
         for (std::int64_t k = begin; k < end; k += kEdges) {
             const std::int64_t n = std::min(kEdges, end - k);
+            if (grad.lengths && !grad.unit) {
+                along_loop(structure_.vectors + 3 * k, n, grad.lengths + k, edges_.gradients + 3 * k);
+                continue;
+            }
             for (std::int64_t m = 0; m < 3 * n; ++m) rounded[m] = static_cast<T>(structure_.vectors[3 * k + m]);
             cpu::polar_backward<T>(rounded, n,
                                    {grad.lengths ? grad.lengths + k : nullptr, grad.unit ? grad.unit + 3 * k : nullptr},
