@@ -15,8 +15,9 @@
 // whose part of the table fits into the second cache, 1.2 and 1.9 times; lines of the next edge prefetched, 1.03
 // to 1.07 times. Quintic polynomials on 128 intervals, whose table is a fifth, 1.03 times on this machine; with the
 // edges of 8 receivers sorted by interval, so that a row serves several, the same. Receivers in an order in which
-// neighbours follow upon each other: no change. Not done: a table whose rows have the coefficients of 16 features next
-// to each other is read from end to end, 0.96 times, but is another format than the op's.
+// neighbours follow upon each other, or the rows of the next sender fetched ahead: no change. Not done: a table whose
+// rows have the coefficients of 16 features next to each other is read from end to end, 0.96 times, but is another
+// format than the op's.
 #include <algorithm>
 #include <cstring>
 #include <vector>
