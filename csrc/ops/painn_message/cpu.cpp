@@ -5,19 +5,20 @@
 // cache: 4.5 and 4 KB for 64 features in float32, of a table of 3 MB.
 // Floor: 19 and 36 vector instructions for as many features as a vector has. Times of a thread with AVX2 (Sapphire
 // Rapids, 97 GFLOP/s), an edge and layer of the engine with forces, 561 and 6,525 atoms: 218 and 230 ns, of which
-// linear layers take 30. With a table in the first cache the loops would take 39 and 64 ns, with this one they take 70
-// and 88. What gained: edges in the order of senders (27 ns at 6,525 atoms, where r, unit and their gradients lay
-// everywhere), places in the table found in vectors and addresses that are constants (8 ns). Alternatives that lost:
-// the derivatives for x and v and those for r and unit in passes of their own, 1.35 times (the second derivative has
-// them). In AVX2: structs of three vectors that loops fill, which the compiler keeps on the stack (37 stores and 54
-// loads of 32 bytes in the loop of the derivatives), 2.0 times; sums in registers while the edges go by for two vectors
-// of features, so that every line of the table is met alone, 1.19 times; a half or a quarter of the features at a time,
-// whose part of the table fits into the second cache, 1.2 and 1.9 times; lines of the next edge prefetched, 1.03
-// to 1.07 times. Quintic polynomials on 128 intervals, whose table is a fifth, 1.03 times on this machine; with the
-// edges of 8 receivers sorted by interval, so that a row serves several, the same. Receivers in an order in which
-// neighbours follow upon each other, or the rows of the next sender fetched ahead: no change. Not done: a table whose
-// rows have the coefficients of 16 features next to each other is read from end to end, 0.96 times, but is another
-// format than the op's.
+// linear layers take 30. Alone, in a program of their own, the loops take 73 and 91 ns at 561 atoms, and 39 and 64 with
+// a table in the first cache. What gained: edges in the order of senders (27 ns at 6,525 atoms in that program, where
+// r, unit and their gradients lay everywhere), places in the table found in vectors, and addresses that are constants
+// (8 ns of the engine). Alternatives that lost: the derivatives for x and v and those for r and unit in passes of their
+// own, 1.35 times (the second derivative has them). In AVX2: structs of three vectors that loops fill, which the
+// compiler keeps on the stack (37 stores and 54 loads of 32 bytes in the loop of the derivatives), 2.0 times; sums in
+// registers while the edges go by for two vectors of features, so that every line of the table is met alone, 1.19
+// times; a half or a quarter of the features at a time, whose part of the table fits into the second cache, 1.2 and 1.9
+// times; lines of the next edge prefetched, 1.03 to 1.07 times. Quintic polynomials on 128 intervals, whose table is a
+// fifth, 1.03 times on this machine; with the edges of 8 receivers sorted by interval, so that a row serves several,
+// the same. Receivers in an order in which neighbours follow upon each other: no change. The rows of the next sender
+// fetched ahead: nothing at 561 atoms, 0.95 to 0.98 times at 6,525 in runs that other work disturbed; not settled. Not
+// done: a table whose rows have the coefficients of 16 features next to each other is read from end to end, 0.96 times,
+// but is another format than the op's.
 #include <algorithm>
 #include <cstring>
 #include <vector>
