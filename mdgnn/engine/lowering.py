@@ -13,9 +13,9 @@ from mdgnn.engine.messages import MESSAGES, CapturedGraph, result_shapes
 from mdgnn.engine.operations import apply
 from mdgnn.engine.program import Instruction, Program, Readout, Table, content
 from mdgnn.engine.unsupported import UnsupportedError
+from mdgnn.nn import Property
 from mdgnn.ops import RadialTable
 from mdgnn.potential import Potential
-from mdgnn.properties import Property
 
 INSTRUCTIONS = frozenset(
     [*ELEMENTWISE, *BINARY, *MESSAGES, "add_weight", "multiply_weight", "sum_components", "sum_channels", "dot"]
