@@ -1,6 +1,6 @@
 // linear: the sum over inputs x_k W_k^T, plus b. It acts on every component alike.
 //
-// Products, their parallelisation and floor: engine/linear.cpp.
+// Products, their parallelisation and floor: core/product.cpp.
 #include "engine/instruction.hpp"
 
 namespace mdgnn::engine {

@@ -9,9 +9,11 @@
 // gradient of the weight; one exp and one division a pass.
 // In its place there was BLAS, with arrays of edges x H between it and concat_message: energy and forces of the
 // lecture's call took 1.3 times as long at 561 atoms. Features that are not fetched ahead: 1.25 times.
+// Products that are compiled into the loops: 0.96 times, at five times the time to compile.
 #include <algorithm>
 
 #include "core/aligned.hpp"
+#include "core/product.hpp"
 #include "core/scratch.hpp"
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
@@ -24,55 +26,28 @@ namespace {
 
 constexpr std::int64_t kEdges = 48;  // of a chunk: a multiple of a tile's rows
 
-// Rows of arrays between products are filled up to whole vectors.
-template <class T>
-std::int64_t padded(std::int64_t n) {
-    constexpr std::int64_t lanes = 64 / sizeof(T);
-    return (n + lanes - 1) / lanes * lanes;
-}
-
-// What the loops see: a weight lies here as (B, padded H) and as (H, padded B).
-template <class T>
-struct Weights {
-    const T *from_features = nullptr, *from_outputs = nullptr;
-};
-
 template <class T>
 struct Linear {
     ConcatMessageLinear<T> op;
     Matrix<const T> grad;
     ConcatMessageLinearGradients<const T> by;  // of the double backward
-    Weights<T> weight, by_weight;
+    // (B, H) and (H, B); null: the weight has no second gradient.
+    const Packed<T>*from_features = nullptr, *from_outputs = nullptr;
+    const Packed<T>*by_from_features = nullptr, *by_from_outputs = nullptr;
 
     std::int64_t width() const { return op.weight.rows; }
     std::int64_t n_features() const { return op.weight.cols; }
-};
-
-template <class T>
-class Packed {
-  public:
-    explicit Packed(Matrix<const T> w) {
-        if (!w) return;
-        const std::int64_t width = padded<T>(w.rows), n_features = padded<T>(w.cols);
-        numbers_.assign(static_cast<std::size_t>(w.cols * width + w.rows * n_features), T(0));
-        T *const a = numbers_.data(), *const b = a + w.cols * width;
-        for (std::int64_t f = 0; f < w.rows; ++f)
-            for (std::int64_t k = 0; k < w.cols; ++k) a[k * width + f] = b[f * n_features + k] = w.row(f)[k];
-        view_ = {a, b};
-    }
-    Weights<T> view() const { return view_; }
-
-  private:
-    AlignedVector<T> numbers_;
-    Weights<T> view_;
+    // Rows of arrays between products are filled up to whole vectors.
+    std::int64_t stride() const { return Packed<T>::padded(width()); }
+    std::int64_t stride_of_features() const { return Packed<T>::padded(n_features()); }
 };
 
 // Some edges in the order of rows.
 template <class T>
 struct Chunk {
     std::int64_t n = 0;
+    bool scattered = false;  // edges do not follow upon each other
     std::int64_t row[kEdges], other[kEdges], edge[kEdges];
-    const T* features[kEdges];
     T envelope[kEdges];
 
     // Calls body(row, begin, end) for the edges of each row.
@@ -96,113 +71,88 @@ MDGNN_INLINE void each_chunk(const Linear<T>& p, const Rows& rows, std::int64_t 
                              const Body& body) {
     const std::int64_t last = rows.row_ptr[end];
     std::int64_t i = begin;
+    c.scattered = rows.edge != nullptr;
     for (std::int64_t k = rows.row_ptr[begin]; k < last; k += c.n) {
         c.n = std::min(kEdges, last - k);
         for (std::int64_t m = 0; m < c.n; ++m) {
             while (rows.row_ptr[i + 1] <= k + m) ++i;
             const std::int64_t edge = rows.edge ? rows.edge[k + m] : k + m;
             c.row[m] = i, c.other[m] = rows.index[k + m], c.edge[m] = edge;
-            c.features[m] = p.op.features.row(edge);
-            if (rows.edge) __builtin_prefetch(c.features[m]);  // anywhere, where rows are senders
+            if (rows.edge) __builtin_prefetch(p.op.features.row(edge));  // anywhere, where rows are senders
             c.envelope[m] = p.op.envelope ? p.op.envelope[edge] : T(1);
         }
         body();
     }
 }
 
-// A tile of a product, sum_k a(r, k) b[k], rows i .. i + kRows and kVectors vectors from column m on; it begins with
-// what start(r, m, vector) sets.
-template <class T, class V, int kRows, int kVectors, class A, class Start>
-MDGNN_INLINE void tile(std::int64_t i, std::int64_t m, std::int64_t inner, const A& a, const T* b, std::int64_t stride,
-                       const Start& start, T* out, std::int64_t out_stride) {
-    constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
-    V sums[kRows][kVectors];
-    for (int r = 0; r < kRows; ++r)
-        for (int v = 0; v < kVectors; ++v) start(i + r, m + v * lanes, sums[r][v]);
-    b += m;
-    for (std::int64_t k = 0; k < inner; ++k, b += stride) {
-        V w[kVectors];
-        for (int v = 0; v < kVectors; ++v) load(b + v * lanes, w[v]);
-        for (int r = 0; r < kRows; ++r) {
-            const T x = a(i + r, k);
-            for (int v = 0; v < kVectors; ++v) sums[r][v] += w[v] * x;
+// The features (edges, B) of a chunk: where they stand, or copied to `to` if that is anywhere.
+template <class T>
+const T* features_of(const Chunk<T>& c, Matrix<const T> features, T* to) {
+    if (!c.scattered) return features.row(c.edge[0]);
+    for (std::int64_t k = 0; k < c.n; ++k) std::copy_n(features.row(c.edge[k]), features.cols, to + k * features.cols);
+    return to;
+}
+
+// x (edges, padded H) = the sums of two ends of the chunk's edges, or what stands there, plus their features (edges, B)
+// times a weight; either may be null. kSent: rows are senders.
+template <bool kSent, class T>
+void arguments(const Linear<T>& p, const Chunk<T>& c, Matrix<const T> ends, Matrix<const T> features,
+               const Packed<T>* weight, T* x) {
+    const T *rows[kEdges], *senders[kEdges], *receivers[kEdges];
+    Product<T> product{.out = x, .out_stride = p.stride(), .rows = c.n, .cols = p.width(), .add = !ends};
+    if (ends) {
+        for (std::int64_t k = 0; k < c.n; ++k) {
+            senders[k] = ends.row(kSent ? c.row[k] : c.other[k]);
+            receivers[k] = ends.row(kSent ? c.other[k] : c.row[k]) + p.width();
         }
+        product.start_1 = senders, product.start_2 = receivers;
     }
-    for (int r = 0; r < kRows; ++r)
-        for (int v = 0; v < kVectors; ++v) store(sums[r][v], out + (i + r) * out_stride + m + v * lanes);
+    if (weight) {
+        for (std::int64_t k = 0; k < c.n; ++k) rows[k] = features.row(c.edge[k]);
+        product.inner = p.n_features(), product.a_rows = rows;
+        product.b = weight->data(), product.b_stride = weight->stride(), product.packed = true;
+    }
+    multiply(product);
 }
 
-// out (rows, stride) = start + a b, with b (inner, stride). The bits of a row do not depend on the others.
-template <int kBytes, class T, class A, class Start>
-MDGNN_INLINE void product(std::int64_t n_rows, std::int64_t inner, std::int64_t stride, const A& a, const T* b,
-                          const Start& start, T* out) {
-    using V = typename Wide<T, kBytes>::type;
-    constexpr std::int64_t lanes = Wide<T, kBytes>::n;
-    const auto rows = [&]<int kRows>(std::int64_t i) __attribute__((always_inline)) {
-        std::int64_t m = 0;
-        for (; m + 2 * lanes <= stride; m += 2 * lanes)
-            tile<T, V, kRows, 2>(i, m, inner, a, b, stride, start, out, stride);
-        for (; m < stride; m += lanes) tile<T, V, kRows, 1>(i, m, inner, a, b, stride, start, out, stride);
-    };
-    std::int64_t i = 0;
-    for (; i + 6 <= n_rows; i += 6) rows.template operator()<6>(i);
-    if (i + 4 <= n_rows) rows.template operator()<4>(i), i += 4;
-    for (; i < n_rows; ++i) rows.template operator()<1>(i);
+// Adds the outer products of a chunk's features with x (edges, padded H) to sums (B, padded H).
+template <class T>
+void add_to_weight(const Linear<T>& p, std::int64_t n_edges, const T* features, const T* x, T* sums) {
+    const std::int64_t stride = p.stride(), n = p.n_features();
+    multiply(Product<T>{.a = features,
+                        .a_row = 1,
+                        .a_inner = n,
+                        .b = x,
+                        .b_stride = stride,
+                        .out = sums,
+                        .out_stride = stride,
+                        .rows = n,
+                        .inner = n_edges,
+                        .cols = stride,
+                        .add = true,
+                        .packed = true});
 }
 
-// The sums of two ends of the chunk's edges, then the weight's product: x, or with grad2's ends what x is moved by.
-// kSent: rows are senders.
-template <int kBytes, bool kSent, class T>
-MDGNN_INLINE void from_ends(const Linear<T>& p, const Chunk<T>& c, Matrix<const T> ends, const T* weight, T* x) {
-    using V = typename Wide<T, kBytes>::type;
-    constexpr std::int64_t lanes = Wide<T, kBytes>::n;
-    const std::int64_t width = p.width();
-    product<kBytes, T>(
-        c.n, weight ? p.n_features() : 0, padded<T>(width),
-        [&](std::int64_t r, std::int64_t k) __attribute__((always_inline)) { return c.features[r][k]; }, weight,
-        [&](std::int64_t r, std::int64_t m, V& sum) __attribute__((always_inline)) {
-            sum = V{};
-            if (m >= width || !ends) return;
-            const std::int64_t n = std::min(lanes, width - m);
-            V sent, received;
-            load_some(ends.row(kSent ? c.row[r] : c.other[r]) + m, n, sent);
-            load_some(ends.row(kSent ? c.other[r] : c.row[r]) + width + m, n, received);
-            sum = sent + received;
-        },
-        x);
-}
-
-// Adds a chunk's features' outer products with p (edges, padded H) to sums (B, padded H).
-template <int kBytes, class T>
-MDGNN_INLINE void add_to_weight(std::int64_t n_features, std::int64_t stride, std::int64_t n_edges,
-                                const T* const* features, const T* x, T* sums) {
-    using V = typename Wide<T, kBytes>::type;
-    product<kBytes, T>(
-        n_features, n_edges, stride,
-        [&](std::int64_t b, std::int64_t k) __attribute__((always_inline)) { return features[k][b]; }, x,
-        [&](std::int64_t b, std::int64_t m, V& sum)
-            __attribute__((always_inline)) { load(sums + b * stride + m, sum); },
-        sums);
-}
-
-// y (edges, padded B) = x (edges, padded H) times a weight, added to y if kAdd.
-template <int kBytes, bool kAdd, class T>
-MDGNN_INLINE void to_features(const Linear<T>& p, std::int64_t n_edges, const T* x, const T* weight, T* y) {
-    using V = typename Wide<T, kBytes>::type;
-    const std::int64_t stride = padded<T>(p.n_features()), width = padded<T>(p.width());
-    product<kBytes, T>(
-        n_edges, p.width(), stride,
-        [&](std::int64_t r, std::int64_t k) __attribute__((always_inline)) { return x[r * width + k]; }, weight,
-        [&](std::int64_t r, std::int64_t m, V& sum) __attribute__((always_inline)) {
-            sum = V{};
-            if constexpr (kAdd) load(y + r * stride + m, sum);
-        },
-        y);
+// y (edges, padded B) = x (edges, padded H) times a weight, added to y if `add`.
+template <class T>
+void to_features(const Linear<T>& p, std::int64_t n_edges, const T* x, const Packed<T>& weight, bool add, T* y) {
+    const std::int64_t stride = p.stride_of_features();
+    multiply(Product<T>{.a = x,
+                        .a_row = p.stride(),
+                        .b = weight.data(),
+                        .b_stride = stride,
+                        .out = y,
+                        .out_stride = stride,
+                        .rows = n_edges,
+                        .inner = p.width(),
+                        .cols = stride,
+                        .add = add,
+                        .packed = true});
 }
 
 template <class T>
 MDGNN_INLINE void write_features(const Linear<T>& p, const Chunk<T>& c, const T* y, Matrix<T> out) {
-    const std::int64_t n = p.n_features(), stride = padded<T>(n);
+    const std::int64_t n = p.n_features(), stride = p.stride_of_features();
     for (std::int64_t k = 0; k < c.n; ++k) std::copy_n(y + k * stride, n, out.row(c.edge[k]));
 }
 
@@ -210,10 +160,10 @@ MDGNN_INLINE void write_features(const Linear<T>& p, const Chunk<T>& c, const T*
 template <int kBytes, class T>
 constexpr bool kAvx512 = kBytes == 64 && std::is_same_v<T, float>;
 
-// Arrays of a thread: `n` of (kEdges, padded H) and one of (kEdges, padded B).
+// Arrays of a thread: `n` of (kEdges, padded H) and two of (kEdges, padded B).
 template <class T>
 MDGNN_INLINE T* room(const Linear<T>& p, LinearScratch<T>& scratch, int n) {
-    const std::size_t size = static_cast<std::size_t>(kEdges * (n * padded<T>(p.width()) + padded<T>(p.n_features())));
+    const std::size_t size = static_cast<std::size_t>(kEdges * (n * p.stride() + 2 * p.stride_of_features()));
     if (scratch.numbers.size() < size) scratch.numbers.resize(size);
     return scratch.numbers.data();
 }
@@ -225,14 +175,14 @@ template <int kBytes, class T, bool kKeep>
 MDGNN_INLINE void sum_messages(const Linear<T>& p, Matrix<T> out, T* silu_grads, std::int64_t begin, std::int64_t end) {
     using V = typename Wide<T, kBytes>::type;
     constexpr std::int64_t lanes = Wide<T, kBytes>::n;
-    const std::int64_t width = p.width(), stride = padded<T>(width);
+    const std::int64_t width = p.width(), stride = p.stride();
     LinearScratch<T>& scratch = scratch_of_this_thread<LinearScratch<T>>();
     Chunk<T>& c = scratch.chunk;
     T* const x = room(p, scratch, 1);
     std::fill(out.row(begin), out.row(end), T(0));
     if constexpr (kKeep) std::fill(silu_grads + begin * width, silu_grads + end * width, T(0));
     each_chunk(p, p.op.rows, begin, end, c, [&]() __attribute__((always_inline)) {
-        from_ends<kBytes, false>(p, c, p.op.ends, p.weight.from_features, x);
+        arguments<false>(p, c, p.op.ends, p.op.features, p.from_features, x);
         c.each_row([&](std::int64_t i, std::int64_t first, std::int64_t last) __attribute__((always_inline)) {
             for (std::int64_t f = 0; f < width; f += lanes) {
                 const std::int64_t n = std::min(lanes, width - f);
@@ -264,10 +214,11 @@ MDGNN_INLINE void send(const Linear<T>& p, const ConcatMessageLinearGradients<T>
                        std::int64_t begin, std::int64_t end) {
     using V = typename Wide<T, kBytes>::type;
     constexpr std::int64_t lanes = Wide<T, kBytes>::n;
-    const std::int64_t width = p.width(), stride = padded<T>(width);
+    const std::int64_t width = p.width(), stride = p.stride();
     LinearScratch<T>& scratch = scratch_of_this_thread<LinearScratch<T>>();
     Chunk<T>& c = scratch.chunk;
     T *const x = room(p, scratch, 1), *const y = x + kEdges * stride;
+    T* const room_of_features = y + kEdges * p.stride_of_features();
     if (out.ends)
         for (std::int64_t j = begin; j < end; ++j)
             for (std::int64_t f = 0; f < width; ++f) {
@@ -277,7 +228,7 @@ MDGNN_INLINE void send(const Linear<T>& p, const ConcatMessageLinearGradients<T>
     each_chunk(p, p.op.columns, begin, end, c, [&]() __attribute__((always_inline)) {
         if (out.features)
             for (std::int64_t k = 0; k < c.n; ++k) __builtin_prefetch(out.features.row(c.edge[k]), 1);
-        from_ends<kBytes, true>(p, c, p.op.ends, p.weight.from_features, x);
+        arguments<true>(p, c, p.op.ends, p.op.features, p.from_features, x);
         if constexpr (kEnvelope)
             for (std::int64_t k = 0; k < c.n; ++k) out.envelope[c.edge[k]] = T(0);
         c.each_row([&](std::int64_t j, std::int64_t first, std::int64_t last) __attribute__((always_inline)) {
@@ -305,9 +256,9 @@ MDGNN_INLINE void send(const Linear<T>& p, const ConcatMessageLinearGradients<T>
                 if (out.ends) store_some(sum, n, out.ends.row(j) + f);
             }
         });
-        if (weight_sums) add_to_weight<kBytes>(p.n_features(), stride, c.n, c.features, x, weight_sums);
+        if (weight_sums) add_to_weight(p, c.n, features_of(c, p.op.features, room_of_features), x, weight_sums);
         if (out.features) {
-            to_features<kBytes, false>(p, c.n, x, p.weight.from_outputs, y);
+            to_features(p, c.n, x, *p.from_outputs, false, y);
             write_features(p, c, y, out.features);
         }
     });
@@ -320,28 +271,20 @@ MDGNN_INLINE void second(const Linear<T>& p, Matrix<T> out_grad, const ConcatMes
                          T* weight_sums, std::int64_t begin, std::int64_t end) {
     using V = typename Wide<T, kBytes>::type;
     constexpr std::int64_t lanes = Wide<T, kBytes>::n;
-    const std::int64_t width = p.width(), stride = padded<T>(width);
+    const std::int64_t width = p.width(), stride = p.stride();
     LinearScratch<T>& scratch = scratch_of_this_thread<LinearScratch<T>>();
     Chunk<T>& c = scratch.chunk;
     T *const x = room(p, scratch, 2), *const q = x + kEdges * stride, *const y = q + kEdges * stride;
+    T* const room_of_features = y + kEdges * p.stride_of_features();
     for (std::int64_t i = begin; i < end; ++i) {
         if (!kSent) std::fill_n(out_grad.row(i), width, T(0));
         if (out.ends) std::fill_n(out.ends.row(i) + (kSent ? 0 : width), width, T(0));
     }
-    const T* by_features[kEdges];
     each_chunk(p, kSent ? p.op.columns : p.op.rows, begin, end, c, [&]() __attribute__((always_inline)) {
-        from_ends<kBytes, kSent>(p, c, p.op.ends, p.weight.from_features, x);
-        from_ends<kBytes, kSent>(p, c, p.by.ends, p.by_weight.from_features, q);
-        if (p.by.features) {
-            for (std::int64_t k = 0; k < c.n; ++k) by_features[k] = p.by.features.row(c.edge[k]);
-            product<kBytes, T>(
-                c.n, p.n_features(), stride,
-                [&](std::int64_t r, std::int64_t b) __attribute__((always_inline)) { return by_features[r][b]; },
-                p.weight.from_features,
-                [&](std::int64_t r, std::int64_t m, V& sum)
-                    __attribute__((always_inline)) { load(q + r * stride + m, sum); },
-                q);
-        }
+        arguments<kSent>(p, c, p.op.ends, p.op.features, p.from_features, x);
+        if (!p.by.ends) std::fill_n(q, c.n * stride, T(0));
+        arguments<kSent>(p, c, p.by.ends, p.op.features, p.by_from_features, q);
+        if (p.by.features) arguments<kSent, T>(p, c, {}, p.by.features, p.from_features, q);
         if (!kSent && out.envelope)
             for (std::int64_t k = 0; k < c.n; ++k) out.envelope[c.edge[k]] = T(0);
         c.each_row([&](std::int64_t i, std::int64_t first, std::int64_t last) __attribute__((always_inline)) {
@@ -379,12 +322,13 @@ MDGNN_INLINE void second(const Linear<T>& p, Matrix<T> out_grad, const ConcatMes
         });
         if constexpr (!kSent) {
             if (weight_sums) {
-                add_to_weight<kBytes>(p.n_features(), stride, c.n, c.features, x, weight_sums);
-                if (p.by.features) add_to_weight<kBytes>(p.n_features(), stride, c.n, by_features, q, weight_sums);
+                add_to_weight(p, c.n, features_of(c, p.op.features, room_of_features), x, weight_sums);
+                if (p.by.features)
+                    add_to_weight(p, c.n, features_of(c, p.by.features, room_of_features), q, weight_sums);
             }
             if (out.features) {
-                to_features<kBytes, false>(p, c.n, x, p.weight.from_outputs, y);
-                if (p.by.weight) to_features<kBytes, true>(p, c.n, q, p.by_weight.from_outputs, y);
+                to_features(p, c.n, x, *p.from_outputs, false, y);
+                if (p.by_from_outputs) to_features(p, c.n, q, *p.by_from_outputs, true, y);
                 write_features(p, c, y, out.features);
             }
         }
@@ -415,7 +359,7 @@ MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 // body(sums, begin, end) over rows, of which each has a thread; with the gradient of the weight over blocks of them.
 template <class T, class Body>
 void over_rows(const Linear<T>& p, const Rows& rows, Matrix<T> out_weight, const Context& context, const Body& body) {
-    const std::int64_t width = p.width(), stride = padded<T>(width), n_features = p.n_features();
+    const std::int64_t width = p.width(), stride = p.stride(), n_features = p.n_features();
     if (!out_weight)
         return parallel_for(rows.n_rows, filter_grain(rows, width * (n_features / 8 + 4)), context.n_threads,
                             [&](std::int64_t a, std::int64_t b) { body(static_cast<T*>(nullptr), a, b); });
@@ -430,8 +374,8 @@ void over_rows(const Linear<T>& p, const Rows& rows, Matrix<T> out_weight, const
 
 template <class T>
 void concat_message_linear(const ConcatMessageLinear<T>& op, Matrix<T> out, T* out_silu_grads, const Context& context) {
-    const Packed<T> weight(op.weight);
-    const Linear<T> p{op, {}, {}, weight.view(), {}};
+    const Packed<T> weight(op.weight, true);
+    const Linear<T> p{op, {}, {}, &weight, nullptr, nullptr, nullptr};
     over_rows<T>(p, op.rows, {}, context, [&](T*, std::int64_t a, std::int64_t b) {
         with_vectors([&](auto v) { forward_loop(v, p, out, out_silu_grads, a, b); });
     });
@@ -440,8 +384,8 @@ void concat_message_linear(const ConcatMessageLinear<T>& op, Matrix<T> out, T* o
 template <class T>
 void concat_message_linear_backward(const ConcatMessageLinear<T>& op, Matrix<const T> grad,
                                     const ConcatMessageLinearGradients<T>& out, const Context& context) {
-    const Packed<T> weight(op.weight);
-    const Linear<T> p{op, grad, {}, weight.view(), {}};
+    const Packed<T> weight(op.weight, true), from_outputs(op.weight, false);
+    const Linear<T> p{op, grad, {}, &weight, &from_outputs, nullptr, nullptr};
     over_rows<T>(p, op.columns, out.weight, context, [&](T* sums, std::int64_t a, std::int64_t b) {
         with_vectors([&](auto v) { send_loop(v, p, out, sums, a, b); });
     });
@@ -451,8 +395,11 @@ template <class T>
 void concat_message_linear_double_backward(const ConcatMessageLinear<T>& op, Matrix<const T> grad,
                                            const ConcatMessageLinearGradients<const T>& grad2, Matrix<T> out_grad,
                                            const ConcatMessageLinearGradients<T>& out, const Context& context) {
-    const Packed<T> weight(op.weight), by_weight(grad2.weight);
-    const Linear<T> p{op, grad, grad2, weight.view(), by_weight.view()};
+    const Packed<T> weight(op.weight, true), from_outputs(op.weight, false);
+    const Packed<T> by_weight(grad2.weight, true), by_from_outputs(grad2.weight, false);
+    const bool by = static_cast<bool>(grad2.weight);
+    const Linear<T> p{
+        op, grad, grad2, &weight, &from_outputs, by ? &by_weight : nullptr, by ? &by_from_outputs : nullptr};
     over_rows<T>(p, op.rows, out.weight, context, [&](T* sums, std::int64_t a, std::int64_t b) {
         with_vectors([&](auto v) { second_loop(v, p, out_grad, out, sums, a, b); });
     });
