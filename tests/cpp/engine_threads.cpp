@@ -24,7 +24,7 @@ constexpr std::int64_t kAtoms = 300, kNeighbours = 12;
 
 // A ring in which each atom has the next six on either side: a full list, so that no other order is needed.
 struct Ring {
-    std::vector<std::int64_t> numbers, row_ptr{0}, senders;
+    std::vector<std::int64_t> row_ptr{0}, senders;
     std::vector<double> vectors;
 
     Ring() {
@@ -32,7 +32,6 @@ struct Ring {
         std::vector<double> shift(3 * kAtoms);
         for (double& x : shift) x = std::uniform_real_distribution<double>(-0.05, 0.05)(random);
         for (std::int64_t i = 0; i < kAtoms; ++i) {
-            numbers.push_back(i % 2 ? 1 : 8);
             std::vector<std::int64_t> row;
             for (std::int64_t k = 1; k <= kNeighbours / 2; ++k)
                 row.push_back((i + k) % kAtoms), row.push_back((i + kAtoms - k) % kAtoms);
@@ -52,9 +51,13 @@ struct Ring {
 template <class T>
 std::vector<double> run(const Engine<T>& engine, const Ring& ring, int n_threads) {
     const Program& program = engine.program();
+    std::vector<std::int64_t> known, numbers;
+    for (std::size_t z = 0; z < program.element_of.size(); ++z)
+        if (program.element_of[z] >= 0) known.push_back(static_cast<std::int64_t>(z));
+    for (std::size_t i = 0; i < kAtoms; ++i) numbers.push_back(known[i % known.size()]);
     std::vector<double> result((13 + program.properties.size()) * kAtoms);
     Structure structure;
-    structure.atomic_numbers = ring.numbers.data();
+    structure.atomic_numbers = numbers.data();
     structure.rows = {ring.row_ptr.data(), ring.senders.data(), nullptr, kAtoms};
     structure.vectors = ring.vectors.data();
     double* const begin = result.data();
