@@ -39,7 +39,13 @@ def floors(name: str, width: int) -> dict[str, float]:
 
 
 # Of all messages together: operations an edge, by lanes. Forces add in double precision, gathered for senders.
-OF_EDGES = {"polar": 12 / LANES, "polar_backward": 24 / LANES, "Run::sort_edges": 6, "force_virial": 12}
+OF_EDGES = {
+    "Run::find_lengths": 12 / LANES,
+    "Run::find_gradients_of_vectors": 24 / LANES,
+    "Run::sort_edges": 6,
+    "Run::sort_lengths": 2,
+    "force_virial": 12,
+}
 
 
 def products(program: Program) -> float:
@@ -100,7 +106,7 @@ def rows_of(name: str, program: Path, folder: Path) -> list[str]:
     for op, floor in floors(name, width).items():
         lines.append(row(f"{op}, an edge and layer", counts[op] / n_edges / 3, floor))
     for op, floor in OF_EDGES.items():
-        lines.append(row(f"{op.removeprefix('Run::')}, an edge", counts[op] / n_edges, floor))
+        lines.append(row(f"{op.removeprefix('Run::').replace('_', ' ')}, an edge", counts[op] / n_edges, floor))
     floor = products(mdgnn.Engine.load(model).program)
     lines.append(row("linear layers, an atom", counts["multiply"] / n_atoms, floor))
     lines.append(f"| other work of atoms, an atom | {counts['apply'] / n_atoms:.0f} | | |")
