@@ -236,6 +236,95 @@ def force_virial_backward(
     out: _Array,
     context: _Context,
 ) -> None: ...
+def message_passing_layer(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    h: _Array,
+    features: _Array,
+    n_neighbours: _Array,
+    envelope: _Array,
+    message_1: _Array,
+    message_bias_1: _Array,
+    message_2: _Array,
+    message_bias_2: _Array,
+    update_1: _Array,
+    update_bias_1: _Array,
+    update_2: _Array,
+    update_bias_2: _Array,
+    out: _Array,
+    messages: _Array,
+    silu_grads: _Array,
+    total: _Array,
+    hidden: _Array,
+    context: _Context,
+) -> None: ...
+def message_passing_layer_backward(
+    *,
+    itemsize: int,
+    rows: _Rows,
+    columns: _Rows | None,
+    h: _Array,
+    features: _Array,
+    n_neighbours: _Array,
+    envelope: _Array,
+    message_1: _Array,
+    message_bias_1: _Array,
+    message_2: _Array,
+    message_bias_2: _Array,
+    update_1: _Array,
+    update_bias_1: _Array,
+    update_2: _Array,
+    update_bias_2: _Array,
+    grad: _Array,
+    messages: _Array,
+    silu_grads: _Array,
+    total: _Array,
+    hidden: _Array,
+    out_h: _Array,
+    out_features: _Array,
+    out_n_neighbours: _Array,
+    out_envelope: _Array,
+    out_message_1: _Array,
+    out_message_bias_1: _Array,
+    out_message_2: _Array,
+    out_message_bias_2: _Array,
+    out_update_1: _Array,
+    out_update_bias_1: _Array,
+    out_update_2: _Array,
+    out_update_bias_2: _Array,
+    context: _Context,
+) -> None: ...
+def mlp(
+    *,
+    itemsize: int,
+    x: _Array,
+    weight_1: _Array,
+    bias_1: _Array,
+    weight_2: _Array,
+    bias_2: _Array,
+    out: _Array,
+    hidden: _Array,
+    context: _Context,
+) -> None: ...
+def mlp_backward(
+    *,
+    itemsize: int,
+    x: _Array,
+    weight_1: _Array,
+    bias_1: _Array,
+    weight_2: _Array,
+    bias_2: _Array,
+    hidden: _Array,
+    grad: _Array,
+    out_x: _Array,
+    out_weight_1: _Array,
+    out_bias_1: _Array,
+    out_weight_2: _Array,
+    out_bias_2: _Array,
+    context: _Context,
+) -> None: ...
 def painn_message(
     *,
     itemsize: int,
@@ -441,6 +530,24 @@ def silu_double_backward(
     context: _Context,
 ) -> None: ...
 def count_values(rows: tuple[int, int, int, int], n_entries: int) -> int: ...
+
+# First atoms of structures, their number, and their edges by receiver and by sender; numbers of some, and how many.
+_Structures = tuple[int, int, tuple[int, int, int, int], tuple[int, int, int, int]]
+_Chosen = tuple[int, int]
+
+def selection_size(all: _Structures, chosen: _Chosen) -> tuple[int, int]: ...
+def select_structures(all: _Structures, chosen: _Chosen, n_atoms: int, n_edges: int, out: int) -> None: ...
+def adam_step(
+    itemsize: int,
+    table: int,
+    n_parameters: int,
+    lr: float,
+    beta_1: float,
+    beta_2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None: ...
 def counting_sort(index: int, n_edges: int, n_rows: int, row_ptr: int, order: int) -> None: ...
 
 _Reals = NDArray[np.floating]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mdgnn._internal.torch_context import torch_context
 from mdgnn.graph import Graph, mean_per_structure, sum_per_structure
 from mdgnn.model_config import ModelConfig
-from mdgnn.nn import Elements, Heads, Property, Repulsion
+from mdgnn.nn import MLP, Elements, Heads, Property, Repulsion
 from mdgnn.ops import force_virial, polar, scatter_add
 
 
@@ -177,7 +177,10 @@ class Potential(nn.Module):
             r, _ = polar(vectors, directions=False)  # E
             pairs = self.repulsion(types, r, graph)  # N, 1
         try:
-            network = self.output_mlp(features)  # N, 1
+            output = self.output_mlp
+            # Energies alone are trained or asked for: nothing is differentiated twice.
+            once = type(output) is MLP and isinstance(features, Tensor) and not vectors.requires_grad
+            network = output(features, one_call=True) if once else output(features)  # N, 1
         except AttributeError:
             self.check_complete()
             raise
@@ -283,10 +286,11 @@ def _outputs(
     model: Potential, graph: Graph, vectors: Tensor, properties: bool
 ) -> tuple[Tensor, dict[str, Tensor] | None]:
     """Energies of atoms, and on request what the model's heads say of the graph."""
-    n = graph.n_atoms
+    n, padded = graph.n_atoms, graph.padded
     if not properties or model.heads is None:
-        return model.atomic_energies(graph.padded, vectors)[:n], {} if properties else None
-    energies, values = model.energies_and_properties(graph.padded, vectors)
+        energies = model.atomic_energies(padded, vectors)
+        return energies if padded is graph else energies[:n], {} if properties else None
+    energies, values = model.energies_and_properties(padded, vectors)
     return energies[:n], model.heads.reduce({name: a[:n] for name, a in values.items()}, graph)
 
 

@@ -19,19 +19,22 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
 from mdgnn.model_config import RadialConfig, require, require_positive, takes_options_of
-from mdgnn.models.fused_layer import Messages, fused, plain, split, suits
+from mdgnn.models.one_node import Atoms, Messages, energies_in_one_node
 from mdgnn.nn import ENVELOPES, MLP, ExponentialBasis, TableCache, call_in_float64, with_suitable_rows
 from mdgnn.ops import (
+    LayerWeights,
     RadialTable,
     TabulatedFilter,
     add_ends,
     concat_message_linear,
     concat_message_table,
     edge_basis,
+    message_passing_layer,
     polar,
     silu,
     tabulate,
 )
+from mdgnn.ops.message_passing_layer import reference, split_by_input
 from mdgnn.potential import Potential, total_energy
 
 AGGREGATIONS = ("sum", "mean", "max")
@@ -107,12 +110,11 @@ class MessagePassingLayer(nn.Module):
 
     def direct(self, h: Tensor, m: Messages, smooth: bool, graph: Graph) -> Tensor:
         """(N, node_dim) -> (N, node_dim), with the first Linear evaluated at every edge."""
-        first, second, update = self.message_mlp.first, self.message_mlp.last, self.update_mlp
         if self.aggregation == "sum":
-            weights = first.weight, first.bias, *self._second_linear(), update.first.weight, update.first.bias
-            layer = fused if suits(h, m) else plain
-            return layer(h, m, (*weights, update.last.weight, update.last.bias))
-        for_ends, bias, for_basis = split(first.weight, first.bias, h.shape[1])
+            layer = message_passing_layer if isinstance(h, Tensor) else reference  # of which the engine is captured
+            return layer(h, m.basis, m.edges, m.envelope, m.n_neighbours.squeeze(1), self.weights)
+        first, second = self.message_mlp.first, self.message_mlp.last
+        for_ends, bias, for_basis = split_by_input(first.weight, first.bias, h.shape[1])
         ends = F.linear(h, for_ends, bias)
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
             edge_part = with_suitable_rows(lambda basis: F.linear(basis, for_basis), m.basis)
@@ -122,15 +124,19 @@ class MessagePassingLayer(nn.Module):
         x = concat_message_linear(m.basis, for_basis, ends, graph.edges, m.envelope)
         return self._update(h, self._total(x, m.n_neighbours) / _divisor(m.n_neighbours, smooth))
 
-    def _second_linear(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the message's second Linear, which are divided in place of the sum."""
-        weight: Tensor = self.message_mlp.last.weight
-        bias: Tensor = self.message_mlp.last.bias
+    @property
+    def weights(self) -> LayerWeights:
+        """Of a layer whose aggregation is a sum."""
+        weight, bias, *second = self.message_mlp.weights
+        return LayerWeights(weight, bias, *self._divided(*second), *self.update_mlp.weights)
+
+    def _divided(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """The message's second Linear, which is divided in place of the sum."""
         return (weight, bias) if self.divisor == 1 else (weight / self.divisor, bias / self.divisor)
 
     def _total(self, x: Tensor, n_neighbours: Tensor) -> Tensor:
         """The second Linear of the message after the sum (N, hidden_dim)."""
-        weight, bias = self._second_linear()
+        weight, bias = self._divided(*self.message_mlp.weights[2:])
         return torch.addmm(n_neighbours * bias, x, weight.t())
 
     def _update(self, h: Tensor, total: Tensor) -> Tensor:
@@ -203,25 +209,41 @@ class SimpleGNN(Potential):
         self.output_mlp = MLP(c.node_dim, c.node_dim, 1)
         self.tables = TableCache()
 
+    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
+        """As of `Potential`."""
+        if not self._is_direct(graph, vectors):
+            return super().atomic_energies(graph, vectors)
+        try:
+            return self._energies_directly(graph, vectors, self.cutoff)
+        except IndexError as error:
+            if (unknown := self.elements.unknown(graph.atomic_numbers)) is None:
+                raise
+            raise unknown from error
+
     def atomic_features(self, graph: Graph, vectors: Tensor, types: Tensor) -> Tensor:
         """(E, 3) edge vectors, (N,) types -> (N, node_dim). Edges beyond the cutoff count for nothing."""
         h = self.atom_embedding(types)  # N, node_dim
-        always = self.config.filters == "direct" or self.config.aggregation == "max" or self.cutoff == math.inf
-        if always or self._table_would_not_pay(graph, vectors):
-            return self._directly(h, graph, vectors, self.cutoff)
+        if self._is_direct(graph, vectors):
+            return self._directly(h, self._messages(graph, vectors, self.cutoff), graph)
         r, _ = polar(vectors, directions=False)  # E
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
         for layer in self._layers:
             h = layer.forward(h, radial, r, self.config.envelope is not None, graph)  # N, node_dim
         return cast(Tensor, h)
 
+    def _is_direct(self, graph: Graph, vectors: Tensor) -> bool:
+        """Whether the basis is evaluated at every edge."""
+        always = self.config.filters == "direct" or self.config.aggregation == "max" or self.cutoff == math.inf
+        return always or self._table_would_not_pay(graph, vectors)
+
     def _table_would_not_pay(self, graph: Graph, vectors: Tensor) -> bool:
         """Where energies alone are trained: each step, of other weights, would make a table of its own."""
         traced = not isinstance(vectors, Tensor) or torch.compiler.is_compiling()
         if traced or vectors.requires_grad or not torch.is_grad_enabled():
             return False
-        few = graph.n_edges < EDGES_A_KNOT * self.config.n_knots
-        return few and any(layer.message_mlp.first.weight.requires_grad for layer in self._layers)
+        if graph.n_edges >= EDGES_A_KNOT * self.config.n_knots:
+            return False
+        return any(layer.message_mlp.first.weight.requires_grad for layer in self._layers)
 
     @property
     def _layers(self) -> Iterable[MessagePassingLayer]:
@@ -248,7 +270,7 @@ class SimpleGNN(Potential):
         name = self.config.envelope
         return torch.ones_like(r) if name is None else ENVELOPES[name](r, self.cutoff)
 
-    def _directly(self, h: Tensor, graph: Graph, vectors: Tensor, cutoff: float) -> Tensor:
+    def _messages(self, graph: Graph, vectors: Tensor, cutoff: float) -> Messages:
         """With the basis evaluated at every edge; without an envelope, edges count up to `cutoff`."""
         if self.exponential is None:
             distances, basis = edge_basis(vectors, self.rbf_centers, self.rbf_width)
@@ -258,16 +280,36 @@ class SimpleGNN(Potential):
         envelope = None
         if self.config.envelope is not None:
             envelope = self._envelope(distances)
-        elif bool((distances >= cutoff).any()):
-            envelope = (distances < cutoff).to(h.dtype)
+        elif cutoff < math.inf and len(distances) and float(distances.detach().amax()) >= cutoff:
+            envelope = (distances < cutoff).to(basis.dtype)
         if envelope is None:
-            n_neighbours = graph.n_neighbours.to(h.dtype)
+            n_neighbours = graph.n_neighbours.to(basis.dtype)
         else:
             n_neighbours = sum_over_neighbours(envelope[:, None], graph)
-        messages = Messages(graph.edges, basis, envelope, n_neighbours)
+        return Messages(graph.edges, basis, envelope, n_neighbours)
+
+    def _directly(self, h: Tensor, m: Messages, graph: Graph) -> Tensor:
         for layer in self._layers:
-            h = layer.direct(h, messages, self.config.envelope is not None, graph)
+            h = layer.direct(h, m, self.config.envelope is not None, graph)
         return h
+
+    def _energies_directly(self, graph: Graph, vectors: Tensor, cutoff: float) -> Tensor:
+        """(N,) atomic energies in float64; an IndexError for an element that the model does not know."""
+        types, m = self.elements.types(graph.atomic_numbers), self._messages(graph, vectors, cutoff)
+        if self._suits_one_node(m):
+            layers, readout = [layer.weights for layer in self._layers], cast(MLP, self.output_mlp).weights
+            return energies_in_one_node(Atoms(types, self.elements), m, self.atom_embedding.weight, layers, readout)
+        return self.read_out(graph, vectors, types, self._directly(self.atom_embedding(types), m, graph))
+
+    def _suits_one_node(self, m: Messages) -> bool:
+        """Whether energies alone are trained, on the CPU, by nothing but what `energies_in_one_node` has."""
+        if not isinstance(m.basis, Tensor) or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return False
+        moved = m.basis.requires_grad or (m.envelope is not None and m.envelope.requires_grad)
+        if moved or not m.basis.is_cpu or self.repulsion is not None or self.config.aggregation != "sum":
+            return False
+        output = self.output_mlp
+        return type(output) is MLP and isinstance(output[1], nn.SiLU) and type(self.atom_embedding) is nn.Embedding
 
     def forward(self, z: Tensor, positions: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
         """The lecture's call: energy of one structure, or (S,) energies of a batch.
@@ -285,12 +327,11 @@ class SimpleGNN(Potential):
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
         padded, vectors = graph.padded, graph.vectors.to(self.dtype)
         try:
-            types = self.elements.types(padded.atomic_numbers)
-            h = self._directly(self.atom_embedding(types), padded, vectors, math.inf)
+            energies = self._energies_directly(padded, vectors, math.inf)
         except IndexError as error:
             if (unknown := self.elements.unknown(padded.atomic_numbers)) is None:
                 raise
             raise unknown from error
-        energies = self.read_out(padded, vectors, types, h)[: graph.n_atoms]
+        energies = energies if padded is graph else energies[: graph.n_atoms]
         energy = total_energy(self, energies, graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class Elements(nn.Module):
     type_of : (121,) int64
         The type of each atomic number; -1 where the model does not know it.
     shift, scale : (n_elements + 1,) float64
+    has_neither : bool
+        Whether the shift is 0 and the scale 1 for all: energies are those of the network.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class Elements(nn.Module):
             self.register_buffer("type_of", _types(self.known, n_elements), persistent=False)
             # No buffers: they stay float64, so that large shifts lose nothing.
             self.shift, self.scale = (_per_type(values, n_elements) for values in (shift, scale))
+        self.has_neither = not np.any(np.asarray(shift)) and bool(np.all(np.asarray(scale) == 1))
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Elements":
         """They move with the module: a copy at every call would wait for a GPU, and cannot be captured.

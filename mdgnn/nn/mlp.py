@@ -5,7 +5,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from mdgnn.ops import silu
+from mdgnn.ops import mlp, silu
 
 
 class MLP(nn.Sequential):
@@ -30,8 +30,21 @@ class MLP(nn.Sequential):
     def last(self) -> nn.Linear:
         return cast(nn.Linear, self._modules["2"])
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight and bias of both."""
+        first, _, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], self._modules.values())
+        a, b = first._parameters, last._parameters  # at a fifth of the time of first.weight
+        try:
+            return a["weight"], a["bias"], b["weight"], b["bias"]  # type: ignore[return-value]
+        except KeyError:  # parametrized
+            return first.weight, first.bias, last.weight, last.bias
+
+    def forward(self, x: Tensor, one_call: bool = False) -> Tensor:
+        """`one_call`: by `mdgnn.ops.mlp`, which has less overhead but is slow where it is differentiated twice."""
         first, activation, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], self._modules.values())
+        if one_call and isinstance(activation, nn.SiLU):
+            return mlp(x, first.weight, first.bias, last.weight, last.bias)
         hidden = linear(x, first.weight, first.bias)
         hidden = silu(hidden) if isinstance(activation, nn.SiLU) else activation(hidden)
         if last.out_features > 1:

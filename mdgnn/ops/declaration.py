@@ -344,6 +344,27 @@ def empty_like(tensors: Optionals, needs_grad: Flags) -> list[Tensor | None]:
     return [torch.empty_like(t) if w and t is not None else None for t, w in zip(tensors, needs_grad, strict=True)]
 
 
+def by_reference(
+    reference: Callable[..., Tensor], arguments: Callable[..., tuple[Any, ...]]
+) -> Callable[[Any, Any, Any, Any, Flags], Optionals]:
+    """The double backward of an op with one output whose kernels end before it: autograd's, of the reference."""
+
+    def double_backward(static: Any, grad2: Any, grads: Any, inputs: Any, needs_grad: Flags) -> Optionals:
+        with torch.enable_grad():
+            grad = grads[0].detach().contiguous().requires_grad_()
+            given = [None if x is None else x.detach().contiguous().requires_grad_() for x in inputs]
+            out = reference(*arguments(static, *given))
+            pairs = [(x, by) for x, by in zip(given, grad2, strict=True) if by is not None]
+            first = torch.autograd.grad(out, [x for x, _ in pairs], grad, create_graph=True)
+            needed = [t for t, needs in zip((grad, *given), needs_grad, strict=True) if needs]
+            by = [by.contiguous() for _, by in pairs]
+            second = torch.autograd.grad(first, needed, by, materialize_grads=True)  # type: ignore[arg-type]
+        results = iter(second)
+        return [next(results) if needs else None for needs in needs_grad]
+
+    return double_backward
+
+
 def plus(a: Optionals, b: Optionals) -> list[Tensor | None]:
     """Sums of what `a` has; None in `b` adds nothing."""
     return [x if x is None or y is None else x + y for x, y in zip(a, b, strict=True)]
@@ -377,10 +398,10 @@ def _autograd_function(op: Op) -> type[Function]:
             saved: Optionals = ()
             if saves:
                 inputs, saved = inputs[:n], inputs[n:]
+            needs_grad = _asked_for(ctx, 1, inputs)
             if torch.is_grad_enabled():
-                needs_grad = ctx.needs_input_grad[1:]
                 return None, *Backward.apply(ctx.static, saved, needs_grad, *grads, *inputs)  # type: ignore[no-untyped-call]
-            return None, *op.backward(ctx.static, grads, inputs, saved, ctx.needs_input_grad[1:])
+            return None, *op.backward(ctx.static, grads, inputs, saved, needs_grad)
 
     class Backward(Function):
         @staticmethod
@@ -394,7 +415,8 @@ def _autograd_function(op: Op) -> type[Function]:
         def backward(ctx: Any, *grad2: Tensor | None) -> Any:
             if grad2[0] is None and _all_none(grad2):
                 return (None,) * (3 + m + n)
-            static, tensors, needs_grad = ctx.static, ctx.saved_tensors, ctx.needs_input_grad[3:]
+            static, tensors = ctx.static, ctx.saved_tensors
+            needs_grad = _asked_for(ctx, 3, tensors)
             if torch.is_grad_enabled():
                 results = DoubleBackward.apply(static, needs_grad, *grad2, *tensors)  # type: ignore[no-untyped-call]
             else:
@@ -415,6 +437,27 @@ def _autograd_function(op: Op) -> type[Function]:
         # Which torch's sentences name.
         function._backward_cls.__name__ = f"{op.name}{suffix}"
     return Forward
+
+
+def _asked_for(ctx: Any, n_first: int, tensors: Optionals) -> Flags:
+    """Of which tensors, the arguments behind the first few, this pass over the graph wants the gradient.
+
+    `needs_input_grad` says which have one: in a pass that forces are asked of, those of all weights would be computed
+    and dropped. The engine knows; nodes stand in the order of the arguments that are tensors.
+    """
+    flags: Flags = ctx.needs_input_grad[n_first:]
+    if sum(flags) < 2:
+        return flags
+    nodes = iter(ctx.next_functions)
+    return tuple(t is not None and _will_run(next(nodes)[0]) for t in tensors)
+
+
+def _will_run(node: Any) -> bool:
+    """Whether the engine will come to a node of the graph, or to where a tensor has none."""
+    try:
+        return node is not None and torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # of a leaf whose gradient `torch.autograd.grad` is to return
+        return True
 
 
 def _all_none(tensors: Optionals) -> bool:

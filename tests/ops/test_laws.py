@@ -109,6 +109,28 @@ def test_each_input_alone_gets_the_same_bits(op, options, device):
         assert torch.equal(grad, together[k])
 
 
+@variants
+def test_a_pass_over_the_graph_computes_what_it_is_asked_for(op, options, monkeypatch):
+    """Forces of a model in training: not the gradients of its weights, which have them too."""
+    static, inputs = problem(op, options)
+    needed, backward = [], op.backward
+
+    def recorded(static, grads, inputs, saved, needs_grad):
+        needed.append(list(needs_grad))
+        return backward(static, grads, inputs, saved, needs_grad)
+
+    monkeypatch.setitem(op.__dict__, "backward", recorded)
+    for k in [k for k, x in enumerate(inputs) if x is not None and x.requires_grad]:
+        for leaf in (True, False):
+            given = list(inputs) if leaf else [x if x is None or not x.requires_grad else x * 1 for x in inputs]
+            loss = sum(t.square().sum() for t in outputs(op, static, given))
+            torch.autograd.grad(loss, given[k], create_graph=leaf)
+            assert needed.pop() == [m == k for m in range(len(inputs))]
+    loss = sum(t.square().sum() for t in outputs(op, static, inputs))
+    loss.backward()
+    assert needed.pop() == [x is not None and x.requires_grad for x in inputs]
+
+
 @devices
 @variants
 def test_each_output_alone_has_derivatives(op, options, device):
@@ -282,11 +304,11 @@ def test_empty_input(op, options, device, n_atoms, n_edges, width):
     assert_close(ours, expected, 1e-13, cancelled=1e-14 if n_atoms == 1 else 0)  # forces of an atom on itself
 
 
-SUMS = [v for v in VARIANTS if v.values[0].outputs[0].shape[0] in "NR" and v.values[0].name != "force_virial"]
+OTHERS = ("force_virial", "message_passing_layer", "mlp")  # atoms get of what they send, or of what they have
+SUMS = [v for v in VARIANTS if v.values[0].outputs[0].shape[0] in "NR" and v.values[0].name not in OTHERS]
 
 
 def test_sums_of_what_atoms_receive():
-    """Of force_virial atoms get of what they send, too."""
     messages = {"concat_message", "concat_message_linear", "concat_message_table"}
     names = {*messages, "cfconv", "painn_message", "scatter_add"}
     assert names <= {v.values[0].name for v in SUMS}, "else the test below says nothing of them"
