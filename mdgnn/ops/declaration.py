@@ -352,13 +352,13 @@ def by_reference(
     def double_backward(static: Any, grad2: Any, grads: Any, inputs: Any, needs_grad: Flags) -> Optionals:
         with torch.enable_grad():
             grad = grads[0].detach().contiguous().requires_grad_()
-            given = [None if x is None else x.detach().contiguous().requires_grad_() for x in inputs]
+            given: list[Any] = [None if x is None else x.detach().contiguous().requires_grad_() for x in inputs]
             out = reference(*arguments(static, *given))
             pairs = [(x, by) for x, by in zip(given, grad2, strict=True) if by is not None]
             first = torch.autograd.grad(out, [x for x, _ in pairs], grad, create_graph=True)
             needed = [t for t, needs in zip((grad, *given), needs_grad, strict=True) if needs]
             by = [by.contiguous() for _, by in pairs]
-            second = torch.autograd.grad(first, needed, by, materialize_grads=True)  # type: ignore[arg-type]
+            second = torch.autograd.grad(first, needed, by, materialize_grads=True)
         results = iter(second)
         return [next(results) if needs else None for needs in needs_grad]
 
