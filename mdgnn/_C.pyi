@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -236,95 +237,6 @@ def force_virial_backward(
     out: _Array,
     context: _Context,
 ) -> None: ...
-def message_passing_layer(
-    *,
-    itemsize: int,
-    rows: _Rows,
-    columns: _Rows | None,
-    h: _Array,
-    features: _Array,
-    n_neighbours: _Array,
-    envelope: _Array,
-    message_1: _Array,
-    message_bias_1: _Array,
-    message_2: _Array,
-    message_bias_2: _Array,
-    update_1: _Array,
-    update_bias_1: _Array,
-    update_2: _Array,
-    update_bias_2: _Array,
-    out: _Array,
-    messages: _Array,
-    silu_grads: _Array,
-    total: _Array,
-    hidden: _Array,
-    context: _Context,
-) -> None: ...
-def message_passing_layer_backward(
-    *,
-    itemsize: int,
-    rows: _Rows,
-    columns: _Rows | None,
-    h: _Array,
-    features: _Array,
-    n_neighbours: _Array,
-    envelope: _Array,
-    message_1: _Array,
-    message_bias_1: _Array,
-    message_2: _Array,
-    message_bias_2: _Array,
-    update_1: _Array,
-    update_bias_1: _Array,
-    update_2: _Array,
-    update_bias_2: _Array,
-    grad: _Array,
-    messages: _Array,
-    silu_grads: _Array,
-    total: _Array,
-    hidden: _Array,
-    out_h: _Array,
-    out_features: _Array,
-    out_n_neighbours: _Array,
-    out_envelope: _Array,
-    out_message_1: _Array,
-    out_message_bias_1: _Array,
-    out_message_2: _Array,
-    out_message_bias_2: _Array,
-    out_update_1: _Array,
-    out_update_bias_1: _Array,
-    out_update_2: _Array,
-    out_update_bias_2: _Array,
-    context: _Context,
-) -> None: ...
-def mlp(
-    *,
-    itemsize: int,
-    x: _Array,
-    weight_1: _Array,
-    bias_1: _Array,
-    weight_2: _Array,
-    bias_2: _Array,
-    out: _Array,
-    hidden: _Array,
-    context: _Context,
-) -> None: ...
-def mlp_backward(
-    *,
-    itemsize: int,
-    x: _Array,
-    weight_1: _Array,
-    bias_1: _Array,
-    weight_2: _Array,
-    bias_2: _Array,
-    hidden: _Array,
-    grad: _Array,
-    out_x: _Array,
-    out_weight_1: _Array,
-    out_bias_1: _Array,
-    out_weight_2: _Array,
-    out_bias_2: _Array,
-    context: _Context,
-) -> None: ...
 def painn_message(
     *,
     itemsize: int,
@@ -547,6 +459,32 @@ def adam_step(
     eps: float,
     weight_decay: float,
     decoupled: bool,
+) -> None: ...
+
+# Rows by receiver and by sender; numbers of types, features, edges, basis functions; addresses of types, embedding,
+# basis, envelope, shift and scale.
+_Network = tuple[tuple[int, int, int, int], tuple[int, int, int, int], Sequence[int], Sequence[int]]
+
+def simple_gnn_saved(n_atoms: int, n_features: int, n_weights: int) -> int: ...
+def simple_gnn(
+    itemsize: int,
+    network: _Network,
+    weights: list[int],
+    h: int,
+    energies: int,
+    saved: int,
+    needs_grad: bool,
+    n_threads: int,
+) -> None: ...
+def simple_gnn_backward(
+    itemsize: int,
+    network: _Network,
+    weights: list[int],
+    results: Sequence[int],
+    saved: int,
+    out: Sequence[int],
+    out_weights: list[int],
+    n_threads: int,
 ) -> None: ...
 def counting_sort(index: int, n_edges: int, n_rows: int, row_ptr: int, order: int) -> None: ...
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mdgnn._internal.torch_context import torch_context
 from mdgnn.graph import Graph, mean_per_structure, sum_per_structure
 from mdgnn.model_config import ModelConfig
-from mdgnn.nn import MLP, Elements, Heads, Property, Repulsion
+from mdgnn.nn import Elements, Heads, Property, Repulsion
 from mdgnn.ops import force_virial, polar, scatter_add
 
 
@@ -161,14 +161,10 @@ class Potential(nn.Module):
 
     def _features_and_energies(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Types (N,), features (N, F) and energies (N,) of atoms."""
-        try:
+        with self.elements.known_in(graph.atomic_numbers):
             types = self.elements.types(graph.atomic_numbers)
             features = self.atomic_features(graph, vectors, types)
             return types, features, self.read_out(graph, vectors, types, features)
-        except IndexError as error:  # of a table that has no row for an unknown element
-            if (unknown := self.elements.unknown(graph.atomic_numbers)) is None:
-                raise
-            raise unknown from error
 
     def read_out(self, graph: Graph, vectors: Tensor, types: Tensor, features: Tensor) -> Tensor:
         """(N, F) features -> (N,) atomic energies in float64, repulsion included."""
@@ -177,10 +173,7 @@ class Potential(nn.Module):
             r, _ = polar(vectors, directions=False)  # E
             pairs = self.repulsion(types, r, graph)  # N, 1
         try:
-            output = self.output_mlp
-            # Energies alone are trained or asked for: nothing is differentiated twice.
-            once = type(output) is MLP and isinstance(features, Tensor) and not vectors.requires_grad
-            network = output(features, one_call=True) if once else output(features)  # N, 1
+            network = self.output_mlp(features)  # N, 1
         except AttributeError:
             self.check_complete()
             raise
@@ -290,11 +283,10 @@ def _outputs(
     model: Potential, graph: Graph, vectors: Tensor, properties: bool
 ) -> tuple[Tensor, dict[str, Tensor] | None]:
     """Energies of atoms, and on request what the model's heads say of the graph."""
-    n, padded = graph.n_atoms, graph.padded
+    n = graph.n_atoms
     if not properties or model.heads is None:
-        energies = model.atomic_energies(padded, vectors)
-        return energies if padded is graph else energies[:n], {} if properties else None
-    energies, values = model.energies_and_properties(padded, vectors)
+        return model.atomic_energies(graph.padded, vectors)[:n], {} if properties else None
+    energies, values = model.energies_and_properties(graph.padded, vectors)
     return energies[:n], model.heads.reduce({name: a[:n] for name, a in values.items()}, graph)
 
 

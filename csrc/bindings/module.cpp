@@ -1,4 +1,7 @@
 // The CPU extension. Few files include pybind11, whose headers take several seconds each.
+#include <pybind11/stl.h>
+
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -7,6 +10,7 @@
 #include "ops/adam/adam.hpp"
 #include "ops/csr/csr.hpp"
 #include "ops/csr/select.hpp"
+#include "ops/simple_gnn/simple_gnn.hpp"
 
 namespace mdgnn {
 
@@ -75,6 +79,64 @@ void bind_adam(pybind11::module_& m) {
     });
 }
 
+// Addresses of arrays, 0 where one is absent.
+template <class T>
+std::vector<T*> pointers(const std::vector<Address>& addresses) {
+    std::vector<T*> out;
+    for (const Address address : addresses) out.push_back(pointer<T>(address));
+    return out;
+}
+
+// rows and columns; sizes A, F, E, B; types, embedding, features, envelope, shift, scale.
+using NetworkTuple = std::tuple<RowsTuple, RowsTuple, std::array<std::int64_t, 4>, std::array<Address, 6>>;
+
+template <class T>
+SimpleGnn<T> simple_gnn_of(const NetworkTuple& given, const std::vector<Address>& weights) {
+    const auto& [by_receiver, by_sender, sizes, arrays] = given;
+    const auto [n_types, width, n_edges, n_basis] = sizes;
+    const auto [types, embedding, features, envelope, shift, scale] = arrays;
+    return {rows(by_receiver),
+            rows(by_sender),
+            pointer<const std::int64_t>(types),
+            {pointer<const T>(embedding), n_types, width},
+            {pointer<const T>(features), n_edges, n_basis},
+            pointer<const T>(envelope),
+            pointer<const double>(shift),
+            pointer<const double>(scale),
+            pointers<const T>(weights)};
+}
+
+void bind_simple_gnn(pybind11::module_& m) {
+    m.def("simple_gnn_saved", &cpu::simple_gnn_saved);
+    m.def("simple_gnn", [](int itemsize, const NetworkTuple& network, const std::vector<Address>& weights, Address h,
+                           Address energies, Address saved, bool needs_grad, int n_threads) {
+        dispatch_float(itemsize, [&](auto zero) {
+            using T = decltype(zero);
+            const SimpleGnn<T> op = simple_gnn_of<T>(network, weights);
+            const pybind11::gil_scoped_release release;
+            cpu::simple_gnn<T>(op, pointer<T>(h), pointer<double>(energies), pointer<T>(saved), needs_grad,
+                               Context{n_threads});
+        });
+    });
+    // `results`: h, its gradient and that of the energies; `out`: the gradients of embedding, features and envelope,
+    // then those of the weights; each may be absent.
+    m.def("simple_gnn_backward",
+          [](int itemsize, const NetworkTuple& network, const std::vector<Address>& weights,
+             const std::array<Address, 3>& results, Address saved, const std::array<Address, 3>& out,
+             const std::vector<Address>& out_weights, int n_threads) {
+              dispatch_float(itemsize, [&](auto zero) {
+                  using T = decltype(zero);
+                  const SimpleGnn<T> op = simple_gnn_of<T>(network, weights);
+                  const SimpleGnnGradients<T> gradients{pointer<T>(out[0]), pointer<T>(out[1]), pointer<T>(out[2]),
+                                                        pointers<T>(out_weights)};
+                  const pybind11::gil_scoped_release release;
+                  cpu::simple_gnn_backward<T>(op, pointer<const T>(results[0]), pointer<const T>(results[1]),
+                                              pointer<const double>(results[2]), pointer<const T>(saved), gradients,
+                                              Context{n_threads});
+              });
+          });
+}
+
 }  // namespace
 }  // namespace mdgnn
 
@@ -84,6 +146,7 @@ PYBIND11_MODULE(_C, m) {
     mdgnn::bind_csr(m);
     mdgnn::bind_selection(m);
     mdgnn::bind_adam(m);
+    mdgnn::bind_simple_gnn(m);
     mdgnn::bind_engine(m);
     mdgnn::bind_dynamics(m);
     mdgnn::bind_neighbors(m);

@@ -8,8 +8,6 @@
 #include "ops/concat_message_linear/concat_message_linear.hpp"
 #include "ops/edge_basis/edge_basis.hpp"
 #include "ops/force_virial/force_virial.hpp"
-#include "ops/message_passing_layer/message_passing_layer.hpp"
-#include "ops/mlp/mlp.hpp"
 #include "ops/painn_message/painn_message.hpp"
 #include "ops/polar/polar.hpp"
 #include "ops/scatter_add/scatter_add.hpp"
@@ -82,19 +80,6 @@ void add_ops(PyObject* module) {
     MDGNN_ADD(cpu, edge_basis_backward, "", "grad_distances", "grad_basis", "out");
     MDGNN_ADD(cpu, edge_basis_double_backward, "", "grad2", "grad_distances", "grad_basis", "out_distances",
               "out_basis", "out");
-
-    shapes = {{"rows", "N E N"},    {"columns", "N E N"},    {"h", "N F"},         {"features", "E B"},
-              {"envelope", "E"},    {"n_neighbours", "N"}, {"message_1", "H M"}, {"message_bias_1", "H"},
-              {"message_2", "K H"}, {"message_bias_2", "K"}, {"update_1", "G U"},  {"update_bias_1", "G"},
-              {"update_2", "F G"},  {"update_bias_2", "F"},  {"messages", "N 3H"}, {"silu_grads", "N H"},
-              {"total", "N K"},     {"hidden", "N G"},       {"out", "N F"},       {"grad", "N F"}};
-    MDGNN_ADD(cpu, message_passing_layer, "", "out", "");
-    MDGNN_ADD(cpu, message_passing_layer_backward, "", "grad", "", "out_");
-
-    shapes = {{"x", "N C"},    {"weight_1", "H C"}, {"bias_1", "H"}, {"weight_2", "K H"},
-              {"bias_2", "K"}, {"hidden", "N H"},   {"out", "N K"},  {"grad", "N K"}};
-    MDGNN_ADD(cpu, mlp, "", "out", "hidden");
-    MDGNN_ADD(cpu, mlp_backward, "", "hidden", "grad", "out_");
 
     shapes = {{"vectors", "E 3"}, {"n_edges", "E"}, {"lengths", "E"},
               {"unit", "E 3"},    {"grad2", "E 3"}, {"out", "E 3"}};

@@ -19,22 +19,19 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
 from mdgnn.model_config import RadialConfig, require, require_positive, takes_options_of
-from mdgnn.models.one_node import Atoms, Messages, energies_in_one_node
+from mdgnn.models.fused_network import Messages, Weights, fused, plain, split, suits
 from mdgnn.nn import ENVELOPES, MLP, ExponentialBasis, TableCache, call_in_float64, with_suitable_rows
 from mdgnn.ops import (
-    LayerWeights,
     RadialTable,
     TabulatedFilter,
     add_ends,
     concat_message_linear,
     concat_message_table,
     edge_basis,
-    message_passing_layer,
     polar,
     silu,
     tabulate,
 )
-from mdgnn.ops.message_passing_layer import reference, split_by_input
 from mdgnn.potential import Potential, total_energy
 
 AGGREGATIONS = ("sum", "mean", "max")
@@ -108,13 +105,12 @@ class MessagePassingLayer(nn.Module):
             total = total / _divisor(n_neighbours, smooth)
         return self._update(h, total)
 
-    def direct(self, h: Tensor, m: Messages, smooth: bool, graph: Graph) -> Tensor:
+    def direct(self, h: Tensor, m: Messages, n_neighbours: Tensor, smooth: bool, graph: Graph) -> Tensor:
         """(N, node_dim) -> (N, node_dim), with the first Linear evaluated at every edge."""
         if self.aggregation == "sum":
-            layer = message_passing_layer if isinstance(h, Tensor) else reference  # of which the engine is captured
-            return layer(h, m.basis, m.edges, m.envelope, m.n_neighbours.squeeze(1), self.weights)
+            return plain(h, m, n_neighbours, self.weights)
         first, second = self.message_mlp.first, self.message_mlp.last
-        for_ends, bias, for_basis = split_by_input(first.weight, first.bias, h.shape[1])
+        for_ends, bias, for_basis = split(first.weight, first.bias, h.shape[1])
         ends = F.linear(h, for_ends, bias)
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
             edge_part = with_suitable_rows(lambda basis: F.linear(basis, for_basis), m.basis)
@@ -122,13 +118,13 @@ class MessagePassingLayer(nn.Module):
             messages = with_suitable_rows(lambda x: F.linear(x, second.weight, second.bias), x)
             return self._update(h, sum_over_neighbours(messages, graph, m.envelope, reduce="max"))
         x = concat_message_linear(m.basis, for_basis, ends, graph.edges, m.envelope)
-        return self._update(h, self._total(x, m.n_neighbours) / _divisor(m.n_neighbours, smooth))
+        return self._update(h, self._total(x, n_neighbours) / _divisor(n_neighbours, smooth))
 
     @property
-    def weights(self) -> LayerWeights:
+    def weights(self) -> Weights:
         """Of a layer whose aggregation is a sum."""
         weight, bias, *second = self.message_mlp.weights
-        return LayerWeights(weight, bias, *self._divided(*second), *self.update_mlp.weights)
+        return weight, bias, *self._divided(*second), *self.update_mlp.weights
 
     def _divided(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The message's second Linear, which is divided in place of the sum."""
@@ -209,22 +205,11 @@ class SimpleGNN(Potential):
         self.output_mlp = MLP(c.node_dim, c.node_dim, 1)
         self.tables = TableCache()
 
-    def atomic_energies(self, graph: Graph, vectors: Tensor) -> Tensor:
-        """As of `Potential`."""
-        if not self._is_direct(graph, vectors):
-            return super().atomic_energies(graph, vectors)
-        try:
-            return self._energies_directly(graph, vectors, self.cutoff)
-        except IndexError as error:
-            if (unknown := self.elements.unknown(graph.atomic_numbers)) is None:
-                raise
-            raise unknown from error
-
     def atomic_features(self, graph: Graph, vectors: Tensor, types: Tensor) -> Tensor:
         """(E, 3) edge vectors, (N,) types -> (N, node_dim). Edges beyond the cutoff count for nothing."""
-        h = self.atom_embedding(types)  # N, node_dim
         if self._is_direct(graph, vectors):
-            return self._directly(h, self._messages(graph, vectors, self.cutoff), graph)
+            return self._by_layers(types, self._messages(graph, vectors, self.cutoff), graph)
+        h = self.atom_embedding(types)  # N, node_dim
         r, _ = polar(vectors, directions=False)  # E
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
         for layer in self._layers:
@@ -241,9 +226,8 @@ class SimpleGNN(Potential):
         traced = not isinstance(vectors, Tensor) or torch.compiler.is_compiling()
         if traced or vectors.requires_grad or not torch.is_grad_enabled():
             return False
-        if graph.n_edges >= EDGES_A_KNOT * self.config.n_knots:
-            return False
-        return any(layer.message_mlp.first.weight.requires_grad for layer in self._layers)
+        few = graph.n_edges < EDGES_A_KNOT * self.config.n_knots
+        return few and any(layer.message_mlp.first.weight.requires_grad for layer in self._layers)
 
     @property
     def _layers(self) -> Iterable[MessagePassingLayer]:
@@ -280,36 +264,34 @@ class SimpleGNN(Potential):
         envelope = None
         if self.config.envelope is not None:
             envelope = self._envelope(distances)
-        elif cutoff < math.inf and len(distances) and float(distances.detach().amax()) >= cutoff:
+        elif cutoff < math.inf and bool((distances >= cutoff).any()):
             envelope = (distances < cutoff).to(basis.dtype)
-        if envelope is None:
-            n_neighbours = graph.n_neighbours.to(basis.dtype)
-        else:
-            n_neighbours = sum_over_neighbours(envelope[:, None], graph)
-        return Messages(graph.edges, basis, envelope, n_neighbours)
+        return Messages(graph.edges, basis, envelope)
 
-    def _directly(self, h: Tensor, m: Messages, graph: Graph) -> Tensor:
+    def _by_layers(self, types: Tensor, m: Messages, graph: Graph) -> Tensor:
+        h, n_neighbours = self.atom_embedding(types), m.n_neighbours()
         for layer in self._layers:
-            h = layer.direct(h, m, self.config.envelope is not None, graph)
-        return h
+            h = layer.direct(h, m, n_neighbours, self.config.envelope is not None, graph)
+        return cast(Tensor, h)
 
-    def _energies_directly(self, graph: Graph, vectors: Tensor, cutoff: float) -> Tensor:
-        """(N,) atomic energies in float64; an IndexError for an element that the model does not know."""
-        types, m = self.elements.types(graph.atomic_numbers), self._messages(graph, vectors, cutoff)
-        if self._suits_one_node(m):
-            layers, readout = [layer.weights for layer in self._layers], cast(MLP, self.output_mlp).weights
-            return energies_in_one_node(Atoms(types, self.elements), m, self.atom_embedding.weight, layers, readout)
-        return self.read_out(graph, vectors, types, self._directly(self.atom_embedding(types), m, graph))
+    def _features_and_energies(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not self._is_direct(graph, vectors):
+            return super()._features_and_energies(graph, vectors)
+        return self._directly(graph, vectors, self.cutoff)
 
-    def _suits_one_node(self, m: Messages) -> bool:
-        """Whether energies alone are trained, on the CPU, by nothing but what `energies_in_one_node` has."""
-        if not isinstance(m.basis, Tensor) or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return False
-        moved = m.basis.requires_grad or (m.envelope is not None and m.envelope.requires_grad)
-        if moved or not m.basis.is_cpu or self.repulsion is not None or self.config.aggregation != "sum":
-            return False
-        output = self.output_mlp
-        return type(output) is MLP and isinstance(output[1], nn.SiLU) and type(self.atom_embedding) is nn.Embedding
+    def _directly(self, graph: Graph, vectors: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Types (N,), features (N, node_dim) and energies (N,) of atoms, with the basis evaluated at every edge."""
+        with self.elements.known_in(graph.atomic_numbers):
+            types, m = self.elements.types(graph.atomic_numbers), self._messages(graph, vectors, cutoff)
+            readout, embedding = self.output_mlp, self.atom_embedding
+            plain_modules = type(embedding) is nn.Embedding and type(readout) is MLP and readout.is_silu
+            if plain_modules and self.config.aggregation == "sum" and self.repulsion is None:
+                weights = [w for layer in self._layers for w in layer.weights]
+                weights += readout.weights
+                if suits(m, embedding.weight, weights):
+                    return types, *fused(m, types, self.elements, embedding.weight, weights)
+            h = self._by_layers(types, m, graph)
+            return types, h, self.read_out(graph, vectors, types, h)
 
     def forward(self, z: Tensor, positions: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
         """The lecture's call: energy of one structure, or (S,) energies of a batch.
@@ -326,12 +308,6 @@ class SimpleGNN(Potential):
         """
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
         padded, vectors = graph.padded, graph.vectors.to(self.dtype)
-        try:
-            energies = self._energies_directly(padded, vectors, math.inf)
-        except IndexError as error:
-            if (unknown := self.elements.unknown(padded.atomic_numbers)) is None:
-                raise
-            raise unknown from error
-        energies = energies if padded is graph else energies[: graph.n_atoms]
+        energies = self._directly(padded, vectors, math.inf)[2][: graph.n_atoms]
         energy = total_energy(self, energies, graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy

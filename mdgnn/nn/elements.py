@@ -1,9 +1,9 @@
 """The elements that a model knows: types of atoms, and shift and scale of each element's energy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,8 +29,6 @@ class Elements(nn.Module):
     type_of : (121,) int64
         The type of each atomic number; -1 where the model does not know it.
     shift, scale : (n_elements + 1,) float64
-    has_neither : bool
-        Whether the shift is 0 and the scale 1 for all: energies are those of the network.
 
     Raises
     ------
@@ -54,7 +52,6 @@ class Elements(nn.Module):
             self.register_buffer("type_of", _types(self.known, n_elements), persistent=False)
             # No buffers: they stay float64, so that large shifts lose nothing.
             self.shift, self.scale = (_per_type(values, n_elements) for values in (shift, scale))
-        self.has_neither = not np.any(np.asarray(shift)) and bool(np.all(np.asarray(scale) == 1))
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Elements":
         """They move with the module: a copy at every call would wait for a GPU, and cannot be captured.
@@ -75,6 +72,16 @@ class Elements(nn.Module):
     def energies(self, types: Tensor, network: Tensor) -> Tensor:
         """(N,) types and the network's values -> (N,) energies in float64."""
         return torch.addcmul(self.shift.index_select(0, types), network, self.scale.index_select(0, types))
+
+    @contextmanager
+    def known_in(self, atomic_numbers: Tensor) -> Iterator[None]:
+        """For what looks up types: a ValueError for an atom of an element that the model does not know."""
+        try:
+            yield
+        except IndexError as error:  # of a table that has no row for it
+            if (unknown := self.unknown(atomic_numbers)) is None:
+                raise
+            raise unknown from error
 
     def unknown(self, atomic_numbers: Tensor) -> ValueError | None:
         """The error that names the first atom of an element which the model does not know, if there is one."""

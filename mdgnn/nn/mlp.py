@@ -5,7 +5,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from mdgnn.ops import mlp, silu
+from mdgnn.ops import silu
 
 
 class MLP(nn.Sequential):
@@ -40,11 +40,13 @@ class MLP(nn.Sequential):
         except KeyError:  # parametrized
             return first.weight, first.bias, last.weight, last.bias
 
-    def forward(self, x: Tensor, one_call: bool = False) -> Tensor:
-        """`one_call`: by `mdgnn.ops.mlp`, which has less overhead but is slow where it is differentiated twice."""
+    @property
+    def is_silu(self) -> bool:
+        """Whether that is the activation."""
+        return type(self._modules["1"]) is nn.SiLU
+
+    def forward(self, x: Tensor) -> Tensor:
         first, activation, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], self._modules.values())
-        if one_call and isinstance(activation, nn.SiLU):
-            return mlp(x, first.weight, first.bias, last.weight, last.bias)
         hidden = linear(x, first.weight, first.bias)
         hidden = silu(hidden) if isinstance(activation, nn.SiLU) else activation(hidden)
         if last.out_features > 1:

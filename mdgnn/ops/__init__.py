@@ -8,8 +8,6 @@ from mdgnn.ops.csr import EdgeRows, Rows, rows_by
 from mdgnn.ops.edge_basis import EDGE_BASIS, edge_basis
 from mdgnn.ops.edges_within import edges_within
 from mdgnn.ops.force_virial import FORCE_VIRIAL, force_virial
-from mdgnn.ops.message_passing_layer import MESSAGE_PASSING_LAYER, LayerWeights, message_passing_layer
-from mdgnn.ops.mlp import MLP_OP, mlp
 from mdgnn.ops.neighbor_buffers import NeighborBuffers
 from mdgnn.ops.neighbors import Neighbors, neighbors
 from mdgnn.ops.operators import register
@@ -26,8 +24,6 @@ OPS = (
     CONCAT_MESSAGE_TABLE,
     EDGE_BASIS,
     FORCE_VIRIAL,
-    MESSAGE_PASSING_LAYER,
-    MLP_OP,
     PAINN_MESSAGE,
     POLAR,
     SCATTER_ADD,
@@ -42,7 +38,6 @@ __all__ = [
     "OPS",
     "EdgeRows",
     "Filter",
-    "LayerWeights",
     "NeighborBuffers",
     "Neighbors",
     "RadialTable",
@@ -56,8 +51,6 @@ __all__ = [
     "edge_basis",
     "edges_within",
     "force_virial",
-    "message_passing_layer",
-    "mlp",
     "neighbors",
     "painn_message",
     "polar",

@@ -344,27 +344,6 @@ def empty_like(tensors: Optionals, needs_grad: Flags) -> list[Tensor | None]:
     return [torch.empty_like(t) if w and t is not None else None for t, w in zip(tensors, needs_grad, strict=True)]
 
 
-def by_reference(
-    reference: Callable[..., Tensor], arguments: Callable[..., tuple[Any, ...]]
-) -> Callable[[Any, Any, Any, Any, Flags], Optionals]:
-    """The double backward of an op with one output whose kernels end before it: autograd's, of the reference."""
-
-    def double_backward(static: Any, grad2: Any, grads: Any, inputs: Any, needs_grad: Flags) -> Optionals:
-        with torch.enable_grad():
-            grad = grads[0].detach().contiguous().requires_grad_()
-            given: list[Any] = [None if x is None else x.detach().contiguous().requires_grad_() for x in inputs]
-            out = reference(*arguments(static, *given))
-            pairs = [(x, by) for x, by in zip(given, grad2, strict=True) if by is not None]
-            first = torch.autograd.grad(out, [x for x, _ in pairs], grad, create_graph=True)
-            needed = [t for t, needs in zip((grad, *given), needs_grad, strict=True) if needs]
-            by = [by.contiguous() for _, by in pairs]
-            second = torch.autograd.grad(first, needed, by, materialize_grads=True)
-        results = iter(second)
-        return [next(results) if needs else None for needs in needs_grad]
-
-    return double_backward
-
-
 def plus(a: Optionals, b: Optionals) -> list[Tensor | None]:
     """Sums of what `a` has; None in `b` adds nothing."""
     return [x if x is None or y is None else x + y for x, y in zip(a, b, strict=True)]
@@ -398,7 +377,7 @@ def _autograd_function(op: Op) -> type[Function]:
             saved: Optionals = ()
             if saves:
                 inputs, saved = inputs[:n], inputs[n:]
-            needs_grad = _asked_for(ctx, 1, inputs)
+            needs_grad = gradients_asked_for(ctx, 1, inputs)
             if torch.is_grad_enabled():
                 return None, *Backward.apply(ctx.static, saved, needs_grad, *grads, *inputs)  # type: ignore[no-untyped-call]
             return None, *op.backward(ctx.static, grads, inputs, saved, needs_grad)
@@ -416,7 +395,7 @@ def _autograd_function(op: Op) -> type[Function]:
             if grad2[0] is None and _all_none(grad2):
                 return (None,) * (3 + m + n)
             static, tensors = ctx.static, ctx.saved_tensors
-            needs_grad = _asked_for(ctx, 3, tensors)
+            needs_grad = gradients_asked_for(ctx, 3, tensors)
             if torch.is_grad_enabled():
                 results = DoubleBackward.apply(static, needs_grad, *grad2, *tensors)  # type: ignore[no-untyped-call]
             else:
@@ -439,7 +418,7 @@ def _autograd_function(op: Op) -> type[Function]:
     return Forward
 
 
-def _asked_for(ctx: Any, n_first: int, tensors: Optionals) -> Flags:
+def gradients_asked_for(ctx: Any, n_first: int, tensors: Optionals) -> Flags:
     """Of which tensors, the arguments behind the first few, this pass over the graph wants the gradient.
 
     `needs_input_grad` says which have one: in a pass that forces are asked of, those of all weights would be computed

@@ -14,9 +14,6 @@ from systems import crystal, gnn, icosahedron, water
 
 import mdgnn
 from mdgnn import Graph, SimpleGNN, evaluate
-from mdgnn.models import simple_gnn
-from mdgnn.models.one_node import energies_in_one_node
-from mdgnn.ops.message_passing_layer import message_passing_layer, reference
 
 
 def pair_of_models(seed=0, dtype=torch.float64, **arguments):
@@ -238,70 +235,6 @@ def test_compiles_without_graph_breaks():
     torch.testing.assert_close(
         torch.autograd.grad(compiled(v).sum(), v)[0], torch.autograd.grad(energies(v).sum(), v)[0]
     )
-
-
-@pytest.mark.parametrize("envelope", [None, "cosine"])
-@pytest.mark.parametrize("mean_neighbours", [1, 7])
-@pytest.mark.parametrize("forces", [False, True])
-def test_a_layer_is_one_operation_with_all_derivatives(envelope, mean_neighbours, forces, monkeypatch):
-    """The same to a rounding as its parts by torch, which is the specification; training on energies and on forces."""
-    torch.manual_seed(0)
-    model = SimpleGNN(envelope=envelope, mean_neighbours=mean_neighbours, filters="direct").double()
-    graph = Graph.from_atoms([icosahedron(2, 0.05), water()], 3.5)
-    graph = replace(graph, atomic_numbers=graph.atomic_numbers % 4)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    results, calls = [], []
-    monkeypatch.setattr(SimpleGNN, "_suits_one_node", lambda self, m: False)
-
-    def counted(*arguments):
-        calls.append(arguments)
-        return message_passing_layer(*arguments)
-
-    for layer in (counted, reference):
-        monkeypatch.setattr(simple_gnn, "message_passing_layer", layer)
-        prediction = evaluate(model, graph, forces=forces, create_graph=True)
-        loss = prediction.energy.square().sum() + (prediction.forces.square().sum() if forces else 0)
-        first = torch.autograd.grad(loss, parameters, create_graph=not forces)
-        second = () if forces else torch.autograd.grad(sum(g.square().sum() for g in first), parameters)
-        (lone,) = torch.autograd.grad(model.atomic_energies(graph, graph.vectors).sum(), parameters[-1])
-        results.append((loss, *first, *second, lone))
-    assert len(calls) == 2 * model.config.n_layers  # two calls of the model
-    for one, many in zip(*results, strict=True):
-        torch.testing.assert_close(one, many, rtol=0, atol=1e-11 * float(many.detach().abs().max()))
-
-
-@pytest.mark.parametrize("frozen", [None, "embedding", "layers.1", "output_mlp"])
-@pytest.mark.parametrize("options", [{}, {"envelope": "cosine", "mean_neighbours": 7, "shift": 2.0, "scale": 3.0}])
-def test_energies_alone_are_trained_as_one_node_of_autograd(frozen, options, monkeypatch):
-    """Energies and all derivatives are those of the operations that it consists of, to a rounding."""
-    torch.manual_seed(0)
-    model = SimpleGNN(**options, filters="direct").double()
-    for name, parameter in model.named_parameters():
-        if frozen is not None and frozen in name:
-            parameter.requires_grad_(False)
-    graph = Graph.from_atoms([icosahedron(2, 0.05), water()], 3.5)
-    graph = replace(graph, atomic_numbers=graph.atomic_numbers % 4)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    results, calls = [], []
-
-    def counted(*arguments):
-        calls.append(arguments)
-        return energies_in_one_node(*arguments)
-
-    monkeypatch.setattr(simple_gnn, "energies_in_one_node", counted)
-    for one_node in (True, False):
-        if not one_node:
-            monkeypatch.setattr(SimpleGNN, "_suits_one_node", lambda self, m: False)
-        energy = evaluate(model, graph, forces=False, create_graph=True).energy
-        first = torch.autograd.grad(energy.square().sum(), parameters, create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), parameters)
-        (lone,) = torch.autograd.grad(model.atomic_energies(graph, graph.vectors).sum(), parameters[-1])
-        results.append((energy, *first, *second, lone))
-    assert len(calls) == 2
-    for one, many in zip(*results, strict=True):
-        torch.testing.assert_close(one, many, rtol=0, atol=1e-11 * float(many.detach().abs().max()))
-    evaluate(model, graph, forces=True, create_graph=True)
-    assert len(calls) == 2  # positions need a gradient
 
 
 def test_training_on_energies_needs_no_table(monkeypatch):
