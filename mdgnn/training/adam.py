@@ -37,16 +37,15 @@ class _InOneCall(torch.optim.Optimizer):
         if None in tables:
             result = super().step(closure)
             for group in self.param_groups:
-                _count_writes(p for p in group["params"] if p.grad is not None)
+                increment_version([p for p in group["params"] if p.grad is not None])
             return result
         decoupled = isinstance(self, torch.optim.AdamW)
         for group, table in zip(self.param_groups, tables, strict=True):
-            if table is None or not table.parameters:
-                continue
+            assert table is not None
             size, n, (beta_1, beta_2) = _FLOATS[table.parameters[0].dtype], len(table.parameters), group["betas"]
             address, lr, eps, decay = table.addresses.buffer_info()[0], group["lr"], group["eps"], group["weight_decay"]
             _C.adam_step(size, address, n, lr, beta_1, beta_2, eps, decay, decoupled)
-            _count_writes(table.parameters)
+            increment_version(table.parameters)
         return None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -71,16 +70,12 @@ class _InOneCall(torch.optim.Optimizer):
         table = tables.get(id(group))
         if table is None or table.made_of != made_of:
             table = tables[id(group)] = self._new_table(group, made_of)
-        if table is None or isinstance(group["lr"], Tensor):
+        if table is None or not table.parameters or isinstance(group["lr"], Tensor):
             return None
-        addresses, place = table.addresses, 1
-        for grad in grads:
-            if grad is None:
-                continue
-            if grad.layout is not torch.strided or not grad.is_contiguous():
-                return None
-            addresses[place] = grad.data_ptr()
-            place += _FIELDS
+        grads = [grad for grad in grads if grad is not None]
+        if {grad.layout for grad in grads} != {torch.strided} or {grad.is_contiguous() for grad in grads} != {True}:
+            return None
+        table.addresses[1::_FIELDS] = array("q", [grad.data_ptr() for grad in grads])
         return table
 
     def _new_table(self, group: dict[str, Any], made_of: tuple[Any, ...]) -> _Table | None:
@@ -108,11 +103,6 @@ class _InOneCall(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_tables"}
-
-
-def _count_writes(parameters: Any) -> None:
-    for parameter in parameters:
-        increment_version(parameter)
 
 
 class Adam(_InOneCall, torch.optim.Adam):

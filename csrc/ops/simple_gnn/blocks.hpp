@@ -50,10 +50,15 @@ Matrix<const T> constant(const Matrix<T>& m) {
     return {m.data, m.rows, m.cols};
 }
 
+// By tiles of 8 x 8, whose lines stay in the nearest cache.
 template <class T>
 void transpose(const Matrix<const T>& m, std::int64_t first_column, std::int64_t n_columns, const Block<T>& out) {
-    for (std::int64_t r = 0; r < m.rows; ++r)
-        for (std::int64_t c = 0; c < n_columns; ++c) out.row(c)[r] = m.row(r)[first_column + c];
+    constexpr std::int64_t tile = 8;
+    for (std::int64_t r = 0; r < m.rows; r += tile)
+        for (std::int64_t c = 0; c < n_columns; ++c) {
+            const std::int64_t end = std::min(r + tile, m.rows);
+            for (std::int64_t k = r; k < end; ++k) out.row(c)[k] = m.row(k)[first_column + c];
+        }
 }
 
 // The gradients of weights, as products that are shared out by their rows.

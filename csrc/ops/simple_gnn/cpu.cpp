@@ -112,6 +112,17 @@ ConcatMessageLinear<T> messages_of(const SimpleGnn<T>& op, const Array<T>& weigh
     return {op.rows, op.columns, op.features, constant(weight.view), ends, op.envelope, silu_grads};
 }
 
+// `out` is another array, which compilers must know for vectors.
+template <class T>
+void scaled(std::int64_t n, const T* x, T factor, T* __restrict out) {
+    for (std::int64_t k = 0; k < n; ++k) out[k] = factor * x[k];
+}
+
+template <class T>
+void sum_of(std::int64_t n, const T* a, const T* b, T* __restrict out) {
+    for (std::int64_t k = 0; k < n; ++k) out[k] = a[k] + b[k];
+}
+
 template <class T>
 void forward(const SimpleGnn<T>& op, const Layer<const T>& w, const Saved<T>& s, const T* n_neighbours, Matrix<T> out,
              bool needs_grad, const Context& context) {
@@ -135,12 +146,11 @@ void forward(const SimpleGnn<T>& op, const Layer<const T>& w, const Saved<T>& s,
                           needs_grad ? s.silu_grads.data : nullptr, context);
     parallel_for(n, kRows, context.n_threads, [&](std::int64_t begin, std::int64_t end) {
         const std::int64_t count = end - begin;
-        for (std::int64_t i = begin; i < end; ++i)
-            for (std::int64_t f = 0; f < width; ++f) {
-                s.total.row(i)[f] = n_neighbours[i] * w.message.second_bias[f];
-                s.hidden.row(i)[f] = w.update.first_bias[f];
-                out.row(i)[f] = h.row(i)[f] + w.update.second_bias[f];
-            }
+        for (std::int64_t i = begin; i < end; ++i) {
+            std::copy_n(w.update.first_bias, width, s.hidden.row(i));
+            scaled<T>(width, w.message.second_bias, n_neighbours[i], s.total.row(i));
+            sum_of<T>(width, h.row(i), w.update.second_bias, out.row(i));
+        }
         const Block<T> hidden(s.hidden, begin);
         multiply<true, T>(count, {constant(s.sums), begin}, constant(second.view), {s.total, begin});
         multiply<true, T>(count, {h, begin}, constant(for_update.view), hidden);
