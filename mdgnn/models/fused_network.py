@@ -85,7 +85,7 @@ def fused(m: Messages, types: Tensor, elements: Elements, embedding: Tensor, wei
     return _Network.apply(constants, m.basis, m.envelope, embedding, *weights)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def suits(m: Messages, embedding: Tensor, weights: Weights) -> bool:
+def suits(m: Messages, types: Tensor, embedding: Tensor, weights: Weights) -> bool:
     """Whether `fused` can take the place of `plain`: contiguous arrays on the CPU, all layers as wide as features."""
     basis = m.basis
     if not isinstance(basis, Tensor) or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
@@ -96,6 +96,7 @@ def suits(m: Messages, embedding: Tensor, weights: Weights) -> bool:
     return (
         [w.shape for w in weights] == [*of_layer * n_layers, square, bias, (1, width), (1,)]
         and {t.dtype for t in weights} == {basis.dtype} == {embedding.dtype}
+        and m.edges.checked[1:] == (len(types), len(basis))
         and {t.is_cpu and t.is_contiguous() for t in (basis, embedding, *weights)} == {True}
     )
 
@@ -126,7 +127,9 @@ class _Network(Function):
             basis.element_size(),
             constants.network(basis, envelope, embedding),
             [w.data_ptr() for w in weights],
-            *(address(t) for t in (features, energies, saved)),
+            address(features),
+            address(energies),
+            address(saved),
             True in ctx.needs_input_grad,
             get_num_threads(),
         )

@@ -283,12 +283,12 @@ class SimpleGNN(Potential):
         """Types (N,), features (N, node_dim) and energies (N,) of atoms, with the basis evaluated at every edge."""
         with self.elements.known_in(graph.atomic_numbers):
             types, m = self.elements.types(graph.atomic_numbers), self._messages(graph, vectors, cutoff)
-            readout, embedding = self.output_mlp, self.atom_embedding
+            readout, embedding = cast(MLP, self.output_mlp), self.atom_embedding
             plain_modules = type(embedding) is nn.Embedding and type(readout) is MLP and readout.is_silu
             if plain_modules and self.config.aggregation == "sum" and self.repulsion is None:
                 weights = [w for layer in self._layers for w in layer.weights]
                 weights += readout.weights
-                if suits(m, embedding.weight, weights):
+                if suits(m, types, embedding.weight, weights):
                     return types, *fused(m, types, self.elements, embedding.weight, weights)
             h = self._by_layers(types, m, graph)
             return types, h, self.read_out(graph, vectors, types, h)

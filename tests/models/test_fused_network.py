@@ -130,6 +130,11 @@ def test_what_does_not_fit_the_kernel_goes_by_layers(kind, monkeypatch):
         evaluate(model, SMALL, create_graph=True)
 
 
+def test_vectors_of_other_edges_are_refused():
+    with pytest.raises(ValueError, match="expected features of shape"):
+        SimpleGNN(filters="direct").atomic_energies(SMALL, SMALL.vectors[1:].float())
+
+
 def test_a_changed_weight_is_seen_before_the_backward():
     model = SimpleGNN()
     energy = evaluate(model, SMALL, forces=False, create_graph=True).energy.sum()
