@@ -202,7 +202,7 @@ class Graph:
         n_structures = int(structure.max()) + 1 if n else 1
         return cls(
             numbers,
-            r[senders] - r[receivers],
+            r.index_select(0, senders) - r.index_select(0, receivers),
             rows.row_ptr,
             senders,
             structure.to(torch.int64),

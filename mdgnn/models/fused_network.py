@@ -94,7 +94,8 @@ def suits(m: Messages, types: Tensor, embedding: Tensor, weights: Weights) -> bo
     square, n_layers = (width, width), (len(weights) - OF_READOUT) // OF_LAYER
     of_layer = [(width, 2 * width + basis.shape[1]), bias, square, bias, (width, 2 * width), bias, square, bias]
     return (
-        [w.shape for w in weights] == [*of_layer * n_layers, square, bias, (1, width), (1,)]
+        n_layers > 0
+        and [w.shape for w in weights] == [*of_layer * n_layers, square, bias, (1, width), (1,)]
         and {t.dtype for t in weights} == {basis.dtype} == {embedding.dtype}
         and m.edges.checked[1:] == (len(types), len(basis))
         and {t.is_cpu and t.is_contiguous() for t in (basis, embedding, *weights)} == {True}

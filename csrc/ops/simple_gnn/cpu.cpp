@@ -112,15 +112,23 @@ ConcatMessageLinear<T> messages_of(const SimpleGnn<T>& op, const Array<T>& weigh
     return {op.rows, op.columns, op.features, constant(weight.view), ends, op.envelope, silu_grads};
 }
 
-// `out` is another array, which compilers must know for vectors.
+// Loops that compilers vectorise; in a function of their own, where pointers are known not to change.
 template <class T>
-void scaled(std::int64_t n, const T* x, T factor, T* __restrict out) {
+void scaled(std::int64_t n, const T* x, T factor, T* out) {
     for (std::int64_t k = 0; k < n; ++k) out[k] = factor * x[k];
 }
 
 template <class T>
-void sum_of(std::int64_t n, const T* a, const T* b, T* __restrict out) {
+void sum_of(std::int64_t n, const T* a, const T* b, T* out) {
     for (std::int64_t k = 0; k < n; ++k) out[k] = a[k] + b[k];
+}
+
+// out += x
+template <class T>
+void add_to(std::int64_t n, const T* x, T* out, const Context& context) {
+    parallel_for(n, 1 << 16, context.n_threads, [&](std::int64_t begin, std::int64_t end) {
+        sum_of<T>(end - begin, x + begin, out + begin, out + begin);
+    });
 }
 
 template <class T>
@@ -307,16 +315,20 @@ void simple_gnn_backward(const SimpleGnn<T>& op, const T* h, const T* grad_h, co
     if (grad_energies)
         read_out_backward<T>(op, size.readout(op.weights), {h, n, width}, size.hidden(saved), grad_energies,
                              of_output.view, readout, context);
-    // Those of a layer, which are added to those of the layers behind it.
-    Array<T> features(out.features ? n_edges : 0, size.n_basis), envelope(out.envelope ? n_edges : 0, 1);
-    if (out.features) std::fill_n(out.features, n_features, T(0));
-    if (out.envelope) std::fill_n(out.envelope, n_edges, T(0));
+    // Those of the last layer go to `out`, those of the others are added to them.
+    const bool several = size.n_layers > 1;
+    Array<T> features(out.features && several ? n_edges : 0, size.n_basis), envelope(out.envelope ? n_edges : 0, 1);
     for (std::int64_t k = size.n_layers - 1; k >= 0; --k) {
+        const bool is_last = k == size.n_layers - 1;
+        const Matrix<T> of_features{is_last ? out.features : features.view.data, n_edges, size.n_basis};
         backward<T>(op, size.layer(op.weights, k), {saved, n, width, k}, n_neighbours.data(), constant(of_output.view),
-                    k || out.embedding ? of_input.view : Matrix<T>{}, out.features ? features.view : Matrix<T>{},
-                    out.envelope ? envelope.view.data : nullptr, size.layer(out.weights, k), context);
-        for (std::int64_t e = 0; out.features && e < n_features; ++e) out.features[e] += features.view.data[e];
-        for (std::int64_t e = 0; out.envelope && e < n_edges; ++e) out.envelope[e] += envelope.view.data[e];
+                    k || out.embedding ? of_input.view : Matrix<T>{}, out.features ? of_features : Matrix<T>{},
+                    !out.envelope ? nullptr
+                    : is_last     ? out.envelope
+                                  : envelope.view.data,
+                    size.layer(out.weights, k), context);
+        if (out.features && !is_last) add_to(n_features, features.view.data, out.features, context);
+        if (out.envelope && !is_last) add_to(n_edges, envelope.view.data, out.envelope, context);
         std::swap(of_output, of_input);
     }
     if (!out.embedding) return;
