@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdgnn import _C
 from mdgnn._internal.blas import suitable_rows
 from mdgnn._internal.cached import view
 from mdgnn.neighbors import Edges
 from mdgnn.ops import EdgeRows, Rows, neighbors, rows_by, scatter_add
+from mdgnn.ops.kernels import kernels_for
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no one truth of being equal
@@ -249,10 +249,11 @@ class Graph:
             raise ValueError(f"expected numbers of structures as (n,) with n of at least 1, got {tuple(chosen.shape)}")
         here, everything = self.row_ptr.device, self._places.arguments
         some = chosen.data_ptr(), len(chosen)
-        n, e = _C.selection_size(everything, some)
+        kernels, _ = kernels_for(chosen)
+        n, e = kernels.selection_size(everything, some)
         sizes = (len(chosen) + 1, n, n, e, n + 1, e, n + 1, e, e)
         memory = torch.empty(sum(sizes), dtype=torch.int64, device="cpu")
-        _C.select_structures(everything, some, n, e, memory.data_ptr())
+        kernels.select_structures(everything, some, n, e, memory.data_ptr())
         parts = memory.to(here).split(sizes)
         first_atom, atoms, structure, edges, row_ptr, senders, col_ptr, receivers, number = parts
         selected = self.__class__(

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from mdgnn import _C
 from mdgnn.nn import Elements
 from mdgnn.ops import EdgeRows, Rows, concat_message_linear, scatter_add, silu
 from mdgnn.ops.csr import address
 from mdgnn.ops.declaration import gradients_asked_for
-from mdgnn.threads import get_num_threads
+from mdgnn.ops.kernels import kernels_for
 
 Weights = Sequence[Tensor]
 """Of a layer, the message's two Linears and the update's: weight and bias of each."""
@@ -121,10 +120,10 @@ class _Network(Function):
     def forward(
         ctx: Any, constants: _Constants, basis: Tensor, envelope: Tensor | None, embedding: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        n, width = len(constants.types), embedding.shape[1]
+        n, width, (kernels, context) = len(constants.types), embedding.shape[1], kernels_for(basis)
         features, energies = basis.new_empty(n, width), basis.new_empty(n, dtype=torch.float64)
-        saved = basis.new_empty(_C.simple_gnn_saved(n, width, len(weights)))
-        _C.simple_gnn(
+        saved = basis.new_empty(kernels.simple_gnn_saved(n, width, len(weights)))
+        kernels.simple_gnn(
             basis.element_size(),
             constants.network(basis, envelope, embedding),
             [w.data_ptr() for w in weights],
@@ -132,7 +131,7 @@ class _Network(Function):
             address(energies),
             address(saved),
             True in ctx.needs_input_grad,
-            get_num_threads(),
+            context[0],
         )
         ctx.constants = constants
         ctx.set_materialize_grads(False)
@@ -154,8 +153,9 @@ class _Network(Function):
         basis, envelope, embedding, *weights = inputs
         out = [torch.empty_like(t) if needs else None for t, needs in zip(inputs, needs_grad, strict=True)]
         basis_grad, envelope_grad, embedding_grad, *weight_grads = map(address, out)
+        kernels, context = kernels_for(basis)
         given = [None if g is None else g.contiguous() for g in grads]
-        _C.simple_gnn_backward(
+        kernels.simple_gnn_backward(
             basis.element_size(),
             constants.network(basis, envelope, embedding),
             [w.data_ptr() for w in weights],
@@ -163,7 +163,7 @@ class _Network(Function):
             address(saved),
             (embedding_grad, basis_grad, envelope_grad),
             weight_grads,
-            get_num_threads(),
+            context[0],
         )
         return None, *out
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from mdgnn import _C
+from mdgnn.ops.kernels import kernels_for
 
 _FLOATS = {torch.float32: 4, torch.float64: 8}
 _FIELDS = 7  # of a parameter in a table: the addresses of what csrc/ops/adam/adam.hpp lists, and its size
@@ -44,7 +44,7 @@ class _InOneCall(torch.optim.Optimizer):
             assert table is not None
             size, n, (beta_1, beta_2) = _FLOATS[table.parameters[0].dtype], len(table.parameters), group["betas"]
             address, lr, eps, decay = table.addresses.buffer_info()[0], group["lr"], group["eps"], group["weight_decay"]
-            _C.adam_step(size, address, n, lr, beta_1, beta_2, eps, decay, decoupled)
+            kernels_for(table.parameters[0])[0].adam_step(size, address, n, lr, beta_1, beta_2, eps, decay, decoupled)
             increment_version(table.parameters)
         return None
 
