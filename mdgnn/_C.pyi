@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -441,6 +442,50 @@ def silu_double_backward(
     context: _Context,
 ) -> None: ...
 def count_values(rows: tuple[int, int, int, int], n_entries: int) -> int: ...
+
+# First atoms of structures, their number, and their edges by receiver and by sender; numbers of some, and how many.
+_Structures = tuple[int, int, tuple[int, int, int, int], tuple[int, int, int, int]]
+_Chosen = tuple[int, int]
+
+def selection_size(all: _Structures, chosen: _Chosen) -> tuple[int, int]: ...
+def select_structures(all: _Structures, chosen: _Chosen, n_atoms: int, n_edges: int, out: int) -> None: ...
+def adam_step(
+    itemsize: int,
+    table: int,
+    n_parameters: int,
+    lr: float,
+    beta_1: float,
+    beta_2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None: ...
+
+# Rows by receiver and by sender; numbers of types, features, edges, basis functions; addresses of types, embedding,
+# basis, envelope, shift and scale.
+_Network = tuple[tuple[int, int, int, int], tuple[int, int, int, int], Sequence[int], Sequence[int]]
+
+def simple_gnn_saved(n_atoms: int, n_features: int, n_weights: int) -> int: ...
+def simple_gnn(
+    itemsize: int,
+    network: _Network,
+    weights: list[int],
+    h: int,
+    energies: int,
+    saved: int,
+    needs_grad: bool,
+    n_threads: int,
+) -> None: ...
+def simple_gnn_backward(
+    itemsize: int,
+    network: _Network,
+    weights: list[int],
+    results: Sequence[int],
+    saved: int,
+    out: Sequence[int],
+    out_weights: list[int],
+    n_threads: int,
+) -> None: ...
 def counting_sort(index: int, n_edges: int, n_rows: int, row_ptr: int, order: int) -> None: ...
 
 _Reals = NDArray[np.floating]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from mdgnn._internal.blas import suitable_rows
 from mdgnn._internal.cached import view
 from mdgnn.neighbors import Edges
 from mdgnn.ops import EdgeRows, Rows, neighbors, rows_by, scatter_add
+from mdgnn.ops.kernels import kernels_for
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no one truth of being equal
@@ -83,7 +84,7 @@ class Graph:
     @view
     def n_neighbours(self) -> Tensor:
         """(N, 1) float64: the number of edges that each atom receives."""
-        return torch.sub(self.row_ptr[1:, None], self.row_ptr[:-1, None]).to(torch.float64)
+        return self.row_ptr.diff().unsqueeze(1).to(torch.float64)
 
     @view
     def edges_by_receiver(self) -> Rows:
@@ -201,7 +202,7 @@ class Graph:
         n_structures = int(structure.max()) + 1 if n else 1
         return cls(
             numbers,
-            r[senders] - r[receivers],
+            r.index_select(0, senders) - r.index_select(0, receivers),
             rows.row_ptr,
             senders,
             structure.to(torch.int64),
@@ -241,43 +242,45 @@ class Graph:
         IndexError
             For a number that no structure has.
         ValueError
-            For none, or where the atoms of a structure do not follow upon each other.
+            For none, or where the atoms of a structure do not follow upon each other, or an edge is of two structures.
         """
-        chosen = torch.as_tensor(structures, dtype=torch.int64, device=self.structure.device)
+        chosen = torch.as_tensor(structures, dtype=torch.int64, device="cpu").contiguous()
         if chosen.ndim != 1 or not len(chosen):
             raise ValueError(f"expected numbers of structures as (n,) with n of at least 1, got {tuple(chosen.shape)}")
-        low, high = (int(n) for n in torch.aminmax(chosen))
-        if low < 0 or high >= self.n_structures:
-            raise IndexError(f"expected structures from 0 to {self.n_structures - 1}, got {low} to {high}")
-        atoms, structure, before = _ranges(*self._places_of_atoms[:, chosen])
-        edges, structure_of_edges, _ = _ranges(*self._places_of_edges[:, chosen])
-        return self.__class__(
-            self.atomic_numbers[atoms],
-            self.vectors[edges],
-            F.pad(self._n_received[atoms].cumsum(0), (1, 0)),
-            self.senders[edges] - before[structure_of_edges],
+        here, everything = self.row_ptr.device, self._places.arguments
+        some = chosen.data_ptr(), len(chosen)
+        kernels, _ = kernels_for(chosen)
+        n, e = kernels.selection_size(everything, some)
+        sizes = (len(chosen) + 1, n, n, e, n + 1, e, n + 1, e, e)
+        memory = torch.empty(sum(sizes), dtype=torch.int64, device="cpu")
+        kernels.select_structures(everything, some, n, e, memory.data_ptr())
+        parts = memory.to(here).split(sizes)
+        first_atom, atoms, structure, edges, row_ptr, senders, col_ptr, receivers, number = parts
+        selected = self.__class__(
+            self.atomic_numbers.index_select(0, atoms),
+            self.vectors.index_select(0, edges),
+            row_ptr,
+            senders,
             structure,
-            self.cells[chosen],
+            self.cells.index_select(0, chosen.to(here)),
         )
+        selected.edges.by_sender = Rows(col_ptr, receivers, number)
+        selected._views["atoms_by_structure"] = Rows(first_atom)
+        return selected
 
     @view
-    def _places_of_atoms(self) -> Tensor:
-        """(2, S): of each structure the first atom, and how many there are."""
-        if bool((self.structure[1:] < self.structure[:-1]).any()):
+    def _places(self) -> "_Places":
+        """Of the structures, for `select`."""
+        structure = self.structure.cpu()
+        if bool((structure[1:] < structure[:-1]).any()):
             raise ValueError("expected atoms in the order of their structures, as those of Graph.batch are")
-        n = torch.bincount(self.structure, minlength=self.n_structures)
-        return torch.stack([n.cumsum(0) - n, n])
-
-    @view
-    def _places_of_edges(self) -> Tensor:
-        """(2, S): of each structure the first edge, and how many there are."""
-        first, n = self._places_of_atoms
-        return torch.stack([self.row_ptr[first], self.row_ptr[first + n] - self.row_ptr[first]])
-
-    @view
-    def _n_received(self) -> Tensor:
-        """(N,): the number of edges that each atom receives."""
-        return self.row_ptr.diff()
+        n = torch.bincount(structure, minlength=self.n_structures)
+        edges = self.edges if self.row_ptr.is_cpu else EdgeRows(Rows(self.row_ptr.cpu(), self.senders.cpu()))
+        if bool((structure[edges.to_senders.index] != structure[edges.to_receivers.index]).any()):
+            raise ValueError("expected edges between atoms of one structure")
+        first_atom = F.pad(n.cumsum(0), (1, 0))
+        addresses = first_atom.data_ptr(), self.n_structures, *(rows[:4] for rows in edges.addresses)
+        return _Places(addresses, first_atom, edges)
 
     def clone(self) -> "Graph":
         """The same in memory of its own; of tensors of inference mode, outside of it, ones that autograd may keep."""
@@ -287,12 +290,13 @@ class Graph:
         return self.__class__(*(tensor.to(device) for tensor in self._tensors))
 
 
-def _ranges(first: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers first[0] .. first[0] + lengths[0], first[1] .. and so on, in one array, of each which range it is of, and
-    by how much the numbers of a range exceed their places."""
-    excess = first - (lengths.cumsum(0) - lengths)
-    ranges = torch.arange(len(first), device=first.device).repeat_interleave(lengths)
-    return torch.arange(len(ranges), device=first.device) + excess[ranges], ranges, excess
+class _Places(NamedTuple):
+    """Where structures stand in a batch, on the CPU: what kernels take, and that of which it holds addresses, first
+    atoms (S + 1,) and edges."""
+
+    arguments: tuple[Any, ...]
+    first_atom: Tensor
+    edges: EdgeRows
 
 
 def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
@@ -302,9 +306,11 @@ def sum_over_neighbours(messages: Tensor, graph: Graph, weight: Tensor | None = 
 
 def sum_per_structure(values: Tensor, graph: Graph) -> Tensor:
     """(N,) -> (S,): sums in float64, in the order of the atoms."""
-    return scatter_add(
-        values.to(torch.float64)[:, None], graph.atoms_by_structure, columns=graph.structure_of_atoms
-    ).squeeze(1)
+    values = values.to(torch.float64)
+    if values.is_cpu and not torch.compiler.is_compiling():  # one loop over the atoms, at a third of the overhead
+        return values.new_zeros(graph.n_structures).index_add(0, graph.structure, values)
+    rows = graph.atoms_by_structure
+    return scatter_add(values[:, None], rows, columns=graph.structure_of_atoms).squeeze(1)
 
 
 def mean_per_structure(values: Tensor, graph: Graph) -> Tensor:

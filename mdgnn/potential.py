@@ -161,14 +161,10 @@ class Potential(nn.Module):
 
     def _features_and_energies(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Types (N,), features (N, F) and energies (N,) of atoms."""
-        try:
+        with self.elements.known_in(graph.atomic_numbers):
             types = self.elements.types(graph.atomic_numbers)
             features = self.atomic_features(graph, vectors, types)
             return types, features, self.read_out(graph, vectors, types, features)
-        except IndexError as error:  # of a table that has no row for an unknown element
-            if (unknown := self.elements.unknown(graph.atomic_numbers)) is None:
-                raise
-            raise unknown from error
 
     def read_out(self, graph: Graph, vectors: Tensor, types: Tensor, features: Tensor) -> Tensor:
         """(N, F) features -> (N,) atomic energies in float64, repulsion included."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mdgnn.graph import Graph, sum_over_neighbours
 from mdgnn.model_config import RadialConfig, require, require_positive, takes_options_of
-from mdgnn.models.fused_layer import Messages, fused, plain, split, suits
+from mdgnn.models.fused_network import Messages, Weights, fused, plain, split, suits
 from mdgnn.nn import ENVELOPES, MLP, ExponentialBasis, TableCache, call_in_float64, with_suitable_rows
 from mdgnn.ops import (
     RadialTable,
@@ -105,13 +105,11 @@ class MessagePassingLayer(nn.Module):
             total = total / _divisor(n_neighbours, smooth)
         return self._update(h, total)
 
-    def direct(self, h: Tensor, m: Messages, smooth: bool, graph: Graph) -> Tensor:
+    def direct(self, h: Tensor, m: Messages, n_neighbours: Tensor, smooth: bool, graph: Graph) -> Tensor:
         """(N, node_dim) -> (N, node_dim), with the first Linear evaluated at every edge."""
-        first, second, update = self.message_mlp.first, self.message_mlp.last, self.update_mlp
         if self.aggregation == "sum":
-            weights = first.weight, first.bias, *self._second_linear(), update.first.weight, update.first.bias
-            layer = fused if suits(h, m) else plain
-            return layer(h, m, (*weights, update.last.weight, update.last.bias))
+            return plain(h, m, n_neighbours, self.weights)
+        first, second = self.message_mlp.first, self.message_mlp.last
         for_ends, bias, for_basis = split(first.weight, first.bias, h.shape[1])
         ends = F.linear(h, for_ends, bias)
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
@@ -120,17 +118,21 @@ class MessagePassingLayer(nn.Module):
             messages = with_suitable_rows(lambda x: F.linear(x, second.weight, second.bias), x)
             return self._update(h, sum_over_neighbours(messages, graph, m.envelope, reduce="max"))
         x = concat_message_linear(m.basis, for_basis, ends, graph.edges, m.envelope)
-        return self._update(h, self._total(x, m.n_neighbours) / _divisor(m.n_neighbours, smooth))
+        return self._update(h, self._total(x, n_neighbours) / _divisor(n_neighbours, smooth))
 
-    def _second_linear(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the message's second Linear, which are divided in place of the sum."""
-        weight: Tensor = self.message_mlp.last.weight
-        bias: Tensor = self.message_mlp.last.bias
+    @property
+    def weights(self) -> Weights:
+        """Of a layer whose aggregation is a sum."""
+        weight, bias, *second = self.message_mlp.weights
+        return weight, bias, *self._divided(*second), *self.update_mlp.weights
+
+    def _divided(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """The message's second Linear, which is divided in place of the sum."""
         return (weight, bias) if self.divisor == 1 else (weight / self.divisor, bias / self.divisor)
 
     def _total(self, x: Tensor, n_neighbours: Tensor) -> Tensor:
         """The second Linear of the message after the sum (N, hidden_dim)."""
-        weight, bias = self._second_linear()
+        weight, bias = self._divided(*self.message_mlp.weights[2:])
         return torch.addmm(n_neighbours * bias, x, weight.t())
 
     def _update(self, h: Tensor, total: Tensor) -> Tensor:
@@ -205,15 +207,19 @@ class SimpleGNN(Potential):
 
     def atomic_features(self, graph: Graph, vectors: Tensor, types: Tensor) -> Tensor:
         """(E, 3) edge vectors, (N,) types -> (N, node_dim). Edges beyond the cutoff count for nothing."""
+        if self._is_direct(graph, vectors):
+            return self._by_layers(types, self._messages(graph, vectors, self.cutoff), graph)
         h = self.atom_embedding(types)  # N, node_dim
-        always = self.config.filters == "direct" or self.config.aggregation == "max" or self.cutoff == math.inf
-        if always or self._table_would_not_pay(graph, vectors):
-            return self._directly(h, graph, vectors, self.cutoff)
         r, _ = polar(vectors, directions=False)  # E
         radial = self.tables.get("radial", (self._centers,), self._tabulate)
         for layer in self._layers:
             h = layer.forward(h, radial, r, self.config.envelope is not None, graph)  # N, node_dim
         return cast(Tensor, h)
+
+    def _is_direct(self, graph: Graph, vectors: Tensor) -> bool:
+        """Whether the basis is evaluated at every edge."""
+        always = self.config.filters == "direct" or self.config.aggregation == "max" or self.cutoff == math.inf
+        return always or self._table_would_not_pay(graph, vectors)
 
     def _table_would_not_pay(self, graph: Graph, vectors: Tensor) -> bool:
         """Where energies alone are trained: each step, of other weights, would make a table of its own."""
@@ -248,7 +254,7 @@ class SimpleGNN(Potential):
         name = self.config.envelope
         return torch.ones_like(r) if name is None else ENVELOPES[name](r, self.cutoff)
 
-    def _directly(self, h: Tensor, graph: Graph, vectors: Tensor, cutoff: float) -> Tensor:
+    def _messages(self, graph: Graph, vectors: Tensor, cutoff: float) -> Messages:
         """With the basis evaluated at every edge; without an envelope, edges count up to `cutoff`."""
         if self.exponential is None:
             distances, basis = edge_basis(vectors, self.rbf_centers, self.rbf_width)
@@ -258,16 +264,34 @@ class SimpleGNN(Potential):
         envelope = None
         if self.config.envelope is not None:
             envelope = self._envelope(distances)
-        elif bool((distances >= cutoff).any()):
-            envelope = (distances < cutoff).to(h.dtype)
-        if envelope is None:
-            n_neighbours = graph.n_neighbours.to(h.dtype)
-        else:
-            n_neighbours = sum_over_neighbours(envelope[:, None], graph)
-        messages = Messages(graph.edges, basis, envelope, n_neighbours)
+        elif cutoff < math.inf and bool((distances >= cutoff).any()):
+            envelope = (distances < cutoff).to(basis.dtype)
+        return Messages(graph.edges, basis, envelope)
+
+    def _by_layers(self, types: Tensor, m: Messages, graph: Graph) -> Tensor:
+        h, n_neighbours = self.atom_embedding(types), m.n_neighbours()
         for layer in self._layers:
-            h = layer.direct(h, messages, self.config.envelope is not None, graph)
-        return h
+            h = layer.direct(h, m, n_neighbours, self.config.envelope is not None, graph)
+        return cast(Tensor, h)
+
+    def _features_and_energies(self, graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not self._is_direct(graph, vectors):
+            return super()._features_and_energies(graph, vectors)
+        return self._directly(graph, vectors, self.cutoff)
+
+    def _directly(self, graph: Graph, vectors: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Types (N,), features (N, node_dim) and energies (N,) of atoms, with the basis evaluated at every edge."""
+        with self.elements.known_in(graph.atomic_numbers):
+            types, m = self.elements.types(graph.atomic_numbers), self._messages(graph, vectors, cutoff)
+            readout, embedding = cast(MLP, self.output_mlp), self.atom_embedding
+            plain_modules = type(embedding) is nn.Embedding and type(readout) is MLP and readout.is_silu
+            if plain_modules and self.config.aggregation == "sum" and self.repulsion is None:
+                weights = [w for layer in self._layers for w in layer.weights]
+                weights += readout.weights
+                if suits(m, types, embedding.weight, weights):
+                    return types, *fused(m, types, self.elements, embedding.weight, weights)
+            h = self._by_layers(types, m, graph)
+            return types, h, self.read_out(graph, vectors, types, h)
 
     def forward(self, z: Tensor, positions: Tensor, edge_index: Tensor, batch: Tensor | None = None) -> Tensor:
         """The lecture's call: energy of one structure, or (S,) energies of a batch.
@@ -284,13 +308,6 @@ class SimpleGNN(Potential):
         """
         graph = Graph.from_edge_index(z, positions, edge_index, batch)
         padded, vectors = graph.padded, graph.vectors.to(self.dtype)
-        try:
-            types = self.elements.types(padded.atomic_numbers)
-            h = self._directly(self.atom_embedding(types), padded, vectors, math.inf)
-        except IndexError as error:
-            if (unknown := self.elements.unknown(padded.atomic_numbers)) is None:
-                raise
-            raise unknown from error
-        energies = self.read_out(padded, vectors, types, h)[: graph.n_atoms]
+        energies = self._directly(padded, vectors, math.inf)[2][: graph.n_atoms]
         energy = total_energy(self, energies, graph).to(self.dtype)
         return energy.squeeze(0) if batch is None else energy

@@ -1,6 +1,7 @@
 """The elements that a model knows: types of atoms, and shift and scale of each element's energy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,6 +72,16 @@ class Elements(nn.Module):
     def energies(self, types: Tensor, network: Tensor) -> Tensor:
         """(N,) types and the network's values -> (N,) energies in float64."""
         return torch.addcmul(self.shift.index_select(0, types), network, self.scale.index_select(0, types))
+
+    @contextmanager
+    def known_in(self, atomic_numbers: Tensor) -> Iterator[None]:
+        """For what looks up types: a ValueError for an atom of an element that the model does not know."""
+        try:
+            yield
+        except IndexError as error:  # of a table that has no row for it
+            if (unknown := self.unknown(atomic_numbers)) is None:
+                raise
+            raise unknown from error
 
     def unknown(self, atomic_numbers: Tensor) -> ValueError | None:
         """The error that names the first atom of an element which the model does not know, if there is one."""

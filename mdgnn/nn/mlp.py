@@ -30,6 +30,21 @@ class MLP(nn.Sequential):
     def last(self) -> nn.Linear:
         return cast(nn.Linear, self._modules["2"])
 
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight and bias of both."""
+        first, _, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], self._modules.values())
+        a, b = first._parameters, last._parameters  # at a fifth of the time of first.weight
+        try:
+            return a["weight"], a["bias"], b["weight"], b["bias"]  # type: ignore[return-value]
+        except KeyError:  # parametrized
+            return first.weight, first.bias, last.weight, last.bias
+
+    @property
+    def is_silu(self) -> bool:
+        """Whether that is the activation."""
+        return type(self._modules["1"]) is nn.SiLU
+
     def forward(self, x: Tensor) -> Tensor:
         first, activation, last = cast(tuple[nn.Linear, nn.Module, nn.Linear], self._modules.values())
         hidden = linear(x, first.weight, first.bias)

@@ -377,10 +377,10 @@ def _autograd_function(op: Op) -> type[Function]:
             saved: Optionals = ()
             if saves:
                 inputs, saved = inputs[:n], inputs[n:]
+            needs_grad = gradients_asked_for(ctx, 1, inputs)
             if torch.is_grad_enabled():
-                needs_grad = ctx.needs_input_grad[1:]
                 return None, *Backward.apply(ctx.static, saved, needs_grad, *grads, *inputs)  # type: ignore[no-untyped-call]
-            return None, *op.backward(ctx.static, grads, inputs, saved, ctx.needs_input_grad[1:])
+            return None, *op.backward(ctx.static, grads, inputs, saved, needs_grad)
 
     class Backward(Function):
         @staticmethod
@@ -394,7 +394,8 @@ def _autograd_function(op: Op) -> type[Function]:
         def backward(ctx: Any, *grad2: Tensor | None) -> Any:
             if grad2[0] is None and _all_none(grad2):
                 return (None,) * (3 + m + n)
-            static, tensors, needs_grad = ctx.static, ctx.saved_tensors, ctx.needs_input_grad[3:]
+            static, tensors = ctx.static, ctx.saved_tensors
+            needs_grad = gradients_asked_for(ctx, 3, tensors)
             if torch.is_grad_enabled():
                 results = DoubleBackward.apply(static, needs_grad, *grad2, *tensors)  # type: ignore[no-untyped-call]
             else:
@@ -415,6 +416,27 @@ def _autograd_function(op: Op) -> type[Function]:
         # Which torch's sentences name.
         function._backward_cls.__name__ = f"{op.name}{suffix}"
     return Forward
+
+
+def gradients_asked_for(ctx: Any, n_first: int, tensors: Optionals) -> Flags:
+    """Of which tensors, the arguments behind the first few, this pass over the graph wants the gradient.
+
+    `needs_input_grad` says which have one: in a pass that forces are asked of, those of all weights would be computed
+    and dropped. The engine knows; nodes stand in the order of the arguments that are tensors.
+    """
+    flags: Flags = ctx.needs_input_grad[n_first:]
+    if sum(flags) < 2:
+        return flags
+    nodes = iter(ctx.next_functions)
+    return tuple(t is not None and _will_run(next(nodes)[0]) for t in tensors)
+
+
+def _will_run(node: Any) -> bool:
+    """Whether the engine will come to a node of the graph, or to where a tensor has none."""
+    try:
+        return node is not None and torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # of a leaf whose gradient `torch.autograd.grad` is to return
+        return True
 
 
 def _all_none(tensors: Optionals) -> bool:

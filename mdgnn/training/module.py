@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mdgnn.data import Sample
 from mdgnn.potential import Potential, evaluate
+from mdgnn.training.adam import Adam, AdamW
 from mdgnn.training.config import Config
 from mdgnn.training.data import properties_of
 from mdgnn.training.losses import errors_of, loss_of
@@ -30,11 +31,10 @@ class Mean:
     def __call__(self, averaged: Any, current: Any, n: Any) -> None:
         n = int(n)
         d = min(self.decay, (1 + n) / (10 + n))
-        for a, w in zip(averaged, current, strict=True):
-            if a.is_floating_point():
-                a.lerp_(w.to(a.dtype), 1 - d)
-            else:
-                a.copy_(w)
+        if averaged[0].is_floating_point():  # those of one dtype and device come together
+            torch._foreach_lerp_(averaged, [w.to(a.dtype) for a, w in zip(averaged, current, strict=True)], 1 - d)
+        else:
+            torch._foreach_copy_(averaged, current)
 
 
 class Training(pl.LightningModule):
@@ -74,12 +74,9 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         s = self.optimizer_section
-        kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[s.name]
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer: torch.optim.Optimizer = kind(
-            trained, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, amsgrad=s.amsgrad, fused=True
-        )
-        return optimizer
+        kind = {"adam": Adam, "adamw": AdamW}[s.name]
+        return kind(trained, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay, amsgrad=s.amsgrad)
 
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:
         return batch.to(device)

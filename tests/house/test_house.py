@@ -39,7 +39,7 @@ MAY_IMPORT = {  # layer: layers below it
     "plots": {"_internal", "neighbors", "plots"},
     "training": {
         *("_internal", "data", "graph", "locate", "model_config", "model_file", "model_header", "models", "nn"),
-        *("plots", "potential", "properties", "threads", "training"),
+        *("ops", "plots", "potential", "properties", "threads", "training"),
     },
     "dynamics": {
         *("_C", "_internal", "calculators", "data", "dynamics", "locate", "models", "neighbors", "plots", "threads"),

@@ -135,6 +135,10 @@ def test_a_selection_is_the_batch_of_its_structures(chosen):
     selected, expected = Graph.batch(graphs).select(chosen), Graph.batch([graphs[k] for k in chosen])
     for ours, other in zip(selected._tensors, expected._tensors, strict=True):
         assert ours.dtype == other.dtype and torch.equal(ours, other)
+    for name in ("row_ptr", "index", "edge"):
+        assert torch.equal(getattr(selected.edges.by_sender, name), getattr(expected.edges.by_sender, name))
+    values = torch.arange(float(expected.n_atoms))
+    assert torch.equal(sum_per_structure(values, selected), sum_per_structure(values, expected))
 
 
 @pytest.mark.parametrize(("chosen", "error"), [([3], IndexError), ([-1], IndexError), ([], ValueError)])
@@ -146,4 +150,10 @@ def test_a_selection_of_what_is_not_there_is_refused(graph, chosen, error):
 def test_a_selection_of_atoms_in_another_order_is_refused():
     graph = Graph.from_edge_index(torch.ones(3), torch.rand(3, 3), torch.zeros(2, 0), torch.tensor([0, 1, 0]))
     with pytest.raises(ValueError, match="in the order of their structures"):
+        graph.select([0])
+
+
+def test_a_selection_of_edges_between_structures_is_refused():
+    graph = Graph.from_edge_index(torch.ones(2), torch.rand(2, 3), torch.tensor([[0], [1]]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="between atoms of one structure"):
         graph.select([0])

@@ -14,7 +14,6 @@ from systems import crystal, gnn, icosahedron, water
 
 import mdgnn
 from mdgnn import Graph, SimpleGNN, evaluate
-from mdgnn.models import fused_layer, simple_gnn
 
 
 def pair_of_models(seed=0, dtype=torch.float64, **arguments):
@@ -236,36 +235,6 @@ def test_compiles_without_graph_breaks():
     torch.testing.assert_close(
         torch.autograd.grad(compiled(v).sum(), v)[0], torch.autograd.grad(energies(v).sum(), v)[0]
     )
-
-
-@pytest.mark.parametrize("envelope", [None, "cosine"])
-@pytest.mark.parametrize("mean_neighbours", [1, 7])
-def test_training_on_energies_has_the_derivatives_of_training_on_forces(envelope, mean_neighbours, monkeypatch):
-    """A layer is one node of autograd where nothing depends on positions: the same to a rounding, twice."""
-    torch.manual_seed(0)
-    model = SimpleGNN(envelope=envelope, mean_neighbours=mean_neighbours, filters="direct").double()
-    graph = Graph.from_atoms([icosahedron(2, 0.05), water()], 3.5)
-    graph = replace(graph, atomic_numbers=graph.atomic_numbers % 4)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    results, calls = [], []
-
-    def counted(*arguments):
-        calls.append(arguments)
-        return fused_layer.fused(*arguments)
-
-    monkeypatch.setattr(simple_gnn, "fused", counted)
-    evaluate(model, graph, forces=True, create_graph=True)
-    assert not calls  # positions need a gradient
-    for suits in (fused_layer.suits, lambda h, m: False):
-        monkeypatch.setattr(simple_gnn, "suits", suits)
-        energy = evaluate(model, graph, forces=False, create_graph=True).energy
-        first = torch.autograd.grad(energy.square().sum(), parameters, create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), parameters)
-        (lone,) = torch.autograd.grad(model.atomic_energies(graph, graph.vectors).sum(), parameters[-1])
-        results.append((energy, *first, *second, lone))
-        assert len(calls) == 2 * model.config.n_layers  # two calls of the model, at first
-    for one_node, many in zip(*results, strict=True):
-        torch.testing.assert_close(one_node, many, rtol=0, atol=1e-11 * float(many.detach().abs().max()))
 
 
 def test_training_on_energies_needs_no_table(monkeypatch):

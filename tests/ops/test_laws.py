@@ -125,6 +125,28 @@ def test_each_input_alone_gets_the_same_bits(op, options, device):
         assert torch.equal(grad, together[k])
 
 
+@variants
+def test_a_pass_over_the_graph_computes_what_it_is_asked_for(op, options, monkeypatch):
+    """Forces of a model in training: not the gradients of its weights, which have them too."""
+    static, inputs = problem(op, options)
+    needed, backward = [], op.backward
+
+    def recorded(static, grads, inputs, saved, needs_grad):
+        needed.append(list(needs_grad))
+        return backward(static, grads, inputs, saved, needs_grad)
+
+    monkeypatch.setitem(op.__dict__, "backward", recorded)
+    for k in [k for k, x in enumerate(inputs) if x is not None and x.requires_grad]:
+        for leaf in (True, False):
+            given = list(inputs) if leaf else [x if x is None or not x.requires_grad else x * 1 for x in inputs]
+            loss = sum(t.square().sum() for t in outputs(op, static, given))
+            torch.autograd.grad(loss, given[k], create_graph=leaf)
+            assert needed.pop() == [m == k for m in range(len(inputs))]
+    loss = sum(t.square().sum() for t in outputs(op, static, inputs))
+    loss.backward()
+    assert needed.pop() == [x is not None and x.requires_grad for x in inputs]
+
+
 @devices
 @variants
 def test_each_output_alone_has_derivatives(op, options, device):
@@ -502,7 +524,8 @@ def test_sizes_that_disagree_are_refused(op, options, k):
 
 def test_every_op_is_declared():
     """A folder of kernels that autograd calls has a declaration of its name, and a file of that name."""
-    without = {"csr", "radial_filter"}  # rows of graphs, and what the kernels of messages share
+    # Rows of graphs, what the kernels of messages share, and what has as many arrays as a network has weights.
+    without = {"csr", "radial_filter", "adam", "simple_gnn"}
     folders = {p.name for p in (ROOT / "csrc" / "ops").iterdir() if p.is_dir()} - without
     declared = {op.name for op in OPS}
     assert folders <= declared, "each folder of csrc/ops has its declaration among OPS in mdgnn/ops/__init__.py"
