@@ -11,10 +11,16 @@ MDGNN_HD inline T logistic(T x) {
     return T(1) / (T(1) + exp_bounded(-x));
 }
 
-// Below this the result is zero to all digits; the bounded exp would leave a tiny factor of a huge number.
+// Below this the result is zero to all digits; the bounded exp would leave a tiny factor of a huge number. NaN need not
+// stay: the logistic is NaN, too.
 template <class T>
 MDGNN_HD inline T not_too_negative(T x) {
+#if defined(__CUDA_ARCH__)
     return x < -ExpConstants<T>::limit ? -ExpConstants<T>::limit : x;
+#else
+    bound_by_bits<T>(x, -ExpConstants<T>::limit, std::numeric_limits<T>::infinity(), x);
+    return x;
+#endif
 }
 
 // The argument, not too negative, and its logistic function: for those who want several of what follows.

@@ -9,29 +9,6 @@
 
 namespace mdgnn {
 
-// x within low .. high, a negative and a positive number. Comparing bits takes one instruction a side, where numbers
-// take two: those of negative numbers, without a sign, ascend as the numbers descend, above those of all others. NaN
-// does not stay.
-template <class T, class V>
-MDGNN_INLINE void bound_by_bits(const V& x, T low, T high, V& bounded) {
-    using Word = typename ExpConstants<T>::Int;
-    using Signed = std::make_signed_t<Word>;
-    using Words = std::conditional_t<std::is_same_v<V, T>, Word, typename Wide<Word, sizeof(V)>::type>;
-    using SignedWords = std::conditional_t<std::is_same_v<V, T>, Signed, typename Wide<Signed, sizeof(V)>::type>;
-    Signed high_bits;
-    Word low_bits;
-    std::memcpy(&high_bits, &high, sizeof high), std::memcpy(&low_bits, &low, sizeof low);
-    const SignedWords most = SignedWords{} + high_bits;
-    const Words least = Words{} + low_bits;
-    SignedWords s;
-    std::memcpy(&s, &x, sizeof s);
-    s = s > most ? most : s;
-    Words w;
-    std::memcpy(&w, &s, sizeof w);
-    w = w > least ? least : w;
-    std::memcpy(&bounded, &w, sizeof bounded);
-}
-
 // 1 / (1 + exp(-x)) for any x in float32: with n the integer next to t, 2^t is 2^(t - n), a fit with relative error
 // 1.6e-7, whose exponent grows by n. At t = 128 that gives infinity, and so a logistic of zero, lest a huge x be
 // multiplied by what a bounded exp would leave. Fifteen instructions for the eighteen of exp_within.
