@@ -240,3 +240,20 @@ def test_the_report_shows_what_failed_and_what_is_no_number(tmp_path, monkeypatc
     assert not drift.lines, "which failed"
     assert [line.get_ydata().tolist() for line in heat.lines if len(line.get_xdata()) > 1] == [[3.0, 9.0]]
     assert [line.get_ydata().tolist() for line in curve.lines if len(line.get_xdata()) > 1] == [[-5.0, -4.0]]
+
+
+def test_columns_whose_runs_are_gone_stay_on_the_page(tmp_path):
+    """With their figures, to the letter, under the same headings; the shipped model comes first."""
+    ran = {"seconds": 1.0, "made": {"date": "today", "versions": "all", "machine": "one"}}
+    for name, excess in (("PaiNN", 1e-5), ("exact", 2e-5), ("lj", 3e-5)):
+        found = {**ran, "excess": {"3": excess}}
+        column = {"made": {"model": name}, "relaxed": {**found, "gap": 0.7, "true gap": 0.7}, "hopped": found}
+        (tmp_path / f"{name}.json").write_text(json.dumps(column))
+    write_report(tmp_path, tmp_path)
+    whole = (tmp_path / "lj_ladder.md").read_text()
+    assert "| | bar | lj | PaiNN | exact |" in whole
+    assert whole.count("| largest excess, epsilon | 1e-3 | 3.0e-05 | 1.0e-05 | 2.0e-05 |") == 2
+    for name in ("PaiNN", "exact"):
+        (tmp_path / f"{name}.json").unlink()
+    write_report(tmp_path, tmp_path)
+    assert (tmp_path / "lj_ladder.md").read_text().replace("The pictures show lj.\n\n", "") == whole
