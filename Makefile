@@ -10,7 +10,8 @@ NATIVE := CMakeLists.txt pyproject.toml constraints.txt $(shell find csrc -type 
 MDGNN_CUDA ?= AUTO
 
 .PHONY: demo test emulate emulate-checked emulate-sample emulate-fuzz emulate-mutants emulate-traffic build check cuda
-.PHONY: docs bench peers lj acac fuzz fuzz-files sanitize levels gpu gpu-test gpu-bench clean
+.PHONY: docs bench peers lj acac fuzz fuzz-files sanitize levels levels-neighbors levels-engine neon
+.PHONY: gpu gpu-test gpu-bench clean
 
 build: $(DEV)
 
@@ -181,9 +182,9 @@ CXX ?= g++
 COMPILE = $(CXX) -std=c++20 -ffp-contract=off -I$(CURDIR)/csrc
 SOURCES := tests/cpp/neighbors.cpp $(wildcard csrc/core/*.cpp csrc/neighbors/*.cpp)
 
-# The C++ of the engine, with the kernels.
-OF_ENGINE := $(filter-out %/table_double_backward.cpp,$(wildcard \
-    $(addprefix csrc/,$(addsuffix /*.cpp,core engine engine/instructions engine/instructions/* ops/*))))
+# The C++ of the engine, with the kernels that it calls.
+OF_ENGINE := $(wildcard $(addprefix csrc/,$(addsuffix /*.cpp,core engine engine/instructions engine/instructions/* \
+    ops/cfconv ops/force_virial ops/painn_message ops/polar))) csrc/ops/concat_message/table.cpp
 
 # Under the sanitizers of the compiler; the second without code for AVX. Then the engine under that of threads,
 # and 50 rounds of calculators in threads of new processes.
@@ -213,7 +214,9 @@ fuzz-files: build
 # compiled as in a wheel.
 SIMD = $(shell grep -lE 'MDGNN_SIMD_CLONES|MDGNN_AVX512' $(SOURCES))
 LEVELS = "" -DMDGNN_SIMD_BYTES=32 -DMDGNN_SIMD_BYTES=16
-levels:
+levels: levels-neighbors levels-engine
+
+levels-neighbors:
 	rm -rf build/levels && mkdir -p build/levels
 	cd build/levels && $(COMPILE) -O1 -c $(abspath $(filter-out $(SIMD),$(SOURCES)))
 	for flags in $(LEVELS); do \
@@ -222,6 +225,23 @@ levels:
 	    echo "$$found $$flags"; \
 	    test "$$found" = "$${first:=$$found}" || { echo "expected the bits of the first level"; exit 1; }; \
 	done
+
+# The engine on each level, and compiled for ARM and run by qemu (Debian: g++-aarch64-linux-gnu, qemu-user), against
+# the package's results: the same but for rounding.
+WIDE := build/wide_model_files
+OF_LEVELS = $(COMPILE) -O1 -Wno-psabi -ffp-contract=fast tests/cpp/engine_levels.cpp $(OF_ENGINE) -pthread
+levels-engine: build
+	$(PY) tests/support/wide_model_files.py $(WIDE)
+	for flags in $(LEVELS); do \
+	    $(OF_LEVELS) $$flags -o build/levels-engine && \
+	        build/levels-engine $(WIDE)/structure $(WIDE)/*.safetensors || exit 1; \
+	done
+
+neon: CXX := aarch64-linux-gnu-g++
+neon: build
+	$(PY) tests/support/wide_model_files.py $(WIDE)
+	$(OF_LEVELS) -o build/levels-neon
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/levels-neon $(WIDE)/structure $(WIDE)/*.safetensors
 
 # A machine with a GPU, nvcc, torch, pybind11, scikit-build-core, ninja, cmake, pytest and pytest-benchmark; no network.
 TARGET := target

@@ -21,6 +21,7 @@ from mdgnn.ops.radial_filter import RadialTable, TabulatedFilter, hermite
 
 N_ATOMS, WIDTH, KNOTS = 147, 64, 1024
 N_LIQUID = 2500  # atoms, too many for the bins of one block
+SIDE = (N_LIQUID * (4 / 3 * torch.pi * 6**3) / 64) ** (1 / 3)  # of their box: 64 neighbours within 6
 BANDWIDTH, FLOPS = 3.35e12, 67e12  # of an H100 SXM, by its data sheet: bytes/s of memory, float32 operations/s
 MACHINE = ctypes.CDLL(str(emulated_cuda.BUILT / "libmachine.so"))
 MESSAGES = {
@@ -118,9 +119,8 @@ def cases():
             derivatives(gathered, (normal(N_ATOMS, WIDTH), normal(n_edges)), order),
         )
         yield "scatter_add", N_ATOMS, n_edges, 0, derivatives(summed, (normal(n_edges, WIDTH),), 1)
-    side = (N_LIQUID * (4 / 3 * torch.pi * 6**3) / 64) ** (1 / 3)  # 64 neighbours within 6
-    liquid = torch.rand(N_LIQUID, 3).cuda() * side
-    periodic = torch.eye(3).cuda() * side, torch.ones(3, dtype=torch.bool).cuda(), 6.0
+    liquid = torch.rand(N_LIQUID, 3).cuda() * SIDE
+    periodic = torch.eye(3).cuda() * SIDE, torch.ones(3, dtype=torch.bool).cuda(), 6.0
     yield "neighbors", N_LIQUID, len(graph(liquid, *periodic).senders), 0, lambda: graph(liquid, *periodic)
     yield "neighbors", N_ATOMS, n_edges, 0, lambda: graph(cluster, *open_box)
 
@@ -134,6 +134,7 @@ def floors(n, e, filled):
     f, k = WIDTH, KNOTS - 1
     parts, chunks = -(-e // 256), -(-e // 32)  # of the sort; of the sums over intervals
     counts = 8 * k * parts
+    candidates = 27 * n * n / (SIDE // 6) ** 3  # of the liquid: the atoms of 27 bins
 
     def edges(numbers, flops, atom, extra):
         """Numbers and operations an edge and feature, numbers an atom and feature, bytes an edge."""
@@ -189,11 +190,12 @@ def floors(n, e, filled):
         "scatter_add: max_columns": edges(2, 1, 2, 20),  # gradients are read where they count: once
         "scatter_add: max_spread": edges(1, 1, 3, 0),
         "scatter_add: max_dot": edges(1, 2, 3, 20),
-        # six candidates an edge, of 28 bytes; senders, receivers, shifts, vectors and distances are written
-        "neighbors: count_rows": (6 * 28 * e + 8 * n, 6 * 25 * e),
-        "neighbors: fill_rows": (6 * 28 * e + 56 * e, 6 * 25 * e),
+        # 28 bytes a candidate; an edge gathers 24, and senders, receivers, shifts, vectors and distances are written
+        "neighbors: count_rows": (28 * candidates + 8 * n, 25 * candidates),
+        "neighbors: fill_rows": (28 * candidates + (24 + 44) * e, 25 * candidates),
         "neighbors: scan_rows": (16 * n, 0),
-        "neighbors: reverse_rows": (8 * 20 * e + 8 * e, 0),
+        # a step of a search is a sector: five, the ends of a row and a shift; shift, sender and result are side by side
+        "neighbors: reverse_rows": ((5 * 32 + 40 + 40 + 28) * e, 0),
     }
 
 

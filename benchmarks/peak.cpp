@@ -1,6 +1,7 @@
 // Times a model file's energies and forces in turns with a loop of multiply-adds; see peak.py.
 //
-//   peak THREADS MODEL STRUCTURE ...   ->   a line for each structure: seconds a step, GFLOP/s of the loop
+//   peak THREADS MODEL STRUCTURE ...   ->   a line for each structure: bytes of vectors, atoms, edges,
+//                                           seconds a step, operations a second of the loop, 1 / (step x operations)
 //
 // A structure is a binary file: numbers of atoms and edges, atomic numbers, row_ptr, senders (int64), vectors
 // (float64). Turns last some milliseconds; medians over turns.
@@ -105,8 +106,8 @@ int main(int argc, char** argv) {
                     steps.push_back(seconds() - begin);
                     ratios.push_back(1 / (steps.back() * peaks.back()));
                 }
-                std::printf("%ld %ld %.9g %.9g %.9g\n", static_cast<long>(sizes[0]), static_cast<long>(sizes[1]),
-                            median(steps), median(peaks), median(ratios));
+                std::printf("%d %ld %ld %.9g %.9g %.9g\n", vector_bytes(), static_cast<long>(sizes[0]),
+                            static_cast<long>(sizes[1]), median(steps), median(peaks), median(ratios));
             }
         },
         model.weights);

@@ -1,30 +1,36 @@
 """Energy and forces of the engine as a fraction of what the processor can do; writes results/peak.md.
 
-Run by hand, on a quiet machine. Sources are compiled for each level of SIMD that the machine has, and timed in turns
-with a loop of multiply-adds on the same threads.
+    python benchmarks/peak.py BUILD ... [--threads N]
+
+Run by hand, on a quiet machine: two minutes. Each BUILD is a folder that CMake has built the package in, such as one
+for this machine and one with ``-DMDGNN_SIMD=avx2``, which has the code of machines without AVX-512: the driver is
+linked with its objects. Steps are timed in turns with a loop of multiply-adds on the same threads.
 """
 
+import argparse
 import datetime
 import platform
+import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from clusters import CUTOFF, positions_of
 from conftest import _cpu_model
-from instructions import compiled, products
+from instructions import CSRC, products
 from networks import FEATURES, make
 
 import mdgnn
 
 HERE = Path(__file__).parent
-LEVELS = {64: "AVX-512", 32: "AVX2", 16: "SSE2"}
-NEEDS = {64: "avx512vl", 32: "avx2"}
+LEVELS = {64: "AVX-512", 32: "AVX2", 16: "SSE2 or NEON"}
+BYTES = {"AUTO": 64, "avx2": 32, "baseline": 16}  # of MDGNN_SIMD
 SIZES = (561, 6525)
 LAYERS = 3
 LANES = 8  # of `products`
+# An AMD Zen 3 core (AVX2, 91 GFLOP/s, 512 KB of L2), 561 atoms, before the loops were redesigned: ns, and of peak.
+BEFORE = {"SimpleGNN": (187, 0.05), "SchNet": (138, 0.13), "PaiNN": (1130, 0.09)}
 
 
 def operations_of_an_edge(name: str) -> int:
@@ -60,44 +66,81 @@ def write_structure(path: Path, n_atoms: int) -> None:
         out.write(np.asarray(edges.vectors, dtype=np.float64).tobytes())
 
 
+def linked(build: Path, folder: Path) -> Path:
+    """The driver with the objects of a build."""
+    cache = (build / "CMakeCache.txt").read_text()
+    found = re.search(r"^MDGNN_SIMD:\w+=(\w+)$", cache, re.M)
+    objects = [
+        path for part in ("core", "engine", "ops") for path in build.glob(f"CMakeFiles/_C.dir/csrc/{part}/**/*.o")
+    ]
+    if not objects:
+        raise SystemExit(f"expected a folder with the objects of a build, got {build}")
+    flags = ["-std=c++20", "-O3", "-Wno-psabi", "-fno-math-errno", "-ffp-contract=fast", f"-I{CSRC}"]
+    flags.append(f"-DMDGNN_SIMD_BYTES={BYTES[found[1] if found else 'AUTO']}")
+    program = folder / build.name
+    driver = str(HERE / "peak.cpp")
+    subprocess.run(["g++", *flags, driver, *map(str, objects), "-o", str(program), "-pthread", "-ldl"], check=True)
+    return program
+
+
+def write_table(rows: list[tuple[str, ...]], n_threads: int) -> None:
+    lines = [
+        "# Engine: fractions of the peak of multiply-adds",
+        "",
+        f"{datetime.date.today()}, {_cpu_model()}, {platform.machine()}. Energy and forces, float32,",
+        f"{LAYERS} layers, threads: {n_threads}; time for an edge and a layer, everything included.",
+        "Operations are those of messages (benchmarks/peak.py derives them) and of linear layers; the peak is that",
+        "of a loop of multiply-adds on the same threads in turns. Levels below the machine's are forced. Before: of",
+        "a thread of another machine, an AMD Zen 3 with AVX2 (91 GFLOP/s), before the loops were redesigned.",
+        "",
+        "| model | atoms | edges | level | FLOP | peak, GFLOP/s | ns | times the first | of peak "
+        "| before, ns | of peak |",
+        "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    (HERE / "results" / "peak.md").write_text("\n".join(lines) + "\n")
+
+
 def main() -> None:
-    n_threads = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    flags = Path("/proc/cpuinfo").read_text()
-    levels = [level for level in LEVELS if NEEDS.get(level, "") in flags]
+    parser = argparse.ArgumentParser(description="Fractions of the peak of multiply-adds.")
+    parser.add_argument("builds", nargs="+", type=Path, metavar="BUILD")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory() as folder_name:
         folder = Path(folder_name)
-        programs = {}
-        for level in levels:
-            (folder / str(level)).mkdir()
-            programs[level] = compiled(folder / str(level), HERE / "peak.cpp", f"-DMDGNN_SIMD_BYTES={level}")
+        programs = [linked(build, folder) for build in arguments.builds]
         for n_atoms in SIZES:
             write_structure(folder / str(n_atoms), n_atoms)
-        lines = [
-            "# Engine: fractions of the peak of multiply-adds",
-            "",
-            f"{datetime.date.today()}, {_cpu_model()}, {platform.machine()}. Energy and forces, float32,",
-            f"{LAYERS} layers, threads: {n_threads}; time for an edge and a layer, everything included.",
-            "Operations are those of messages (benchmarks/peak.py derives them) and of linear layers; the peak is that",
-            "of a loop of multiply-adds on the same threads in turns. Levels below the machine's are forced.",
-            "",
-            "| model | atoms | edges | level | FLOP | peak, GFLOP/s | ns | of peak |",
-            "|---|---:|---:|---|---:|---:|---:|---:|",
-        ]
         for name, width in FEATURES.items():
             model = folder / "model.safetensors"
             mdgnn.save(make(name, width), model)
             linear = 2 * LANES * products(mdgnn.Engine.load(model).program) / LAYERS
-            for level in levels:
-                run = [str(programs[level]), str(n_threads), str(model), *(str(folder / str(n)) for n in SIZES)]
-                for line in subprocess.run(run, check=True, capture_output=True, text=True).stdout.splitlines():
-                    n_atoms, n_edges, step, peak, ratio = map(float, line.split())
+            for n_atoms in SIZES:
+                first = 0.0
+                for program in programs:
+                    run = [str(program), str(arguments.threads), str(model), str(folder / str(n_atoms))]
+                    line = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+                    level, _, n_edges, step, peak, ratio = map(float, line.split())
                     n_operations = operations_of_an_edge(name) * width + linear * n_atoms / n_edges
-                    lines.append(
-                        f"| {name}, F = {width} | {n_atoms:,.0f} | {n_edges:,.0f} | {LEVELS[level]} "
-                        f"| {n_operations:,.0f} | {peak * 1e-9:.0f} | {step / n_edges / LAYERS * 1e9:.1f} "
-                        f"| {ratio * n_operations * n_edges * LAYERS:.0%} |"
+                    first = first or step
+                    before = BEFORE[name] if n_atoms == 561 and level == 32 else None
+                    rows.append(
+                        (
+                            f"{name}, F = {width}",
+                            f"{n_atoms:,}",
+                            f"{n_edges:,.0f}",
+                            LEVELS[int(level)],
+                            f"{n_operations:,.0f}",
+                            f"{peak * 1e-9:.0f}",
+                            f"{step / n_edges / LAYERS * 1e9:.1f}",
+                            f"{step / first:.2f}",
+                            f"{ratio * n_operations * n_edges * LAYERS:.0%}",
+                            f"{before[0]:,}" if before else "",
+                            f"{before[1]:.0%}" if before else "",
+                        )
                     )
-    (HERE / "results" / "peak.md").write_text("\n".join(lines) + "\n")
+    write_table(rows, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -488,12 +488,18 @@ class Engine:
     def __init__(self, program: str, weights: dict[str, Any], n_threads: int = 1) -> None: ...
     @staticmethod
     def load(path: bytes, n_threads: int = 1) -> Engine: ...
+    @staticmethod
+    def load_content(content: bytes, path: bytes, n_threads: int = 1) -> Engine: ...
     @property
     def readout(self) -> str: ...
     @property
     def cutoff(self) -> float: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def has_energy(self) -> bool: ...
+    @property
+    def properties(self) -> list[tuple[str, str]]: ...  # name and kind of each
     def program(self) -> tuple[str, dict[str, Any]]: ...  # what __init__ takes
     def tables(self) -> dict[str, Any]: ...  # coefficients that were made from the weights, by name
     def run(
@@ -508,12 +514,14 @@ class Engine:
         virials: bool,
         n_threads: int,
         exchange: Any = None,
+        properties: Any = None,
     ) -> tuple[Any, Any, Any]: ...
+    # energies, None of a model that has learnt none, forces and virials; properties, None or (P, N), are written
     # columns and share are addresses, taken on trust; an array that exchange gets is the engine's, for that call
 
 class Systems:
     # Structures that move on an engine; see csrc/dynamics/system.hpp. Units are the model's, with ASE's unit of time.
-    def __init__(self, engine: Engine, cutoff: float, skin: float, least_distance: float) -> None: ...
+    def __init__(self, engine: Engine, cutoff: float, skin: float, min_distance: float) -> None: ...
     def put(
         self,
         k: int,

@@ -3,7 +3,7 @@
 The header's ``mdgnn`` entry holds format version, architecture, configuration, elements, cutoff, units, the shortest
 distance in the training data, a free training record, the properties that the model predicts beside the energy, if
 any, and what the engine runs, so that it needs no Python to read a file; the tensors are the model's state and the
-program's weights. Files of format 1 have no program; nor have those of models that have not learnt energies.
+program's weights. Files of format 1 have no program; programs of before they had properties are of energies alone.
 
 The architecture is the name of a model of mdgnn, or "package.module:Class". A file never chooses what is imported: see
 `load`. What the engine runs needs no class, so that calculators run a file of a model whose module is not here.
@@ -182,7 +182,7 @@ class _UntrustedFileError(ModelFileError):
 class EngineOnly(Potential):
     """A model whose class is not here: what its file says of it, and the program of the engine.
 
-    It has energies and forces on the CPU, in the precision of the file, and no properties beside them.
+    It runs on the CPU, in the precision of the file.
     """
 
     def __init__(self, stored: StoredModel):

@@ -83,8 +83,14 @@ class StoredModel:
         program = self.header.get("program")
         return program.get("dtype") if isinstance(program, dict) else None
 
+    @property
+    def has_all_in_program(self) -> bool:
+        """Whether what the engine runs is all that the model predicts: files of before have no properties in it."""
+        program, heads = self.header.get("program"), self.header.get("heads") or {}
+        return isinstance(program, dict) and (not heads.get("properties") or bool(program.get("properties")))
+
     def info(self) -> ModelInfo:
-        """Of a file with a program; without properties where the model's module is not imported.
+        """Of a file with a program; without properties where they are not in it and the model's module is not imported.
 
         Raises
         ------
@@ -97,7 +103,13 @@ class StoredModel:
             known = [z for z, row in enumerate(program["element_of"]) if row >= 0]
             heads = h.get("heads", {"energy": True, "properties": []})
             module, _, name = h["architecture"].rpartition(":")
-            there = not module or module in sys.modules  # which computes properties
+            of_program = [(p["name"], p["kind"]) for p in program.get("properties", [])]
+            there = of_program or not module or module in sys.modules  # what computes properties
+            properties = [Property(**p) for p in heads["properties"] if there]
+            if (program["energies"] is not None) != bool(heads["energy"]):
+                raise ValueError("expected a program of energies, or none, as the heads say")
+            if of_program and of_program != [(p.name, p.kind) for p in properties]:
+                raise ValueError("expected a program of the properties that the heads say")
             return ModelInfo(
                 name=name,
                 cutoff=math.inf if program["cutoff"] is None else float(program["cutoff"]),
@@ -106,7 +118,7 @@ class StoredModel:
                 min_distance=float(h[NAMES_IN_FILES["min_distance"]]),
                 elements="any" if h["elements"] == "any" else known,
                 has_energy=bool(heads["energy"]),
-                properties=[Property(**p) for p in heads["properties"] if there],
+                properties=properties,
                 digest=partial(_digest_of_file, name, h["config"], self.content),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

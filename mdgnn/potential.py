@@ -200,10 +200,14 @@ class Potential(nn.Module):
             If it lacks its body or its output layer.
         """
         self.check_complete()
+        name, kind = type(self).__name__, type(self)
         output = getattr(self, "output_mlp", nn.Identity())  # a model's own energies need none
         first = next((m for m in output.modules() if isinstance(m, nn.Linear)), None)
         if first is None:
-            raise ValueError(f"{type(self).__name__} has no features of atoms to predict properties from")
+            raise ValueError(f"{name} has no features of atoms to predict properties from")
+        alone = kind.energies_and_properties is Potential.energies_and_properties
+        if alone and kind.atomic_energies is not Potential.atomic_energies:  # which that would leave out
+            raise ValueError(f"{name} has atomic_energies of its own: expected energies_and_properties of its own, too")
         before, weight = self.heads, first.weight
         heads = Heads(properties, first.in_features, self.elements, energy).to(weight.device, self.dtype)
         for p, network in [] if before is None else zip(before.properties, before.networks, strict=True):

@@ -42,8 +42,8 @@ py::array_t<T> array_of(const std::vector<T>& numbers, std::int64_t columns) {
 // One call at a time: others wait, without the GIL. So whoever has the lock makes no Python objects and reads none.
 class Systems {
   public:
-    Systems(const py::object& engine, double cutoff, double skin, double least_distance)
-        : engine_(engine), model_{run_of(engine), cutoff, skin, least_distance} {}
+    Systems(const py::object& engine, double cutoff, double skin, double min_distance)
+        : engine_(engine), model_{run_of(engine), cutoff, skin, min_distance} {}
 
     // System k, of new atoms; or one more, where k is their number.
     void put(std::int64_t k, const Array<std::int64_t>& atomic_numbers, const Array<double>& masses,
@@ -227,7 +227,7 @@ class Systems {
 void bind_dynamics(py::module_& m) {
     py::class_<Systems>(m, "Systems")
         .def(py::init<const py::object&, double, double, double>(), py::arg("engine"), py::arg("cutoff"),
-             py::arg("skin"), py::arg("least_distance"))
+             py::arg("skin"), py::arg("min_distance"))
         .def("put", &Systems::put, py::arg("k"), py::arg("atomic_numbers"), py::arg("masses"), py::arg("cell"),
              py::arg("pbc"), py::arg("condition"), py::arg("fixed"), py::arg("fixed_center_of_mass"))
         .def("set", &Systems::set, py::arg("k"), py::arg("positions"), py::arg("momenta"))

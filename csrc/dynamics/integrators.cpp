@@ -37,17 +37,20 @@ void langevin(System& s, const Model& model, double timestep, const Thermostat& 
     const std::size_t size = s.positions.size();
     const double dt = timestep, friction = thermostat.friction;
     const double c1 = dt / 2.0 - dt * dt * friction / 8.0, c2 = dt * friction / 2 - dt * dt * friction * friction / 8.0;
-    std::vector<double> before, v(size), to_positions(size), to_velocities(size);
+    std::vector<double> before, v(size), to_positions(size), to_velocities(size), c3(size), c4(size), c5(size);
+    for (std::size_t k = 0; k < size; ++k) {  // powers take longer than the rest of a step
+        const double sigma = std::sqrt(2 * thermostat.temperature * friction / s.masses[k / 3]);
+        c3[k] = std::sqrt(dt) * sigma / 2.0 - std::pow(dt, 1.5) * friction * sigma / 8.0;
+        c5[k] = std::pow(dt, 1.5) * sigma / (2 * std::sqrt(3.0)), c4[k] = friction / 2.0 * c5[k];
+    }
     const double* noise = thermostat.noise;
     for (std::int64_t step = 0; step < n_steps; ++step, ++s.n_steps, noise += 2 * size) {
         if (!find_forces(s, model, n_threads)) return;
         before = s.positions;
         for (std::size_t k = 0; k < size; ++k) {
-            const double m = s.masses[k / 3], sigma = std::sqrt(2 * thermostat.temperature * friction / m);
-            const double c3 = std::sqrt(dt) * sigma / 2.0 - std::pow(dt, 1.5) * friction * sigma / 8.0;
-            const double c5 = std::pow(dt, 1.5) * sigma / (2 * std::sqrt(3.0)), c4 = friction / 2.0 * c5;
-            to_positions[k] = c5 * noise[size + k];
-            to_velocities[k] = c3 * noise[k] - c4 * noise[size + k];
+            const double m = s.masses[k / 3];
+            to_positions[k] = c5[k] * noise[size + k];
+            to_velocities[k] = c3[k] * noise[k] - c4[k] * noise[size + k];
             v[k] = s.momenta[k] / m;
             v[k] += c1 * s.forces[k] / m - c2 * v[k] + to_velocities[k];
             s.positions[k] = before[k] + dt * v[k] + to_positions[k];

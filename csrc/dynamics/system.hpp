@@ -18,15 +18,32 @@ using Potential = std::function<void(const engine::Structure&, const engine::Out
 struct Model {
     Potential potential;
     double cutoff = 0;
-    double skin = 0;            // by which the list reaches further, so that it is good for some steps
-    double least_distance = 0;  // atoms that are closer are a failure
+    double skin = 0;          // by which the list reaches further, so that it is good for some steps
+    double min_distance = 0;  // atoms that are closer are a failure
 };
 
-// A neighbour list with a skin, and where the atoms were when it was made.
+// A neighbour list with a skin, where the atoms were when it was made, and which of its edges are within the cutoff.
 struct SkinList {
     std::vector<double> positions;  // empty: there is no list yet
+    double largest_square = 0;      // of the way of an atom from there, before another list is needed
     std::vector<std::int64_t> row_ptr, senders;
-    std::vector<std::int32_t> shifts;
+    std::vector<double> offsets;  // (E, 4): by which the cell moves senders; empty where nothing is periodic
+
+    // At the last positions. Edges by sender only once they are steady.
+    double limit = 0;          // of squared distances
+    bool steady = false;       // the same edges were within the cutoff at the positions before
+    std::vector<char> within;  // (E)
+    std::vector<std::int64_t> near_row_ptr, near_senders;
+    struct Columns {
+        std::vector<std::int64_t> row_ptr, receivers, edges;
+    } columns;
+};
+
+// The edges at some positions, in the list's memory and, vectors, in the thread's.
+struct Edges {
+    Rows rows, columns;  // the latter may be absent
+    const double* vectors = nullptr;
+    double shortest = 0;
 };
 
 // Of the relaxation by FIRE, in ASE's names.
@@ -62,6 +79,9 @@ struct System {
 
     bool constrained() const { return !fixed.empty() || fixed_center_of_mass; }
 };
+
+// Throws std::invalid_argument for a position that is not finite.
+Edges find_edges(System& system, const Model& model, int n_threads);
 
 // Energies and forces at the positions, unless they are known. False, with the status, where there are none.
 bool find_forces(System& system, const Model& model, int n_threads);

@@ -3,6 +3,7 @@
 #include "engine/engine.hpp"
 
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "engine/prepare.hpp"
@@ -17,11 +18,15 @@ Engine<T>::Engine(Program program, Weights<T> weights, int n_threads)
     check(program_);
     add_saved_arrays();
     make_tables(program_, weights_, n_threads);
-    for (Keep keep : {Keep::energies_only, Keep::all, Keep::little})
-        plans_[static_cast<std::size_t>(keep)] = engine::plan(program_, keep);
-    // To compute an array again, what it follows from must stay, which may be as much (SimpleGNN, SchNet).
-    Plan &all = plans_[static_cast<std::size_t>(Keep::all)], &little = plans_[static_cast<std::size_t>(Keep::little)];
-    if (4 * (little.total + little.spare) > 3 * (all.total + all.spare)) little = all;
+    for (const bool properties : {false, true}) {
+        if (properties && program_.properties.empty()) continue;
+        std::array<Plan, 3>& plans = plans_[properties];
+        for (Keep keep : {Keep::nothing, Keep::all, Keep::little})
+            plans[static_cast<std::size_t>(keep)] = engine::plan(program_, keep, properties);
+        // To compute an array again, what it follows from must stay, which may be as much (SimpleGNN, SchNet).
+        Plan &all = plans[static_cast<std::size_t>(Keep::all)], &little = plans[static_cast<std::size_t>(Keep::little)];
+        if (4 * (little.total + little.spare) > 3 * (all.total + all.spare)) little = all;
+    }
     prepared_ = prepare(program_, weights_, program_.instructions, true, packed_);
     for (const Instruction& in : program_.instructions)
         takes_directions_ = takes_directions_ || in.type->takes_directions;
@@ -41,9 +46,11 @@ void Engine<T>::add_saved_arrays() {
 
 template <class T>
 void Engine<T>::run(const Structure& structure, const Outputs& out, const Context& context) const {
+    if ((out.energies || out.forces) && program_.energies < 0)
+        throw std::invalid_argument("the model has learnt no energies");
     std::unique_ptr<Workspace<T>> memory(take());
-    Run<T> run(*this, *memory, structure, out.forces != nullptr, context);
-    run.forward(out.energies);
+    Run<T> run(*this, *memory, structure, out, context);
+    run.forward(out);
     if (out.forces) run.backward(out);
     give_back(std::move(memory));
 }

@@ -34,9 +34,10 @@ struct Structure {
     Exchange exchange;                // may be empty
 };
 
-// energies (N), forces (N, 3) and virials (N, 3, 3) of atoms; the last two, or the very last, may be null.
+// energies (N), forces (N, 3), virials (N, 3, 3) and properties (P, N) of atoms. Any may be null; with virials forces
+// are not, with forces energies are not.
 struct Outputs {
-    double *energies = nullptr, *forces = nullptr, *virials = nullptr;
+    double *energies = nullptr, *forces = nullptr, *virials = nullptr, *properties = nullptr;
 };
 
 // Memory of a call, which grows to that of the largest structure and stays for the next one.
@@ -57,13 +58,15 @@ class Engine {
     Engine& operator=(const Engine&) = delete;
     ~Engine();
 
-    // Throws std::invalid_argument that names an atom whose element is not known.
+    // Throws std::invalid_argument that names an atom whose element is not known, or where energies are asked for of a
+    // program that has none.
     void run(const Structure& structure, const Outputs& out, const Context& context) const;
 
     const Program& program() const { return program_; }  // as given, and with what instructions save
     const Weights<T>& weights() const { return weights_; }
     const Prepared<T>& prepared(std::size_t instruction) const { return prepared_[instruction]; }
-    const Plan& plan(Keep keep) const { return plans_[static_cast<std::size_t>(keep)]; }
+    // `properties`: of a program that has some.
+    const Plan& plan(Keep keep, bool properties) const { return plans_[properties][static_cast<std::size_t>(keep)]; }
     bool takes_directions() const { return takes_directions_; }
 
   private:
@@ -72,8 +75,8 @@ class Engine {
     void give_back(std::unique_ptr<Workspace<T>> memory) const;
 
     Program program_;
-    Weights<T> weights_;         // those of tables are their coefficients
-    std::array<Plan, 3> plans_;  // by Keep
+    Weights<T> weights_;                        // those of tables are their coefficients
+    std::array<std::array<Plan, 3>, 2> plans_;  // without and with properties, by Keep
     std::deque<Packed<T>> packed_;
     std::vector<Prepared<T>> prepared_;
     bool takes_directions_ = false;           // a message does

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <stdexcept>
 #include <type_traits>
 
@@ -51,14 +52,13 @@ Model read(std::istream& in, std::uint64_t size, const std::string& name) {
         throw std::invalid_argument(name + " has model format " + std::to_string(format) +
                                     ", the engine reads formats 2 and 3" +
                                     (format == 1 ? "; mdgnn.save writes a loaded model in format 3" : ""));
-    const std::int64_t expected = format - 1;
     for (const auto& [key, program] : json.root().members("the header")) {
         if (key != "program" || program.is_null()) continue;
         const std::int64_t version = within(bad, [&] { return integer(program, "version", "the program"); });
-        if (version != expected)
+        if (format == 2 ? version != 1 : version != 2 && version != 3)
             throw std::invalid_argument(name + " has a program of version " + std::to_string(version) +
-                                        ", this mdgnn reads version " + std::to_string(expected) + " in format " +
-                                        std::to_string(format));
+                                        ", this mdgnn reads " + (format == 2 ? "version 1" : "versions 2 and 3") +
+                                        " in format " + std::to_string(format));
         return within(bad, [&] { return program_of(program, version, file); });
     }
     throw std::invalid_argument(name + " holds no program: the engine cannot run its model");
@@ -72,6 +72,12 @@ Model read_model(std::istream& in, std::uint64_t size, const std::string& name) 
     } catch (const std::runtime_error& error) {
         throw std::runtime_error(name + " " + error.what());
     }
+}
+
+Model model_in(std::string content, const std::string& name) {
+    const std::uint64_t size = content.size();
+    std::istringstream in(std::move(content));
+    return read_model(in, size, printable(name, name.size()));
 }
 
 Model load_model(const std::string& path) {

@@ -78,6 +78,7 @@ struct MessageStep {
 
     const Prepared<T>& prepared;
     Rows rows, columns;  // edges by receiver; by sender
+    // Forwards in the order of rows; backwards, with their gradients, in that of columns, whose `edge` is null then.
     const T *r = nullptr, *unit = nullptr;
     const Context& context;
     Matrices<const T> inputs = {};

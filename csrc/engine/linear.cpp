@@ -11,6 +11,7 @@
 #include "engine/linear.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/simd.hpp"
 #include "core/vectors.hpp"
@@ -76,15 +77,15 @@ MDGNN_INLINE void rows_of_tiles(const Product<T>& p, std::int64_t i) {
 }
 
 template <class T, class V, int kRows, int kVectors>
-MDGNN_INLINE void all_rows(const Product<T>& p, std::int64_t begin, std::int64_t end) {
-    std::int64_t i = begin;
-    for (; i + kRows <= end; i += kRows) rows_of_tiles<T, V, kRows, kVectors>(p, i);
-    for (; i < end; ++i) rows_of_tiles<T, V, 1, kVectors>(p, i);
+MDGNN_INLINE void all_rows(const Product<T>& p, std::int64_t n_rows) {
+    std::int64_t i = 0;
+    for (; i + kRows <= n_rows; i += kRows) rows_of_tiles<T, V, kRows, kVectors>(p, i);
+    for (; i < n_rows; ++i) rows_of_tiles<T, V, 1, kVectors>(p, i);
 }
 
 template <class T>
-void one_column(const Product<T>& p, std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
+void one_column(const Product<T>& p, std::int64_t n_rows) {
+    for (std::int64_t i = 0; i < n_rows; ++i) {
         const T *const x = p.x.row(i), *w = p.weights;
         double sum = p.add ? p.out.row(i)[0] : p.bias ? p.bias[0] : T(0);
         for (std::int64_t k = 0; k < p.inputs; ++k, w += p.stride) sum += double(x[k]) * double(*w);
@@ -92,24 +93,12 @@ void one_column(const Product<T>& p, std::int64_t begin, std::int64_t end) {
     }
 }
 
-// With 32 registers of 64 bytes a tile may have 24 of them; else 12 of 32.
-#define MDGNN_LOOPS(T)                                                                        \
-    MDGNN_SIMD_CLONES void narrow_loop(const Product<T>& p, std::int64_t a, std::int64_t b) { \
-        all_rows<T, typename Wide<T, 32>::type, 6, 2>(p, a, b);                               \
-    }                                                                                         \
-    MDGNN_SIMD_CLONES void wide_loop(const Product<T>& p, std::int64_t a, std::int64_t b) {   \
-        all_rows<T, typename Wide<T, 64>::type, 6, 4>(p, a, b);                               \
+// Of 32 registers a tile may have 24; of 16, 12. Vectors longer than a register would go through memory.
+#define LOOPS(T, target, bytes)                                                                            \
+    target void loop(Vectors<bytes>, const Product<T>& p, std::int64_t n_rows) {                           \
+        all_rows<T, typename Wide<T, bytes>::type, 6, Vectors<bytes>::registers == 32 ? 4 : 2>(p, n_rows); \
     }
-MDGNN_LOOPS(float)
-MDGNN_LOOPS(double)
-
-bool wide() {
-#ifdef MDGNN_AVX512
-    return has_avx512();
-#else
-    return false;
-#endif
-}
+MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
 }  // namespace
 
@@ -129,8 +118,13 @@ void multiply(std::int64_t n_rows, Columns<const T> x, const Packed<T>& weights,
               Columns<T> out) {
     const Product<T> p{
         x, weights.data(), add ? nullptr : bias, weights.inputs(), weights.outputs(), weights.stride(), add, out};
-    if (p.outputs == 1) return one_column(p, 0, n_rows);
-    wide() ? wide_loop(p, 0, n_rows) : narrow_loop(p, 0, n_rows);
+    if (p.outputs == 1) return one_column(p, n_rows);
+    with_vectors([&](auto v) {
+        // Half a vector is written number by number, a whole one of half the length is not.
+        if constexpr (std::is_same_v<decltype(v), Vectors<64>>)
+            if (p.outputs * static_cast<std::int64_t>(sizeof(T)) <= 32) return loop(Vectors<32>(), p, n_rows);
+        loop(v, p, n_rows);
+    });
 }
 
 #define MDGNN_INSTANTIATE(T)  \

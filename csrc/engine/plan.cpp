@@ -57,15 +57,20 @@ std::vector<int> read_backwards(const Instruction& in) {
 
 class Planner {
   public:
-    Planner(const Program& program, Keep keep)
+    Planner(const Program& program, Keep keep, bool properties)
         : program_(program),
           keep_(keep),
           n_arrays_(static_cast<int>(program.arrays.size())),
           n_(program.instructions.size()),
-          phase_of_(n_) {}
+          phase_of_(n_) {
+        if (program.energies >= 0) results_.push_back(program.energies);
+        for (const Property& p : program.properties)
+            if (properties) results_.push_back(p.array);
+    }
 
     Plan make() {
         plan_.back.resize(n_);
+        plan_.runs = lead_to(results_);
         find_phases();
         find_gradients();
         order_gradients();
@@ -84,8 +89,21 @@ class Planner {
     const Instruction& instruction(std::size_t k) const { return program_.instructions[k]; }
     std::int64_t width(int v) const { return program_.arrays[v].shape.size(); }
 
+    // By instruction: whether one of these arrays follows from it.
+    std::vector<char> lead_to(const std::vector<int>& results) const {
+        std::vector<char> needed(n_arrays_, 0), lead(n_, 0);
+        for (int v : results) needed[base(v)] = 1;
+        for (std::size_t k = n_; k-- > 0;) {
+            for (int v : instruction(k).outputs) lead[k] = lead[k] || needed[v];
+            for (int v : instruction(k).inputs)
+                if (lead[k]) needed[base(v)] = 1;
+        }
+        return lead;
+    }
+
     void find_phases() {
         for (std::size_t k = 0; k < n_; ++k) {
+            if (!plan_.runs[k]) continue;
             const bool message = instruction(k).type->message;
             if (message || plan_.phases.empty() || plan_.phases.back().message)
                 plan_.phases.push_back({k, k, message, {}});
@@ -100,35 +118,36 @@ class Planner {
 
     // Reached from the edges, going forwards; and reaching the energy, going backwards.
     void find_gradients() {
-        std::vector<char> moves(n_arrays_, 0), matters(n_arrays_, 0);
+        std::vector<char>& needs = plan_.needs_grad;
+        needs.assign(n_arrays_, 0);
+        if (keep_ == Keep::nothing || program_.energies < 0) return;
+        std::vector<char> moves(n_arrays_, 0);
         for (const Instruction& in : program_.instructions) {
             bool any = in.type->message;
             for (int v : in.inputs) any = any || moves[base(v)];
             for (int v : in.outputs) moves[v] = any;
         }
+        const std::vector<char> lead = lead_to({program_.energies});
+        std::vector<char> matters(n_arrays_, 0);
         matters[base(program_.energies)] = 1;
-        for (std::size_t k = n_; k-- > 0;) {
-            bool any = false;
-            for (int v : instruction(k).outputs) any = any || matters[v];
+        for (std::size_t k = 0; k < n_; ++k)
             for (int v : instruction(k).inputs)
-                if (any) matters[base(v)] = 1;
-        }
-        std::vector<char>& needs = plan_.needs_grad;
-        needs.assign(n_arrays_, 0);
-        if (keep_ == Keep::energies_only) return;
+                if (lead[k]) matters[base(v)] = 1;
         for (int v = 0; v < n_arrays_; ++v) needs[v] = moves[base(v)] && matters[base(v)];
         for (bool changed = true; changed;) {  // a kernel that gives both gradients or none; arrays may be in several
             changed = false;
-            for (const Instruction& in : program_.instructions) {
-                if (!in.type->joint_gradients) continue;
+            for (std::size_t k = 0; k < n_; ++k) {
+                const Instruction& in = instruction(k);
+                if (!lead[k] || !in.type->joint_gradients) continue;
                 char any = 0, all = 1;
                 for (int v : in.inputs) any = any || needs[v], all = all && needs[v];
                 changed = changed || any != all;
                 for (int v : in.inputs) needs[v] = any;
             }
         }
-        for (const Instruction& in : program_.instructions) {
-            if (!in.type->message) continue;
+        for (std::size_t k = 0; k < n_; ++k) {
+            const Instruction& in = instruction(k);
+            if (!lead[k] || !in.type->message) continue;
             bool active = false;
             for (int v : in.outputs) active = active || needs[v];
             for (int v : in.outputs)
@@ -146,7 +165,8 @@ class Planner {
             clear.push_back(base(v));
             return true;
         };
-        if (plan_.needs_grad[program_.energies]) write(program_.energies, plan_.clear_energies);
+        if (program_.energies >= 0 && plan_.needs_grad[program_.energies])
+            write(program_.energies, plan_.clear_energies);
         for (std::size_t k = n_; k-- > 0;) {
             const Instruction& in = instruction(k);
             Back& back = plan_.back[k];
@@ -169,6 +189,7 @@ class Planner {
         std::vector<int> phase(n_arrays_, -1);
         alone_.assign(n_arrays_, 1);
         for (std::size_t k = 0; k < n_; ++k) {
+            if (!plan_.runs[k]) continue;
             const auto see = [&](int v) {
                 if (phase[base(v)] < 0) phase[base(v)] = phase_of_[k];
                 if (phase[base(v)] != phase_of_[k]) alone_[base(v)] = 0;
@@ -180,7 +201,7 @@ class Planner {
                     if (plan_.phases[phase_of_[k]].message) alone_[v] = 0;
                 }
         }
-        alone_[base(program_.energies)] = 0;
+        for (int v : results_) alone_[base(v)] = 0;
         local_ = alone_;
         for (std::size_t k = 0; keep_ == Keep::all && k < n_; ++k)
             if (plan_.back[k].active)
@@ -216,6 +237,7 @@ class Planner {
             if (plan_.needs_grad[v] && !alone_[base(v)]) spans[2 * base(v) + 1].touch(time);
         };
         for (std::size_t k = 0; k < n_; ++k) {
+            if (!plan_.runs[k]) continue;
             const Instruction& in = instruction(k);
             for (int v : in.inputs) touch(v, phase_of_[k]);
             for (int v : in.outputs) touch(v, phase_of_[k]);
@@ -234,8 +256,8 @@ class Planner {
             if (std::find(needs.begin(), needs.end(), 1) == needs.end())
                 for (int v : instruction(k).saved) spans[2 * v] = {};
         }
-        touch(program_.energies, n_phases);
-        touch_gradient(program_.energies, n_phases);
+        for (int v : results_) touch(v, n_phases);
+        if (program_.energies >= 0) touch_gradient(program_.energies, n_phases);
         std::vector<std::int64_t> at;
         plan_.total = place(spans, at);
         plan_.value.resize(n_arrays_), plan_.gradient.resize(n_arrays_);
@@ -256,6 +278,7 @@ class Planner {
         };
         for (int time = 0; time < n; ++time) {
             const std::size_t k = phase.first + static_cast<std::size_t>(time);
+            if (!plan_.runs[k]) continue;
             const Instruction& in = instruction(k);
             for (int v : in.inputs) touch(v, time);
             for (int v : in.outputs) touch(v, time);
@@ -277,6 +300,7 @@ class Planner {
     const Keep keep_;
     const int n_arrays_;
     const std::size_t n_;
+    std::vector<int> results_;         // arrays
     std::vector<int> phase_of_;        // by instruction
     std::vector<char> alone_, local_;  // seen by one phase; and not needed from there on the way back
     Plan plan_;
@@ -284,6 +308,6 @@ class Planner {
 
 }  // namespace
 
-Plan plan(const Program& program, Keep keep) { return Planner(program, keep).make(); }
+Plan plan(const Program& program, Keep keep, bool properties) { return Planner(program, keep, properties).make(); }
 
 }  // namespace mdgnn::engine

@@ -9,14 +9,14 @@
 
 namespace mdgnn::engine {
 
-// all: what instructions need backwards stays from their way forwards. little: of the arrays of one phase, which others
-// do not see, nothing stays: they are computed again.
-enum class Keep { energies_only, all, little };
+// nothing: there is no way back. all: what instructions need backwards stays from their way forwards. little: of the
+// arrays of one phase, which others do not see, nothing stays: they are computed again.
+enum class Keep { nothing, all, little };
 
 // A message, or instructions between two of them, which treat every atom by itself: a thread runs them all for a block
 // of atoms before the next one.
 struct Phase {
-    std::size_t first, last;  // instructions first .. last
+    std::size_t first, last;  // instructions first .. last, but for those that the plan leaves out
     bool message;
     std::vector<std::size_t> rematerialise;  // instructions that run again before the phase goes backwards
     std::int64_t work = 0;                   // multiply-adds per atom, about
@@ -32,6 +32,7 @@ struct Back {
 
 struct Plan {
     std::vector<Phase> phases;
+    std::vector<char> runs;  // by instruction: whether a result follows from it
     std::vector<Back> back;  // by instruction
     std::vector<int> clear_energies;
     std::vector<Place> value, gradient;
@@ -40,6 +41,7 @@ struct Plan {
     std::int64_t spare = 0;             // of all atoms: room for gradients that are to be added to others
 };
 
-Plan plan(const Program& program, Keep keep);
+// Of the energies, if there are any, and `properties` or not.
+Plan plan(const Program& program, Keep keep, bool properties);
 
 }  // namespace mdgnn::engine

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "engine/instruction.hpp"
+#include "engine/json.hpp"
 
 namespace mdgnn::engine {
 namespace {
@@ -158,6 +159,26 @@ void check_tables(const Program& program) {
                                     " coefficients in all, got " + std::to_string(total));
 }
 
+void check_properties(const Program& p, const InstructionChecker& checker) {
+    std::set<std::string> names;
+    for (const Property& property : p.properties) {
+        bool good = !property.name.empty() && (property.name[0] < '0' || property.name[0] > '9');
+        for (const char c : property.name)
+            good = good && ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_');
+        const std::string what = "property '" + printable(property.name) + "' of the model's program";
+        if (!good) throw std::invalid_argument("expected letters, digits and underscores as the name of " + what);
+        if (!names.insert(property.name).second)
+            throw std::invalid_argument("expected properties of different names, got " + what + " twice");
+        if (property.kind != "extensive" && property.kind != "intensive" && property.kind != "atomic")
+            throw std::invalid_argument("expected " + what + " as 'extensive', 'intensive' or 'atomic', got '" +
+                                        printable(property.kind) + "'");
+        if (property.scale.size() != p.scale.size() || property.shift.size() != p.scale.size())
+            throw std::invalid_argument("expected " + what + " with a scale and a shift per element");
+        if (!checker.is_computed(property.array) || p.arrays[property.array].shape != Shape{1, 1})
+            throw std::invalid_argument("expected " + what + " as one number for each atom");
+    }
+}
+
 }  // namespace
 
 const char* name_of(Space space) { return kSpaces[static_cast<std::size_t>(space)]; }
@@ -182,8 +203,10 @@ void check(const Program& p) {
         if (row < -1 || row >= static_cast<std::int64_t>(n))
             throw std::invalid_argument("expected elements with a scale and a shift");
     if (!(p.cutoff > kLeastCutoff)) throw std::invalid_argument("expected a positive cutoff, above 1e-24");
-    if (!checker.is_computed(p.energies) || p.arrays[p.energies].shape != Shape{1, 1})
+    const bool none = p.energies == -1 && !p.properties.empty();
+    if (!none && (!checker.is_computed(p.energies) || p.arrays[p.energies].shape != Shape{1, 1}))
         throw std::invalid_argument("expected one energy for each atom");
+    check_properties(p, checker);
 }
 
 }  // namespace mdgnn::engine

@@ -55,16 +55,26 @@ struct Table {
     int input = -1, output = -1;
 };
 
+// Of each atom one number beside the energy: shift + scale * array, with scale and shift of its element. For those who
+// call, a property of a structure is the sum ("extensive") or the mean ("intensive") of its atoms' numbers; "atomic":
+// these are the property.
+struct Property {
+    std::string name, kind;
+    int array = -1;  // (1, 1) for each atom
+    std::vector<double> scale, shift;
+};
+
 struct Program {
     std::vector<Array> arrays;
     std::vector<Instruction> instructions;
     std::vector<Weight> weights;
     std::vector<Table> tables;
-    int energies = -1;                     // (1, 1) for each atom, before scale and shift
+    int energies = -1;                     // (1, 1) for each atom, before scale and shift; -1: it has no energies
     std::vector<double> scale, shift;      // of each row of the embedding
     std::vector<std::int64_t> element_of;  // row of the embedding by atomic number; -1 where the model knows none
     double cutoff = 0;                     // of edges, and where coefficients that are plain weights end
     std::string readout;                   // "sum" or "mean" of the atoms' energies, for those who call
+    std::vector<Property> properties;
 };
 
 // The numbers of each weight; none of one that is a table's.
@@ -73,6 +83,9 @@ using Weights = std::vector<AlignedVector<T>>;
 
 // "atom", "edge"
 const char* name_of(Space space);
+
+// The version of the text that a program needs: 2, or 3 for one that has properties.
+inline int version_of(const Program& program) { return program.properties.empty() ? 2 : 3; }
 
 // The array that v is, or is a range of.
 inline int whole(const std::vector<Array>& arrays, int v) { return arrays[v].base < 0 ? v : arrays[v].base; }

@@ -1,5 +1,8 @@
 #include "engine/reader.hpp"
 
+#include <algorithm>
+#include <array>
+
 #include "engine/instructions/all.hpp"
 #include "engine/reader_parts.hpp"
 
@@ -33,23 +36,46 @@ class ProgramReader {
   public:
     explicit ProgramReader(const WeightSource<T>& source) : weights_(p_, source) {}
 
-    Model read(const JsonValue& from) {
-        const auto [version, dtype, readout, cutoff, arrays, instructions, tables, energies, scale, shift, element_of] =
-            from.entries<11>({"version", "dtype", "readout", "cutoff", "arrays", "instructions", "tables", "energies",
-                              "scale", "shift", "element_of"},
-                             "the program");
-        p_.readout = readout_of(readout), p_.cutoff = cutoff_of(cutoff);
-        for (const JsonValue& table : list(tables, "the tables")) read_table(table);
-        p_.arrays = arrays_of(arrays, "");
-        p_.instructions = instructions_of(instructions, "");
-        p_.energies = array_number(energies.integer("the energies"), "the energies");
-        p_.scale = numbers(scale, "the scale"), p_.shift = numbers(shift, "the shift");
-        p_.element_of = integers(element_of, "the elements");
+    Model read(const JsonValue& from, std::int64_t version) {
+        version == 2 ? check_keys<11>(from) : check_keys<12>(from);
+        const auto at = [&](const char* key) { return from.at(key, "the program"); };
+        p_.readout = readout_of(at("readout")), p_.cutoff = cutoff_of(at("cutoff"));
+        for (const JsonValue& table : list(at("tables"), "the tables")) read_table(table);
+        p_.arrays = arrays_of(at("arrays"), "");
+        p_.instructions = instructions_of(at("instructions"), "");
+        if (version == 2 || !at("energies").is_null())
+            p_.energies = array_number(at("energies").integer("the energies"), "the energies");
+        p_.scale = numbers(at("scale"), "the scale"), p_.shift = numbers(at("shift"), "the shift");
+        p_.element_of = integers(at("element_of"), "the elements");
+        if (version == 3) read_properties(at("properties"));
         check(p_);
         return {std::move(p_), std::move(weights_.weights)};
     }
 
   private:
+    // That the first n of these are there, and no others.
+    template <std::size_t n>
+    static void check_keys(const JsonValue& from) {
+        constexpr std::array<const char*, 12> kKeys = {"version", "dtype",        "readout",    "cutoff",
+                                                       "arrays",  "instructions", "tables",     "energies",
+                                                       "scale",   "shift",        "element_of", "properties"};
+        std::array<const char*, n> keys;
+        std::copy_n(kKeys.begin(), n, keys.begin());
+        from.entries(keys, "the program");
+    }
+
+    void read_properties(const JsonValue& from) {
+        for (const JsonValue& value : list(from, "the properties")) {
+            const std::string what = "property " + std::to_string(p_.properties.size());
+            const auto [name, kind, array, scale, shift] =
+                value.entries<5>({"name", "kind", "array", "scale", "shift"}, what);
+            p_.properties.push_back({name.string("the name of " + what), kind.string("the kind of " + what),
+                                     array_number(array.integer("the array of " + what), "the array of " + what),
+                                     numbers(scale, "the scale of " + what), numbers(shift, "the shift of " + what)});
+        }
+        if (p_.properties.empty()) throw std::invalid_argument("expected properties in a program of version 3");
+    }
+
     // Its coefficients' shape is known here, so that messages may be checked.
     void read_table(const JsonValue& from) {
         const std::string number = "table " + std::to_string(p_.tables.size());
@@ -146,7 +172,7 @@ std::string dtype_of(const JsonValue& from) {
 
 template <class T>
 Model read_program(const JsonValue& from, std::int64_t version, const WeightSource<T>& source) {
-    return version == 1 ? read_version_1<T>(from, source) : ProgramReader<T>(source).read(from);
+    return version == 1 ? read_version_1<T>(from, source) : ProgramReader<T>(source).read(from, version);
 }
 
 template Model read_program<float>(const JsonValue&, std::int64_t, const WeightSource<float>&);

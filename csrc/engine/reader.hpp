@@ -1,7 +1,7 @@
 // Programs from JSON and named weights, of files and of Python alike; what they say is not trusted.
 //
 // A program is an object with these keys and no others:
-//   version       2
+//   version       2, or 3 where there are properties
 //   dtype         "float32" or "float64", of all weights
 //   readout       "sum" or "mean" of the atoms' energies
 //   cutoff        null is infinity
@@ -10,7 +10,8 @@
 //   instructions  [{"op", "inputs", "outputs", "weights", "numbers"}, ...]; inputs and outputs are numbers of arrays,
 //                 weights are names: of tables below, or of weights
 //   tables        [{"name", "knots", "cutoff", "arrays", "instructions", "input", "output"}, ...]
-//   energies, scale, shift, element_of: as in engine/program.hpp
+//   energies, scale, shift, element_of: as in engine/program.hpp; in version 3 the energies may be null: there are none
+//   properties    [{"name", "kind", "array", "scale", "shift"}, ...], one or more; in version 3 alone
 //
 // Version 1, of the first files with programs, has other keys (engine/reader_version_1.cpp).
 #pragma once
@@ -37,12 +38,12 @@ struct Model {
     std::variant<Weights<float>, Weights<double>> weights;
 };
 
-// Both throw std::invalid_argument, with a sentence, unless there is a program that passes `check`. `version`: 1 or 2.
+// Both throw std::invalid_argument, with a sentence, unless there is a program that passes `check`. `version`: 1 to 3.
 std::string dtype_of(const JsonValue& from);
 template <class T>
 Model read_program(const JsonValue& from, std::int64_t version, const WeightSource<T>& source);
 
-// The text of version 2; equal programs have equal texts.
+// The text of version 2 or, for a program with properties, 3; equal programs have equal texts.
 std::string write_program(const Program& program, const std::string& dtype);
 
 }  // namespace mdgnn::engine

@@ -15,11 +15,13 @@ namespace {
 
 // What fits into the caches stays.
 template <class T>
-Keep how(const Engine<T>& engine, const Structure& structure, bool with_gradients) {
-    if (!with_gradients) return Keep::energies_only;
+const Plan& plan_for(const Engine<T>& engine, const Structure& structure, const Outputs& out) {
+    const bool properties = out.properties != nullptr && !engine.program().properties.empty();
+    if (!out.forces) return engine.plan(Keep::nothing, properties);
     constexpr std::int64_t kMuch = std::int64_t{1} << 25;
-    const std::int64_t bytes = static_cast<std::int64_t>(sizeof(T)) * engine.plan(Keep::all).total;
-    return structure.rows.n_rows > kMuch / std::max<std::int64_t>(bytes, 1) ? Keep::little : Keep::all;
+    const std::int64_t bytes = static_cast<std::int64_t>(sizeof(T)) * engine.plan(Keep::all, properties).total;
+    const bool much = structure.rows.n_rows > kMuch / std::max<std::int64_t>(bytes, 1);
+    return engine.plan(much ? Keep::little : Keep::all, properties);
 }
 
 // Atoms in a block: as many as a core's cache has room for. A multiple of the rows of a product's tile, and of the
@@ -39,11 +41,11 @@ struct LocalArrays {
 }  // namespace
 
 template <class T>
-Run<T>::Run(const Engine<T>& engine, Workspace<T>& memory, const Structure& structure, bool with_gradients,
+Run<T>::Run(const Engine<T>& engine, Workspace<T>& memory, const Structure& structure, const Outputs& out,
             const Context& context)
     : engine_(engine),
       program_(engine.program()),
-      plan_(engine.plan(how(engine, structure, with_gradients))),
+      plan_(plan_for(engine, structure, out)),
       memory_(memory),
       structure_(structure),
       context_(context),
@@ -52,8 +54,8 @@ Run<T>::Run(const Engine<T>& engine, Workspace<T>& memory, const Structure& stru
       n_edges_(n_ > 0 ? structure.rows.row_ptr[n_] : 0),
       block_(block_of<T>(plan_)) {
     find_elements();
-    make_room(with_gradients);
-    if (with_gradients) sort_edges();
+    make_room(out.forces != nullptr);
+    if (out.forces) sort_edges();
 }
 
 template <class T>
@@ -86,7 +88,7 @@ Step<T> Run<T>::step(std::size_t k, const Block<T>& block) const {
 // --- forwards --------------------------------------------------------------------------------------------------------
 
 template <class T>
-void Run<T>::forward(double* energies) {
+void Run<T>::forward(const Outputs& out) {
     find_lengths();
     for (const Phase& phase : plan_.phases) {
         if (phase.message) {
@@ -95,10 +97,14 @@ void Run<T>::forward(double* energies) {
             continue;
         }
         each_block(phase, 1, [&](const Block<T>& block) {
-            for (std::size_t k = phase.first; k < phase.last; ++k) forward(k, block);
+            for (std::size_t k = phase.first; k < phase.last; ++k)
+                if (plan_.runs[k]) forward(k, block);
         });
     }
-    read_out(energies);
+    if (out.energies) read_out(program_.energies, program_.scale, program_.shift, out.energies);
+    if (!out.properties) return;
+    double* values = out.properties;
+    for (const Property& p : program_.properties) read_out(p.array, p.scale, p.shift, values), values += n_;
 }
 
 template <class T>
@@ -107,12 +113,12 @@ void Run<T>::forward(std::size_t k, const Block<T>& block) const {
 }
 
 template <class T>
-void Run<T>::read_out(double* energies) const {
-    const ArrayView<T> e = whole_structure().value(program_.energies);
+void Run<T>::read_out(int v, const std::vector<double>& scale, const std::vector<double>& shift, double* out) const {
+    const ArrayView<T> x = whole_structure().value(v);
     parallel_for(n_, 32768, context_.n_threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
             const std::size_t row = static_cast<std::size_t>(memory_.elements[static_cast<std::size_t>(i)]);
-            energies[i] = program_.shift[row] + program_.scale[row] * static_cast<double>(*e.at(i, 0));
+            out[i] = shift[row] + scale[row] * static_cast<double>(*x.at(i, 0));
         }
     });
 }
@@ -121,6 +127,7 @@ void Run<T>::read_out(double* energies) const {
 
 template <class T>
 void Run<T>::backward(const Outputs& out) {
+    sort_lengths();
     seed();
     for (std::size_t p = plan_.phases.size(); p-- > 0;) {
         const Phase& phase = plan_.phases[p];

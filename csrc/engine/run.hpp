@@ -18,16 +18,25 @@ constexpr std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
 template <class T>
 class Run {
   public:
-    Run(const Engine<T>& engine, Workspace<T>& memory, const Structure& structure, bool with_gradients,
+    // `out`: what is asked for.
+    Run(const Engine<T>& engine, Workspace<T>& memory, const Structure& structure, const Outputs& out,
         const Context& context);
 
-    void forward(double* energies);
+    void forward(const Outputs& out);
     void backward(const Outputs& out);
 
   private:
-    // The gradients of vectors take the place of those of directions, if there are any.
+    // Lengths and directions.
+    struct Polar {
+        T *r = nullptr, *unit = nullptr;
+    };
+    // By receiver, for the way forwards; by sender, for the way back, with gradients: so that messages stream through
+    // them in either direction. Gradients take the place of what is no longer needed.
     struct Edges {
-        T *r = nullptr, *unit = nullptr, *grad_r = nullptr, *grad_unit = nullptr, *gradients = nullptr;
+        Polar received, sent;
+        Polar sent_grads;        // in the place of `received`
+        Polar received_grads;    // in that of `sent`
+        T* gradients = nullptr;  // of vectors, by receiver; in that of sent_grads.unit, if there is one
     };
 
     // In run.cpp.
@@ -39,7 +48,7 @@ class Run {
     void forward(std::size_t k, const Block<T>& block) const;
     void backward(const Phase& phase, const Block<T>& block) const;
     void clear(const std::vector<int>& arrays, const Block<T>& block, const Context& context) const;
-    void read_out(double* energies) const;
+    void read_out(int v, const std::vector<double>& scale, const std::vector<double>& shift, double* out) const;
     void seed() const;
 
     // In run_messages.cpp.
@@ -54,6 +63,7 @@ class Run {
     void sort_edges();
     void make_room(bool with_gradients);
     void find_lengths();
+    void sort_lengths();
     void find_gradients_of_vectors();
 
     const Engine<T>& engine_;
@@ -65,7 +75,7 @@ class Run {
     const std::int64_t n_, padded_, n_edges_, block_;
     Rows columns_;
     Edges edges_;
-    bool written_ = false, unit_written_ = false;  // edges_.grad_r, edges_.grad_unit
+    bool written_ = false, unit_written_ = false;  // edges_.sent_grads
 };
 
 }  // namespace mdgnn::engine

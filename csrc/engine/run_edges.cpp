@@ -1,11 +1,20 @@
 // Atoms and edges of a call: elements, memory, edges by sender, lengths and directions and their gradients.
+//
+// Parallelisation: chunks of edges over threads, and blocks of receivers where edges are sorted. Memory traffic: on the
+// way back messages go by sender. Lengths, directions and their gradients stand in that order then, so that messages
+// stream through them; between the orders numbers go once in a step, not once in a message: the loop of PaiNN's way
+// back, alone, took 123 ns an edge for 6,525 atoms, and takes 96. Lines that are written in no order are fetched
+// before: sorting took twice the time without.
+// Without directions lengths and gradients of vectors are loops that compilers vectorise, with no sums of products: of
+// 156 edges 0.3 us instead of 1.4.
 #include <algorithm>
-#include <array>
 #include <atomic>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "core/simd.hpp"
 #include "core/thread_pool.hpp"
 #include "engine/run.hpp"
 #include "ops/polar/polar.hpp"
@@ -14,6 +23,37 @@ namespace mdgnn::engine {
 namespace {
 
 constexpr std::int64_t kEdges = 512;  // whose vectors are rounded at a time
+constexpr std::int64_t kAhead = 16;   // edges: so early are lines fetched that are written in no order
+
+// Lengths of n edges, with the bits of polar.
+template <class T>
+MDGNN_INLINE void lengths(const double* vectors, std::int64_t n, T* r) {
+    for (std::int64_t k = 0; k < n; ++k) {
+        const T x = static_cast<T>(vectors[3 * k]), y = static_cast<T>(vectors[3 * k + 1]),
+                z = static_cast<T>(vectors[3 * k + 2]);
+        r[k] = std::sqrt(x * x + y * y + z * z);
+    }
+}
+
+// Of n edges, with the bits of polar_backward where nothing has taken directions: gradients of r times v / r.
+template <class T>
+MDGNN_INLINE void along(const double* vectors, std::int64_t n, const T* grad_r, T* out) {
+    T r[kEdges], inverse[kEdges];
+    lengths(vectors, n, r);
+    for (std::int64_t k = 0; k < n; ++k) inverse[k] = T(1) / r[k];
+    for (std::int64_t k = 0; k < n; ++k) inverse[k] = r[k] > T(0) ? inverse[k] : T(0);
+    for (std::int64_t k = 0; k < n; ++k)
+        for (int c = 0; c < 3; ++c) out[3 * k + c] = grad_r[k] * (static_cast<T>(vectors[3 * k + c]) * inverse[k]);
+}
+
+#define MDGNN_LOOPS(T)                                                                                              \
+    MDGNN_SIMD_CLONES void lengths_loop(const double* vectors, std::int64_t n, T* r) { lengths<T>(vectors, n, r); } \
+    MDGNN_SIMD_CLONES void along_loop(const double* vectors, std::int64_t n, const T* grad_r, T* out) {             \
+        along<T>(vectors, n, grad_r, out);                                                                          \
+    }
+MDGNN_LOOPS(float)
+MDGNN_LOOPS(double)
+#undef MDGNN_LOOPS
 
 }  // namespace
 
@@ -55,6 +95,7 @@ void Run<T>::sort_edges() {
     memory_.col_ptr.resize(static_cast<std::size_t>(n_ + 1));
     memory_.receivers.resize(static_cast<std::size_t>(n_edges_)), memory_.order.resize(memory_.receivers.size());
     std::int64_t *const next = memory_.next.data(), *const col_ptr = memory_.col_ptr.data();
+    std::int64_t *const receivers = memory_.receivers.data(), *const order = memory_.order.data();
     const auto each_block = [&](const auto& body) {
         parallel_for(n_blocks, 1, context_.n_threads, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t block = begin; block < end; ++block) body(block, next + block * n_);
@@ -74,11 +115,15 @@ void Run<T>::sort_edges() {
         const std::int64_t last = first_row(block + 1);
         for (std::int64_t i = first_row(block); i < last; ++i)
             for (std::int64_t k = rows.row_ptr[i]; k < rows.row_ptr[i + 1]; ++k) {
+                if (k + kAhead < n_edges_) {
+                    const std::int64_t later = place[rows.index[k + kAhead]];
+                    __builtin_prefetch(receivers + later, 1), __builtin_prefetch(order + later, 1);
+                }
                 const std::int64_t to = place[rows.index[k]]++;
-                memory_.receivers[static_cast<std::size_t>(to)] = i, memory_.order[static_cast<std::size_t>(to)] = k;
+                receivers[to] = i, order[to] = k;
             }
     });
-    columns_ = {col_ptr, memory_.receivers.data(), memory_.order.data(), n_};
+    columns_ = {col_ptr, receivers, order, n_};
 }
 
 template <class T>
@@ -88,41 +133,79 @@ void Run<T>::make_room(bool with_gradients) {
         if (memory.size() < size) AlignedVector<T>().swap(memory), memory.resize(size);
     };
     room(memory_.atoms, padded_ * (plan_.total + plan_.spare));
-    const std::int64_t n = padded(n_edges_), back = with_gradients, turn = engine_.takes_directions() ? 3 : 0;
-    const std::array<std::pair<T**, std::int64_t>, 4> parts = {
-        {{&edges_.r, 1}, {&edges_.unit, turn}, {&edges_.grad_r, back}, {&edges_.gradients, 3 * back}}};
-    std::int64_t width = 0;
-    for (const auto& w : parts) width += w.second;
-    room(memory_.edges, n * width);
-    T* at = memory_.edges.data();
-    for (const auto& [place, w] : parts)
-        if (w > 0) *place = at, at += n * w;
-    if (turn > 0) edges_.grad_unit = edges_.gradients;
+    const std::int64_t n = padded(n_edges_), turn = engine_.takes_directions() ? 3 : 0, width = 1 + turn;
+    const std::int64_t back = with_gradients ? width + (turn > 0 ? 0 : 3) : 0;
+    room(memory_.edges, n * (width + back));
+    const auto polar_at = [&](T* at) { return Polar{at, turn > 0 ? at + n : nullptr}; };
+    T *const first = memory_.edges.data(), *const second = first + n * width;
+    edges_.received = polar_at(first);
+    if (!with_gradients) return;
+    edges_.sent = edges_.received_grads = polar_at(second), edges_.sent_grads = edges_.received;
+    edges_.gradients = turn > 0 ? edges_.sent_grads.unit : second + n;
 }
 
 template <class T>
 void Run<T>::find_lengths() {
+    const Polar lengths = edges_.received;
     parallel_for(n_edges_, 16 * kEdges, context_.n_threads, [&](std::int64_t begin, std::int64_t end) {
         T rounded[3 * kEdges];
         for (std::int64_t k = begin; k < end; k += kEdges) {
             const std::int64_t n = std::min(kEdges, end - k);
+            if (!lengths.unit) {
+                lengths_loop(structure_.vectors + 3 * k, n, lengths.r + k);
+                continue;
+            }
             for (std::int64_t m = 0; m < 3 * n; ++m) rounded[m] = static_cast<T>(structure_.vectors[3 * k + m]);
-            cpu::polar<T>(rounded, n, edges_.r + k, edges_.unit ? edges_.unit + 3 * k : nullptr, kHere);
+            cpu::polar<T>(rounded, n, lengths.r + k, lengths.unit + 3 * k, kHere);
         }
     });
 }
 
+// By sender, once for all messages.
+template <class T>
+void Run<T>::sort_lengths() {
+    const Polar from = edges_.received, to = edges_.sent;
+    const std::int64_t* const edges = columns_.edge;
+    parallel_for(n_edges_, 32768, context_.n_threads, [=](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t k = begin; k < end; ++k) {
+            to.r[k] = from.r[edges[k]];
+            for (int c = 0; to.unit && c < 3; ++c) to.unit[3 * k + c] = from.unit[3 * edges[k] + c];
+        }
+    });
+}
+
+// From the gradients by sender.
 template <class T>
 void Run<T>::find_gradients_of_vectors() {
+    cpu::PolarPair<const T> grad;
+    if (written_) {
+        Polar from = edges_.sent_grads, to = edges_.received_grads;
+        if (!unit_written_) to.unit = nullptr;
+        grad = {to.r, to.unit};
+        const std::int64_t* const edges = columns_.edge;
+        parallel_for(n_edges_, 32768, context_.n_threads, [=](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t k = begin; k < end; ++k) {
+                if (k + kAhead < end) {
+                    __builtin_prefetch(to.r + edges[k + kAhead], 1);
+                    if (to.unit) __builtin_prefetch(to.unit + 3 * edges[k + kAhead], 1);
+                }
+                to.r[edges[k]] = from.r[k];
+                for (int c = 0; to.unit && c < 3; ++c) to.unit[3 * edges[k] + c] = from.unit[3 * k + c];
+            }
+        });
+    }
     parallel_for(n_edges_, 16 * kEdges, context_.n_threads, [&](std::int64_t begin, std::int64_t end) {
-        T rounded[3 * kEdges], gradients[3 * kEdges];
+        T rounded[3 * kEdges];
         for (std::int64_t k = begin; k < end; k += kEdges) {
             const std::int64_t n = std::min(kEdges, end - k);
+            if (grad.lengths && !grad.unit) {
+                along_loop(structure_.vectors + 3 * k, n, grad.lengths + k, edges_.gradients + 3 * k);
+                continue;
+            }
             for (std::int64_t m = 0; m < 3 * n; ++m) rounded[m] = static_cast<T>(structure_.vectors[3 * k + m]);
-            cpu::PolarPair<const T> grad;
-            if (written_) grad = {edges_.grad_r + k, unit_written_ ? edges_.grad_unit + 3 * k : nullptr};
-            cpu::polar_backward<T>(rounded, n, grad, gradients, kHere);
-            std::copy(gradients, gradients + 3 * n, edges_.gradients + 3 * k);
+            cpu::polar_backward<T>(rounded, n,
+                                   {grad.lengths ? grad.lengths + k : nullptr, grad.unit ? grad.unit + 3 * k : nullptr},
+                                   edges_.gradients + 3 * k, kHere);
         }
     });
 }
@@ -132,6 +215,7 @@ void Run<T>::find_gradients_of_vectors() {
     template void Run<T>::sort_edges();    \
     template void Run<T>::make_room(bool); \
     template void Run<T>::find_lengths();  \
+    template void Run<T>::sort_lengths();  \
     template void Run<T>::find_gradients_of_vectors();
 MDGNN_INSTANTIATE(float)
 MDGNN_INSTANTIATE(double)

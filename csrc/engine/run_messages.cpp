@@ -31,7 +31,8 @@ Matrix<T> Run<T>::matrix(int v, const Place& place) const {
 template <class T>
 MessageStep<T> Run<T>::message_step(std::size_t k) const {
     const Instruction& in = program_.instructions[k];
-    MessageStep<T> step{engine_.prepared(k), structure_.rows, columns_, edges_.r, edges_.unit, context_};
+    MessageStep<T> step{engine_.prepared(k), structure_.rows,      columns_,
+                        edges_.received.r,   edges_.received.unit, context_};
     for (std::size_t m = 0; m < in.inputs.size(); ++m)
         step.inputs[m] = constant(matrix(in.inputs[m], plan_.value[in.inputs[m]]));
     for (std::size_t m = 0; m < in.outputs.size(); ++m)
@@ -50,6 +51,7 @@ void Run<T>::backward_message(std::size_t k) {
     const Instruction& in = program_.instructions[k];
     const Back& back = plan_.back[k];
     MessageStep<T> step = message_step(k);
+    step.columns.edge = nullptr, step.r = edges_.sent.r, step.unit = edges_.sent.unit;
     for (std::size_t m = 0; m < in.outputs.size(); ++m)
         step.output_grads[m] = constant(matrix(in.outputs[m], plan_.gradient[in.outputs[m]]));
     // A kernel writes what it gives; where something is there already, it writes to spare room, and that is added.
@@ -59,9 +61,9 @@ void Run<T>::backward_message(std::size_t k) {
         step.input_grads[m] = matrix(in.inputs[m], plan_.gradient[in.inputs[m]]);
         if (back.add[m]) step.input_grads[m].data = room, room += padded_ * step.input_grads[m].cols;
     }
-    step.grad_r = edges_.grad_r, step.adds = written_;
+    step.grad_r = edges_.sent_grads.r, step.adds = written_;
     if (in.type->takes_directions) {
-        T* const grad_unit = step.grad_unit = edges_.grad_unit;
+        T* const grad_unit = step.grad_unit = edges_.sent_grads.unit;
         if (written_ && !unit_written_)  // by a message that takes no directions
             parallel_for(3 * n_edges_, 65536, context_.n_threads,
                          [&](std::int64_t a, std::int64_t b) { std::fill(grad_unit + a, grad_unit + b, T(0)); });

@@ -1,4 +1,4 @@
-// The JSON of a program, in version 2.
+// The JSON of a program, in version 2 or 3.
 #include <cmath>
 #include <locale>
 #include <sstream>
@@ -19,7 +19,7 @@ class Writer {
 
     std::string program(const Program& p, const std::string& dtype) {
         weights_ = &p.weights;
-        out_ << "{\"version\": 2, \"dtype\": ";
+        out_ << "{\"version\": " << version_of(p) << ", \"dtype\": ";
         text(dtype);
         out_ << ", \"readout\": ";
         text(p.readout);
@@ -28,15 +28,31 @@ class Writer {
         arrays(p.arrays);
         instructions(p.instructions);
         list(", \"tables\": ", p.tables, [&](const Table& t) { table(t); });
-        out_ << ", \"energies\": " << p.energies;
+        out_ << ", \"energies\": ";
+        if (p.energies < 0)
+            out_ << "null";
+        else
+            out_ << p.energies;
         list(", \"scale\": ", p.scale, [&](double x) { number(x); });
         list(", \"shift\": ", p.shift, [&](double x) { number(x); });
         list(", \"element_of\": ", p.element_of, [&](std::int64_t n) { out_ << n; });
+        if (!p.properties.empty()) list(", \"properties\": ", p.properties, [&](const Property& x) { property(x); });
         out_ << '}';
         return out_.str();
     }
 
   private:
+    void property(const Property& p) {
+        out_ << "{\"name\": ";
+        text(p.name);
+        out_ << ", \"kind\": ";
+        text(p.kind);
+        out_ << ", \"array\": " << p.array;
+        list(", \"scale\": ", p.scale, [&](double x) { number(x); });
+        list(", \"shift\": ", p.shift, [&](double x) { number(x); });
+        out_ << '}';
+    }
+
     void table(const Table& t) {
         out_ << "{\"name\": ";
         text(t.name);

@@ -7,9 +7,13 @@
 // again as keys (sender, number of the visited bin), which are in the order of (j, S); it sorts them in shared memory
 // and writes. A row that does not fit is written in several rounds, each of which finds its smallest keys that are not
 // yet written: any length is right, but its cost grows with the square.
-// Memory traffic: candidates (27 bins an atom in a liquid, some six for an edge) from the caches, in both calls; what
-// is written is written once.
-// Alternatives that lost: none, not measured yet.
+// Memory traffic: candidates (27 bins an atom in a liquid, 6.4 for an edge if a bin is as wide as the cutoff, 8.4 in
+// the box of benchmarks/gpu_traffic.py), of 28 bytes (40 in float64), from the caches, in both calls. An edge gathers
+// its sender, 24 bytes (36), and is written once, 44 bytes: numbers of three columns by lanes side by side. Sectors
+// over that floor, counted without a GPU: 2.0 for each call. What is over it is that the atoms of a bin, about 20, do
+// not begin where sectors do (1.5 times the candidates), and that each row looks up its bins, some 100 bytes an edge.
+// Alternatives that lost by their bytes: lanes that write the three columns of their edge, and gather position and cell
+// from an array each: 2.6 times the floor to fill.
 #include "neighbors/cuda_bins.hpp"
 
 namespace mdgnn::cuda {
@@ -23,7 +27,7 @@ struct Row {
     std::int64_t i = 0, bin = 0;
     std::int32_t structure = 0;
     std::int64_t place[3] = {};
-    Wrap wrap = {};
+    std::int32_t wrap[3] = {};
     T r[3] = {};
     Cell<T> cell;
     const Grid* grid = nullptr;
@@ -38,7 +42,7 @@ __device__ Row<T> row_of(const Workspace<T>& w, std::int64_t place_in_bins) {
     for (int k = 0; k < 3; ++k) {
         row.place[k] = w.bins[row.bin].place[k];
         row.r[k] = w.atoms.r[k][place_in_bins];
-        row.wrap.cells[k] = w.atoms.wrap[k][place_in_bins];
+        row.wrap[k] = w.atoms.wrap[k][place_in_bins];
     }
     row.cell = w.structures.cell(row.structure);
     row.grid = w.grids + row.structure;
@@ -120,7 +124,7 @@ __device__ void each_candidate(const Workspace<T>& w, const Row<T>& row, Visits&
                 std::int32_t shift[3];
                 for (int k = 0; k < 3; ++k) {
                     rj[k] = w.atoms.r[k][at];
-                    shift[k] = image[k] - w.atoms.wrap[k][at] + row.wrap.cells[k];
+                    shift[k] = image[k] - w.atoms.wrap[k][at] + row.wrap[k];
                 }
                 edge = is_edge(w, row, j, rj, shift);
                 key = static_cast<Word>(j) << 32 | (visit + from);
@@ -199,26 +203,44 @@ __device__ void write_to(V* array, std::int64_t k, std::int64_t value) {
     if (array) array[k] = static_cast<V>(value);
 }
 
-template <class T>
-__device__ void write_edge(const Workspace<T>& w, const Row<T>& row, Word key, std::int64_t k,
-                           const EdgeArrays<T>& out) {
-    const auto j = static_cast<std::int64_t>(key >> 32);
-    write_to(out.receivers, k, row.i);
-    write_to(out.receivers32, k, row.i);
-    write_to(out.senders, k, j);
-    write_to(out.senders32, k, j);
-    std::int64_t place[3];
-    std::int32_t image[3], shift[3];
-    visited_place(*row.grid, row.place, static_cast<std::uint32_t>(key), place, image);
-    for (int c = 0; c < 3; ++c) shift[c] = image[c] - w.wraps[j].cells[c] + row.wrap.cells[c];
-    T d[3];
-    edge_vector(row.r, w.structures.positions.row(j), shift, row.cell, d);
-    for (int c = 0; c < 3; ++c) {
-        write_to(out.shifts, 3 * k + c, shift[c]);
-        write_to(out.shifts32, 3 * k + c, shift[c]);
-        if (out.vectors) out.vectors[3 * k + c] = d[c];
+// Writes three numbers of each of the first `count` lanes to array[at ..], lanes side by side.
+template <class V, class U>
+__device__ void write_threes(V* array, std::int64_t at, int count, const U* mine) {
+    if (!array) return;
+    for (int m = lane_number(); m < 3 * kWarp; m += kWarp) {
+        U number = 0;
+        for (int c = 0; c < 3; ++c) {
+            const U of_owner = __shfl_sync(kAll, mine[c], m / 3);
+            if (m % 3 == c) number = of_owner;
+        }
+        if (m < 3 * count) array[at + m] = static_cast<V>(number);
     }
-    if (out.distances) out.distances[k] = std::sqrt(squared(d[0], d[1], d[2]));
+}
+
+// Writes `count` edges from place k on, one a lane.
+template <class T>
+__device__ void write_edges(const Workspace<T>& w, const Row<T>& row, const Word* keys, int count, std::int64_t k,
+                            const EdgeArrays<T>& out) {
+    const int lane = lane_number();
+    std::int32_t shift[3] = {};
+    T d[3] = {};
+    if (lane < count) {
+        const auto j = static_cast<std::int64_t>(keys[lane] >> 32);
+        write_to(out.receivers, k + lane, row.i);
+        write_to(out.receivers32, k + lane, row.i);
+        write_to(out.senders, k + lane, j);
+        write_to(out.senders32, k + lane, j);
+        std::int64_t place[3];
+        std::int32_t image[3];
+        visited_place(*row.grid, row.place, static_cast<std::uint32_t>(keys[lane]), place, image);
+        const Atom<T> sender = w.by_number[j];
+        for (int c = 0; c < 3; ++c) shift[c] = image[c] - sender.wrap[c] + row.wrap[c];
+        edge_vector(row.r, sender.r, shift, row.cell, d);
+        if (out.distances) out.distances[k + lane] = std::sqrt(squared(d[0], d[1], d[2]));
+    }
+    write_threes(out.shifts, 3 * k, count, shift);
+    write_threes(out.shifts32, 3 * k, count, shift);
+    write_threes(out.vectors, 3 * k, count, d);
 }
 
 template <class T>
@@ -234,7 +256,11 @@ __global__ void __launch_bounds__(kRowThreads)
         for (std::int64_t to = row_ptr[row.i]; to < end;) {
             const int n = smallest_keys(w, row, visits, least, keys);
             if (n == 0) break;  // positions changed after the count
-            for (int m = lane_number(); m < n && to + m < end; m += kWarp) write_edge(w, row, keys[m], to + m, out);
+            const std::int64_t n_written = to + n < end ? n : end - to;
+            for (std::int64_t m = 0; m < n_written; m += kWarp) {
+                const int count = n_written - m < kWarp ? static_cast<int>(n_written - m) : kWarp;
+                write_edges(w, row, keys + m, count, to + m, out);
+            }
             least = keys[n - 1] + 1;
             to += n;
             __syncwarp();  // the keys have been read

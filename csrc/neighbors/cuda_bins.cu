@@ -166,8 +166,11 @@ struct Place {
             Bin& bin = w.bins[i];
             const Grid& grid = w.grids[bin.structure];
             bin.first = bin.count = 0;
-            if (!place_of(grid, coordinates_of(grid, position_of(w, i)), bin.place, w.wraps[i].cells))
+            Atom<T> atom = {};
+            for (int c = 0; c < 3; ++c) atom.r[c] = w.structures.positions.row(i)[c];
+            if (!place_of(grid, coordinates_of(grid, position_of(w, i)), bin.place, atom.wrap))
                 report(w, NeighborCode::far_atom, i);
+            w.by_number[i] = atom;
         }
     }
 };
@@ -220,9 +223,10 @@ struct Scatter {
         for (std::int64_t i = t.number; i < w.structures.positions.rows; i += t.count) {
             const std::uint32_t to = w.bins[w.bin_of[i]].first + w.rank[i];
             w.atoms.number[to] = static_cast<std::uint32_t>(i);
+            const Atom<T> atom = w.by_number[i];
             for (int c = 0; c < 3; ++c) {
-                w.atoms.r[c][to] = w.structures.positions.row(i)[c];
-                w.atoms.wrap[c][to] = w.wraps[i].cells[c];
+                w.atoms.r[c][to] = atom.r[c];
+                w.atoms.wrap[c][to] = atom.wrap[c];
             }
         }
     }
@@ -281,7 +285,7 @@ Workspace<T> lay_out(void* memory, std::int64_t n_atoms, std::int64_t n_structur
     w.bounds = carver.take<Bounds>(n_structures);
     w.tile_sums = carver.take<Word>(w.n_tiles);
     w.bins = carver.take<Bin>(n_atoms);
-    w.wraps = carver.take<Wrap>(n_atoms);
+    w.by_number = carver.take<Atom<T>>(n_atoms);
     w.bin_of = carver.take<std::uint32_t>(n_atoms);
     w.rank = carver.take<std::uint32_t>(n_atoms);
     w.atoms.number = carver.take<std::uint32_t>(n_atoms);

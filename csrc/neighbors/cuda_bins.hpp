@@ -22,8 +22,11 @@ struct Bin {
     std::uint32_t first, count;  // of its atoms in BinnedAtoms
 };
 
-struct Wrap {
-    std::int32_t cells[3];  // position = wrapped position + cells @ cell
+// What an edge needs of its sender: in float32 one sector of 32 bytes.
+template <class T>
+struct alignas(16) Atom {
+    T r[3];
+    std::int32_t wrap[3];  // r = wrapped position + wrap @ cell
 };
 
 // The atoms bin by bin. Each component has its array: lanes read candidates that lie side by side.
@@ -56,7 +59,7 @@ struct Workspace {
     Grid* grids = nullptr;            // by structure
     Bounds* bounds = nullptr;         // by structure
     Bin* bins = nullptr;              // by atom
-    Wrap* wraps = nullptr;            // by atom
+    Atom<T>* by_number = nullptr;     // by atom
     std::uint32_t* bin_of = nullptr;  // by atom
     std::uint32_t* rank = nullptr;    // by atom: its place in the bin
     BinnedAtoms<T> atoms = {};

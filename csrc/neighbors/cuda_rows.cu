@@ -2,9 +2,11 @@
 //
 // Parallelisation: the sum has a block per tile of rows; the counting kernel has left the sums of the tiles. Partners
 // are found by a warp per row, its lanes along the edges.
-// Memory traffic: the sum reads and writes row_ptr once. A partner takes a binary search in the sender's row, about
-// eight reads of 16 to 32 bytes, most of them from the cache.
-// Not measured yet.
+// Memory traffic: the sum reads and writes row_ptr once. A partner takes a binary search in the sender's row. Each step
+// of it is one number of a sector of 32 bytes, whatever the lanes of a warp do, since their senders differ: five in a
+// row of 64, besides the ends of the row and the shift of its partner, 40 bytes each; 28 bytes are side by side.
+// Sectors over that floor of 268 bytes, counted without a GPU: 1.4; the rest is that shifts are read by three loads, of
+// which the caches serve two. Not measured yet.
 #include "neighbors/cuda_bins.hpp"
 
 namespace mdgnn::cuda {

@@ -29,7 +29,7 @@ from mdgnn.calculators.checks import (
     raise_for_results,
     volume_of,
 )
-from mdgnn.calculators.results import energy_results
+from mdgnn.calculators.results import energy_results, results_of_engine
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.model_header import StoredModel
 from mdgnn.neighbors import Edges, NeighborList, neighbors_of_batch
@@ -75,7 +75,7 @@ class MDGNNCalculator(CachingCalculator):
     Raises
     ------
     UnsupportedError
-        If the backend is "engine" and the engine cannot run the model, as where it has learnt no energies.
+        If the backend is "engine" and the engine cannot run the model.
     NotImplementedError
         If the model lacks its body or its output layer.
     TypeError
@@ -90,8 +90,8 @@ class MDGNNCalculator(CachingCalculator):
     are their shares of the stress, which is their sum: half of what a pair contributes belongs to either atom.
 
     Other properties are results under their names, `others`: ``calc.get_property("gap", atoms)``, which is a number, or
-    (N,) of an atomic property; once one has been asked for, all are in ``calc.results`` from then on, at the cost of
-    an evaluation by torch beside the engine's. A model that has not learnt energies has these alone.
+    (N,) of an atomic property; once one has been asked for, all are in ``calc.results`` from then on. The engine gives
+    them in the same pass as the energy. A model that has not learnt energies has these alone.
     """
 
     implemented_properties = list(OF_ENERGY)  # noqa: RUF012  (ASE declares it so)
@@ -131,8 +131,7 @@ class MDGNNCalculator(CachingCalculator):
             model = self._torch_model().model
             self.info = self._torch_model().info()
             self._check()
-            network = self._has_energy and model.has_weights
-            self._executor = choose_executor(backend, device.partition(":")[0], self._has_energy, network)
+            self._executor = choose_executor(backend, device.partition(":")[0], self._has_energy, model.has_weights)
             if self._executor == "engine":
                 self.engine = self._make_engine(model, required=backend == "engine")
         self.neighbors = NeighborList(self.info.cutoff, skin)
@@ -161,6 +160,8 @@ class MDGNNCalculator(CachingCalculator):
                 of_file = self._given.precision
                 there = "no program" if of_file is None else f"a program in {of_file}"
                 what = f"backend {backend!r} in {dtype} of a file with {there} for the engine, {self._given.path},"
+            elif self.engine is not None and not self._engine_has_others:
+                what = "a model with properties that the program of its file has not"
             self._torch = _by_torch(what).TorchModel(self._given, device, dtype, backend)
         return self._torch
 
@@ -295,6 +296,7 @@ class MDGNNCalculator(CachingCalculator):
         """The results for these atoms; nothing is kept. Raises as `calculate`."""
         if stress:
             self.check_asked(["stress"])
+        others = others or not self._has_energy
         numbers = atoms.arrays["numbers"]
         if self._numbers is None or not same(self._numbers, numbers):
             check_atoms(atoms, self.info)
@@ -302,19 +304,23 @@ class MDGNNCalculator(CachingCalculator):
         try:
             if self._executor == "torch":
                 return self._by_torch(atoms, self._has_energy, stress, others)
-            results = self._of_energy(atoms, stress)
-            return results | self._by_torch(atoms, False, False, True) if others else results
+            if self._executor == "engine":
+                results = self._by_engine(atoms, stress, others and self._engine_has_others)
+            else:
+                results = energy_results(*self._by_captured_step(atoms, stress), atoms)
+            if others and not self._engine_has_others:
+                results |= self._by_torch(atoms, False, False, True)
+            if others or not math.isfinite(results["energy"]) or not math.isfinite(results["forces"].sum()):
+                raise_for_results(results)
+            return results
         except ValueError:
             check_atoms(atoms, self.info)  # which may say more
             raise
 
-    def _of_energy(self, atoms: Atoms, stress: bool) -> dict[str, Any]:
-        by = self._by_captured_step if self._executor == "captured step" else self._by_engine
-        energy, energies, forces, virials = by(atoms, stress)
-        results = energy_results(energy, energies, forces, virials, atoms)
-        if not math.isfinite(energy) or not math.isfinite(forces.sum()):
-            raise_for_results(results)
-        return results
+    @property
+    def _engine_has_others(self) -> bool:
+        """Whether the engine gives the other properties: it has none of a file of before there were any in programs."""
+        return self.engine is not None and self.engine.properties.keys() >= set(self.others)
 
     def evaluate(self, structures: Atoms | Sequence[Atoms], stress: bool = False) -> list[dict[str, Any]]:
         """Results of many structures, in batches: for data sets and replicas.
@@ -362,7 +368,7 @@ class MDGNNCalculator(CachingCalculator):
                 results = self._torch_model().results_of_batch(batch, self._has_energy, stress)
             else:
                 results = self._batch_by_engine(self.engine, batch, stress)
-                if self.others:
+                if not self._engine_has_others:
                     others = self._torch_model().results_of_batch(batch, False, False)
                     results = [one | more for one, more in zip(results, others, strict=True)]
         except AtOnePlaceError as error:
@@ -381,11 +387,13 @@ class MDGNNCalculator(CachingCalculator):
             atom = np.searchsorted(edges.row_ptr, edges.distances.argmin(), side="right") - 1
             raise AtOnePlaceError(int(np.searchsorted(ends, atom, side="right")))
         numbers = np.concatenate([atoms.arrays["numbers"] for atoms in batch])
-        of_all = engine.run(numbers, edges, virials=stress)
-        parts = ([None] * len(batch) if x is None else np.split(x, ends[:-1]) for x in of_all)
+        *of_energy, others = engine.run_with_properties(numbers, edges, virials=stress)
+        parts = ([None] * len(batch) if x is None else np.split(x, ends[:-1]) for x in (*of_energy, *others.values()))
         return [
-            energy_results(float(energies.sum()), energies, forces, virials, atoms)
-            for energies, forces, virials, atoms in zip(*parts, batch, strict=True)
+            results_of_engine(
+                energies, forces, virials, dict(zip(others, values, strict=True)), engine.properties, atoms
+            )
+            for energies, forces, virials, *values, atoms in zip(*parts, batch, strict=True)
         ]
 
     def _by_torch(self, atoms: Atoms, energy: bool, stress: bool, others: bool) -> dict[str, Any]:
@@ -402,19 +410,23 @@ class MDGNNCalculator(CachingCalculator):
             warn_user(sentence)
         self._were_close = bool(sentence)
 
-    def _by_engine(self, atoms: Atoms, with_virials: bool) -> tuple[float, Any, Any, Any]:
-        """The energy, and energies, forces and, on request, virials of atoms."""
-        assert self.engine is not None
+    def _by_engine(self, atoms: Atoms, stress: bool, others: bool) -> dict[str, Any]:
+        """Results of one structure: of the energy, if the model has learnt it, with stress, and of other properties."""
+        engine = self.engine
+        assert engine is not None
         edges = self._edges(atoms, brief=True)
         self._tell(check_distances(edges, self.info.min_distance))
-        energies, forces, virials = self.engine.run(atoms.numbers, edges, virials=with_virials)
-        return float(energies.sum()), energies, forces, virials
+        if not others:
+            energies, forces, virials = engine.run(atoms.numbers, edges, virials=stress)
+            return energy_results(float(energies.sum()), energies, forces, virials, atoms)
+        energies, forces, virials, values = engine.run_with_properties(atoms.numbers, edges, virials=stress)
+        return results_of_engine(energies, forces, virials, values, engine.properties, atoms)
 
     def _edges(self, atoms: Atoms, brief: bool = False) -> Edges:
         return self.neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, brief=brief)
 
     def _by_captured_step(self, atoms: Atoms, with_virials: bool) -> tuple[float, Any, Any, Any]:
-        """As `_by_engine`, on a GPU."""
+        """The energy, and energies, forces and, on request, virials of atoms, on a GPU."""
         energy, energies, forces, virials, min_distance = self._torch_model().captured_step(atoms, with_virials)
         shortest = self.info.min_distance
         close = min_distance < (COINCIDENT if self.too_close == "ignore" else max(shortest, COINCIDENT))
@@ -455,7 +467,7 @@ def choose_executor(
     has_energy : bool
         The model has learnt energies.
     network : bool
-        It has energies and weights; a formula without weights gains nothing from the engine.
+        It has weights; a formula without them gains nothing from the engine.
     """
     if backend != "auto":
         return "engine" if backend == "engine" else "torch"

@@ -1,6 +1,6 @@
 """Predictions as results for ASE."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,35 @@ def energy_results(
         return results
     stresses: Array = full_3x3_to_voigt_6_stress(-virials / volume_of(atoms))
     return {**results, "stress": stresses.sum(axis=0), "stresses": stresses}
+
+
+def results_of_engine(
+    energies: Array | None,
+    forces: Array | None,
+    virials: Array | None,
+    properties: Mapping[str, Array],
+    kinds: Mapping[str, str],
+    atoms: Atoms,
+) -> dict[str, Any]:
+    """Of one structure: those of the energy, where there is one, and properties, each a number or (N,) of an atomic
+    one. Raises as `energy_results`.
+
+    Parameters
+    ----------
+    energies, forces, virials, atoms
+        As of `energy_results`.
+    properties : mapping of (N,)
+        What the atoms contribute, by name.
+    kinds : mapping of str
+        Of properties, by name.
+    """
+    results = {}
+    if energies is not None and forces is not None:
+        results = energy_results(float(energies.sum()), energies, forces, virials, atoms)
+    for name, values in properties.items():
+        kind = kinds[name]
+        results[name] = values if kind == "atomic" else float(values.sum() if kind == "extensive" else values.mean())
+    return results
 
 
 def results_of(

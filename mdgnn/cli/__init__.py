@@ -148,7 +148,8 @@ def md_command(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Continue the run in this folder, bit for bit; its settings stay, only --steps may be raised.",
+            help="Continue the run in this folder, of one system or of many, bit for bit; its settings stay, only "
+            "--steps may be raised.",
         ),
     ] = None,
     force: ForceOption = False,
@@ -157,7 +158,8 @@ def md_command(
 
     Output: trajectory.xyz, log.csv, final.xyz, summary.json, checkpoint.npz and plots. Tags, arrays and information
     of the file are in each frame, and so are constraints; those that ASE cannot read there are in final.traj too. Of
-    many structures, --index :, each has a folder of its own in the output folder, without plots.
+    many structures, --index :, each has a folder of its own in the output folder, without plots; --restart goes on with
+    all of them, or with one.
     """
     chosen = _given(model=model, seed=seed, device=device, dtype=dtype, index=index, format=format)
     of_ensemble = _given(temperature=temperature, friction=friction, pressure=pressure)

@@ -11,6 +11,7 @@ from ase import Atoms
 from mdgnn import dynamics
 from mdgnn.cli.errors import CommandError
 from mdgnn.cli.terminal import TerminalReporter, print_table
+from mdgnn.dynamics import run_folder
 from mdgnn.dynamics.ensembles import make_ensemble
 from mdgnn.dynamics.units import LJ, METAL
 from mdgnn.model_header import read_header
@@ -116,23 +117,32 @@ def simulate_many(
     structures = options.read_all(reporter)
     common = options.of_run(reporter)
     summary = dynamics.simulate_many(structures, options.model, chosen, seed=options.seed, **common, **settings)
-    units = UNITS[summary["settings"]["units"]] if summary["settings"].get("units") else METAL
+    _print_summary_of_many(summary, options.folder)
+
+
+def restart(folder: Path, given: Mapping[str, Any]) -> None:
+    """Continue a run, of one system or of many, and say what came of it; options given again must be the run's."""
+    again = {name: given[name] for name in ("steps", "model") if name in given}
+    expected = {name: value for name, value in given.items() if name not in again}
+    many = run_folder.holds_many(folder)
+    go_on, show = (dynamics.restart_many, _print_summary_of_many) if many else (dynamics.restart, _print_summary)
+    show(go_on(folder, expected=expected, reporter=TerminalReporter(), **again), folder)
+
+
+def _print_summary_of_many(summary: Mapping[str, Any], folder: Path) -> None:
+    """Raises a CommandError if a system could not go on."""
+    settings = summary["settings"]
+    units = UNITS[settings["units"]] if settings.get("units") else METAL
     rows = {
         "structures": str(summary["n_structures"]),
         "steps": str(summary["steps"]),
         "mean temperature": f"{summary['mean_temperature_second_half']:.4g} {units.temperature} (second half)",
-        "output": str(options.folder),
+        "output": str(folder),
     }
-    print_table(f"{ensemble} of {options.structure} with {options.model}", rows)
+    of = settings.get("structure", f"{summary['n_structures']} systems")
+    print_table(f"{settings.get('ensemble', 'md')} of {of} with {settings.get('model', '')}", rows)
     for k, error in summary["errors"].items():
         raise CommandError(f"structure {k}, the first of {len(summary['errors'])} that could not go on: {error}")
-
-
-def restart(folder: Path, given: Mapping[str, Any]) -> None:
-    """Continue a run, and say what came of it; options that are given again must be the run's."""
-    again = {name: given[name] for name in ("steps", "model") if name in given}
-    expected = {name: value for name, value in given.items() if name not in again}
-    _print_summary(dynamics.restart(folder, expected=expected, reporter=TerminalReporter(), **again), folder)
 
 
 def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:

@@ -65,9 +65,10 @@ def _model_of(task: Task) -> tuple[ModelInfo, Callable[[FrameList, Keys], Compar
     """What compares it with frames: without torch where a file's program says all that one of our models does."""
     stored = StoredModel.read(task.model)
     ours = ":" not in stored.header["architecture"]
-    if ours and stored.precision is not None and "heads" not in stored.header and task.device == "cpu":
+    if ours and stored.precision is not None and stored.has_all_in_program and task.device == "cpu":
         calculator = MDGNNCalculator(task.model, dtype=stored.precision, too_close="ignore")
-        return calculator.info, partial(comparing.compare_frames, calculator.compute)
+        kinds = {p.name: p.kind for p in calculator.info.properties}
+        return calculator.info, partial(comparing.compare_frames, calculator.compute, kinds)
     need_extra()
     from mdgnn.data import Dataset
     from mdgnn.model_file import info_of, load

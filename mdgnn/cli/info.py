@@ -43,7 +43,7 @@ def model(name_or_path: str) -> dict[str, str]:
     rows["parameters"] = str(sum(parameter.numel() for parameter in loaded.parameters()))
     try:
         Engine(loaded.eval().requires_grad_(False))
-        rows["backend on the CPU"] = "engine"
+        rows["backend on the CPU"] = "engine" if loaded.has_energy else "engine; the model has learnt no energies"
     except UnsupportedError as error:
         rows["backend on the CPU"] = f"torch: {error}"
     return rows

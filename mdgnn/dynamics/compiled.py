@@ -7,6 +7,7 @@ ASE has them. Atoms are the state: they are read before each call and written af
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from mdgnn.threads import get_num_threads
 
 SKIN = 0.1  # of the neighbour list, as a part of the cutoff
 SLICE = 0.1  # seconds, about, that the loop runs at a time
+WORTH_A_THREAD = 100_000  # random numbers, drawn in a millisecond
 
 Made = tuple[bytes, bytes, bytes, bytes | None, list[tuple[str, bytes]]]
 
@@ -37,6 +39,8 @@ def why_not(calculator: Calculator | None) -> str:
         return f"the calculator is {type(calculator).__name__}, not MDGNNCalculator"
     if calculator.engine is None:
         return f"the calculator's backend is {calculator.backend!r}, not 'engine'"
+    if not calculator.info.has_energy:
+        return "the model has learnt no energies"
     if "calculate" in vars(calculator) or "compute" in vars(calculator):
         return "the calculator's methods have been replaced"
     return ""
@@ -115,6 +119,15 @@ class CompiledSystems:
         self._made_of.append(made_of)
         self.n_steps.append(0)
         return k
+
+    def replace(self, k: int, atoms: Atoms) -> None:
+        """Put other atoms into the place of system k; nothing of what was there is left. Raises as `add`."""
+        self._follow_calculator()
+        made_of = _made_of(atoms)
+        self._put(k, atoms)
+        self.structures[k], self._made_of[k], self.n_steps[k] = atoms, made_of, 0
+        self.failed.pop(k, None)
+        self._were_close.discard(k)
 
     def _put(self, k: int, atoms: Atoms) -> None:
         """Give the compiled system all but positions and momenta."""
@@ -198,21 +211,22 @@ class CompiledSystems:
     ) -> NDArray[np.int64]:
         """Constant temperature; all in ASE's units, temperatures as kB T; noise as ASE's Langevin draws it.
 
-        Where a system fails its generator may have gone on beyond the step. Returns the steps taken.
+        Each has a generator of its own: which one draws when depends on the time that steps take. Where a system fails
+        its generator may have gone on beyond the step. Returns the steps taken.
         """
         place = {k: n for n, k in enumerate(which)}
 
         def run(moving: list[int], steps: int) -> None:
             at = [place[k] for k in moving]
-            noise = [
-                rngs[n].standard_normal(steps * 6 * len(self.structures[k])) for n, k in zip(at, moving, strict=True)
-            ]
+            sizes = [steps * 6 * len(self.structures[k]) for k in moving]
+            noise = np.empty(sum(sizes))
+            _draw([rngs[n] for n in at], np.split(noise, np.cumsum(sizes)[:-1]))
             self._systems.langevin(
                 moving,
                 timestep,
                 [frictions[n] for n in at],
                 [temperatures[n] for n in at],
-                np.concatenate([*noise, np.zeros(0)]),
+                noise,
                 steps,
                 get_num_threads(),
             )
@@ -220,12 +234,18 @@ class CompiledSystems:
         return self._slices(which, steps, run)
 
     def relaxations(
-        self, which: Iterable[int], fmax: float, steps: int, stop: Callable[[], bool] = lambda: False
+        self,
+        which: Iterable[int],
+        fmax: float,
+        steps: int,
+        stop: Callable[[], bool] = lambda: False,
+        refill: Callable[[int], bool] = lambda k: False,
     ) -> Iterator[tuple[int, bool, int]]:
         """FIRE, up to so many steps of each, which goes on where it stopped before.
 
-        Yields each system that ends: its number, whether it converged, and its steps. Between slices of time it asks
-        whether to stop: then all end where they are.
+        Yields each system that ends: its number, whether it converged, and its steps. After that `refill` may replace
+        it, and says whether it has: then that one is relaxed too. Between slices of time `stop` is asked whether all
+        are to end where they are.
         """
         taken = dict.fromkeys(which, 0)
         self._read(taken)
@@ -242,6 +262,9 @@ class CompiledSystems:
                 if is_converged or has_failed or end or taken[k] == steps:
                     self._write([k])
                     yield k, is_converged, taken.pop(k)
+                    if not end and refill(k):
+                        taken[k] = 0
+                        self._read([k])
 
     def results(self, k: int, atoms: Atoms) -> dict[str, Any] | None:
         """Those of the calculator, bit for bit, where the system is as these atoms; None where there are none."""
@@ -317,6 +340,27 @@ class CompiledSystems:
         except (ValueError, CalculatorError) as error:
             return error
         return CalculatorError("the engine has no forces for these positions")
+
+
+def _draw(rngs: Sequence[Any], parts: Sequence[NDArray[np.float64]]) -> None:
+    """Fill each part with normal numbers from its own generator, over threads: numpy's draw without the GIL."""
+
+    def draw(first: int, step: int) -> None:
+        for rng, part in zip(rngs[first::step], parts[first::step], strict=True):
+            if isinstance(rng, np.random.Generator):
+                rng.standard_normal(out=part)
+            else:
+                part[:] = rng.standard_normal(len(part))
+
+    n = get_num_threads() if sum(len(part) for part in parts) > WORTH_A_THREAD else 1
+    threads = [Thread(target=draw, args=(first, n)) for first in range(1, n)]
+    for thread in threads:
+        thread.start()
+    try:
+        draw(0, n)
+    finally:
+        for thread in threads:
+            thread.join()
 
 
 def _next_block(block: int, seconds: float) -> int:

@@ -190,10 +190,8 @@ def whole_number(name: str, value: int, least: int) -> int:
 
 def check_timestep(timestep: float | None) -> None:
     """Raise a ValueError unless it is above 0, or None."""
-    if timestep is not None and not (np.isfinite(timestep) and timestep >= 0):
-        raise ValueError(f"expected a timestep of at least 0, got {timestep}")
-    if timestep == 0:
-        raise ValueError("expected a timestep above 0, got 0")
+    if timestep is not None and not (np.isfinite(timestep) and timestep > 0):
+        raise ValueError(f"expected a finite timestep above 0, got {timestep}")
 
 
 def check_reduced_momenta(atoms: Atoms, temperature: float | None) -> None:

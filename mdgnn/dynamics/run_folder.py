@@ -4,7 +4,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -24,8 +24,9 @@ from mdgnn.dynamics.constraints import in_extended_xyz, of_user, to_records
 
 TRAJECTORY, LOG, SUMMARY, FINAL, CHECKPOINT = "trajectory.xyz", "log.csv", "summary.json", "final.xyz", "checkpoint.npz"
 FINAL_TRAJ = "final.traj"
+SYSTEMS = "systems.json"  # of a folder that holds a run of many, each in a folder of its own
 PLOTS = ("energy.png", "temperature.png", "density.png", "radial_distribution.png", "structures.png")
-OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, FINAL_TRAJ, CHECKPOINT, CHECKPOINT + ".part", *PLOTS)
+OURS = (TRAJECTORY, LOG, SUMMARY, FINAL, FINAL_TRAJ, CHECKPOINT, CHECKPOINT + ".part", SYSTEMS, *PLOTS)
 
 
 @contextmanager
@@ -54,6 +55,44 @@ def clear(folder: Path, names: Sequence[str] = OURS) -> None:
     """Remove what an earlier run left in the folder, and nothing else."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
+
+
+def write_systems(folder: Path, n_structures: int, source: Mapping[str, Any]) -> None:
+    """Say that the folder holds a run of so many systems, and where they come from."""
+    content = json.dumps({"n_structures": n_structures, "source": dict(source)}, indent=2) + "\n"
+    replace_file(folder / SYSTEMS, content.encode())
+
+
+def read_systems(folder: Path) -> tuple[int, dict[str, Any]]:
+    """What `write_systems` wrote. Raises a RunError where it has not, or it is damaged."""
+    path = folder / SYSTEMS
+    try:
+        content = json.loads(path.read_text())
+        n, source = content["n_structures"], dict(content["source"])
+        if not isinstance(n, int) or n < 0:
+            raise ValueError(f"{n!r} structures")
+        return n, source
+    except FileNotFoundError:
+        raise RunError(f"there is no run of many systems in {folder}: no {path}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error})") from None
+
+
+def holds_many(folder: Path) -> bool:
+    """Whether it holds a run of many systems."""
+    return (folder / SYSTEMS).is_file()
+
+
+def places(folder: Path, n_structures: int) -> list[Path]:
+    """The folders of so many systems."""
+    width = len(str(max(n_structures - 1, 0)))
+    return [folder / f"{k:0{width}d}" for k in range(n_structures)]
+
+
+def is_one_of_many(folder: Path) -> bool:
+    """Whether it is the folder of a system of a run of many."""
+    folder = folder.resolve()
+    return holds_many(folder.parent) and folder in places(folder.parent, read_systems(folder.parent)[0])
 
 
 class Records:

@@ -11,7 +11,7 @@ from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
 from mdgnn._internal.file_names import shell_path
-from mdgnn._internal.folder_lock import lock_folder
+from mdgnn._internal.folder_lock import check_idle, lock_folder
 from mdgnn._internal.run_errors import InterruptedRunError, RunError
 from mdgnn._internal.stop_signals import StopSignals
 from mdgnn.dynamics import checkpoint, npt, run_folder
@@ -192,23 +192,27 @@ def restart(
     folder = Path(folder)
     if not folder.is_dir():
         raise checkpoint.missing(folder / run_folder.CHECKPOINT)
+    if run_folder.holds_many(folder):
+        raise RunError(f"{folder} holds a run of many systems, which restart_many continues")
     reporter = reporter or Reporter()
     with lock_folder(folder):
+        if run_folder.is_one_of_many(folder):
+            check_idle(folder.resolve().parent)  # all of them have one lock
         state = checkpoint.load(folder / run_folder.CHECKPOINT)
-        settings = _continued_settings(state, steps, expected or {})
+        settings = continued_settings(state, steps, expected or {})
         if state.inexact:
             reporter.note(
                 f"this checkpoint of an older version has not all of {', '.join(state.inexact)}, which is taken "
                 "from its structure: the run goes on, but not bit for bit"
             )
-        system = _same_system(state, settings, model, calculator, reporter)
+        system = same_system(state, settings, model, calculator, reporter)
         settings["model"] = system.model
-        md = _continued(system, settings, state)
+        md = continued(system, settings, state)
         records = run_folder.Records(folder, md.header(), state.lengths)
         return Run(system, md, settings, records, folder, reporter).finish(fresh=False)
 
 
-def _continued_settings(state: Checkpoint, steps: int | None, expected: Mapping[str, Any]) -> dict[str, Any]:
+def continued_settings(state: Checkpoint, steps: int | None, expected: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the checkpoint, for so many steps in all. Raises RunError and ValueError."""
     settings = dict(state.settings)
     _check_expected(settings, expected)
@@ -218,7 +222,7 @@ def _continued_settings(state: Checkpoint, steps: int | None, expected: Mapping[
     return settings
 
 
-def _same_system(
+def same_system(
     state: Checkpoint,
     settings: Mapping[str, Any],
     model: str | Path | None,
@@ -226,13 +230,26 @@ def _same_system(
     reporter: Reporter,
 ) -> System:
     """The checkpoint's atoms with the calculator of the run. Raises RunError for another, ValueError for none."""
+    source, precision = source_of(state, settings, model, calculator)
+    system = make_system(state.atoms, source, note=reporter.note, **precision)
+    check_same(system, state, settings)
+    return system
+
+
+def source_of(
+    state: Checkpoint, settings: Mapping[str, Any], model: str | Path | None, calculator: Calculator | None
+) -> tuple[Any, dict[str, str]]:
+    """Where the calculator of the run comes from, and its device and dtype. Raises RunError and ValueError."""
     if not state.model_sha256 and calculator is None:
         raise ValueError(f"expected the calculator of this run, {settings['model']}, which no file holds, got none")
     if not state.model_sha256 and type(calculator).__name__ != settings["model"]:
         raise RunError(f"the run to continue has the calculator {settings['model']}, not {type(calculator).__name__}")
-    source: Any = calculator or model or settings["model"]
     precision = {name: settings[name] for name in ("device", "dtype") if state.model_sha256}
-    system = make_system(state.atoms, source, note=reporter.note, **precision)
+    return calculator or model or settings["model"], precision
+
+
+def check_same(system: System, state: Checkpoint, settings: Mapping[str, Any]) -> None:
+    """Raise a RunError unless the system has the calculator of the run."""
     if system.sha256 != state.model_sha256:
         raise RunError(f"the content of model {system.model} is not that of the run to continue")
     if "units" in settings:  # before, records said float32 on the CPU of any calculator
@@ -243,7 +260,6 @@ def _same_system(
         raise RunError(
             f"the calculator {system.model} has other weights or parameters than that of the run to continue"
         )
-    return system
 
 
 def _check_expected(settings: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -254,7 +270,8 @@ def _check_expected(settings: Mapping[str, Any], expected: Mapping[str, Any]) ->
             raise RunError(f"{name} is {settings[name]} in the run to continue, not {value}")
 
 
-def _continued(system: System, settings: Mapping[str, Any], state: Checkpoint) -> MolecularDynamics:
+def continued(system: System, settings: Mapping[str, Any], state: Checkpoint) -> MolecularDynamics:
+    """The dynamics of a checkpoint, at its step."""
     rng = np.random.Generator(np.random.PCG64())
     rng.bit_generator.state = state.rng
     parameters = {name: settings.get(name) for name in ("temperature", "friction", "pressure")}

@@ -1,11 +1,10 @@
-"""The engine: energies and forces of a model in one call of compiled code, without autograd.
+"""The engine: energies, forces and other properties of a model in one call of compiled code, without autograd.
 
 From a file to numpy it needs no torch, which is imported where a model, a graph or a program is given or asked for.
 """
 
 import os
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +42,17 @@ class Engine:
     model : Potential
         Made of operations that the engine has (see `mdgnn.engine.trace`).
 
+    Attributes
+    ----------
+    readout, cutoff
+        As of the model.
+    precision : str
+        Name of the network's dtype.
+    has_energy : bool
+        As of the model: one that has learnt other properties alone has no energies and forces.
+    properties : dict of str
+        Kind ("extensive", "intensive", "atomic") by name of what it predicts beside the energy.
+
     Raises
     ------
     UnsupportedError
@@ -73,8 +83,9 @@ class Engine:
         ModelFileError
             If the file is truncated, foreign, of another version, holds no program or one that does not fit.
         """
+        path = os.fsencode(locate(name_or_path))
         try:
-            return cls._load(locate(name_or_path))
+            return cls._of(_C.Engine.load(path, get_num_threads()))
         except (ValueError, RuntimeError) as error:
             raise ModelFileError(str(error)) from None
 
@@ -87,24 +98,23 @@ class Engine:
         ModelFileError
             As `load`.
         """
-        with NamedTemporaryFile(suffix=".safetensors") as copy:  # compiled code reads files alone
-            copy.write(content)
-            copy.flush()
-            try:
-                return cls._load(Path(copy.name))
-            except (ValueError, RuntimeError) as error:
-                raise ModelFileError(str(error).replace(copy.name, str(path))) from None
+        try:
+            return cls._of(_C.Engine.load_content(content, os.fsencode(path), get_num_threads()))
+        except (ValueError, RuntimeError) as error:
+            raise ModelFileError(str(error)) from None
 
     @classmethod
-    def _load(cls, path: Path) -> "Engine":
+    def _of(cls, compiled: Any) -> "Engine":
         engine = cls.__new__(cls)
-        engine._set(_C.Engine.load(os.fsencode(path), get_num_threads()))
+        engine._set(compiled)
         return engine
 
     def _set(self, compiled: Any) -> None:
         self._engine = compiled
         self.readout, self.cutoff = compiled.readout, compiled.cutoff
         self.precision: str = compiled.dtype
+        self.has_energy: bool = compiled.has_energy
+        self.properties: dict[str, str] = dict(compiled.properties)
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -138,25 +148,51 @@ class Engine:
             Atomic numbers.
         edges : Edges
             From `mdgnn.NeighborList` or `mdgnn.neighbors.neighbors_of_batch`.
-        """
-        share = None if self.readout == "sum" else np.full(len(numbers), 1 / max(len(numbers), 1))
-        place = 0 if share is None else share.ctypes.data
-        result: tuple[Any, Any, Any] = self._engine.run(
-            numbers, edges.row_ptr, edges.senders, (0, 0, 0, 0), edges.vectors, place, True, virials, get_num_threads()
-        )
-        return result
-
-    @torch_context()
-    def evaluate(self, graph: "Graph", *, forces: bool = True, virial: bool = False) -> "Prediction":
-        """Energies, and on request forces and virial, of all structures of a graph on the CPU.
 
         Raises
         ------
         ValueError
-            For an atom whose element the model does not know.
+            For an atom whose element the model does not know, or for a model that has learnt no energies.
+        """
+        return self._run(numbers, edges, True, virials, None)
+
+    def run_with_properties(
+        self, numbers: Any, edges: Edges, *, virials: bool = False
+    ) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """As `run`, and by name what `properties` are of atoms, (N,): of a structure they are the sum, of an extensive
+        one, or the mean, of an intensive one.
+
+        Energies and forces are None of a model that has learnt none.
+        """
+        values = np.empty((len(self.properties), len(numbers)))
+        result = self._run(numbers, edges, self.has_energy, virials, values)
+        return *result, dict(zip(self.properties, values, strict=True))
+
+    def _run(self, numbers: Any, edges: Edges, forces: bool, virials: bool, properties: Any) -> tuple[Any, Any, Any]:
+        share = None if self.readout == "sum" else np.full(len(numbers), 1 / max(len(numbers), 1))
+        place = 0 if share is None else share.ctypes.data
+        of_edges = edges.row_ptr, edges.senders, (0, 0, 0, 0), edges.vectors
+        result: tuple[Any, Any, Any] = self._engine.run(
+            numbers, *of_edges, place, forces, virials, get_num_threads(), properties=properties
+        )
+        return result
+
+    @torch_context()
+    def evaluate(
+        self, graph: "Graph", *, forces: bool = True, virial: bool = False, properties: bool = False
+    ) -> "Prediction":
+        """Energies, and on request forces, virial and other properties, of all structures of a graph on the CPU.
+
+        Energies are no numbers (NaN) of a model that has learnt none.
+
+        Raises
+        ------
+        ValueError
+            For an atom whose element the model does not know; for forces of a model that has learnt no energies.
         """
         import torch
 
+        from mdgnn.nn.heads import of_structures
         from mdgnn.ops.csr import address
         from mdgnn.potential import Prediction, total_energy, total_virial
 
@@ -165,18 +201,24 @@ class Engine:
             share = 1.0 / graph.structure.bincount(minlength=graph.n_structures).to(torch.float64)[graph.structure]
         columns = graph.edges.by_sender.addresses[:4] if forces or virial else (0, 0, 0, 0)
         edges = (graph.row_ptr.numpy(), graph.senders.numpy(), columns, graph.vectors.detach().numpy(), address(share))
-        result = self._engine.run(graph.atomic_numbers.numpy(), *edges, forces or virial, virial, get_num_threads())
+        others = np.empty((len(self.properties), graph.n_atoms)) if properties else None
+        result = self._engine.run(
+            graph.atomic_numbers.numpy(), *edges, forces or virial, virial, get_num_threads(), properties=others
+        )
         energies, by_atom, virials = (None if x is None else torch.from_numpy(x) for x in result)
-        assert energies is not None
+        if energies is None:
+            energies = torch.full((graph.n_atoms,), torch.nan, dtype=torch.float64)
         energy = total_energy(self, energies, graph)  # type: ignore[arg-type]
         total = None if virials is None else total_virial(virials, graph)
-        return Prediction(energy, energies, by_atom if forces else None, total, virials)
+        reduced = None
+        if others is not None:
+            of_atoms = zip(self.properties.items(), torch.from_numpy(others), strict=True)
+            reduced = {name: of_structures(kind, values, graph) for (name, kind), values in of_atoms}
+        return Prediction(energy, energies, by_atom if forces else None, total, virials, reduced)
 
 
 def _restored(text: str, weights: dict[str, Any]) -> Engine:
-    engine = Engine.__new__(Engine)
-    engine._set(_C.Engine(text, weights, get_num_threads()))
-    return engine
+    return Engine._of(_C.Engine(text, weights, get_num_threads()))
 
 
 def _compile(program: "Program") -> Any:

@@ -161,7 +161,7 @@ def told(line: tuple[str, int]) -> str:
     return f"{Path(filename).name}, line {number}: {linecache.getline(filename, number).strip()}"
 
 
-def run_twice(run: Callable[[Capture], Captured], apply: Callable[..., Any]) -> tuple[Capture, Captured]:
+def run_twice(run: Callable[[Capture], list[Captured]], apply: Callable[..., Any]) -> tuple[Capture, list[Captured]]:
     """The second of two runs of different numbers of atoms and edges, which are the same operations.
 
     Raises
@@ -181,8 +181,9 @@ def run_twice(run: Callable[[Capture], Captured], apply: Callable[..., Any]) -> 
             raise _differs(b)
     if len(nodes[0]) != len(nodes[1]):
         raise _differs(max(nodes, key=len)[min(map(len, nodes))])
-    if number[0][id(outs[0].node)] != number[1][id(outs[1].node)]:
-        raise _differs(outs[1].node)
+    for one, other in zip(*outs, strict=True):
+        if number[0][id(one.node)] != number[1][id(other.node)]:
+            raise _differs(other.node)
     return second, outs[1]
 
 
@@ -196,7 +197,7 @@ def _differs(node: Node) -> UnsupportedError:
     return UnsupportedError(f"it has no instruction for {what} ({told(node.line)})")
 
 
-def _run(run: Callable[[Capture], Captured], capture: Capture) -> Captured:
+def _run(run: Callable[[Capture], list[Captured]], capture: Capture) -> list[Captured]:
     """The first refusal is raised, whatever became of it: Python tries ``x = x + y`` where ``x += y`` is refused."""
     try:
         with torch.no_grad():

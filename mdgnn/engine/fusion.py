@@ -12,11 +12,11 @@ from torch import Tensor
 from mdgnn.engine.algebra import Algebra, Node
 
 
-def reachable(root: Node) -> list[Node]:
-    """What a node is made of, inputs before what takes them."""
+def reachable(*roots: Node) -> list[Node]:
+    """What nodes are made of, inputs before what takes them."""
     order: list[Node] = []
     seen: set[int] = set()
-    stack = [(root, False)]
+    stack = [(root, False) for root in reversed(roots)]
     while stack:
         node, done = stack.pop()
         if done:
@@ -28,8 +28,8 @@ def reachable(root: Node) -> list[Node]:
     return order
 
 
-def fuse(algebra: Algebra, root: Node, exact: bool = False) -> Node:
-    """The root of a graph of the same value.
+def fuse(algebra: Algebra, roots: Sequence[Node], exact: bool = False) -> list[Node]:
+    """The roots of a graph of the same values, which share what they did.
 
     Parameters
     ----------
@@ -37,16 +37,16 @@ def fuse(algebra: Algebra, root: Node, exact: bool = False) -> Node:
         Weights stay what they are: none is the product or the sum of others.
     """
     while True:
-        fused = _pass(algebra, root, exact)
-        if fused is root:
-            return root
-        root = fused
+        fused = _pass(algebra, roots, exact)
+        if all(x is y for x, y in zip(fused, roots, strict=True)):
+            return fused
+        roots = fused
 
 
-def _pass(algebra: Algebra, root: Node, exact: bool) -> Node:
-    order = reachable(root)
+def _pass(algebra: Algebra, roots: Sequence[Node], exact: bool) -> list[Node]:
+    order = reachable(*roots)
     uses = Counter(id(x) for node in order for x in node.inputs)
-    uses[id(root)] += 1
+    uses.update(id(root) for root in roots)
     new: dict[int, Node] = {}
     for node in order:
         inputs = tuple(new[id(x)] for x in node.inputs)
@@ -56,7 +56,7 @@ def _pass(algebra: Algebra, root: Node, exact: bool) -> Node:
             unchanged = all(x is y for x, y in zip(inputs, node.inputs, strict=True))
             result = node if unchanged else _with(algebra, node, inputs)
         new[id(node)] = result
-    return new[id(root)]
+    return [new[id(root)] for root in roots]
 
 
 def _with(algebra: Algebra, node: Node, inputs: Sequence[Node], weights: Sequence[Tensor] | None = None) -> Node:

@@ -11,8 +11,9 @@ from mdgnn.engine.capture import ROW, Capture, Captured, line_of, run_twice, tol
 from mdgnn.engine.fusion import fuse, reachable
 from mdgnn.engine.messages import MESSAGES, CapturedGraph, result_shapes
 from mdgnn.engine.operations import apply
-from mdgnn.engine.program import Instruction, Program, Table, content
+from mdgnn.engine.program import Instruction, Program, Readout, Table, content
 from mdgnn.engine.unsupported import UnsupportedError
+from mdgnn.nn import Property
 from mdgnn.ops import RadialTable
 from mdgnn.potential import Potential
 
@@ -27,7 +28,7 @@ def trace(model: Potential) -> Program:
     Raises
     ------
     UnsupportedError
-        If it is no `Potential`, does something that the engine has no instruction for, or has learnt no energies.
+        If it is no `Potential`, does something that the engine has no instruction for, or has learnt nothing.
     NotImplementedError
         If it lacks its body or its output layer.
     """
@@ -35,8 +36,8 @@ def trace(model: Potential) -> Program:
         raise UnsupportedError(f"expected a model that derives from mdgnn.Potential, got {type(model).__name__}")
     model.check_complete()
     try:
-        if not model.has_energy:
-            raise UnsupportedError("the model has learnt no energies")
+        if not model.has_energy and not _properties(model):
+            raise UnsupportedError("the model has learnt nothing")
         return _traced(model)
     except Exception as error:  # whatever a model's code makes of tensors without numbers
         place = "" if isinstance(error, UnsupportedError) else f" ({told(line_of(error))})"
@@ -44,23 +45,42 @@ def trace(model: Potential) -> Program:
 
 
 def _traced(model: Potential) -> Program:
-    def run(capture: Capture) -> Captured:
-        graph: Any = CapturedGraph(capture, model.dtype)
-        energies = model.atomic_energies(graph, graph.vectors)
-        if not isinstance(energies, Captured) or energies.axes != ((ROW,),) or energies.node.space != "atom":
-            raise UnsupportedError("its energies are not one number for each atom that the structure decides")
-        return energies
-
-    capture, energies = run_twice(run, apply)
+    capture, outputs = run_twice(lambda capture: _outputs(model, capture), apply)
     algebra = capture.algebra
-    shift, scale, network = _of_elements(algebra, energies.node)
+    shifts, scales, networks = zip(*(_of_elements(algebra, x.node) for x in outputs), strict=True)
     element_of = torch.zeros(121, dtype=torch.int64) if capture.element_of is None else capture.element_of
     n_elements = int(element_of.max()) + 1
     program = Program(model.dtype, model.readout, model.cutoff, element_of=element_of.tolist())
-    program.scale, program.shift = (v.reshape(-1).expand(n_elements).tolist() for v in (scale, shift))
     writer = _Writer(program, program, n_elements, {})
-    program.energies = writer.array(fuse(algebra, algebra.computed(network)))
+    arrays = writer.arrays_of(fuse(algebra, [algebra.computed(x) for x in networks]))
+    scale, shift = ([v.reshape(-1).expand(n_elements).tolist() for v in of_all] for of_all in (scales, shifts))
+    readouts = [*zip(arrays, scale, shift, strict=True)]
+    if model.has_energy:
+        program.energies, program.scale, program.shift = readouts.pop(0)
+    else:
+        program.scale, program.shift = [1.0] * n_elements, [0.0] * n_elements
+    for p, readout in zip(_properties(model), readouts, strict=True):
+        program.properties.append(Readout(p.name, p.kind, *readout))
     return program
+
+
+def _outputs(model: Potential, capture: Capture) -> list[Captured]:
+    """The energies of atoms, if it has learnt any, and what its heads say of them."""
+    graph: Any = CapturedGraph(capture, model.dtype)
+    if _properties(model):
+        energies, others = model.energies_and_properties(graph, graph.vectors)
+    else:
+        energies, others = model.atomic_energies(graph, graph.vectors), {}
+    of_atoms: dict[str, Any] = {"energies": energies} if model.has_energy else {}
+    of_atoms |= {p.name: others[p.name] for p in _properties(model)}
+    for name, x in of_atoms.items():
+        if not isinstance(x, Captured) or x.axes != ((ROW,),) or x.node.space != "atom":
+            raise UnsupportedError(f"its {name} are not one number for each atom that the structure decides")
+    return [*of_atoms.values()]
+
+
+def _properties(model: Potential) -> Sequence[Property]:
+    return [] if model.heads is None else model.heads.properties
 
 
 def _of_elements(algebra: Algebra, energy: Node) -> tuple[Tensor, Tensor, Node]:
@@ -119,16 +139,16 @@ class _Writer:
         self.numbers: dict[Any, int] = {}
         self.tables: dict[int, str] = {}
 
-    def array(self, root: Node) -> int:
-        """The array that holds a node, and all that it is made of."""
-        for node in reachable(root):
+    def arrays_of(self, roots: Sequence[Node]) -> list[int]:
+        """The arrays that hold these nodes, and all that they are made of; for one call."""
+        for node in reachable(*roots):
             if node.op not in ("cat", "output", "slice") and id(node) not in self.numbers:
                 self.write(node)
-        return self.number(root)
+        return [self.number(root) for root in roots]
 
     def whole(self, root: Node) -> int:
-        """`array`, which is no part of another."""
-        number = self.array(root)
+        """The array of one node, which is no part of another."""
+        (number,) = self.arrays_of([root])
         if len(self.arrays[number]) > 3:
             self.instructions.append(Instruction("copy", [number], [self.new(root)]))
             number = len(self.arrays) - 1
@@ -234,17 +254,17 @@ def _table_of(program: Program, table: RadialTable, names: dict[Any, str]) -> Ta
     if function is None or not _agrees(table):
         return None
 
-    def run(capture: Capture) -> Captured:
+    def run(capture: Capture) -> list[Captured]:
         values = function(_distances(capture))
         if not isinstance(values, Captured) or values.node.shape != (1, table.coefficients.shape[2]):
             raise UnsupportedError("a function of distance without its values")
-        return values
+        return [values]
 
     made = Table(f"table.{len(program.tables)}", len(table.coefficients) + 1, table.cutoff, [], [], 0, 0)
     before = dict(program.weights)
     try:
-        capture, values = run_twice(run, apply)
-        root = fuse(capture.algebra, capture.algebra.computed(values.node), exact=True)
+        capture, (values,) = run_twice(run, apply)
+        (root,) = fuse(capture.algebra, [capture.algebra.computed(values.node)], exact=True)
         (distances,) = (node for node in reachable(root) if node.op == "distances")
         writer = _Writer(program, made, 1, names, exact=True)
         made.input = writer.numbers[id(distances)] = writer.new(distances)

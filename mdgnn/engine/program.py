@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mdgnn.model_header import OF_PROGRAM
 
-VERSION = 2
+VERSIONS = 2, 3  # the second of programs that have properties
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,28 @@ class Table:
 
 
 @dataclass
+class Readout:
+    """A property beside the energy: of an atom ``shift + scale * array``, with scale and shift of its element.
+
+    Attributes
+    ----------
+    name : str
+    kind : "extensive", "intensive" or "atomic"
+        As of `mdgnn.nn.Property`.
+    array : int
+        (1, 1) of atoms.
+    scale, shift : list of float
+        Of each element.
+    """
+
+    name: str
+    kind: str
+    array: int
+    scale: list[float]
+    shift: list[float]
+
+
+@dataclass
 class Program:
     """Arrays, instructions and weights.
 
@@ -74,14 +96,15 @@ class Program:
         first component, first channel).
     instructions : list of Instruction
     tables : list of Table
-    energies : int
-        The array (1, 1) of atoms that holds the network's energies.
+    energies : int or None
+        The array (1, 1) of atoms that holds the network's energies; None of a model that has learnt none.
     scale, shift : list of float
         Of each element: an atom's energy is ``scale * network + shift``.
     element_of : list of int
         An element by atomic number; -1 where the model knows none.
     weights : dict of Tensor
         By name, in the program's dtype; those of tables may be float64.
+    properties : list of Readout
     """
 
     dtype: torch.dtype
@@ -90,16 +113,17 @@ class Program:
     arrays: list[tuple[Any, ...]] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    energies: int = -1
+    energies: int | None = None
     scale: list[float] = field(default_factory=list)
     shift: list[float] = field(default_factory=list)
     element_of: list[int] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
+    properties: list[Readout] = field(default_factory=list)
 
     def entry(self) -> dict[str, Any]:
         """What JSON says of it: everything but the weights."""
-        return {
-            "version": VERSION,
+        entry = {
+            "version": VERSIONS[bool(self.properties)],
             "dtype": str(self.dtype).removeprefix("torch."),
             "readout": self.readout,
             "cutoff": None if self.cutoff == math.inf else self.cutoff,
@@ -111,6 +135,7 @@ class Program:
             "shift": self.shift,
             "element_of": self.element_of,
         }
+        return entry | {"properties": [asdict(p) for p in self.properties]} if self.properties else entry
 
     def to_json(self) -> str:
         return json.dumps(self.entry(), allow_nan=False)
@@ -119,13 +144,14 @@ class Program:
     def from_json(cls, text: str, weights: Mapping[str, Tensor]) -> "Program":
         """What `to_json` wrote."""
         entry = json.loads(text)
-        if entry.pop("version") != VERSION:
-            raise ValueError(f"expected a program of version {VERSION}")
+        if entry.pop("version") not in VERSIONS:
+            raise ValueError(f"expected a program of version {' or '.join(map(str, VERSIONS))}")
         entry["dtype"] = getattr(torch, entry["dtype"])
         entry["cutoff"] = math.inf if entry["cutoff"] is None else entry["cutoff"]
         entry["arrays"] = [tuple(a) for a in entry["arrays"]]
         entry["instructions"] = [Instruction(**i) for i in entry["instructions"]]
         entry["tables"] = [_table(t) for t in entry["tables"]]
+        entry["properties"] = [Readout(**p) for p in entry.get("properties", [])]
         return cls(**entry, weights=dict(weights))
 
     def stored(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -56,15 +56,16 @@ class Heads(nn.Module):
 
     def reduce(self, values: Mapping[str, Tensor], graph: Graph) -> dict[str, Tensor]:
         """What `forward` returns -> of structures (S,), or of atoms (N,), as each property is; float64 by name."""
-        reduced = {}
-        for p in self.properties:
-            a = values[p.name]
-            if p.kind != "atomic":
-                a = sum_per_structure(a, graph) if p.kind == "extensive" else mean_per_structure(a, graph)
-            reduced[p.name] = a.to(torch.float64)
-        return reduced
+        return {p.name: of_structures(p.kind, values[p.name], graph) for p in self.properties}
 
     @property
     def header(self) -> dict[str, Any]:
         """What a model file says of them."""
         return {"energy": self.energy, "properties": [asdict(p) for p in self.properties]}
+
+
+def of_structures(kind: str, values: Tensor, graph: Graph) -> Tensor:
+    """a_i (N,) of a property of this kind -> (S,), or (N,) of an atomic one, in float64."""
+    if kind != "atomic":
+        values = sum_per_structure(values, graph) if kind == "extensive" else mean_per_structure(values, graph)
+    return values.to(torch.float64)

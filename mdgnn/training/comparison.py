@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,13 +115,20 @@ def _figures(quantity: str, truth: Array, prediction: Array) -> dict[str, float]
     }
 
 
-def compare_frames(predict: Callable[[Atoms, bool], dict[str, Any]], frames: Sequence[Atoms], keys: Keys) -> Comparison:
-    """Errors of energies, forces and stress on labelled structures.
+def compare_frames(
+    predict: Callable[[Atoms, bool, bool], dict[str, Any]],
+    kinds: Mapping[str, str],
+    frames: Sequence[Atoms],
+    keys: Keys,
+) -> Comparison:
+    """Errors of energies, forces, stress and other properties on labelled structures.
 
     Parameters
     ----------
     predict : callable
-        `MDGNNCalculator.compute`: of atoms, and whether with stress.
+        `MDGNNCalculator.compute`: of atoms, and whether with stress and with other properties.
+    kinds : mapping of str
+        "extensive", "intensive" or "atomic" of the model's other properties, by name.
     frames : sequence of ase.Atoms
         From `read_frames`.
     keys : Keys
@@ -137,15 +144,22 @@ def compare_frames(predict: Callable[[Atoms, bool], dict[str, Any]], frames: Seq
     ends = np.cumsum(counts)
     energy, forces = np.full((2, len(counts)), np.nan), np.full((2, int(ends[-1]), 3), np.nan)
     stress, config_type = np.full((2, len(counts), 3, 3), np.nan), list[str]()
+    others = {name: np.full((2, int(ends[-1]) if kinds[name] == "atomic" else len(counts)), np.nan) for name in kinds}
     for k, end in enumerate(ends):
         atoms, of_atoms = frames[k], slice(end - counts[k], end)
         labels = labels_of(atoms, keys)
         try:
-            said = predict(atoms, labels.stress is not None)
+            said = predict(atoms, labels.stress is not None, bool(kinds))
         except ValueError as error:
             raise ValueError(f"structure {k}: {error}") from None
         config_type.append(labels.config_type)
-        energy[1, k], forces[1, of_atoms] = said["energy"], said["forces"]
+        if "energy" in said:  # a model may have learnt other properties alone
+            energy[1, k], forces[1, of_atoms] = said["energy"], said["forces"]
+        for name, values in others.items():
+            place = of_atoms if kinds[name] == "atomic" else slice(k, k + 1)
+            values[1, place] = said[name]
+            if name in labels.extra:
+                values[0, place] = labels.extra[name]
         if labels.energy is not None:
             energy[0, k] = labels.energy[0]
         if labels.forces is not None:
@@ -153,7 +167,8 @@ def compare_frames(predict: Callable[[Atoms, bool], dict[str, Any]], frames: Seq
         if labels.stress is not None:
             stress[0, k], stress[1, k] = labels.stress[0], voigt_6_to_full_3x3_stress(said["stress"])
     numbers = np.concatenate([frames[k].numbers for k in range(len(counts))])
-    return Comparison(numbers, np.repeat(np.arange(len(counts)), counts), counts, energy, forces, stress, config_type)
+    structure = np.repeat(np.arange(len(counts)), counts)
+    return Comparison(numbers, structure, counts, energy, forces, stress, config_type, others, dict(kinds))
 
 
 def write(comparison: Comparison, folder: Path, about: dict[str, Any]) -> None:

@@ -276,9 +276,11 @@ def test_nve_of_the_shipped_model_conserves_energy(one_thread):
     [
         ("auto", "cpu", True, True, "engine"),
         ("auto", "cpu", True, False, "torch"),  # a pair potential
-        ("auto", "cpu", False, False, "torch"),  # properties alone
+        ("auto", "cpu", False, True, "engine"),  # properties alone
+        ("auto", "cpu", False, False, "torch"),
         ("auto", "cuda", True, True, "captured step"),
         ("auto", "cuda", True, False, "captured step"),
+        ("auto", "cuda", False, True, "torch"),
         ("auto", "cuda", False, False, "torch"),
         ("torch", "cpu", True, True, "torch"),
         ("torch", "cuda", True, True, "torch"),

@@ -123,3 +123,17 @@ def test_a_forced_run_leaves_no_system_of_a_larger_one():
     assert sorted(path.name for path in Path("out").iterdir() if path.is_dir()) == ["0", "05", "1", "2024"]
     assert [path.name for path in Path("out/05").iterdir()] == ["mine.txt"]
     assert Path("out/2024/log.csv").read_text() == "precious"
+
+
+def test_all_systems_of_a_folder_go_on_at_once():
+    ase.io.write("many.xyz", clusters())
+    common = ("many.xyz", "--index", ":", "--ensemble", "langevin", "--interval", "5", "--seed", "3")
+    assert run("md", *common, "--steps", "20", "--output", "whole").exit_code == 0
+    assert run("md", *common, "--steps", "10", "--output", "part").exit_code == 0
+    result = run("md", "--restart", "part", "--steps", "20", "--index", ":", "--seed", "3")
+    assert result.exit_code == 0 and "structures" in result.stdout and "many.xyz" in result.stdout
+    for k in range(3):
+        assert files_of(f"part/{k}") == files_of(f"whole/{k}")
+    assert "system 0: seed is 3 in the run to continue, not 4" in sentence(
+        run("md", "--restart", "part", "--seed", "4")
+    )

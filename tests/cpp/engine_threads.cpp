@@ -51,13 +51,16 @@ struct Ring {
 
 template <class T>
 std::vector<double> run(const Engine<T>& engine, const Ring& ring, int n_threads) {
-    std::vector<double> result(13 * kAtoms);
+    const Program& program = engine.program();
+    std::vector<double> result((13 + program.properties.size()) * kAtoms);
     Structure structure;
     structure.atomic_numbers = ring.numbers.data();
     structure.rows = {ring.row_ptr.data(), ring.senders.data(), nullptr, kAtoms};
     structure.vectors = ring.vectors.data();
     double* const begin = result.data();
-    engine.run(structure, {begin, begin + kAtoms, begin + 4 * kAtoms}, {n_threads, 0, nullptr});
+    Outputs out{begin, begin + kAtoms, begin + 4 * kAtoms, begin + 13 * kAtoms};
+    if (program.energies < 0) out.energies = out.forces = out.virials = nullptr;
+    engine.run(structure, out, {n_threads, 0, nullptr});
     return result;
 }
 

@@ -272,6 +272,10 @@ std::string mutated(const Parts& parts) {
     }
 }
 
+bool same(const std::vector<double>& x, const std::vector<double>& y) {
+    return x.size() == y.size() && (x.empty() || std::memcmp(x.data(), y.data(), sizeof(double) * x.size()) == 0);
+}
+
 // Three atoms, each a neighbour of the others; sometimes two at the same place, or none near another.
 template <class T>
 void run(const Engine<T>& engine) {
@@ -294,10 +298,20 @@ void run(const Engine<T>& engine) {
     structure.atomic_numbers = numbers.data();
     structure.rows = {row_ptr.data(), senders.data(), nullptr, 3};
     structure.vectors = vectors.data();
-    engine.run(structure, {energies.data(), forces.data(), below(2) ? virials.data() : nullptr}, {1, 0, nullptr});
-    std::vector<double> alone(3);  // arrays stand in other places where no gradients are wanted
-    engine.run(structure, {alone.data(), nullptr, nullptr}, {1, 0, nullptr});
-    expect(std::memcmp(alone.data(), energies.data(), sizeof(double) * 3) == 0, "energies that depend on the forces");
+    const bool has_energy = engine.program().energies >= 0;
+    std::vector<double> properties(3 * engine.program().properties.size()), some = properties;
+    if (has_energy) {
+        double* const values = below(2) ? properties.data() : nullptr;
+        engine.run(structure, {energies.data(), forces.data(), below(2) ? virials.data() : nullptr, values},
+                   {1, 0, nullptr});
+        std::vector<double> alone(3);  // arrays stand in other places where no gradients are asked for
+        engine.run(structure, {alone.data()}, {1, 0, nullptr});
+        expect(same(alone, energies), "energies that depend on the forces");
+        if (values == nullptr)
+            engine.run(structure, {alone.data(), nullptr, nullptr, properties.data()}, {1, 0, nullptr});
+    }
+    engine.run(structure, {nullptr, nullptr, nullptr, some.data()}, {1, 0, nullptr});
+    expect(!has_energy || same(some, properties), "properties that depend on the energies or the forces");
 }
 
 std::string stage(const std::string& message) {
@@ -306,7 +320,8 @@ std::string stage(const std::string& message) {
     if (!has("does not fit")) return "2 refused: header";
     const bool check = has("of the model") || has("(expected tables of") || has("(expected weights and") ||
                        has("(expected a scale") || has("(expected elements with") || has("(expected a positive") ||
-                       has("(expected one energy");
+                       has("(expected one energy") || has("(expected properties of different") ||
+                       has("(expected property") || has("(expected letters");
     return check ? "4 refused: check of the program" : "3 refused: reading of the program";
 }
 

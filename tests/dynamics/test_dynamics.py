@@ -103,7 +103,7 @@ def test_a_relaxation_in_memory():
         (lambda: relax(cluster(), exact(), optimizer="Newton"), "expected an optimizer out of BFGS, .*, got 'Newton'"),
         (lambda: relax(cluster(), exact(), fmax=0), "expected a positive fmax, got 0"),
         (lambda: simulate(cluster(), exact(), NVE(-1), folder=Path("o")), "a temperature of at least 0, got -1"),
-        (lambda: simulate(cluster(), exact(), timestep=math.nan, folder=Path("o")), "timestep of at least 0, got n"),
+        (lambda: simulate(cluster(), exact(), timestep=math.nan, folder=Path("o")), "finite timestep above 0, got nan"),
         (lambda: simulate(cluster(), exact(), NPT(0.1), folder=Path("o")), "the structure is periodic along none"),
         (lambda: make_ensemble("nvt"), "expected an ensemble out of nve, langevin, npt, got 'nvt'"),
         (lambda: make_ensemble("nve", friction=1.0), "a friction goes with the ensemble langevin, not with nve"),

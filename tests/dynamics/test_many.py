@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms, FixedPlane
 from ase.md.verlet import VelocityVerlet
-from test_compiled import cluster, crystal, mixed, state
+from moving_systems import cluster, crystal, mixed, state
 
 import mdgnn
 from mdgnn import MDGNNCalculator
@@ -24,6 +24,7 @@ from mdgnn.dynamics import (
     MolecularDynamics,
     Reporter,
     relax,
+    relax_as_completed,
     relax_many,
     simulate_many,
 )
@@ -86,6 +87,45 @@ def test_bits_do_not_depend_on_threads_or_company(calculator):
             assert np.array_equal(alone.atoms.positions, result.atoms.positions) and alone.steps == result.steps
     finally:
         set_num_threads(None)
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 50])
+def test_a_stream_has_the_results_of_relaxations_alone(calculator, in_flight):
+    """Each structure is asked for when there is a place, and each result is out before the stream has ended."""
+    structures, asked = [*mixed(), *(cluster(13, seed) for seed in range(4))], []
+
+    def coming():
+        for k, atoms in enumerate(structures):
+            asked.append(k)
+            yield atoms
+
+    before, results = [state(atoms) for atoms in structures], {}
+    for k, result in relax_as_completed(coming(), calculator, fmax=0.02, in_flight=in_flight):
+        results[k] = result
+        assert len(asked) <= len(results) - 1 + in_flight
+    assert sorted(results) == list(range(len(structures)))
+    for k, atoms in enumerate(structures):
+        (alone,) = relax_many([atoms], calculator, fmax=0.02)
+        assert np.array_equal(alone.atoms.positions, results[k].atoms.positions) and alone.steps == results[k].steps
+        assert alone.energy == results[k].energy and results[k].converged
+        assert np.array_equal(state(atoms), before[k]), "a copy was moved"
+
+
+def test_what_cannot_be_moved_ends_with_an_error_in_a_stream(calculator):
+    plane, coincident = cluster(), cluster()
+    plane.set_constraint(FixedPlane(0, (0, 0, 1)))
+    coincident.positions[0] = coincident.positions[1]
+    two = Atoms("ArNe", [[0, 0, 0], [0, 0, 1.1]])
+    structures = [two, cluster(13, 1), plane, coincident, cluster(13, 2), two]
+    results = dict(relax_as_completed(iter(structures), calculator, fmax=0.02, in_flight=1))
+    assert sorted(results) == list(range(6)) and [k for k in sorted(results) if results[k].converged] == [1, 4]
+    for k, words in ((0, "a single species"), (2, "got FixedPlane"), (3, "coincide"), (5, "a single species")):
+        assert words in results[k].error and np.isnan(results[k].energy) and not results[k].steps
+    assert list(relax_as_completed([], calculator)) == []
+    with pytest.raises(ValueError, match="in_flight to be a whole number of at least 1, got 0"):
+        relax_as_completed([], calculator, in_flight=0)
+    with pytest.raises(ValueError, match="positive fmax"):
+        relax_as_completed([], calculator, fmax=-1)
 
 
 def test_relaxations_that_are_given_up_or_fail(calculator):
@@ -154,6 +194,72 @@ def test_changes_that_cannot_be_are_refused(calculator):
     many.structures[1].numbers[0] = 18
     many.advance(2)
     assert many.n_steps.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("ensemble", [NVE(0.2), Langevin(0.2, 0.5)])
+def test_atoms_put_into_the_place_of_others_move_as_alone(calculator, ensemble):
+    """One that failed and others, with generators as given or as left."""
+    together = mixed()
+    together[1].positions[0] = together[1].positions[1]
+    many = ManyMolecularDynamics(together, ensemble, calculator, 0.004, rng=3)
+    many.advance(10)
+    assert list(many.failed) == [1]
+    warm = Langevin(0.4, 2.0) if isinstance(ensemble, Langevin) else NVE(0.4)
+    for k, new, kind, rng in (
+        (1, crystal(7), None, 11),
+        (0, cluster(19, 2), warm, 12),
+        (-1, cluster(13, 5), None, None),
+    ):
+        alone = new.copy()
+        alone.calc = MDGNNCalculator("lj")
+        generator = copy.deepcopy(many.rngs[k]) if rng is None else np.random.default_rng(rng)
+        old = many.structures[k]
+        there = state(old)
+        assert many.replace(k, new, kind, copy.deepcopy(generator) if rng else None) is old
+        md = MolecularDynamics(alone, kind or ensemble, 0.004, generator)
+        assert np.array_equal(state(new), state(alone)), "velocities"
+        others = [atoms for atoms in many.structures if atoms is not new]
+        before = [state(atoms) for atoms in others]
+        many.advance(15, [range(6)[k]])
+        md.advance(15)
+        assert all(np.array_equal(state(atoms), b) for atoms, b in zip(others, before, strict=True))
+        many.advance(15)
+        md.advance(15)
+        assert np.array_equal(state(new), state(alone)) and many.n_steps[k] == 30
+        assert new.get_potential_energy() == alone.get_potential_energy()
+        assert np.array_equal(state(old), there), "what was there has moved"
+        if range(6)[k] != 1:
+            assert old.get_potential_energy() == fresh(old).get_potential_energy()
+    assert not many.failed
+
+
+def test_what_cannot_take_a_place_changes_nothing(calculator):
+    many = ManyMolecularDynamics([cluster(13, 1), cluster(13, 2)], NVE(0.2), calculator, 0.004)
+    many.advance(5)
+    first, plane = many.structures[0], cluster()
+    plane.set_constraint(FixedPlane(0, (0, 0, 1)))
+    for atoms, ensemble, words in (
+        (many.structures[1], None, "expected other atoms for place 0, got those of place 1: copy them"),
+        (cluster(), Langevin(), "expected an ensemble of the others' kind, nve, got langevin"),
+        (plane, None, "no constraints but FixAtoms or FixCom"),
+        (Atoms("ArNe", [[0, 0, 0], [0, 0, 1.1]]), None, "a single species"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            many.replace(0, atoms, ensemble)
+    with pytest.raises(ValueError, match="expected random numbers of its own for place 0, got those of place 1"):
+        many.replace(0, cluster(), rng=many.rngs[1])
+    with pytest.raises(IndexError):
+        many.replace(2, cluster())
+    assert many.structures[0] is first and many.n_steps.tolist() == [5, 5]
+
+
+def test_atoms_that_are_not_fresh_go_on_as_they_are(calculator):
+    whole, parts = [cluster(13, 1), cluster(38, 2)], [cluster(13, 1), cluster(38, 2)]
+    rngs = [np.random.default_rng(k) for k in range(2)]
+    ManyMolecularDynamics(whole, Langevin(0.3), calculator, 0.004, rng=copy.deepcopy(rngs)).advance(30)
+    ManyMolecularDynamics(parts, Langevin(0.3), calculator, 0.004, rng=rngs).advance(10)
+    ManyMolecularDynamics(parts, Langevin(0.3), calculator, 0.004, rng=rngs, fresh=False).advance(20)
+    assert all(np.array_equal(state(a), state(b)) for a, b in zip(whole, parts, strict=True))
 
 
 def test_the_calculator_may_be_changed():
@@ -313,6 +419,8 @@ def test_errors_say_which_structure(calculator):
         ManyMolecularDynamics([crystal(), crystal()], [NVE(), Langevin()], calculator)
     with pytest.raises(ValueError, match="random numbers for each of 1 structures, got 1 and 2"):
         ManyMolecularDynamics([crystal()], NVE(), calculator, rng=[np.random.default_rng(k) for k in (1, 2)])
+    with pytest.raises(ValueError, match="expected random numbers of its own for place 1, got those of place 0"):
+        ManyMolecularDynamics([crystal(), crystal()], NVE(), calculator, rng=[np.random.default_rng(0)] * 2)
     with pytest.raises(ValueError, match="runs on the engine, for many systems at once: the calculator's backend"):
         relax_many([cluster()], MDGNNCalculator("lj", backend="torch"))
     with pytest.raises(ValueError, match="positive fmax"):

@@ -1,5 +1,5 @@
 """Random cases of CUDA: neighbour lists have the CPU's bits; every op and its derivatives differ from the reference in
-float64 by rounding alone, and so do the CPU's.
+float64 by rounding alone, and so do the CPU's; where no number is rounded they are the same.
 
 On the emulated device each case has a random order of blocks and threads. A case is known by a seed and its number.
 """
@@ -9,14 +9,15 @@ import sys
 import numpy as np
 import torch
 from fuzz_neighbors import random_system
-from kernels import everything, problem_of
-from rounding import largest_excess
+from kernels import differentiable, everything, outputs, problem_of
+from rounding import in_float64, largest_excess
 
 from mdgnn import ops
 from mdgnn.ops.csr import EdgeRows, Rows, rows_by
 from mdgnn.ops.examples import CUTOFF, Example
 
 WITH_KERNELS = [op for op in ops.OPS if "cuda" in op.devices]
+EXACT = [op for op in WITH_KERNELS if not op.name.startswith("concat_message")]  # which has silu
 
 
 def check(seed, number):
@@ -30,7 +31,7 @@ def check(seed, number):
 
 
 def check_case(rng, seed, number):
-    kinds = [check_list, check_buffers, *([check_op] * 4)]
+    kinds = [check_list, check_buffers, *([check_op] * 3), *([check_exact_op] * 3)]
     kind = kinds[number % len(kinds)]
     try:
         kind(rng)
@@ -112,12 +113,18 @@ def check_buffers(rng):
 
 
 class RandomExample(Example):
-    """Graphs of any kind: long rows, atoms without edges, few atoms or none; tables of 2 to 300 knots."""
+    """Graphs of any kind: long rows, rows of full warps, atoms without edges, few atoms or none; tables of 2 to 300
+    knots, most of a spacing in which places are exact."""
 
-    def __init__(self, rng, device, **options):
-        self.kind, self.n_knots = rng.choice(["even", "long row", "one pair"]), int(rng.choice([2, 9, 33, 300]))
-        self.crystal = bool(rng.random() < 0.3)
-        super().__init__(device=device, **options)
+    def __init__(self, rng, device, *, n_atoms, n_edges, **options):
+        self.kind, self.n_knots = rng.choice(["even", "long row", "one pair", "warps"]), int(rng.choice(self.KNOTS))
+        self.crystal, self.lengths = bool(rng.random() < 0.3), rng.choice([0, 1, 31, 32, 33, 64, 96], n_atoms)
+        if self.kind == "warps":
+            self.lengths = torch.tensor(self.lengths * (self.lengths.cumsum() <= 600))
+            n_edges = int(self.lengths.sum())
+        super().__init__(n_atoms, n_edges, device=device, **options)
+
+    KNOTS, PARTS = (2, 9, 33, 257, 300), 256  # of an interval, for places in it
 
     def edges(self):
         receivers, senders = self.integers(self.n_atoms, self.n_edges), self.integers(self.n_atoms, self.n_edges)
@@ -125,6 +132,9 @@ class RandomExample(Example):
             receivers[self.n_edges // 8 :] = self.n_atoms // 2
         if self.kind == "one pair":
             receivers[:], senders[:] = 0, self.n_atoms - 1
+        if self.kind == "warps":  # columns, too
+            receivers = torch.repeat_interleave(torch.arange(self.n_atoms), self.lengths)
+            senders = receivers[torch.randperm(self.n_edges, generator=self._generator)]
         rows = rows_by(receivers.sort().values, self.n_atoms)
         return EdgeRows(Rows(rows.row_ptr.to(self.device), senders.to(self.device)))
 
@@ -133,18 +143,35 @@ class RandomExample(Example):
 
     def distances(self):
         """Some beyond the cutoff, in a crystal all in a few intervals; none at knots, where second derivatives jump."""
-        r = 1.2 * CUTOFF * torch.rand(self.n_edges, dtype=torch.float64, generator=self._generator)
+        n_intervals = self.n_knots - 1
+        interval = self.integers(n_intervals + n_intervals // 5 + 1, 4 if self.crystal else self.n_edges)
         if self.crystal:
-            r = torch.tensor([0.71, 1.01, 1.43, 2.01], dtype=torch.float64)[(r * 1.6).long()]
-        place = r * ((self.n_knots - 1) / CUTOFF)
-        near = (place - place.round()).abs() < 1e-3
-        return torch.where(near, r + 0.25 * CUTOFF / (self.n_knots - 1), r).to(self.device, self.dtype)
+            interval = interval[self.integers(4, self.n_edges)]
+        place = interval + (1 + self.integers(self.PARTS - 1, self.n_edges)) / self.PARTS
+        return (place.double() * (CUTOFF / n_intervals)).to(self.device, self.dtype)
 
 
-def check_op(rng):
-    op = WITH_KERNELS[rng.integers(len(WITH_KERNELS))]
+class ExactExample(RandomExample):
+    """Of small integers, and distances at quarters of intervals: sums of products of these are exact in float32."""
+
+    KNOTS, PARTS = (2, 9), 4
+
+    def small(self, *shape):
+        return self.integers(3, *shape).double() - 1
+
+    def normal(self, *shape, dtype=None):
+        return self.small(*shape).to(self.device, dtype or self.dtype)
+
+    def uniform(self, *shape):
+        return ((1 + self.integers(2, *shape)) / 2).to(self.device, self.dtype)
+
+    def coefficients(self, width, n_knots=None):
+        return self.small((n_knots or self.n_knots) - 1, 4, width).to(self.device, self.dtype)
+
+
+def random_sizes(rng, op):
     n_atoms = int(rng.choice([0, 1, 2, 7, 60, 300]))
-    sizes = {
+    return {
         "n_atoms": n_atoms,
         "n_edges": int(rng.choice([0, 1, 31, 33, 400])) if n_atoms else 0,
         "width": int(rng.choice([1, 3, 4, 17, 33, 64, 100, 130])),
@@ -152,7 +179,11 @@ def check_op(rng):
         "seed": int(rng.integers(2**31)),
         "options": op.options[rng.integers(len(op.options))],
     }
-    seed, by_device = int(rng.integers(2**31)), {}
+
+
+def check_op(rng):
+    op = WITH_KERNELS[rng.integers(len(WITH_KERNELS))]
+    sizes, seed, by_device = random_sizes(rng, op), int(rng.integers(2**31)), {}
     for device in ("cuda", "cpu"):
         example = RandomExample(np.random.default_rng(seed), device, **sizes)
         static, inputs = problem_of(op, example)
@@ -163,3 +194,36 @@ def check_op(rng):
             f"{op.name} {sizes}, {example.kind}, {example.n_knots} knots: {device} is {excess:.3g} times as far from "
             "float64 as rounding may take it"
         )
+
+
+def by_small_integers(op, static, inputs, function, seed):
+    """Outputs, gradients and the gradients of these, also for what the outputs were multiplied by."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def small(like):
+        return torch.randint(-1, 2, like.shape, generator=generator).to(like.device, like.dtype)
+
+    outs, x = outputs(op, static, inputs, function), differentiable(inputs)
+    factors = [small(t).requires_grad_() for t in outs]
+    first = torch.autograd.grad(outs, x, factors, create_graph=True)
+    if op.max_derivatives(static) < 2:
+        return *outs, *first
+    return *outs, *first, *torch.autograd.grad(first, [*x, *factors], [small(t) for t in first], allow_unused=True)
+
+
+def check_exact_op(rng):
+    """Where nothing is rounded every number is that of float64: what is missing or there twice shows in any sum."""
+    op = EXACT[rng.integers(len(EXACT))]
+    sizes, seed = random_sizes(rng, op), int(rng.integers(2**31))
+    if sizes["options"].get("reduce", "sum") != "sum":  # means are rounded; of equal numbers, which is the largest?
+        sizes["options"] = {}
+    results = {}
+    for device in ("cuda", "cpu"):
+        example = ExactExample(np.random.default_rng(seed), device, **sizes)
+        static, inputs = problem_of(op, example)
+        results[device] = by_small_integers(op, static, inputs, op.function, seed)
+    exact = by_small_integers(op, static, in_float64(inputs), op.reference, seed)
+    for device, numbers in results.items():
+        for k, (ours, x) in enumerate(zip(numbers, exact, strict=True)):
+            ours, x = (torch.zeros(1, dtype=torch.float64) if t is None else t.cpu().double() for t in (ours, x))
+            assert bool((ours == x).all()), f"{op.name} {sizes}, {example.kind}: result {k} on {device} is not exact"

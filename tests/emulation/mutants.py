@@ -394,6 +394,12 @@ def run(minutes):
 
 # --- the table -------------------------------------------------------------------------------------------------------
 
+SAME = "No fault: at the bound both give the same."
+NOTHING = "No fault: a turn beyond the end has nothing to do."
+EXTENT = (
+    "Results do not show it: of what extents a structure has depend the sizes of bins, and so the time; the list only "
+    "where rounding in a skewed cell reaches as far as from one bin to the next."
+)
 # Why a fault is not found: by its kind, and words of its place and line.
 WHY = [
     (
@@ -403,12 +409,36 @@ WHY = [
         "No fault on a GPU today: before a warp writes the sums of its next row, all of its lanes meet in shuffles, "
         "behind their reads. A second row comes with more than 524,280 atoms, which no test has.",
     ),
+    (FURTHER, "neighbors/cuda.cu", "visit < n_visits", "No fault: n_visits is odd, and so no multiple of 32."),
+    (FURTHER, "neighbors/cuda.cu", "first < n;", NOTHING),
+    (FURTHER, "neighbors/cuda_bins.cu", "k < w.n_tiles", "What is cleared, too, is padding, or written later."),
+    (FURTHER, "neighbors/cuda_bins.cu", "step > 0", EXTENT),
+    (FURTHER, "neighbors/cuda_bins.cu", "base < w.structures.positions.rows", NOTHING),
+    (FURTHER, "neighbors/cuda_rows.cu", "s != shift[c]", "No fault: the two are not equal there."),
+    (FURTHER, "neighbors/cuda_rows.cu", "order < 0 ? low : high", "No fault: 0 ends the search."),
+    (FURTHER, "message/table.cu", "tile < layout.tiles", NOTHING),
+    (FURTHER, "ops/", "begin < end; begin += kWarp", NOTHING),
+    (FURTHER, "radial_filter/cuda.cu", "parts < 1 ? 1", SAME),
+    (FURTHER, "radial_filter/cuda.cu", "begin + length <", SAME),
+    (FURTHER, "radial_filter/cuda.cu", "apart < kWarp", "No fault: no lane is 32 lanes behind another."),
+    (FURTHER, "radial_filter/cuda.cu", "sort.first[g] = total", "No fault: scan_intervals writes that number anew."),
+    (FURTHER, "radial_filter/cuda.cu", "base < n_intervals", NOTHING),
     (
-        "barrier",
+        FURTHER,
         "radial_filter/cuda.cu",
-        "the sums have been read",
-        "A fault in tables of more than 1,024 intervals alone, which no test of the sample has.",
+        "first[g] = place",
+        "No fault: the number that is written is the one that follows.",
     ),
+    (NEARER, "neighbors/cuda.cu", "left < 0 ? 0", "No fault: 32 stays 32, and -1 is below every lane, as 0 is."),
+    (NEARER, "concat_message/cuda.cu", "first + u * step < end ?", SAME),
+    (NEARER, "painn_message/cuda.cu", "staged[k < n ? k : n - 1]", SAME),
+    (NEARER, "radial_filter/cuda.cu", "rows.row_ptr[middle + 1] <= k", "No fault: the walk goes on from a row before."),
+    (NEARER, "radial_filter/cuda.cu", "<= kMostShared", "No fault: counters may be in either memory."),
+    (NEARER, "radial_filter/cuda_table.hpp", "lane > a", "No fault: edge a is of the interval of edge a."),
+    (LANE, "neighbors/cuda_bins.cu", "value, step", "No fault: steps of 17, 9, 5, 3 and 2 reach all lanes, too."),
+    (INDEX, "neighbors/cuda_bins.cu", "ordered(mine ? x[k]", EXTENT),
+    (INDEX, "neighbors/cuda_bins.cu", "raise(&w.bounds[common].high[k]", EXTENT),
+    (GUARD, "neighbors/cuda_bins.cu", "leader", "No fault: all lanes have the same number, and its maximum is taken."),
 ]
 PAGE = """# Faults planted into the kernels
 

@@ -5,9 +5,12 @@ Accuracy and Stability of Numerical Algorithms, chapters 3 and 4). T, the sum of
 what the op's reference gives in float64 for the absolute values of its inputs, with differences turned into sums; for
 derivatives, too, since autograd multiplies and adds alone.
 
-Beside that, t, the place of r between two knots, has an absolute error: r in units of the knots' spacing is rounded
-where it is about the number G of intervals. It is worth G eps times the derivative of T with respect to t.
+Beside that, t, the place of r between two knots, has an absolute error, unless it is exact: r in units of the knots'
+spacing is rounded where it is about the number G of intervals. It is worth G eps times the derivative of T with respect
+to t.
 """
+
+import math
 
 import torch
 from kernels import differentiable, everything
@@ -17,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from mdgnn.ops import TabulatedFilter, silu
 from mdgnn.ops.static import flatten
 
-ROUNDINGS = 20  # of a term, beside those of its sum: of edges or features
+ROUNDINGS = 20  # of a term, beside those of its sum: of the edges of a row, column or interval, or of features
 ROUNDINGS_OF_T = 3  # that of r times 1 / spacing, and that of 1 / spacing, which is a quotient
 SUMS = 1, 2, 5  # in each other: of an output, a derivative (of its square), a second one (of the square of that)
 STEP = 1e-6  # of t, for the derivative of T
@@ -77,6 +80,27 @@ def moved(argument):
     return argument._replace(table=argument.table._replace(coefficients=torch.stack(values, dim=1)))
 
 
+def places(filter):
+    """Of distances, in units of the knots' spacing, which is exact if it is a power of two."""
+    n_intervals = len(filter.table.coefficients)
+    return filter.r * (n_intervals / filter.table.cutoff), n_intervals / filter.table.cutoff
+
+
+def places_are_exact(filter):
+    rounded, per_unit = places(filter)
+    exact, _ = places(filter._replace(r=filter.r.double()))
+    return math.frexp(per_unit)[0] == 0.5 and torch.equal(rounded.double(), exact)
+
+
+def longest_sum(static, inputs, filters):
+    """The most edges of a row, a column or an interval, or features of an edge."""
+    row_ptr, index = flatten(static)[:2]  # of the first rows, by receiver, that all ops with kernels have
+    counts = [row_ptr.diff(), *([] if index is None else [torch.bincount(index)])]
+    counts += [torch.bincount(places(filter)[0].long()) for filter in filters]
+    features = [x[:1].numel() for x in inputs if x is not None and x.ndim > 1]
+    return max([int(c.max()) for c in counts if c.numel()] + features + [1])
+
+
 def largest_excess(op, static, inputs, results):
     """The largest error of the results that `everything` gave, as a fraction of its bound: 1 or less is rounding.
 
@@ -84,14 +108,17 @@ def largest_excess(op, static, inputs, results):
     """
     exact, absolute = everything(op, static, in_float64(inputs), op.reference), in_float64(inputs, torch.abs)
     terms, by_t = terms_of(op, static, absolute, op.reference), [None] * len(exact)
-    for argument in op.arguments(static, *absolute):
-        if isinstance(argument, TabulatedFilter):
-            n_intervals = len(argument.table.coefficients)
+    filters = [
+        f
+        for f in op.arguments(static, *(None if x is None else x.detach() for x in inputs))
+        if isinstance(f, TabulatedFilter)
+    ]
+    for filter in filters:
+        if not places_are_exact(filter):
+            n_intervals = len(filter.table.coefficients)
             after = terms_of(op, static, absolute, lambda *given: op.reference(*map(moved, given)))
             by_t = [None if t is None else n_intervals * (u - t) / STEP for t, u in zip(terms, after, strict=True)]
-    row_ptr = flatten(static)[0]  # of the first rows, by receiver, that all ops with kernels have
-    n_edges, n_features = int(row_ptr[-1]), max(x[:1].numel() for x in inputs if x is not None)
-    longest = max(n_edges, n_features)
+    longest = longest_sum(static, inputs, filters)
     n_inputs, largest = len(differentiable(inputs)), 0.0
     n_outputs = len(exact) - n_inputs * op.max_derivatives(static)
     for k, (ours, x, of_x, of_t) in enumerate(zip(results, exact, terms, by_t, strict=True)):

@@ -19,6 +19,7 @@ KERNELS = {
     "all_the_same": (1, 32, 128, 1, 1, 4),
     "half_of_the_lanes": (1, 16, 64, 2, 2, 64),
     "sixteen_bytes": (1, 32, 512, 16, 16, 512),
+    "aligned_structs": (2, 64, 1024, 64, 32, 1024),
     "four_of_four_bytes": (1, 32, 512, 16, 16, 512),
     "three_of_four_bytes": (3, 96, 384, 36, 12, 384),
     "the_same_again": (2, 64, 256, 8, 4, 256),

@@ -134,7 +134,10 @@ def change_instruction(number, **changes):
             "has model format 1, the engine reads formats 2 and 3; mdgnn.save writes a loaded model in format 3",
         ),
         (lambda e: e.update(format_version=4), "has model format 4, the engine reads formats 2 and 3$"),
-        (lambda e: e.update(format_version=3), "has a program of version 1, this mdgnn reads version 2 in format 3$"),
+        (
+            lambda e: e.update(format_version=3),
+            "program of version 1, this mdgnn reads versions 2 and 3 in format 3$",
+        ),
         (lambda e: e.update(format_version="2"), 'broken mdgnn header .expected the format_version as a whole .*"2"'),
         (lambda e: e.pop("format_version"), "broken mdgnn header .*an entry 'format_version'"),
         (lambda e: e.pop("program"), "holds no program"),
@@ -199,7 +202,10 @@ def test_broken_programs_of_version_2_get_a_sentence(tmp_path):
     name = next(iter(weights))
     for change, message in (
         (lambda p, w: p.update(tables=None), "does not fit .expected the tables as an array, got null"),
-        (lambda p, w: p.update(version=1), "has a program of version 1, this mdgnn reads version 2 in format 3$"),
+        (
+            lambda p, w: p.update(version=1),
+            "program of version 1, this mdgnn reads versions 2 and 3 in format 3$",
+        ),
         (lambda p, w: w.pop(name), f"expected tensor '{name}' in the file, a weight of"),
         (lambda p, w: w.update({name: w[name].astype(np.float32)}), f"expected tensor '{name}' as F64, got F32"),
         (lambda p, w: w.update({name: w[name] * math.nan}), f"expected finite numbers in tensor '{name}'"),

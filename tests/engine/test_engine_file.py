@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,21 @@ def test_numbers_that_json_has_not_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a configuration and a training record of finite numbers"):
         mdgnn.save(gnn(), tmp_path / "m.safetensors", {"loss": math.nan})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_read_earlier_needs_no_other_file(tmp_path, monkeypatch):
+    """It went by a temporary file, which a full disk refused; errors name the file that it was read of."""
+    path = tmp_path / "m.safetensors"
+    mdgnn.save(gnn(), path)
+    content, expected = path.read_bytes(), Engine.load(path)
+    path.unlink()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    assert_same_bits(Engine.from_content(content, path), expected, crystal())
+    assert not [*tmp_path.iterdir()]
+    for bad in (b"", content[:-1], content + b"\0"):
+        with pytest.raises(ModelFileError, match="is not a complete safetensors file") as caught:
+            Engine.from_content(bad, path)
+        assert str(caught.value).startswith(str(path))
 
 
 def test_a_missing_file_is_named(tmp_path):

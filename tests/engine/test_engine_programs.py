@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from program_meaning import OPERATIONS, UNARY, as_program, as_table, coefficients_of, meaning
+from program_meaning import OPERATIONS, UNARY, as_program, as_table, coefficients_of, meaning, properties_meant
 from random_programs import CUTOFF, POSITIVE, RandomProgram, Step, random_table
 
 from mdgnn import _C, NeighborList
@@ -34,10 +34,11 @@ def system(seed, n):
     )
 
 
-def run(engine, system, share=None, forces=True, n_threads=1):
+def run(engine, system, share=None, forces=True, n_threads=1, properties=None):
     numbers, row_ptr, senders, _, vectors = system
     place = 0 if share is None else share.ctypes.data
-    return engine.run(numbers, row_ptr, senders, (0, 0, 0, 0), vectors, place, forces, forces, n_threads)
+    given = numbers, row_ptr, senders, (0, 0, 0, 0), vectors, place
+    return engine.run(*given, forces, forces, n_threads, properties=properties)
 
 
 def assert_close(result, expected):
@@ -67,6 +68,33 @@ def check(program, seed):
     return np.abs(forces).max(initial=0)
 
 
+def check_properties(program, seed):
+    """Those of a program, beside what it gives without them, on the same memory; None where they are all rounding."""
+    engine = _C.Engine(*program.arguments())
+    given, other = system(seed, (1, 2, 13, 40, 97)[seed % 5]), system(seed + 1000, 100)
+    numbers, _, senders, receivers, vectors = given
+    share = np.random.default_rng(seed).integers(0, 2, len(numbers)).astype(np.float64)
+    meant = as_program(program.entry(), program.weights)
+    properties = properties_meant(meant, numbers, senders, receivers, vectors, tabulated=True).numpy()
+    energies, forces = meaning(meant, numbers, senders, receivers, vectors, share=share, tabulated=True)
+    has_energy = energies is not None
+    assert (engine.has_energy, engine.properties) == (has_energy, [(p.name, p.kind) for p in meant.properties])
+    energies, forces = energies.numpy() if has_energy else np.zeros(len(numbers)), forces.numpy()
+    if max(np.abs(x).max(initial=0) for x in (energies, forces, properties)) >= 1e6:
+        return None
+    for with_forces, n_threads in ((False, 1), (has_energy, 1), (has_energy, 2)):
+        run(engine, other, forces=has_energy, properties=np.full((len(properties), 100), np.nan))
+        said = np.full(properties.shape, np.nan)
+        result = run(engine, given, share, with_forces, n_threads, said)
+        assert_close(said, properties)
+        for x, y in zip(result, run(engine, given, share, with_forces), strict=True):
+            assert x is y is None or np.array_equal(x, y)
+    if has_energy:
+        assert_close(result[0], energies)
+        assert_close(result[1], forces)
+    return np.abs(properties).max(initial=0)
+
+
 def check_all(programs):
     """Nearly all of them are compared, and most have forces."""
     largest = [check(program, seed) for seed, program in programs]
@@ -78,6 +106,14 @@ def check_all(programs):
 @pytest.mark.parametrize("first", range(0, 160, 40))
 def test_random_programs(first):
     check_all([(seed, RandomProgram(seed)) for seed in range(first, first + 40)])
+
+
+@pytest.mark.parametrize("first", range(400, 560, 40))
+def test_random_programs_with_properties(first):
+    programs = [RandomProgram(seed, properties=True) for seed in range(first, first + 40)]
+    largest = [check_properties(program, first + k) for k, program in enumerate(programs)]
+    assert sum(x is not None and x > 1e-3 for x in largest) >= 0.9 * len(programs)
+    assert any(program.energies is None for program in programs)
 
 
 @pytest.mark.parametrize("first", range(200, 360, 40))
@@ -93,17 +129,23 @@ def test_random_programs_have_every_instruction():
 
 def test_text_and_weights_come_back():
     for seed in range(40):
-        for old in (False, True):
-            engine = _C.Engine(*RandomProgram(seed, old).arguments())
+        for options in ({}, {"old": True}, {"properties": True}):
+            program = RandomProgram(seed, **options)
+            engine = _C.Engine(*program.arguments())
             text, weights = engine.program()
             again, said = _C.Engine(text, weights), json.loads(text)
+            assert said["version"] == (3 if program.properties else 2)
+            assert said.get("properties", []) == program.properties and said["energies"] == program.energies
             assert again.program()[0] == text
             assert (engine.readout, engine.cutoff, engine.dtype) == (said["readout"], said["cutoff"], said["dtype"])
             for name, weight in engine.program()[1].items():
                 assert np.array_equal(again.program()[1][name], weight)
             given = system(seed, 20)
-            for x, y in zip(run(engine, given), run(again, given), strict=True):
-                np.testing.assert_array_equal(x, y)
+            here, there = (np.full((len(program.properties), 20), np.nan) for _ in range(2))
+            results = run(engine, given, None, engine.has_energy, properties=here)
+            for x, y in zip(results, run(again, given, None, engine.has_energy, properties=there), strict=True):
+                assert x is y is None or np.array_equal(x, y)
+            assert np.array_equal(here, there)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -282,7 +324,10 @@ T, I = ("tables", 0), "instructions"  # noqa: E741
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (at(version=3), "program of version 1 or 2, got 3"),
+        (at(version=4), "program of version 1, 2 or 3, got 4"),
+        (at(version=3), "an entry 'properties'"),
+        (at(properties=[]), "the program without an entry 'properties'"),
+        (at(energies=None), "the energies as a whole number"),
         (at(dtype="float16"), "float32' or 'float64', got 'float16'"),
         (at(readout="max"), "'sum' or 'mean', got 'max'"),
         (at(more=1), "the program without an entry 'more'"),

@@ -101,7 +101,7 @@ class RandomGraph:
 
     def program(self, root):
         program = Program(torch.float64, "sum", CUTOFF, element_of=[-1, 0, 1], scale=[1.0, 2.0], shift=[0.0, -1.0])
-        program.energies = _Writer(program, program, 2, {}).array(root)
+        (program.energies,) = _Writer(program, program, 2, {}).arrays_of([root])
         return program
 
 
@@ -110,7 +110,7 @@ def test_a_fused_graph_means_the_same(first):
     ran = 0
     for seed in range(first, first + 20):
         graph = RandomGraph(seed)
-        fused = fuse(graph.algebra, graph.root)
+        (fused,) = fuse(graph.algebra, [graph.root])
         assert len(reachable(fused)) <= len(reachable(graph.root)), seed
         rng = np.random.default_rng(seed)
         edges = NeighborList(CUTOFF).update(rng.uniform(0, 2.5, (9, 3)))
@@ -125,6 +125,23 @@ def test_a_fused_graph_means_the_same(first):
         torch.testing.assert_close(ours, energies, rtol=0, atol=1e-10 * scale)
         torch.testing.assert_close(of_ours, forces, rtol=0, atol=1e-10 * scale)
     assert ran >= 15
+
+
+def test_several_results_stay_what_they_are_and_share_what_they_did():
+    for seed in range(40):
+        graph = RandomGraph(seed)
+        sums = [graph.algebra.sum(graph.algebra.sum(x, "component"), "channel") for x in graph.arrays[::3]]
+        roots = [graph.root, *map(graph.algebra.computed, sums), graph.root]
+        fused = fuse(graph.algebra, roots)
+        assert fused[0] is fused[-1] and len(fused) == len(roots)
+        assert len(reachable(*fused)) <= len(reachable(*roots)), seed
+        edges = NeighborList(CUTOFF).update(np.random.default_rng(seed).uniform(0, 2.5, (9, 3)))
+        given = np.ones(9, dtype=np.int64), edges.senders, edges.receivers, edges.vectors
+        for one, other in zip(roots, fused, strict=True):
+            expected, energies = (meaning(graph.program(x), *given)[0] for x in (one, other))
+            scale = max(1.0, float(expected.abs().max()))
+            if scale < 1e6:
+                torch.testing.assert_close(energies, expected, rtol=0, atol=1e-10 * scale)
 
 
 def operations(model):

@@ -1,11 +1,16 @@
 """A model file runs without torch: each way in, in a process of its own."""
 
+import json
 import subprocess
 import sys
 
 import ase.io
+import numpy as np
 import pytest
+import torch
 from ase.build import bulk
+from heads import with_heads
+from safetensors_parts import entry_of, joined, parts
 
 import mdgnn
 
@@ -53,6 +58,18 @@ one, two = calc.evaluate([atoms, atoms[:1] * (3, 3, 3)], stress=True)
 assert one["energy"] == calc.get_potential_energy(atoms)
 assert (one["stress"] == calc.get_stress(atoms)).all() and (one["forces"] == calc.get_forces(atoms)).all()
 """,
+    "properties": """
+from ase import Atoms
+calc = atoms.calc = MDGNNCalculator("heads.safetensors")
+atoms.get_forces()
+assert "gap" not in calc.results and calc.others == ("volume", "gap", "charges")
+gap, charges = calc.get_property("gap", atoms), atoms.get_charges()
+several = calc.evaluate([atoms, Atoms("Ar"), atoms[:1] * (3, 3, 3)])
+assert several[0]["gap"] == gap and (several[0]["charges"] == charges).all() and len(charges) == 32
+assert Ensemble(["heads.safetensors"] * 2).get_property("gap", atoms) == gap
+alone = MDGNNCalculator("properties-alone.safetensors")
+assert alone.get_property("gap", atoms) == gap and set(alone.evaluate(atoms)[0]) == set(alone.others)
+""",
     "ensemble": """
 atoms.calc = Ensemble(["lj", "lj"])
 atoms.get_forces()
@@ -71,6 +88,8 @@ simulate(atoms, "lj", NPT(0.2), folder="npt", steps=2)
 COMMANDS = {
     "relax": "relax lj:13",
     "evaluate": "evaluate lj labelled.xyz",
+    "evaluate properties": "evaluate heads.safetensors labelled.xyz --output properties",
+    "evaluate properties alone": "evaluate properties-alone.safetensors labelled.xyz --output properties-alone",
     "md": "md lj:13 --steps 20",
     "npt": "md crystal.xyz --steps 2 --ensemble npt",
     "summary": "dataset summary labelled.xyz --units lj",
@@ -81,6 +100,7 @@ NEEDS = {
     'MDGNNCalculator("lj", backend="torch")': "backend 'torch' in float32 of a file with a program in float32",
     'MDGNNCalculator("lj", device="cuda")': "device 'cuda'",
     'MDGNNCalculator("lj").model': "the torch module of a model",
+    'MDGNNCalculator("before.safetensors").get_property("gap", atoms)': "a model with properties that the program of",
 }
 
 
@@ -107,7 +127,17 @@ def folder(tmp_path):
     ase.io.write(tmp_path / "crystal.xyz", atoms)
     atoms.calc = mdgnn.MDGNNCalculator("lj")
     atoms.get_stress()
+    atoms.info["gap"] = 0.5
+    atoms.set_array("charges", np.linspace(-1, 1, 32))
     ase.io.write(tmp_path / "labelled.xyz", atoms, format="extxyz")
+    for name, energy in (("heads", True), ("properties-alone", False)):
+        mdgnn.save(with_heads("SchNet", energy, dtype=torch.float32), tmp_path / f"{name}.safetensors")
+    header, data = parts(tmp_path / "heads.safetensors")
+    entry = entry_of(header)
+    entry["program"]["version"] = 2  # of the release before, without properties
+    del entry["program"]["properties"]
+    header["__metadata__"]["mdgnn"] = json.dumps(entry)
+    (tmp_path / "before.safetensors").write_bytes(joined(header, data))
     return tmp_path
 
 

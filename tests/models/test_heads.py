@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.io import read, write
 from ase.outputs import all_outputs
 from command_line import run, sentence
+from heads import PROPERTIES, with_heads
 from laws import moved, random_rotation
 from safetensors_parts import entry_of, joined, parts
 from systems import crystal, gnn, icosahedron, radial, water
@@ -19,19 +20,6 @@ from mdgnn.engine import UnsupportedError
 from mdgnn.locate import ModelFileError
 from mdgnn.model_header import read_header
 from mdgnn.nn import Property
-
-PROPERTIES = [
-    Property("volume", "extensive", [1.5], 2.0),
-    Property("gap", "intensive", [-0.25], 0.5),
-    Property("charges", "atomic", [0.1], 3.0),
-]
-
-
-def with_heads(architecture, energy=True, properties=PROPERTIES, **options):
-    model = gnn(**options) if architecture == "SimpleGNN" else radial(architecture, **options)
-    torch.manual_seed(1)
-    model.attach_heads(properties, energy)
-    return model.requires_grad_(False)
 
 
 def said(model, atoms, **options):
@@ -146,17 +134,17 @@ def test_without_heads_a_file_is_what_it_was(tmp_path):
     heads.heads = None
     mdgnn.save(heads, tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "plain.safetensors").read_bytes()
-    header = read_header(tmp_path / "heads.safetensors")
+    header, expected = (read_header(tmp_path / f"{name}.safetensors") for name in ("heads", "plain"))
     assert header.pop("heads")["properties"][1] == {"name": "gap", "kind": "intensive", "shift": [-0.25], "scale": 0.5}
-    assert header == read_header(tmp_path / "plain.safetensors")
+    programs = header.pop("program"), expected.pop("program")
+    assert header == expected
+    assert "properties" in programs[0] and "properties" not in programs[1]
 
 
 def test_a_model_that_knows_no_energies(tmp_path):
     model = with_heads("PaiNN", energy=False)
     mdgnn.save(model, tmp_path / "m.safetensors")
-    assert read_header(tmp_path / "m.safetensors")["program"] is None
-    with pytest.raises(ModelFileError, match="holds no program: the engine cannot run its model"):
-        mdgnn.Engine.load(tmp_path / "m.safetensors")
+    assert read_header(tmp_path / "m.safetensors")["program"]["energies"] is None
     atoms = icosahedron(2, 0.1)
     atoms.calc = MDGNNCalculator(tmp_path / "m.safetensors", dtype="float64")
     assert atoms.calc.implemented_properties == ["volume", "gap", "charges"]
@@ -172,17 +160,18 @@ def test_a_model_that_knows_no_energies(tmp_path):
     }.items():
         with pytest.raises(NotImplementedError, match=lacks.format(name)):
             ask()
-    for make in (mdgnn.Engine, lambda model: MDGNNCalculator(model, backend="engine")):
-        with pytest.raises(UnsupportedError, match="cannot run this PaiNN: the model has learnt no energies"):
-            make(model)
-    assert MDGNNCalculator(model).backend == "torch"
+    assert MDGNNCalculator(model).backend == "engine"
     for command in ("relax", "md"):
         told = run(command, "lj:13", "--model", tmp_path / "m.safetensors", "--output", tmp_path / "out")
         assert "got 'energy': the model has learnt no energies" in sentence(told) and not (tmp_path / "out").exists()
     rows = run("info", tmp_path / "m.safetensors").output
-    assert "torch: the engine cannot run this PaiNN: the model has learnt no energies" in rows
+    assert "in the file, for the engine" in rows and "torch:" not in rows
     with pytest.raises(ValueError, match="expected models that predict energies"):
         Ensemble([model, model])
+    model.attach_heads([], False)
+    for make in (mdgnn.Engine, lambda model: MDGNNCalculator(model, backend="engine")):
+        with pytest.raises(UnsupportedError, match="cannot run this PaiNN: the model has learnt nothing"):
+            make(model)
 
 
 @pytest.mark.parametrize(

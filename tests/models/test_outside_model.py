@@ -403,6 +403,10 @@ def test_a_model_of_energies_alone_needs_no_output_layer():
     model = Energies(cutoff=2.5)
     with pytest.raises(ValueError, match="Energies has no features of atoms to predict properties from"):
         model.attach_heads([mdgnn.nn.Property("gap", "atomic", [0.0], 1.0)], True)
+    model.output_mlp = torch.nn.Linear(3, 1)
+    with pytest.raises(ValueError, match="Energies has atomic_energies of its own: expected energies_and_properties"):
+        model.attach_heads([mdgnn.nn.Property("gap", "atomic", [0.0], 1.0)], True)
+    del model.output_mlp
     pytest.importorskip("lightning")
     from mdgnn.training.first import calibrate
 

@@ -1,4 +1,4 @@
-"""The neighbour list has the same bits on every level of SIMD: its C++ alone, compiled for each (make levels)."""
+"""The neighbour list has the same bits on every level of SIMD: its C++ alone, compiled for each (levels-neighbors)."""
 
 import shutil
 import subprocess
@@ -13,6 +13,6 @@ ROOT = Path(__file__).parents[2]
     not (shutil.which("make") and shutil.which("g++")), reason="needs g++ and make: `make test` has them"
 )
 def test_the_same_bits_on_every_level():
-    done = subprocess.run(["make", "-s", "levels"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(["make", "-s", "levels-neighbors"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("hash") >= 2

@@ -264,6 +264,59 @@ def test_names_may_come_from_a_generator(device):
 
 @devices
 @dtypes
+@pytest.mark.parametrize("n", [200, 2100])
+@pytest.mark.parametrize("pbc", PBC)
+def test_lists_of_many_atoms_equal_numpys(pbc, n, dtype, device):
+    """Of several warps, or blocks, in each of which atoms are nearer to the origin than in those before."""
+    import mdgnn
+
+    rng = np.random.default_rng(n)
+    side = (n / 0.8) ** (1 / 3)
+    r = (rng.random((n, 3)) * side).astype(str(dtype)[6:])
+    r = r[np.argsort(-r.sum(1))]
+    cell = np.eye(3, dtype=r.dtype) * side
+    j, S, D = mdgnn.primitive_neighbor_list("jSD", pbc, cell, r, 1.1)
+    edges = ops.neighbors(*(torch.tensor(x, device=device) for x in (r, cell, pbc)), 1.1, want=EVERYTHING)
+    for ours, theirs in ((edges.senders, j), (edges.shifts, S), (edges.vectors, D)):
+        np.testing.assert_array_equal(ours.cpu(), theirs)
+
+
+@devices
+def test_an_atom_at_minus_zero(device):
+    """It is less than zero where numbers are compared as integers."""
+    positions, cell, pbc = structure(7, 250, PBC[0], device=device)
+    positions, corner = positions.abs(), positions[:1] * 0
+    lists = [ops.neighbors(torch.cat([first, positions]), cell, pbc, 0.2) for first in (corner, -corner)]
+    for plus, minus in zip(*lists, strict=True):
+        assert (plus is None and minus is None) or torch.equal(plus, minus)
+    assert len(lists[0].senders) > 60
+
+
+@devices
+@pytest.mark.parametrize("n", [100, 2100])
+def test_of_several_bad_atoms_the_first_is_named(n, device):
+    positions, cell, pbc = structure(0, n, PBC[0], device=device)
+    positions[[n - 1, 41, 70, 35], 1] = torch.nan
+    with pytest.raises(ValueError, match="finite positions, got .*nan.* for atom 35"):
+        ops.neighbors(positions, cell, pbc, 1.0)
+
+
+@devices
+@dtypes
+def test_a_row_with_one_edge_more_than_is_sorted_in_one_go(dtype, device):
+    """A GPU sorts 512. All neighbours are images; in these cells it comes to find a 513th alone, behind the 512."""
+    diagonals = 1 + torch.tensor([0.038, 0.0385, 0.0555])[:, None] + 0.015 * torch.arange(3)
+    given = torch.zeros(3, 3, dtype=dtype), torch.diag_embed(diagonals).to(dtype), torch.ones(3, 3, dtype=torch.bool)
+    first = torch.arange(4)
+    expected = ops.neighbors(*given, 5.7, first_atom=first)
+    assert expected.row_ptr.diff().min() > 600
+    actual = ops.neighbors(*(t.to(device) for t in given), 5.7, first_atom=first.to(device))
+    for ours, theirs in zip(actual[:3], expected[:3], strict=True):
+        assert torch.equal(ours.cpu(), theirs)
+
+
+@devices
+@dtypes
 def test_rows_longer_than_are_sorted_in_one_go(dtype, device):
     """About 700 edges an atom: a GPU sorts 512."""
     given = structure(3, 3, PBC[1], dtype)

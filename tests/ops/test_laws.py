@@ -8,6 +8,7 @@ import pytest
 import torch
 from declared_results import check_results
 from kernels import (
+    ExampleOfRows,
     assert_close,
     assert_same_bits_for_any_number_of_threads,
     assert_same_bits_in_any_order_of_threads,
@@ -74,6 +75,21 @@ def test_equals_the_cpus_with_all_derivatives(op, options, device, dtype, width)
         static, inputs = problem(op, options, n_atoms=40, n_edges=300, width=width, dtype=dtype, device=where)
         both.append([None if t is None else t.cpu() for t in everything(op, static, inputs)])
     assert_close(*both, {torch.float64: 1e-13, torch.float32: 2e-5}[dtype])
+
+
+@on_cuda
+@dtypes
+@with_kernels
+@pytest.mark.parametrize("width", [4, 18])
+def test_rows_that_end_with_a_warp_or_beside_it(op, options, device, dtype, width):
+    """And lists of 0, 1 and 31 edges more than warps hold."""
+    tolerance = {torch.float64: 1e-13, torch.float32: 2e-5}[dtype]
+    for lengths in ([1], [32], [0, 64, 1, 0, 31, 32, 33], [2, 63, 65, 30, 31, 1, 31]):
+        both = []
+        for where in (device, "cpu"):
+            example = ExampleOfRows(lengths, width=width, dtype=dtype, device=where, options=options)
+            both.append([None if t is None else t.cpu() for t in everything(op, *problem_of(op, example))])
+        assert_close(*both, tolerance, cancelled=tolerance if len(lengths) == 1 else 0)
 
 
 @devices

@@ -22,7 +22,7 @@ from mdgnn.ops import (
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 WITH_TABLE = {"cfconv": cfconv, "concat_message_table": concat_message_table, "painn_message": painn_message}
 OPS = WITH_TABLE | {"concat_message": concat_message}
-ops = pytest.mark.parametrize("name", list(OPS))
+ops, with_table = (pytest.mark.parametrize("name", list(of)) for of in (OPS, WITH_TABLE))
 
 
 def problem(name, dtype, n=60, n_edges=3000, width=64, n_knots=33, long_row=False, crystal=False):
@@ -75,13 +75,15 @@ def _on_gpu(rows):
     return Rows(*(None if t is None else t.cuda() for t in (rows.row_ptr, rows.index, rows.edge)))
 
 
-def check_against_cpu(name, dtype, shift=0, **options):
+def check_against_cpu(name, dtype, shift=0, apart=0, **options):
+    """`shift`: addresses that are no multiples of 16; `apart`: rows of numbers that are parts of longer ones."""
     inputs, edges = problem(name, dtype, **options)
     expected = results(name, inputs, edges)
     moved = []
-    for t in inputs:  # `shift`: addresses that are no multiples of 16
-        memory = torch.empty(t.numel() + shift, dtype=dtype, device="cuda")
-        moved.append(memory[shift:].view(t.shape).copy_(t))
+    for t in inputs:
+        row = t.shape[-1]
+        memory = torch.empty(t.numel() // row * (row + apart) + shift, dtype=dtype, device="cuda")
+        moved.append(memory[shift:].view(*t.shape[:-1], row + apart)[..., :row].copy_(t))
     first, again = (results(name, moved, on_gpu(edges)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "two runs differ"
     # A distance in units of the knots' spacing, of which t is the fraction, is rounded or, by a fused operation, not.
@@ -103,18 +105,28 @@ def test_every_width(name, dtype, width):
 @pytest.mark.parametrize("width", [4, 7])
 @pytest.mark.parametrize(
     "options",
+    [{"long_row": True}, {"n_edges": 50_000}, {"n": 5000}, {"n": 1}],
+    ids=lambda options: "-".join(options),
+)
+def test_every_graph(name, dtype, width, options):
+    check_against_cpu(name, dtype, width=width, **options)
+
+
+@with_table
+@dtypes
+@pytest.mark.parametrize("width", [4, 7])
+@pytest.mark.parametrize(
+    "options",
     [
-        {"long_row": True},
         {"crystal": True, "n_edges": 200_000},
         {"n_knots": 2},
         {"n_knots": 1024, "n_edges": 50_000},
-        {"n_knots": 3000},  # more intervals than counters fit into shared memory
-        {"n": 5000},
-        {"n": 1},
+        {"n_knots": 1400, "n_edges": 300},  # more intervals than a turn of their scan takes
+        {"n_knots": 3000, "n_edges": 300},  # and more than counters fit into shared memory
     ],
-    ids=lambda options: "-".join(options),
+    ids=lambda options: "-".join(map(str, options.values())),
 )
-def test_every_graph_and_table(name, dtype, width, options):
+def test_every_table(name, dtype, width, options):
     check_against_cpu(name, dtype, width=width, **options)
 
 
@@ -122,7 +134,14 @@ def test_every_graph_and_table(name, dtype, width, options):
 @dtypes
 @pytest.mark.parametrize("shift", [1, 2])
 def test_addresses_that_vectors_do_not_fit(name, dtype, shift):
-    check_against_cpu(name, dtype, shift=shift)
+    check_against_cpu(name, dtype, shift=shift, n=20, n_edges=150, width=8)
+
+
+@dtypes
+@pytest.mark.parametrize("apart", [1, 2])
+def test_edges_whose_rows_are_parts_of_longer_ones(dtype, apart):
+    """Of inputs of other ops copies are made."""
+    check_against_cpu("concat_message", dtype, apart=apart, n=20, n_edges=150, width=8)
 
 
 def test_gradient_of_a_table_by_more_edges_than_a_warp_stages():

@@ -7,6 +7,7 @@ import torch
 
 import mdgnn
 from mdgnn.ops import RadialTable
+from mdgnn.ops.csr import EdgeRows, Rows, rows_by
 from mdgnn.ops.declaration import as_tuple
 from mdgnn.ops.examples import CUTOFF, N_KNOTS, Example
 
@@ -48,6 +49,25 @@ def assert_same_bits_in_any_order_of_threads(run):
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert torch.equal(a, b), "bits depend on the order of threads"
+
+
+class ExampleOfRows(Example):
+    """Rows and columns of given lengths; all edges within the cutoff."""
+
+    def __init__(self, lengths, **options):
+        super().__init__(len(lengths), sum(lengths), **options)
+        self.lengths = torch.tensor(lengths)
+
+    def edges(self):
+        receivers = torch.repeat_interleave(torch.arange(self.n_atoms), self.lengths)
+        senders = receivers[torch.randperm(self.n_edges, generator=self._generator)]
+        row_ptr = rows_by(receivers, self.n_atoms).row_ptr
+        return EdgeRows(Rows(row_ptr.to(self.device), senders.to(self.device)))
+
+    def distances(self):
+        interval = self.integers(N_KNOTS - 1, self.n_edges)
+        fraction = torch.rand(self.n_edges, dtype=torch.float64, generator=self._generator)
+        return ((interval + 0.2 + 0.6 * fraction) * (CUTOFF / (N_KNOTS - 1))).to(self.device, self.dtype)
 
 
 def problem_of(op, example):

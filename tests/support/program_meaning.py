@@ -156,18 +156,47 @@ def as_table(entry):
 
 
 def as_program(header, weights):
-    """A program of version 2 from what JSON says of it, and weights in numpy."""
+    """A program of version 2 or 3 from what JSON says of it, and weights in numpy."""
     return Program.from_json(json.dumps(header), {name: torch.from_numpy(np.asarray(w)) for name, w in weights.items()})
 
 
 def meaning(program, numbers, senders, receivers, vectors, *, share=None, tabulated=False):
-    """Energies of atoms and forces.
+    """Energies of atoms and forces; None and zeros of a program that has no energies.
 
     share: (N,), of the atoms' energies in what the forces are the gradient of; all of them without. tabulated: tables
     are interpolated between their knots, as the engine does; otherwise a message is given their functions.
     """
     vectors = torch.as_tensor(vectors, dtype=torch.float64).detach().requires_grad_()
-    numbers, senders, receivers = (torch.as_tensor(x) for x in (numbers, senders, receivers))
+    senders, receivers = (torch.as_tensor(x) for x in (senders, receivers))
+    n, g, energies = len(numbers), None, None
+    if program.energies is not None:
+        arrays = arrays_of(program, numbers, senders, receivers, vectors, tabulated)
+        energies = read_out(arrays, program.energies, program.scale, program.shift)
+        share = torch.ones(n, dtype=torch.float64) if share is None else torch.as_tensor(share)
+        if energies.requires_grad:
+            (g,) = torch.autograd.grad((energies * share).sum(), vectors, allow_unused=True)
+        energies = energies.detach()
+    g = torch.zeros_like(vectors) if g is None else g
+    return energies, g.new_zeros(n, 3).index_add(0, receivers, g).index_add(0, senders, -g)
+
+
+def properties_meant(program, numbers, senders, receivers, vectors, *, tabulated=False):
+    """(P, N): what a program says of atoms beside the energy."""
+    senders, receivers = (torch.as_tensor(x) for x in (senders, receivers))
+    vectors = torch.as_tensor(vectors, dtype=torch.float64)
+    arrays = arrays_of(program, numbers, senders, receivers, vectors, tabulated)
+    return torch.stack([read_out(arrays, p.array, p.scale, p.shift) for p in program.properties])
+
+
+def read_out(arrays, number, scale, shift):
+    """(N,): shift + scale * array, of the atoms' elements."""
+    scale, shift = (torch.tensor(v, dtype=torch.float64)[arrays.elements] for v in (scale, shift))
+    return shift + scale * arrays[number][:, 0, 0]
+
+
+def arrays_of(program, numbers, senders, receivers, vectors, tabulated):
+    """All arrays of a program."""
+    numbers = torch.as_tensor(numbers)
     r, n = vectors.norm(dim=1), len(numbers)
     unit, near = vectors / r[:, None], (r < program.cutoff)[:, None]
     arrays = Arrays(program, n, program.weights, torch.tensor(program.element_of)[numbers])
@@ -188,11 +217,4 @@ def meaning(program, numbers, senders, receivers, vectors, *, share=None, tabula
 
     for instruction in program.instructions:
         arrays.run(instruction, message)
-    scale, shift = (torch.tensor(v, dtype=torch.float64)[arrays.elements] for v in (program.scale, program.shift))
-    energies = shift + scale * arrays[program.energies][:, 0, 0]
-    share = torch.ones(n, dtype=torch.float64) if share is None else torch.as_tensor(share)
-    g = None
-    if energies.requires_grad:
-        (g,) = torch.autograd.grad((energies * share).sum(), vectors, allow_unused=True)
-    g = torch.zeros_like(vectors) if g is None else g
-    return energies.detach(), g.new_zeros(n, 3).index_add(0, receivers, g).index_add(0, senders, -g)
+    return arrays

@@ -147,9 +147,9 @@ class Steps:
 
 class RandomProgram(Steps):
     """What `mdgnn._C.Engine` takes; all kinds of instructions and messages, arrays that are ranges of others, overlap,
-    are used twice or not at all. `old`: of version 1 too."""
+    are used twice or not at all. `old`: of version 1 too. `properties`: with some, sometimes without energies."""
 
-    def __init__(self, seed, old=False):
+    def __init__(self, seed, old=False, properties=False):
         rng = random.Random(seed)
         super().__init__(rng, {}, np.random.default_rng(seed).normal, "atom", old)
         self.tables = []
@@ -163,6 +163,19 @@ class RandomProgram(Steps):
         self.energies = self.linear(1, 1, self.of_edges()) if one is None else one
         if rng.random() < 0.3:
             self.linear(3, 1)  # after the energy
+        self.properties = [self.property(k) for k in range(rng.randint(1, 3))] if properties else []
+        if properties and rng.random() < 0.2:
+            self.energies = None
+
+    def property(self, number):
+        """One number of atoms: any that there is, or one of a message or two of its own."""
+        one = self.pick(1, 1) if self.rng.random() < 0.3 else None
+        for _ in range(self.rng.randint(0, 2) if one is None else 0):
+            self.message(MESSAGES[self.rng.choice(list(MESSAGES))])
+        array = self.linear(1, 1, self.rng.choice(self.whole(1))) if one is None else one
+        kind = self.rng.choice(["extensive", "intensive", "atomic"])
+        scale, shift = ([self.rng.uniform(0.5, 2) for _ in SCALE] for _ in range(2))
+        return {"name": f"p_{number}", "kind": kind, "array": array, "scale": scale, "shift": shift}
 
     def of_edges(self):
         """An array of one component that follows from a message: without one there are no forces."""
@@ -177,7 +190,12 @@ class RandomProgram(Steps):
         return self.rng.choice(suitable)
 
     def arguments(self):
-        return json.dumps(self.version_1() if self.old else self.version_2()), self.weights
+        return json.dumps(self.version_1() if self.old else self.entry()), self.weights
+
+    def entry(self):
+        """Of version 2 or, with properties, 3."""
+        with_properties = {"version": 3, "properties": self.properties} if self.properties else {}
+        return self.version_2() | with_properties
 
     def version_2(self):
         return {

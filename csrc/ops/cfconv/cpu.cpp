@@ -3,13 +3,15 @@
 // edges alone, and the blocks are added in order. So no bits depend on the number of threads.
 // Memory traffic per edge and pass: 4 C numbers of the table and C of x, from the second cache (the table of 1,023
 // intervals and 64 features takes 1 MB in float32). Multiply-adds per edge and feature: 4 forward, 8 for both first
-// derivatives. Times of a thread with AVX2 (Sapphire Rapids, 96 GFLOP/s), an edge and layer of the engine with forces,
-// 561 atoms: 53 ns; 44 with a table of 64 intervals. The loops alone, 32 and 64 vector instructions for 64 features,
-// would take 5 and 11 ns: it is the second cache that binds, 20 lines an edge.
-// Alternatives that lost: the derivatives for x and r in passes of their own, by sender and by receiver, 1.4 times (the
-// second derivative has them); in that pass, sums for x in memory and a sum over all lanes per edge, 1.3 times. In
+// derivatives. Times of a thread with AVX2 (Sapphire Rapids, 97 GFLOP/s), an edge and layer of the engine with forces,
+// 561 and 6,525 atoms: 44 and 47 ns. The loops alone, 32 and 64 vector instructions for 64 features, would take 5 and
+// 11 ns; with a table in the first cache they take 8 and 12, with this one 14 and 17: it is the second cache that
+// binds, 20 lines an edge. What gained: places in the table found in vectors (4 ns), addresses that are constants (5
+// ns). Alternatives that lost: the derivatives for x and r in passes of their own, by sender and by receiver, 1.4 times
+// (the second derivative has them); in that pass, sums for x in memory and a sum over all lanes per edge, 1.3 times. In
 // AVX2: half a row at a time, 1.05 times; quintic polynomials on 128 intervals, whose table is a fifth, 1.1 times; with
-// the edges of 8 receivers sorted by interval, the forward pass 1.2 times beside that.
+// the edges of 8 receivers sorted by interval, the forward pass 1.2 times beside that. Receivers in an order in which
+// neighbours follow upon each other: no change at 6,525 atoms in shells.
 #include <algorithm>
 #include <vector>
 
@@ -43,6 +45,7 @@ struct Term {
 template <class T>
 struct Scratch {
     std::vector<FilterEdge<T>> edges;
+    FilterRow<T> row;
     std::vector<T> sums;  // for r
 };
 
@@ -58,43 +61,43 @@ MDGNN_INLINE Term<T> term_of(const Convolution<T>& c, const FilterEdge<T>& e) {
 template <int kBytes>
 constexpr int kSums = kBytes == 64 ? 4 : 8;
 
-template <int kBytes, class T, bool kValue, bool kSlope>
+template <int kBytes, class T, bool kValue, bool kSlope, std::int64_t kWidth>
 MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t begin, std::int64_t end) {
-    std::vector<FilterEdge<T>>& edges = scratch_of_this_thread<Scratch<T>>().edges;
-    const std::int64_t width = out.cols;
+    FilterRow<T>& row = scratch_of_this_thread<Scratch<T>>().row;
+    const std::int64_t width = kWidth > 0 ? kWidth : out.cols;
     for (std::int64_t i = begin; i < end; ++i) {
-        filter_edges(c.rows, c.table, c.r, i, edges);
+        find_row(c.rows, c.table, c.r, i, row);
         T* const to = out.row(i);
-        each_piece<kBytes, T, kSums<kBytes>>(width,
-                                             [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-                                                 constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
-                                                 V sum[kParts] = {};
-                                                 for (const FilterEdge<T>& e : edges) {
-                                                     const T* const at = e.coefficients + f;
-                                                     FilterWeights<T> slope;
-                                                     const T *x = nullptr, *y = nullptr;
-                                                     if constexpr (kValue) x = c.by_value.row(e.other) + f;
-                                                     if constexpr (kSlope) {
-                                                         slope = filter_slope(e.t, c.table.per_unit, c.factor[e.edge]);
-                                                         y = c.by_slope.row(e.other) + f;
-                                                     }
+        const auto sum_piece = [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
+            V sum[kParts] = {};
+            for (std::int64_t k = 0; k < row.n; ++k) {
+                const T *const at = c.table.coefficients + 4 * width * row.interval[k] + f, t = row.t[k];
+                FilterWeights<T> slope;
+                const T *x = nullptr, *y = nullptr;
+                if constexpr (kValue) x = c.by_value.row(row.other[k]) + f;
+                if constexpr (kSlope) {
+                    slope = filter_slope(t, c.table.per_unit, c.factor[row.edge(k)]);
+                    y = c.by_slope.row(row.other[k]) + f;
+                }
 #pragma GCC unroll 8
-                                                     for (int p = 0; p < kParts; ++p) {
-                                                         V features, filter;
-                                                         if constexpr (kValue) {
-                                                             load(x + p * lanes, features);
-                                                             cubic(at + p * lanes, width, e.t, filter);
-                                                             sum[p] += features * filter;
-                                                         }
-                                                         if constexpr (kSlope) {
-                                                             load(y + p * lanes, features);
-                                                             interpolate_slope(slope, at + p * lanes, width, filter);
-                                                             sum[p] += features * filter;
-                                                         }
-                                                     }
-                                                 }
-                                                 std::memcpy(to + f, sum, sizeof sum);
-                                             });
+                for (int p = 0; p < kParts; ++p) {
+                    V features, filter;
+                    if constexpr (kValue) {
+                        load(x + p * lanes, features);
+                        cubic(at + p * lanes, width, t, filter);
+                        sum[p] += features * filter;
+                    }
+                    if constexpr (kSlope) {
+                        load(y + p * lanes, features);
+                        interpolate_slope(slope, at + p * lanes, width, filter);
+                        sum[p] += features * filter;
+                    }
+                }
+            }
+            std::memcpy(to + f, sum, sizeof sum);
+        };
+        each_piece<kBytes, T, kSums<kBytes>>(width, sum_piece);
     }
 }
 
@@ -135,47 +138,45 @@ MDGNN_INLINE void distance_grads(const Convolution<T>& c, Matrix<const T> grad, 
 
 // By sender, whose rows c has, with the gradients of receivers: the derivatives for r and (kX) for x in one pass, so
 // that the table is read once.
-template <int kBytes, class T, bool kX>
+template <int kBytes, class T, bool kX, std::int64_t kWidth>
 MDGNN_INLINE void send(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r, std::int64_t begin,
                        std::int64_t end) {
     Scratch<T>& scratch = scratch_of_this_thread<Scratch<T>>();
-    std::vector<FilterEdge<T>>& edges = scratch.edges;
+    FilterRow<T>& row = scratch.row;
     std::vector<T>& sums = scratch.sums;
-    const std::int64_t width = x.cols;
+    const std::int64_t width = kWidth > 0 ? kWidth : x.cols;
     for (std::int64_t j = begin; j < end; ++j) {
         const std::int64_t first = c.rows.row_ptr[j], last = c.rows.row_ptr[j + 1];
-        filter_edges(c.rows, c.table, c.r, j, edges);
-        const std::size_t n = edges.size();
-        if (!c.adds && static_cast<std::int64_t>(n) < last - first)  // some are beyond the cutoff
-            for (std::int64_t k = first; k < last; ++k) out_r[c.rows.edge[k]] = T(0);
-        sums.assign(n, T(0));
-        each_piece<kBytes, T, kSums<kBytes>>(
-            width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-                constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
-                V sum[kParts] = {};
-                const T* const features = x.row(j) + f;
-                for (std::size_t k = 0; k < n; ++k) {
-                    const FilterEdge<T>& e = edges[k];
-                    const T *const at = e.coefficients + f, *const g = c.by_value.row(e.other) + f;
-                    const T t = e.t, t2 = 2 * t, t3 = 3 * t * t;
-                    V along = {};
+        find_row(c.rows, c.table, c.r, j, row);
+        if (!c.adds && row.n < last - first)  // some are beyond the cutoff
+            for (std::int64_t k = first; k < last; ++k) out_r[edge_at(c.rows, k)] = T(0);
+        sums.assign(static_cast<std::size_t>(row.n), T(0));
+        const auto sum_piece = [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
+            V sum[kParts] = {};
+            const T* const features = x.row(j) + f;
+            for (std::int64_t k = 0; k < row.n; ++k) {
+                const T* const at = c.table.coefficients + 4 * width * row.interval[k] + f;
+                const T *const g = c.by_value.row(row.other[k]) + f, t = row.t[k], t2 = 2 * t, t3 = 3 * t * t;
+                V along = {};
 #pragma GCC unroll 8
-                    for (int p = 0; p < kParts; ++p) {
-                        V gradient, feature, filter, change;
-                        cubic_with_slope(at + p * lanes, width, t, t2, t3, filter, change);
-                        load(g + p * lanes, gradient), load(features + p * lanes, feature);
-                        if constexpr (kX) sum[p] += gradient * filter;
-                        along += gradient * (feature * change);
-                    }
-                    T total;
-                    sum_of_lanes(along, total);
-                    sums[k] += total;
+                for (int p = 0; p < kParts; ++p) {
+                    V gradient, feature, filter, change;
+                    cubic_with_slope(at + p * lanes, width, t, t2, t3, filter, change);
+                    load(g + p * lanes, gradient), load(features + p * lanes, feature);
+                    if constexpr (kX) sum[p] += gradient * filter;
+                    along += gradient * (feature * change);
                 }
-                if constexpr (kX) std::memcpy(out_x.row(j) + f, sum, sizeof sum);
-            });
-        for (std::size_t k = 0; k < n; ++k) {
-            T* const to = out_r + edges[k].edge;
-            const T sum = c.table.per_unit * sums[k];
+                T total;
+                sum_of_lanes(along, total);
+                sums[static_cast<std::size_t>(k)] += total;
+            }
+            if constexpr (kX) std::memcpy(out_x.row(j) + f, sum, sizeof sum);
+        };
+        each_piece<kBytes, T, kSums<kBytes>>(width, sum_piece);
+        for (std::int64_t k = 0; k < row.n; ++k) {
+            T* const to = out_r + row.edge(k);
+            const T sum = c.table.per_unit * sums[static_cast<std::size_t>(k)];
             *to = c.adds ? *to + sum : sum;
         }
     }
@@ -217,24 +218,28 @@ MDGNN_INLINE void add_to_table(const Convolution<T>& c, Matrix<const T> grad, T*
 }
 
 // The instruction set is chosen by functions that are not templates.
-#define LOOPS(T, target, bytes)                                                                                   \
-    target void convolve_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<T> out, std::int64_t a,             \
-                              std::int64_t b) {                                                                   \
-        if (c.by_value && c.by_slope) convolve<bytes, T, true, true>(c, out, a, b);                               \
-        if (c.by_value && !c.by_slope) convolve<bytes, T, true, false>(c, out, a, b);                             \
-        if (!c.by_value) convolve<bytes, T, false, true>(c, out, a, b);                                           \
-    }                                                                                                             \
-    target void distance_grads_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* out,        \
-                                    std::int64_t a, std::int64_t b) {                                             \
-        distance_grads<bytes, T>(c, grad, out, a, b);                                                             \
-    }                                                                                                             \
-    target void send_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r,  \
-                          std::int64_t a, std::int64_t b) {                                                       \
-        out_x ? send<bytes, T, true>(c, x, out_x, out_r, a, b) : send<bytes, T, false>(c, x, out_x, out_r, a, b); \
-    }                                                                                                             \
-    target void table_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* coefficients,        \
-                           std::int64_t a, std::int64_t b) {                                                      \
-        add_to_table<bytes, T>(c, grad, coefficients, a, b);                                                      \
+#define LOOPS(T, target, bytes)                                                                                  \
+    target void convolve_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<T> out, std::int64_t a,            \
+                              std::int64_t b) {                                                                  \
+        if (c.by_value && c.by_slope) convolve<bytes, T, true, true, 0>(c, out, a, b);                           \
+        if (c.by_value && !c.by_slope)                                                                           \
+            out.cols == kCommonWidth ? convolve<bytes, T, true, false, kCommonWidth>(c, out, a, b)               \
+                                     : convolve<bytes, T, true, false, 0>(c, out, a, b);                         \
+        if (!c.by_value) convolve<bytes, T, false, true, 0>(c, out, a, b);                                       \
+    }                                                                                                            \
+    target void distance_grads_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* out,       \
+                                    std::int64_t a, std::int64_t b) {                                            \
+        distance_grads<bytes, T>(c, grad, out, a, b);                                                            \
+    }                                                                                                            \
+    target void send_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r, \
+                          std::int64_t a, std::int64_t b) {                                                      \
+        if (!out_x) return send<bytes, T, false, 0>(c, x, out_x, out_r, a, b);                                   \
+        x.cols == kCommonWidth ? send<bytes, T, true, kCommonWidth>(c, x, out_x, out_r, a, b)                    \
+                               : send<bytes, T, true, 0>(c, x, out_x, out_r, a, b);                              \
+    }                                                                                                            \
+    target void table_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* coefficients,       \
+                           std::int64_t a, std::int64_t b) {                                                     \
+        add_to_table<bytes, T>(c, grad, coefficients, a, b);                                                     \
     }
 MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 

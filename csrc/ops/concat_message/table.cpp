@@ -29,7 +29,7 @@ namespace {
 // The edges of a row, of each the envelope with its slope, and a sum over features.
 template <class T>
 struct Scratch {
-    std::vector<FilterEdge<T>> edges;
+    FilterRow<T> row;
     std::vector<T> c, c_slope, sums;
 };
 
@@ -46,15 +46,17 @@ template <int kBytes, class T, bool kKeep>
 MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>& out, std::int64_t begin,
                                std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
-    Scratch<T>& row = scratch_of_this_thread<Scratch<T>>();
+    Scratch<T>& scratch = scratch_of_this_thread<Scratch<T>>();
+    FilterRow<T>& row = scratch.row;
+    const auto coefficients_of = [&](std::int64_t k) { return p.op.table.coefficients + 4 * all * row.interval[k]; };
     for (std::int64_t i = begin; i < end; ++i) {
-        filter_edges(p.op.rows, p.op.table, p.op.r, i, row.edges);
-        const std::size_t n = row.edges.size();
-        row.c.resize(n);
+        find_row(p.op.rows, p.op.table, p.op.r, i, row);
+        scratch.c.resize(static_cast<std::size_t>(row.n));
+        T* const envelopes = scratch.c.data();
         T s = 0;
-        for (std::size_t k = 0; k < n; ++k) {
-            interpolate_value(filter_value(row.edges[k].t), row.edges[k].coefficients + width, all, row.c[k]);
-            s += row.c[k];
+        for (std::int64_t k = 0; k < row.n; ++k) {
+            cubic(coefficients_of(k) + width, all, row.t[k], envelopes[k]);
+            s += envelopes[k];
         }
         out.s[i] = s;
         each_piece<kBytes, T, kPieces<kBytes, T>>(
@@ -62,13 +64,13 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
                 constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
                 V received[kParts], sum[kParts] = {}, silu_grads[kParts] = {};
                 std::memcpy(received, p.op.ends.row(i) + width + f, sizeof received);
-                for (std::size_t k = 0; k < n; ++k) {
-                    const FilterEdge<T>& e = row.edges[k];
-                    const T c = row.c[k];
+                for (std::int64_t k = 0; k < row.n; ++k) {
+                    const T *const at = coefficients_of(k) + f, *const ends = p.op.ends.row(row.other[k]) + f;
+                    const T t = row.t[k], c = envelopes[k];
                     for (int m = 0; m < kParts; ++m) {
                         V sent, filter, part;
-                        load(p.op.ends.row(e.other) + f + m * lanes, sent);
-                        interpolate_value(filter_value(e.t), e.coefficients + f + m * lanes, all, filter);
+                        load(ends + m * lanes, sent);
+                        cubic(at + m * lanes, all, t, filter);
                         const SiluParts<T, V, kAvx512<kBytes, T>> parts((sent + received[m]) + filter);
                         parts.value(part);
                         sum[m] += part * c;
@@ -86,37 +88,42 @@ MDGNN_INLINE void sum_messages(const Concat<T>& p, const ConcatMessageResult<T>&
 
 // By sender: the first derivatives, for r and (kEnds) `ends`.
 template <int kBytes, class T, bool kEnds>
-MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_t begin, std::int64_t end) {
+MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> out_ends, T* out_r, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
     const T per_unit = p.op.table.per_unit;
-    Scratch<T>& row = scratch_of_this_thread<Scratch<T>>();
+    Scratch<T>& scratch = scratch_of_this_thread<Scratch<T>>();
+    FilterRow<T>& row = scratch.row;
     for (std::int64_t j = begin; j < end; ++j) {
         const std::int64_t first = p.op.columns.row_ptr[j], last = p.op.columns.row_ptr[j + 1];
-        filter_edges(p.op.columns, p.op.table, p.op.r, j, row.edges);
-        const std::size_t n = row.edges.size();
-        if (out_r && !p.op.adds && static_cast<std::int64_t>(n) < last - first)  // some are beyond the cutoff
-            for (std::int64_t k = first; k < last; ++k) out_r[p.op.columns.edge[k]] = T(0);
-        row.c.resize(n), row.c_slope.resize(n), row.sums.assign(n, T(0));
-        for (std::size_t k = 0; k < n; ++k) {
-            const FilterEdge<T>& e = row.edges[k];
-            interpolate_value(filter_value(e.t), e.coefficients + width, all, row.c[k]);
-            interpolate_slope(filter_slope(e.t, per_unit, T(1)), e.coefficients + width, all, row.c_slope[k]);
+        find_row(p.op.columns, p.op.table, p.op.r, j, row);
+        if (out_r && !p.op.adds && row.n < last - first)  // some are beyond the cutoff
+            for (std::int64_t k = first; k < last; ++k) out_r[edge_at(p.op.columns, k)] = T(0);
+        const std::size_t n = static_cast<std::size_t>(row.n);
+        scratch.c.resize(n), scratch.c_slope.resize(n), scratch.sums.assign(n, T(0));
+        T *const envelopes = scratch.c.data(), *const slopes = scratch.c_slope.data(),
+                 *const sums = scratch.sums.data();
+        const auto coefficients_of = [&](std::int64_t k) {
+            return p.op.table.coefficients + 4 * all * row.interval[k];
+        };
+        for (std::int64_t k = 0; k < row.n; ++k) {
+            interpolate_both(row.t[k], coefficients_of(k) + width, all, envelopes[k], slopes[k]);
+            slopes[k] *= per_unit;
         }
         each_piece<kBytes, T, kPieces<kBytes, T>>(
             width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
                 constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
                 V sent[kParts], sum[kParts] = {};
                 std::memcpy(sent, p.op.ends.row(j) + f, sizeof sent);
-                for (std::size_t k = 0; k < n; ++k) {
-                    const FilterEdge<T>& e = row.edges[k];
-                    const T c = row.c[k];
+                for (std::int64_t k = 0; k < row.n; ++k) {
+                    const T *const at = coefficients_of(k) + f, t = row.t[k], c = envelopes[k];
+                    const T* const ends = p.op.ends.row(row.other[k]) + width + f;
+                    const T* const gradients = p.grad.messages.row(row.other[k]) + f;
                     V along = {}, across = {};  // what c and its slope multiply
                     for (int m = 0; m < kParts; ++m) {
-                        const T* const at = e.coefficients + f + m * lanes;
                         V received, g, filter, filter_slope, silu, gradient;
-                        load(p.op.ends.row(e.other) + width + f + m * lanes, received);
-                        load(p.grad.messages.row(e.other) + f + m * lanes, g);
-                        interpolate_both(e.t, at, all, filter, filter_slope);
+                        load(ends + m * lanes, received);
+                        load(gradients + m * lanes, g);
+                        interpolate_both(t, at + m * lanes, all, filter, filter_slope);
                         const SiluParts<T, V, kAvx512<kBytes, T>> parts((sent[m] + received) + filter);
                         parts.value(silu), parts.slope(gradient);
                         gradient *= g;
@@ -124,20 +131,20 @@ MDGNN_INLINE void send(const Concat<T>& p, Matrix<T> ends, T* out_r, std::int64_
                         along += gradient * filter_slope, across += g * silu;
                     }
                     T total;
-                    sum_of_lanes(V(along * (c * per_unit) + across * row.c_slope[k]), total);
-                    row.sums[k] += total;
+                    sum_of_lanes(V(along * (c * per_unit) + across * slopes[k]), total);
+                    sums[k] += total;
                 }
-                if constexpr (kEnds) std::memcpy(ends.row(j) + f, sum, sizeof sum);
+                if constexpr (kEnds) std::memcpy(out_ends.row(j) + f, sum, sizeof sum);
             });
         if (out_r)
-            for (std::size_t k = 0; k < n; ++k) {
-                const FilterEdge<T>& e = row.edges[k];
-                const T total = row.sums[k] + row.c_slope[k] * p.grad.s[e.other];
-                out_r[e.edge] = p.op.adds ? out_r[e.edge] + total : total;
+            for (std::int64_t k = 0; k < row.n; ++k) {
+                const T total = sums[k] + slopes[k] * p.grad.s[row.other[k]];
+                T* const to = out_r + row.edge(k);
+                *to = p.op.adds ? *to + total : total;
             }
         if constexpr (kEnds)
             for (std::int64_t f = 0; f < width; ++f)
-                ends.row(j)[width + f] = p.grad.messages.row(j)[f] * p.op.silu_grads[j * width + f];
+                out_ends.row(j)[width + f] = p.grad.messages.row(j)[f] * p.op.silu_grads[j * width + f];
     }
 }
 

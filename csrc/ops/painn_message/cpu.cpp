@@ -4,14 +4,21 @@
 // Memory traffic per edge: 12 F numbers of the table and 6 F of x and v (forward) or 4 F of gradients, from the second
 // cache: 4.5 and 4 KB for 64 features in float32, of a table of 3 MB.
 // Floor: 19 and 36 vector instructions for as many features as a vector has. Times of a thread with AVX2 (Sapphire
-// Rapids, 96 GFLOP/s), an edge and layer of the engine with forces, 561 atoms: 237 ns, of which a table of 64 intervals
-// would take 50 off, and linear layers take 30.
-// Alternatives that lost: the derivatives for x and v and those for r and unit in passes of their own, 1.35 times (the
-// second derivative has them). In AVX2: structs of three vectors that loops fill, which the compiler keeps on the stack
-// (37 stores and 54 loads of 32 bytes in the loop of the derivatives), 2.0 times; sums in registers while the edges go
-// by for two vectors of features, so that every line of the table is met alone, 1.19 times; lines of the next edge
-// prefetched, 1.03 to 1.07 times. Quintic polynomials on 128 intervals, whose table is a fifth, 1.03 times on this
-// machine; with the edges of 8 receivers sorted by interval, so that a row serves several, the same.
+// Rapids, 97 GFLOP/s), an edge and layer of the engine with forces, 561 and 6,525 atoms: 218 and 230 ns, of which
+// linear layers take 30. Alone, in a program of their own, the loops take 73 and 91 ns at 561 atoms, and 39 and 64 with
+// a table in the first cache. What gained: edges in the order of senders (27 ns at 6,525 atoms in that program, where
+// r, unit and their gradients lay everywhere), places in the table found in vectors, and addresses that are constants
+// (8 ns of the engine). Alternatives that lost: the derivatives for x and v and those for r and unit in passes of their
+// own, 1.35 times (the second derivative has them). In AVX2: structs of three vectors that loops fill, which the
+// compiler keeps on the stack (37 stores and 54 loads of 32 bytes in the loop of the derivatives), 2.0 times; sums in
+// registers while the edges go by for two vectors of features, so that every line of the table is met alone, 1.19
+// times; a half or a quarter of the features at a time, whose part of the table fits into the second cache, 1.2 and 1.9
+// times; lines of the next edge prefetched, 1.03 to 1.07 times. Quintic polynomials on 128 intervals, whose table is a
+// fifth, 1.03 times on this machine; with the edges of 8 receivers sorted by interval, so that a row serves several,
+// the same. Receivers in an order in which neighbours follow upon each other: no change. The rows of the next sender
+// fetched ahead: nothing at 561 atoms, 0.95 to 0.98 times at 6,525 in runs that other work disturbed; not settled. Not
+// done: a table whose rows have the coefficients of 16 features next to each other is read from end to end, 0.96 times,
+// but is another format than the op's.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -35,20 +42,21 @@ MDGNN_INLINE void add_two(const V& a, S u, const V& c, const V& d, T* to) {
 }
 
 // By receiver: the results. The sums are in the nearest cache, so that each row of the table is read from end to end.
-template <int kBytes, class T>
+template <int kBytes, class T, std::int64_t kWidth>
 MDGNN_INLINE void receive_all(const Painn<T>& p, const PainnResult<T>& out, std::int64_t begin, std::int64_t end) {
-    const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
-    std::vector<FilterEdge<T>>& edges = scratch_of_this_thread<PainnScratch<T>>().edges;
+    const std::int64_t width = kWidth > 0 ? kWidth : p.op.v.cols / 3, all = 3 * width;
+    FilterRow<T>& row = scratch_of_this_thread<PainnScratch<T>>().row;
     for (std::int64_t i = begin; i < end; ++i) {
-        filter_edges(p.op.rows, p.op.table, p.op.r, i, edges);
+        find_row(p.op.rows, p.op.table, p.op.r, i, row);
         T *const s = out.s.row(i), *const v = out.v.row(i);
         std::fill(s, s + width, T(0));
         std::fill(v, v + all, T(0));
-        for (const FilterEdge<T>& e : edges) {
-            const T *const unit = p.op.unit + 3 * e.edge, u0 = unit[0], u1 = unit[1], u2 = unit[2], t = e.t;
-            const T *const x_row = p.op.x.row(e.other), *const v_row = p.op.v.row(e.other);
+        for (std::int64_t k = 0; k < row.n; ++k) {
+            const T *const unit = p.op.unit + 3 * row.edge(k), u0 = unit[0], u1 = unit[1], u2 = unit[2], t = row.t[k];
+            const T *const x_row = p.op.x.row(row.other[k]), *const v_row = p.op.v.row(row.other[k]);
+            const T* const coefficients = p.op.table.coefficients + 4 * all * row.interval[k];
             each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-                const T *const at = e.coefficients + f, *const x = x_row + f, *const vj = v_row + f;
+                const T *const at = coefficients + f, *const x = x_row + f, *const vj = v_row + f;
                 V w, y, b;
                 cubic(at, all, t, w);
                 load(x, y);
@@ -133,30 +141,32 @@ MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int
 // By sender: the derivatives for r and unit and (kSends) those for x and v, in one pass, so that the table is read
 // once. Bits are the same with and without x. A block of the filter is done with before the next is looked at: 16
 // registers hold no more.
-template <int kBytes, class T, bool kSends>
+template <int kBytes, class T, bool kSends, std::int64_t kWidth>
 MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std::int64_t begin, std::int64_t end) {
-    const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
+    const std::int64_t width = kWidth > 0 ? kWidth : p.op.v.cols / 3, all = 3 * width;
     PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
+    FilterRow<T>& row = scratch.row;
     scratch.sums.resize(5 * width);
     T* const memory = scratch.sums.data();  // of the sender: x0, x1, a
     for (std::int64_t j = begin; j < end; ++j) {
         const std::int64_t first = p.op.columns.row_ptr[j], last = p.op.columns.row_ptr[j + 1];
-        filter_edges(p.op.columns, p.op.table, p.op.r, j, scratch.edges);
-        const auto n = static_cast<std::int64_t>(scratch.edges.size());
-        if (out.r && !p.op.adds && n < last - first)  // some are beyond the cutoff
+        find_row(p.op.columns, p.op.table, p.op.r, j, row);
+        if (out.r && !p.op.adds && row.n < last - first)  // some are beyond the cutoff
             for (std::int64_t k = first; k < last; ++k) {
-                const std::int64_t e = p.op.columns.edge[k];
+                const std::int64_t e = edge_at(p.op.columns, k);
                 out.r[e] = T(0);
                 std::fill(out.unit + 3 * e, out.unit + 3 * e + 3, T(0));
             }
         std::fill(memory, memory + 5 * width, T(0));
         const T *const x_row = p.op.x.row(j), *const v_row = p.op.v.row(j);
-        for (const FilterEdge<T>& e : scratch.edges) {
-            const T *const s_row = p.grad.s.row(e.other), *const g_row = p.grad.v.row(e.other);
-            const T *const unit = p.op.unit + 3 * e.edge, u0 = unit[0], u1 = unit[1], u2 = unit[2];
-            const T t = e.t, t2 = 2 * t, t3 = 3 * t * t;
+        for (std::int64_t k = 0; k < row.n; ++k) {
+            const std::int64_t edge = row.edge(k);
+            const T *const s_row = p.grad.s.row(row.other[k]), *const g_row = p.grad.v.row(row.other[k]);
+            const T *const unit = p.op.unit + 3 * edge, u0 = unit[0], u1 = unit[1], u2 = unit[2];
+            const T* const coefficients = p.op.table.coefficients + 4 * all * row.interval[k];
+            const T t = row.t[k], t2 = 2 * t, t3 = 3 * t * t;
             const auto add = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
-                const T *const at = e.coefficients + f, *const x = x_row + f, *const v = v_row + f;
+                const T *const at = coefficients + f, *const x = x_row + f, *const v = v_row + f;
                 T* const sent = memory + f;
                 V w, slope, y, g, g0, g1, g2;
                 cubic_with_slope(at, all, t, t2, t3, w, slope);
@@ -186,7 +196,7 @@ MDGNN_INLINE void send_all(const Painn<T>& p, const PainnGradients<T>& out, std:
             sum_pieces<kBytes, T, 4>(width, add, sums);
             if (!out.r) continue;
             sums[0] *= p.op.table.per_unit;
-            T *const to_r = out.r + e.edge, *const to_unit = out.unit + 3 * e.edge;
+            T *const to_r = out.r + edge, *const to_unit = out.unit + 3 * edge;
             *to_r = p.op.adds ? *to_r + sums[0] : sums[0];
             for (int c = 0; c < 3; ++c) to_unit[c] = p.op.adds ? to_unit[c] + sums[1 + c] : sums[1 + c];
         }
@@ -278,12 +288,16 @@ MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t 
 #define LOOPS(T, target, bytes)                                                                                  \
     target void receive_loop(Vectors<bytes>, const Painn<T>& p, const PainnResult<T>& out, std::int64_t a,       \
                              std::int64_t b) {                                                                   \
-        p.double_backward ? receive<bytes, T>(p, out, a, b) : receive_all<bytes, T>(p, out, a, b);               \
+        if (p.double_backward) return receive<bytes, T>(p, out, a, b);                                           \
+        p.op.v.cols == 3 * kCommonWidth ? receive_all<bytes, T, kCommonWidth>(p, out, a, b)                      \
+                                        : receive_all<bytes, T, 0>(p, out, a, b);                                \
     }                                                                                                            \
     target void send_loop(Vectors<bytes>, const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,       \
                           std::int64_t b) {                                                                      \
         if (p.double_backward) return send<bytes, T>(p, out, a, b);                                              \
-        out.x ? send_all<bytes, T, true>(p, out, a, b) : send_all<bytes, T, false>(p, out, a, b);                \
+        if (!out.x) return send_all<bytes, T, false, 0>(p, out, a, b);                                           \
+        p.op.v.cols == 3 * kCommonWidth ? send_all<bytes, T, true, kCommonWidth>(p, out, a, b)                   \
+                                        : send_all<bytes, T, true, 0>(p, out, a, b);                             \
     }                                                                                                            \
     target void edge_loop(Vectors<bytes>, const Painn<T>& p, const PainnGradients<T>& out, std::int64_t a,       \
                           std::int64_t b) {                                                                      \

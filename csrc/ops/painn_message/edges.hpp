@@ -30,6 +30,7 @@ struct Message {
 
 template <class T>
 struct PainnScratch {
+    FilterRow<T> row;
     std::vector<FilterEdge<T>> edges;
     std::vector<Message<T>> messages;
     std::vector<T> sums;  // of a sender: x0, x1, a

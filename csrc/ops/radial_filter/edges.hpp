@@ -21,17 +21,24 @@ struct FilterEdge {
     T t = 0;
 };
 
+// Features of rows that have loops of their own, in which a number's address is a constant beside that of its row: a
+// third of the instructions less. Other loops have a width of 0: any.
+constexpr std::int64_t kCommonWidth = 64;
+
+// The number of the edge that is entry k.
+MDGNN_INLINE std::int64_t edge_at(const Rows& rows, std::int64_t k) { return rows.edge ? rows.edge[k] : k; }
+
 // Those edges of row i that are shorter than the cutoff, in order. The memory is reused.
 template <class T>
 MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, const T* r, std::int64_t i,
                                std::vector<FilterEdge<T>>& within) {
     const RadialTable<T> table = given;  // a copy stays in registers while edges are written
     const std::int64_t begin = rows.row_ptr[i], end = rows.row_ptr[i + 1];
-    const std::int64_t *const edges = rows.edge, *const others = rows.index;
+    const std::int64_t* const others = rows.index;
     within.resize(static_cast<std::size_t>(end - begin));
     FilterEdge<T>* e = within.data();
     for (std::int64_t k = begin; k < end; ++k) {
-        const std::int64_t edge = edges ? edges[k] : k;
+        const std::int64_t edge = edge_at(rows, k);
         const T distance = r[edge];
         if (!(distance < table.cutoff)) continue;
         T t;
@@ -39,6 +46,71 @@ MDGNN_INLINE void filter_edges(const Rows& rows, const RadialTable<T>& given, co
         *e++ = {table.coefficients + 4 * table.width * g, others[k], edge, t};
     }
     within.resize(static_cast<std::size_t>(e - within.data()));
+}
+
+// The edges of a row that are shorter than the cutoff, in order, as arrays: places in the table are found in vectors.
+// The memory is reused.
+template <class T>
+struct FilterRow {
+    std::int64_t n = 0;
+    const std::int64_t* other = nullptr;  // the atom at the other end
+    const T* t = nullptr;
+    const std::int32_t* interval = nullptr;
+
+    std::int64_t edge(std::int64_t k) const { return numbers ? numbers[k] : first + k; }
+
+    std::int64_t first = 0;
+    const std::int64_t* numbers = nullptr;  // null: from `first` on
+    std::vector<T> distances_memory, t_memory;
+    std::vector<std::int32_t> interval_memory;
+    std::vector<std::int64_t> other_memory, number_memory;
+};
+
+template <class T>
+MDGNN_INLINE T* room_for(std::int64_t n, std::vector<T>& memory) {
+    if (memory.size() < static_cast<std::size_t>(n)) memory.resize(static_cast<std::size_t>(n));
+    return memory.data();
+}
+
+// Copies those edges of row i that are shorter than the cutoff; returns their lengths.
+template <class T>
+MDGNN_INLINE const T* copy_edges(const Rows& rows, T cutoff, const T* r, std::int64_t i, FilterRow<T>& row) {
+    const std::int64_t begin = rows.row_ptr[i], end = rows.row_ptr[i + 1];
+    T* const distances = room_for(end - begin, row.distances_memory);
+    std::int64_t* const others = room_for(end - begin, row.other_memory);
+    std::int64_t* const numbers = room_for(end - begin, row.number_memory);
+    std::int64_t n = 0;
+    for (std::int64_t k = begin; k < end; ++k) {
+        const std::int64_t edge = edge_at(rows, k);
+        distances[n] = r[edge], others[n] = rows.index[k], numbers[n] = edge;
+        n += r[edge] < cutoff;
+    }
+    row.n = n, row.other = others, row.numbers = numbers;
+    return distances;
+}
+
+// Sets `row` to row i.
+template <class T>
+MDGNN_INLINE void find_row(const Rows& rows, const RadialTable<T>& table, const T* r, std::int64_t i,
+                           FilterRow<T>& row) {
+    const std::int64_t begin = rows.row_ptr[i];
+    const T cutoff = table.cutoff, per_unit = table.per_unit;
+    std::int64_t n = rows.row_ptr[i + 1] - begin;
+    row.n = n, row.other = rows.index + begin, row.first = begin, row.numbers = nullptr;
+    const T* distances = r + begin;
+    int beyond = rows.edge != nullptr;
+    if (!beyond)
+        for (std::int64_t k = 0; k < n; ++k) beyond |= !(distances[k] < cutoff);
+    if (beyond) distances = copy_edges(rows, cutoff, r, i, row), n = row.n;
+    T* const t = room_for(n, row.t_memory);
+    std::int32_t* const interval = room_for(n, row.interval_memory);  // a table of more would take 32 GB
+    const std::int32_t last = static_cast<std::int32_t>(table.n_intervals - 1);
+    for (std::int64_t k = 0; k < n; ++k) {
+        const T u = distances[k] * per_unit;
+        const std::int32_t whole = static_cast<std::int32_t>(u), g = whole < last ? whole : last;
+        interval[k] = g, t[k] = u - static_cast<T>(g);
+    }
+    row.t = t, row.interval = interval;
 }
 
 // The filter at t for one feature or a vector of them; `at` points into the table. Nothing is left to the compiler that

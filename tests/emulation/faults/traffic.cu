@@ -27,6 +27,15 @@ __global__ void sixteen_bytes(float* x) {
     const Four four = reinterpret_cast<Four*>(x)[lane()];
     use(four.at[0] + four.at[1] + four.at[2] + four.at[3]);
 }
+struct alignas(16) Eight {
+    float at[8];
+};
+__global__ void aligned_structs(float* x) {
+    const Eight eight = reinterpret_cast<Eight*>(x)[lane()];
+    float sum = 0;
+    for (float number : eight.at) sum += number;
+    use(sum);
+}
 __global__ void four_of_four_bytes(float* x) {
     x += 4 * lane();
     use(x[3] + x[0] + x[1] + x[2]);
@@ -73,6 +82,7 @@ LAUNCH(far_apart)
 LAUNCH(all_the_same)
 LAUNCH(half_of_the_lanes)
 LAUNCH(sixteen_bytes)
+LAUNCH(aligned_structs)
 LAUNCH(four_of_four_bytes)
 LAUNCH(three_of_four_bytes)
 LAUNCH(written)

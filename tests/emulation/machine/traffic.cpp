@@ -26,8 +26,7 @@ bool counts_traffic = false;
 namespace {
 
 constexpr std::uintptr_t kSector = 32, kBanks = 32, kWord = 4;
-constexpr std::size_t kWide = 16;   // what one instruction moves at most
-constexpr std::size_t kWidest = 8;  // of the pieces that copies of larger structs are made of
+constexpr std::size_t kWide = 16;  // what one instruction moves at most
 
 // One access of a warp.
 struct WarpAccess {
@@ -199,8 +198,9 @@ void begin_launch_of_traffic(const Kernel& kernel, std::uint64_t n_blocks, std::
 void count_access(std::uintptr_t address, const Touch& touch) {
     if (!counts_traffic) return;
     if (touch.n_bytes <= 16) return note_piece(address, touch.n_bytes, touch);
-    for (std::size_t from = 0; from < touch.n_bytes; from += kWidest)
-        note_piece(address + from, std::min(kWidest, touch.n_bytes - from), touch);
+    const std::size_t piece = address % kWide == 0 && touch.n_bytes % kWide == 0 ? kWide : 8;  // of a copied struct
+    for (std::size_t from = 0; from < touch.n_bytes; from += piece)
+        note_piece(address + from, std::min(piece, touch.n_bytes - from), touch);
 }
 
 void end_accesses_of_warp(int warp) {
