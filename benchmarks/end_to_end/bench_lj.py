@@ -1,7 +1,7 @@
 """The shipped `lj` beside ASE's LennardJones: one VelocityVerlet step, neighbour list included
 
-ASE's has its own cutoff of 3 sigma, or that of `lj`; neither has its accuracy, as clusters' labels have no cutoff. Units
-are reduced: T = 0.2, timestep 0.002.
+ASE's has its own cutoff of 3 sigma, or that of `lj`; neither has its accuracy, as clusters' labels have no cutoff.
+Units are reduced: T = 0.2, timestep 0.002.
 """
 
 import numpy as np
@@ -20,8 +20,9 @@ from mdgnn import MDGNNCalculator
 @pytest.mark.parametrize("n_atoms", [13, 55, 147, 561])
 def test_step_of_lj(timed, n_atoms):
     ours = MDGNNCalculator("lj")
+    cutoff = ours.info.cutoff
     calculators = {"ours": ours, "ASE, 3 sigma": AseLennardJones()}
-    calculators[f"ASE, {ours.cutoff:g} sigma"] = AseLennardJones(rc=ours.cutoff)
+    calculators[f"ASE, {cutoff:g} sigma"] = AseLennardJones(rc=cutoff)
     atoms = argon(n_atoms)
     atoms.set_momenta(np.random.default_rng(0).normal(scale=0.2**0.5, size=(n_atoms, 3)))
     steps = {}
@@ -29,4 +30,5 @@ def test_step_of_lj(timed, n_atoms):
         system = atoms.copy()
         system.calc = calculator
         steps[name] = VelocityVerlet(system, timestep=0.002).step
-    timed(steps, "VelocityVerlet step", n_atoms, len(mdgnn.NeighborList(ours.cutoff).update(atoms.positions).senders))
+    n_edges = len(mdgnn.NeighborList(cutoff).update(atoms.positions).senders)
+    timed(steps, "VelocityVerlet step", n_atoms, n_edges)

@@ -20,7 +20,7 @@ COLOURS = ("tab:purple", "tab:blue", "tab:orange", "tab:green", "black", "tab:re
 def write_report(work: Path, results: Path) -> None:
     """`lj_ladder.md` and `lj_ladder_*.png`; what has not been run is "-".
 
-    A column of the page as it is, whose figures are not in `work`, stays; pictures are of what is there.
+    What the page has of a model and rung whose figures are not in `work` stays; pictures are of what is there.
     """
     columns = {
         path.stem: json.loads(path.read_text())
@@ -29,17 +29,21 @@ def write_report(work: Path, results: Path) -> None:
     if not columns:
         raise SystemExit(f"no figures in {work}: run rungs first")
     page = results / "lj_ladder.md"
-    earlier = {n: c for n, c in _earlier(page.read_text() if page.exists() else "").items() if n not in columns}
+    earlier = _earlier(page.read_text() if page.exists() else "")
     pictures = [draw(columns, results) for draw in (_accuracy, _thermodynamics, _dynamics)]
-    names = sorted([*columns, *earlier], key=_shipped_first)
+    names = sorted({*columns, *earlier}, key=_shipped_first)
     text = ["# The Lennard-Jones ladder", ""]
     for name in names:
-        if name in earlier:
+        if name not in columns:
             text += [earlier[name].about, ""]
             continue
-        about = ", ".join(part for part in columns[name]["made"].values() if part)
-        runs = sorted({", ".join(c["made"].values()) for rung, c in columns[name].items() if rung != "made"})
-        text += [f"{name}: {about}. {'; '.join(runs)}", ""]
+        about = f"{name}: " + ", ".join(part for part in columns[name]["made"].values() if part) + ". "
+        runs = {", ".join(c["made"].values()) for rung, c in columns[name].items() if rung != "made"}
+        if name in earlier and earlier[name].about.startswith(about):
+            runs |= {*earlier[name].about.removeprefix(about).split("; ")}
+        else:  # another model
+            earlier.pop(name, None)
+        text += [about + "; ".join(sorted(runs)), ""]
     text += [(Path(__file__).parent / "lj_ladder_notes.md").read_text()]
     for title, rows in _sections(columns):
         text += [f"## {title}", "", "| | bar | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
@@ -48,11 +52,12 @@ def write_report(work: Path, results: Path) -> None:
             place = (title, row, seen.count(row))
             seen.append(row)
             cells = [
-                earlier[n].cells.get(place, "-") if n in earlier else _cell(columns[n].get(rung), value) for n in names
+                _cell(columns[n][rung], value) if rung in columns.get(n, {}) else _cell_of(earlier.get(n), place)
+                for n in names
             ]
             text += [f"| {row} | {bar} | {' | '.join(cells)} |"]
         text += [""]
-    if earlier:
+    if len(names) > len(columns):
         text += [f"The pictures show {', '.join(columns)}.", ""]
     text += [f"![{path.stem}]({path.name})\n" for path in pictures]
     page.write_text("\n".join(text))
@@ -62,12 +67,18 @@ def _shipped_first(name: str) -> tuple[bool, str]:
     return name != "lj", name
 
 
+Place = tuple[str, str, int]  # of a cell: heading, row, and how many rows of that name there are before
+
+
 class Column(NamedTuple):
-    """Of a page: the line that says how it was made, and cells by heading, row, and how many rows of that name there
-    are before."""
+    """Of a page: the line that says how it was made, and its cells."""
 
     about: str
-    cells: dict[tuple[str, str, int], str]
+    cells: dict[Place, str]
+
+
+def _cell_of(column: Column | None, place: Place) -> str:
+    return column.cells.get(place, "-") if column else "-"
 
 
 def _earlier(page: str) -> dict[str, Column]:
@@ -95,15 +106,13 @@ def _earlier(page: str) -> dict[str, Column]:
 Row = tuple[str, str, str, Callable[[Figures], str]]  # rung, what, bar, text of the rung's figures
 
 
-def _cell(figures: Figures | None, value: Callable[[Figures], str]) -> str:
-    """ "-" where nothing was run."""
-    if figures is None:
-        return "-"
+def _cell(figures: Figures, value: Callable[[Figures], str]) -> str:
+    """ "-" where this column has no such system."""
     if "failed" in figures:
         return "**failed**"
     try:
         return value(figures)
-    except KeyError:  # a system that this column does not have
+    except KeyError:
         return "-"
 
 
