@@ -20,7 +20,8 @@ COLOURS = ("tab:purple", "tab:blue", "tab:orange", "tab:green", "black", "tab:re
 def write_report(work: Path, results: Path) -> None:
     """`lj_ladder.md` and `lj_ladder_*.png`; what has not been run is "-".
 
-    What the page has of a model and rung whose figures are not in `work` stays; pictures are of what is there.
+    What the page has of a model and rung whose figures are not in `work` stays, in rows that another column in `work`
+    has; pictures are of what is there.
     """
     columns = {
         path.stem: json.loads(path.read_text())
