@@ -145,7 +145,7 @@ peer-%: build/peers/%/.installed
 	$(call RECORD,$*) $* $($*_PACKAGE) -- $(call PEER,$*) -m pytest $($*_TESTS)
 
 # Models of Lennard-Jones systems by the files in recipes, and the ladder that they climb: hours.
-LJ := simple_gnn schnet painn lecture
+LJ := simple_gnn schnet painn painn_energies lecture
 MDGNN := $(VENV)/bin/mdgnn
 DATA ?= ../shared/data
 LADDER = $(PY) validation/lj/lj_ladder.py run --data $(DATA)
@@ -159,10 +159,15 @@ lj: build
 	for name in $(LJ); do \
 	    $(MDGNN) train recipes/lj_$$name.toml --output build/lj/$$name --force || exit 1; \
 	done
-	$(MDGNN) train recipes/lj.toml --output build/lj/lj --force
+	$(MDGNN) dataset lj build/lj/short.xyz --frames 900 --seed 0 --largest 147 --force
+	$(MDGNN) dataset lj build/lj/boxes.xyz --kind boxes --frames 250 --seed 2 --force
+	$(MDGNN) dataset lj build/lj/small.xyz --frames 400 --seed 5 --largest 20 --force
+	mkdir -p build/lj/lj
+	$(PY) validation/lj/lj_fit.py build/lj/short.xyz build/lj/boxes.xyz build/lj/small.xyz build/lj/lj/model.safetensors
+	$(LADDER) lj=build/lj/lj/model.safetensors
 	$(LADDER) SimpleGNN=build/lj/simple_gnn/model.safetensors
 	$(LADDER) SchNet=build/lj/schnet/model.safetensors
-	$(LADDER) PaiNN=build/lj/lj/model.safetensors
+	$(LADDER) PaiNN=build/lj/painn_energies/model.safetensors
 	$(LADDER) lecture=build/lj/lecture/model.safetensors lecture
 	$(LADDER) exact=exact lecture relaxed shaken hopped states drift caloric
 	$(PY) validation/lj/lj_ladder.py report

@@ -9,7 +9,9 @@ between the knots r_0 <= r < r_1 = r_0 + h, with t = (r - r_0) / h. Value and sl
 derivative is that of the cubic on the interval of r, right of a knot where r is one; it jumps at knots, by O(h^2).
 
 The table holds the four coefficients, worked out in float64 and then rounded. Values and slopes rounded to float32
-would make d, and with it the slope, wrong by G times the rounding.
+would make d, and with it the slope, wrong by G times the rounding. In a table in float32 both are zero
+where both are below 1e-30: they, and their products with small gradients, would be subnormal numbers there, with which
+an addition takes processors a hundred times as long. Exponentials of a repulsion are such numbers at most distances.
 """
 
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from torch import Tensor
 
 from mdgnn.ops.dual import value_and_slope
 from mdgnn.ops.kernels import kernels_for
+
+SMALLEST = 1e-30  # of a value or a slope in float32
 
 
 class RadialTable(NamedTuple):
@@ -74,7 +78,11 @@ def tabulate(function: Callable[[Tensor], Tensor], cutoff: float, n_knots: int, 
         raise ValueError(f"expected two knots or more and a positive cutoff, got {n_knots} knots and {cutoff}")
     r = torch.linspace(0, cutoff, n_knots, dtype=torch.float64, device=like.device)
     spacing = torch.full_like(r, cutoff / (n_knots - 1))
-    return RadialTable(hermite(*value_and_slope(function, r, spacing)).to(like.dtype), cutoff, function)
+    values, slopes = value_and_slope(function, r, spacing)
+    if like.dtype == torch.float32:
+        small = torch.maximum(values.abs(), slopes.abs()) < SMALLEST
+        values, slopes = values.masked_fill(small, 0.0), slopes.masked_fill(small, 0.0)
+    return RadialTable(hermite(values, slopes).to(like.dtype), cutoff, function)
 
 
 def hermite(values: Tensor, slopes: Tensor) -> Tensor:

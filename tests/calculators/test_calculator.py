@@ -228,18 +228,22 @@ def test_isolated_atoms_and_one_atom():
 
 
 def test_relaxes_perturbed_clusters_to_the_true_minima(one_thread):
-    """BFGS with the shipped model from perturbed starts: true energy within 0.001 epsilon, or 0.05 from 0.1 sigma."""
+    """The shipped model from perturbed starts: true energy within 0.001 epsilon, or 0.05 from 0.1 sigma.
+
+    By BFGS from 0.05 sigma. From 0.1 its first steps leave the basin at times with the true potential, too, and FIRE's
+    do not.
+    """
     from ase.cluster import Octahedron
 
     starts = {13: icosahedron(2), 38: Octahedron("Ar", 4, 1, latticeconstant=1.09 * 2**0.5), 55: icosahedron(3)}
     minima = {13: -44.326801, 38: -173.928427, 55: -279.248470}
-    cases = [(0.05, 0.001, seed) for seed in range(5)] + [(0.1, 0.05, seed) for seed in range(3)]
-    for n, (sigma, bound, seed) in itertools.product(starts, cases):
+    cases = [(0.05, 0.001, BFGS, seed) for seed in range(5)] + [(0.1, 0.05, FIRE, seed) for seed in range(10)]
+    for n, (sigma, bound, optimizer, seed) in itertools.product(starts, cases):
         atoms = starts[n].copy()
         assert len(atoms) == n
         atoms.positions += np.random.default_rng(seed).normal(0, sigma, atoms.positions.shape)
         atoms.calc = MDGNNCalculator("lj")
-        assert BFGS(atoms, logfile=None).run(fmax=0.01, steps=1000)
+        assert optimizer(atoms, logfile=None).run(fmax=0.01, steps=1000)
         true = MDGNNCalculator(LennardJones(), dtype="float64").get_potential_energy(atoms)
         assert true == pytest.approx(minima[n], abs=bound)
 

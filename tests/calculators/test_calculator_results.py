@@ -14,7 +14,7 @@ from mdgnn.engine import UnsupportedError
 def test_atoms_closer_than_in_training_are_told():
     pair = Atoms("Ar2", [[0, 0, 0], [0.3, 0, 0]])
     calc = MDGNNCalculator("lj")
-    sentence = r"atoms 0 and 1 are 0.3 apart, closer than any in the model's training data \(0.522\)"
+    sentence = r"atoms 0 and 1 are 0.3 apart, closer than any in the model's training data \(0.527\)"
     with pytest.warns(UserWarning, match=sentence):
         calc.get_forces(pair)
     pair.positions[1, 1] = 0.1
@@ -90,7 +90,7 @@ def test_backends_agree_and_are_named():
     silent = MDGNNCalculator(LennardJones())  # warnings are errors here
     assert silent.engine is None and silent.backend == "torch"
     assert repr(silent) == "<MDGNNCalculator: LennardJones on cpu, float32, backend torch>"
-    assert repr(auto) == "<MDGNNCalculator: PaiNN on cpu, float64, backend engine>"
+    assert repr(auto) == "<MDGNNCalculator: SchNet on cpu, float64, backend engine>"
     with pytest.raises(ValueError, match="backend 'auto', 'engine' or 'torch', got 'fast'"):
         MDGNNCalculator("lj", backend="fast")
     with pytest.raises(UnsupportedError, match="cannot run this LennardJones"):

@@ -126,6 +126,18 @@ def test_tables_can_be_made_and_trained_in_a_compiled_function():
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+def test_tables_in_float32_hold_no_subnormal_numbers():
+    """Where exponentials fall below them they are zero."""
+    rates = torch.tensor([1.0, 24.0, 60.0], dtype=torch.float64)
+    single, double = (
+        tabulate(lambda r: torch.exp(-rates * (r[:, None] - 1)), 5.0, 1024, torch.zeros((), dtype=dtype))
+        for dtype in (torch.float32, torch.float64)
+    )
+    size = single.coefficients.abs()
+    assert (double.coefficients.abs() < 1e-40).any() and not ((size > 0) & (size < 1e-36)).any()
+    torch.testing.assert_close(single.coefficients.double(), double.coefficients, rtol=1e-7, atol=1e-29)
+
+
 @pytest.mark.parametrize(("n_edges", "n_channels"), [(0, 4), (3, 0), (0, 0)])
 def test_empty_input(n_edges, n_channels):
     table, r = some_table(n_channels), some_distances(n_edges)

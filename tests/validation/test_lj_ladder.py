@@ -16,7 +16,7 @@ from lj_dynamics import EXACT_CUTOFF, Container, _variance, blocked, caloric, st
 from lj_ladder import run
 from lj_minima import TOLERANCE, built, find, hop, lennard_jones, quench, random_start, read_table
 from lj_report import _melting, write_report
-from lj_rungs import RUNGS, four_atoms
+from lj_rungs import RUNGS, descend, four_atoms
 from lj_systems import cluster, exact
 from scipy.signal import lfilter
 from systems import icosahedron
@@ -240,3 +240,53 @@ def test_the_report_shows_what_failed_and_what_is_no_number(tmp_path, monkeypatc
     assert not drift.lines, "which failed"
     assert [line.get_ydata().tolist() for line in heat.lines if len(line.get_xdata()) > 1] == [[3.0, 9.0]]
     assert [line.get_ydata().tolist() for line in curve.lines if len(line.get_xdata()) > 1] == [[-5.0, -4.0]]
+
+
+def test_columns_whose_runs_are_gone_stay_on_the_page(tmp_path):
+    """With their figures, to the letter, under the same headings; the shipped model comes first."""
+    ran = {"seconds": 1.0, "made": {"date": "today", "versions": "all", "machine": "one"}}
+    for name, excess in (("PaiNN", 1e-5), ("exact", 2e-5), ("lj", 3e-5)):
+        found = {**ran, "excess": {"3": excess}}
+        column = {"made": {"model": name}, "relaxed": {**found, "gap": 0.7, "true gap": 0.7}, "hopped": found}
+        (tmp_path / f"{name}.json").write_text(json.dumps(column))
+    write_report(tmp_path, tmp_path)
+    whole = (tmp_path / "lj_ladder.md").read_text()
+    assert "| | bar | lj | PaiNN | exact |" in whole
+    assert whole.count("| largest excess, epsilon | 1e-3 | 3.0e-05 | 1.0e-05 | 2.0e-05 |") == 2
+    for name in ("PaiNN", "exact"):
+        (tmp_path / f"{name}.json").unlink()
+    write_report(tmp_path, tmp_path)
+    assert (tmp_path / "lj_ladder.md").read_text().replace("The pictures show lj.\n\n", "") == whole
+
+
+def test_rungs_of_the_same_model_stay_on_the_page_and_those_of_another_go(tmp_path):
+    """One rung climbed again: the page keeps the others, with both runs, until the column is another model."""
+
+    def report(model, date, **rungs):
+        ran = {"seconds": 1.0, "made": {"date": date, "versions": "all", "machine": "one"}}
+        column = {"made": {"model": model}, **{name: {**ran, **figures} for name, figures in rungs.items()}}
+        (tmp_path / "lj.json").write_text(json.dumps(column))
+        write_report(tmp_path, tmp_path)
+        return (tmp_path / "lj_ladder.md").read_text()
+
+    lecture = {"mae": 0.0123, "r2": 1.0, "median": 0.01, "truth": [0.0], "guess": [0.1]}
+    report(
+        "narrow",
+        "Monday",
+        lecture=lecture,
+        drift={"slope": 2e-9, "deviation": 1e-6, "temperature": 0.2, "energies": [0.0]},
+    )
+    again = report("narrow", "Tuesday", drift={"slope": 3e-9, "deviation": 1e-6, "temperature": 0.2, "energies": [0.0]})
+    assert "| MAE, epsilon | 0.10 | 0.0123 |" in again and "| 1e-6 | 3.0e-09 |" in again and "2.0e-09" not in again
+    assert "lj: narrow. Monday, all, one; Tuesday, all, one\n" in again
+    other = report("wide", "Wednesday", drift={"slope": 3e-9, "deviation": 1e-6, "temperature": 0.2, "energies": [0.0]})
+    assert "| MAE, epsilon | 0.10 | - |" in other and "Monday" not in other
+
+
+@pytest.mark.parametrize("seed", [4, 7])
+def test_relaxations_stay_in_the_basin(seed):
+    """Of the true potential: what does not come back is then the model's fault. BFGS leaves the basin from here."""
+    energy, minimum = quench(lennard_jones, built(55), 1e-7)
+    atoms = cluster(minimum + np.random.default_rng(seed).normal(0, 0.05, minimum.shape))
+    atoms.calc = exact()
+    assert descend(atoms) and abs(lennard_jones(atoms.positions)[0] - energy) < 1e-4

@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("rungs", nargs="*", help=f"out of {', '.join(RUNGS)}")
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / "build" / "lj_ladder")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # an option may stand before the model
     if given.task == "report":
         write_report(given.work, HERE.parent / "results")
         return

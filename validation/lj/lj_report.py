@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -14,45 +14,106 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 Figures = dict[str, Any]
-COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "black")
+COLOURS = ("tab:purple", "tab:blue", "tab:orange", "tab:green", "black", "tab:red")  # exact comes before the lecture's
 
 
 def write_report(work: Path, results: Path) -> None:
-    """`lj_ladder.md` and `lj_ladder_*.png`; what has not been run is "-"."""
-    columns = {path.stem: json.loads(path.read_text()) for path in sorted(work.glob("*.json"))}
+    """`lj_ladder.md` and `lj_ladder_*.png`; what has not been run is "-".
+
+    What the page has of a model and rung whose figures are not in `work` stays, in rows that another column in `work`
+    has; pictures are of what is there.
+    """
+    columns = {
+        path.stem: json.loads(path.read_text())
+        for path in sorted(work.glob("*.json"), key=lambda p: _shipped_first(p.stem))
+    }
     if not columns:
         raise SystemExit(f"no figures in {work}: run rungs first")
+    page = results / "lj_ladder.md"
+    earlier = _earlier(page.read_text() if page.exists() else "")
     pictures = [draw(columns, results) for draw in (_accuracy, _thermodynamics, _dynamics)]
+    names = sorted({*columns, *earlier}, key=_shipped_first)
     text = ["# The Lennard-Jones ladder", ""]
-    for name, column in columns.items():
-        made = column["made"]
-        about = ", ".join(part for part in made.values() if part)
-        runs = sorted({", ".join(c["made"].values()) for rung, c in column.items() if rung != "made"})
-        text += [f"{name}: {about}. {'; '.join(runs)}", ""]
+    for name in names:
+        if name not in columns:
+            text += [earlier[name].about, ""]
+            continue
+        about = f"{name}: " + ", ".join(part for part in columns[name]["made"].values() if part) + ". "
+        runs = {", ".join(c["made"].values()) for rung, c in columns[name].items() if rung != "made"}
+        if name in earlier and earlier[name].about.startswith(about):
+            runs |= {*earlier[name].about.removeprefix(about).split("; ")}
+        else:  # another model
+            earlier.pop(name, None)
+        text += [about + "; ".join(sorted(runs)), ""]
     text += [(Path(__file__).parent / "lj_ladder_notes.md").read_text()]
     for title, rows in _sections(columns):
-        text += [f"## {title}", "", "| | bar | " + " | ".join(columns) + " |", "|---|---|" + "---:|" * len(columns)]
-        text += [
-            f"| {name} | {bar} | " + " | ".join(_cell(c.get(rung), value) for c in columns.values()) + " |"
-            for rung, name, bar, value in rows
-        ]
+        text += [f"## {title}", "", "| | bar | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
+        seen: list[str] = []
+        for rung, row, bar, value in rows:
+            place = (title, row, seen.count(row))
+            seen.append(row)
+            cells = [
+                _cell(columns[n][rung], value) if rung in columns.get(n, {}) else _cell_of(earlier.get(n), place)
+                for n in names
+            ]
+            text += [f"| {row} | {bar} | {' | '.join(cells)} |"]
         text += [""]
+    if len(names) > len(columns):
+        text += [f"The pictures show {', '.join(columns)}.", ""]
     text += [f"![{path.stem}]({path.name})\n" for path in pictures]
-    (results / "lj_ladder.md").write_text("\n".join(text))
+    page.write_text("\n".join(text))
+
+
+def _shipped_first(name: str) -> tuple[bool, str]:
+    return name != "lj", name
+
+
+Place = tuple[str, str, int]  # of a cell: heading, row, and how many rows of that name there are before
+
+
+class Column(NamedTuple):
+    """Of a page: the line that says how it was made, and its cells."""
+
+    about: str
+    cells: dict[Place, str]
+
+
+def _cell_of(column: Column | None, place: Place) -> str:
+    return column.cells.get(place, "-") if column else "-"
+
+
+def _earlier(page: str) -> dict[str, Column]:
+    """The columns of a page, by name."""
+    found: dict[str, Column] = {}
+    title, names, seen = "", [], []
+    for line in page.splitlines():
+        if line.startswith("## "):
+            title, names, seen = line[3:], [], []
+        elif line.startswith("| ") and not names:
+            _, _, *names = (cell.strip() for cell in line[1:-1].split("|"))
+            found = {name: found.get(name, Column("", {})) for name in [*found, *names]}
+        elif line.startswith("| "):
+            row, _, *cells = (cell.strip() for cell in line[1:-1].split("|"))
+            for name, cell in zip(names, cells, strict=True):
+                found[name].cells[title, row, seen.count(row)] = cell
+            seen.append(row)
+    lines = page.splitlines()
+    return {
+        name: column._replace(about=next((line for line in lines if line.startswith(f"{name}: ")), f"{name}:"))
+        for name, column in found.items()
+    }
 
 
 Row = tuple[str, str, str, Callable[[Figures], str]]  # rung, what, bar, text of the rung's figures
 
 
-def _cell(figures: Figures | None, value: Callable[[Figures], str]) -> str:
-    """ "-" where nothing was run."""
-    if figures is None:
-        return "-"
+def _cell(figures: Figures, value: Callable[[Figures], str]) -> str:
+    """ "-" where this column has no such system."""
     if "failed" in figures:
         return "**failed**"
     try:
         return value(figures)
-    except KeyError:  # a system that this column does not have
+    except KeyError:
         return "-"
 
 

@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.calculators.calculator import CalculatorError
 from ase.calculators.lj import LennardJones as AseLennardJones
 from ase.io import read, write
-from ase.optimize import BFGS
+from ase.optimize import BFGS, FIRE
 from lj_dynamics import caloric, drift, state_points
 from lj_minima import Array, find, hop, lennard_jones, quench, random_start, read_table
 from lj_systems import SHORT_CUTOFF, Figures, cluster, exact, langevin, liquid, minima
@@ -119,22 +119,30 @@ LARGEST_HOPPED = 20
 
 
 def relaxed(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
-    """True energies above the table, where BFGS ends from minima perturbed by 0.05 sigma; the order of two at 38."""
+    """True energies above the table, where FIRE ends from minima perturbed by 0.05 sigma; the order of two at 38."""
     table, excess, known = read_table(data / "lj_ccd.tsv"), {}, minima(data, work)
     pair = known[38].copy(), icosahedral_38(data, work)
     true_gap = lennard_jones(pair[1].positions)[0] - table[38]
     for n, atoms in known.items():
         atoms.positions += np.random.default_rng([3, n]).normal(0, 0.05, atoms.positions.shape)
         atoms.calc = calculator
-        converged = BFGS(atoms, logfile=None).run(fmax=1e-3, steps=500)
-        excess[str(n)] = lennard_jones(atoms.positions)[0] - table[n] if converged else math.inf
+        excess[str(n)] = lennard_jones(atoms.positions)[0] - table[n] if descend(atoms) else math.inf
     gap = []
     for atoms, true in zip(pair, (table[38], table[38] + true_gap), strict=True):
         atoms.calc = calculator
-        there = BFGS(atoms, logfile=None).run(fmax=1e-3, steps=500)
-        there = there and abs(lennard_jones(atoms.positions)[0] - true) < 1e-3
+        there = descend(atoms) and abs(lennard_jones(atoms.positions)[0] - true) < 1e-3
         gap.append(atoms.get_potential_energy() if there else math.nan)
     return {"excess": excess, "gap": gap[1] - gap[0], "true gap": true_gap}
+
+
+def descend(atoms: Atoms) -> bool:
+    """Relax to 1e-3 epsilon/sigma; whether it came to that.
+
+    By FIRE: where BFGS ends is chance for some starts, as its first steps go up by hundreds of epsilon. With the true
+    potential and starts moved by 1e-5 sigma it came back from 22 atoms twice of twenty times, from 36 never, and FIRE
+    each time.
+    """
+    return bool(FIRE(atoms, logfile=None).run(fmax=1e-3, steps=2000))
 
 
 def shaken(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
