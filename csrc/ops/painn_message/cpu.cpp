@@ -1,6 +1,6 @@
-// Parallelisation: as cfconv's. Receivers are split over threads, and senders for x, v, r and unit; the gradient of the
-// table is summed over blocks of edges whose number depends on that of the edges alone. No bits depend on the number of
-// threads.
+// Parallelisation: receivers are split over threads, senders for x, v, r and unit, and intervals of the table for its
+// gradient (radial_filter/intervals.hpp): each row is summed by one thread in edge order. No bits depend on the number
+// of threads.
 // Memory traffic per edge: 12 F numbers of the table and 6 F of x and v (forward) or 4 F of gradients, from the second
 // cache: 4.5 and 4 KB for 64 features in float32, of a table of 3 MB.
 // Floor: 19 and 36 vector instructions for as many features as a vector has. Times of a thread with AVX2 (Sapphire
@@ -27,6 +27,7 @@
 #include "core/simd.hpp"
 #include "core/thread_pool.hpp"
 #include "ops/painn_message/edges.hpp"
+#include "ops/radial_filter/intervals.hpp"
 
 namespace mdgnn::cpu {
 namespace {
@@ -251,36 +252,83 @@ MDGNN_INLINE void edge_gradients(const Painn<T>& p, const PainnGradients<T>& out
     }
 }
 
-// Adds the derivative for the coefficients over the rows begin .. end.
-template <int kBytes, class T, bool kDoubleBackward>
-MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t begin, std::int64_t end) {
-    const std::int64_t width = p.op.v.cols / 3, all = 3 * width;
-    PainnScratch<T>& scratch = scratch_of_this_thread<PainnScratch<T>>();
-    for (std::int64_t i = begin; i < end; ++i) {
-        messages_of<T, kDoubleBackward>(p, p.op.rows, i, scratch);
-        for (const Message<T>& m : scratch.messages) {
-            T* const at = coefficients + (m.coefficients - p.op.table.coefficients);
-            each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-                PainnEdge<V, T> e;
-                V gs, value[3], slope[3];
-                Three<V> gv;
-                load(p.grad.s.row(i) + f, gs);
-                load_three(p.grad.v.row(i) + f, width, gv);
-                load_directions<kDoubleBackward>(p, m, e);
-                load_sender<kDoubleBackward>(p, m, f, e);
-                filter_gradients<kDoubleBackward>(e, gs, gv, value, slope);
-                for (int c = 0; c < 3; ++c) {
-                    for (int n = 0; n < 4; ++n) {
-                        T* const here = at + n * all + c * width + f;
-                        V sum;
-                        load(here, sum);
-                        sum += value[c] * m.value.at[n];
-                        if constexpr (kDoubleBackward) sum += slope[c] * m.slope.at[n];
-                        store(sum, here);
-                    }
-                }
-            });
+// Adds to the four coefficients of a feature, `all` numbers apart, what they get from the derivatives for the filter
+// and (kSlope) its slope.
+template <bool kSlope, class V, class T>
+MDGNN_INLINE void add_powers(const V& value, const V& slope, const FilterWeights<T>& w, const FilterWeights<T>& dw,
+                             std::int64_t all, T* to) {
+    for (int n = 0; n < 4; ++n) {
+        V sum;
+        load(to + n * all, sum);
+        sum += value * w.at[n];
+        if constexpr (kSlope)
+            if (n > 0) sum += slope * dw.at[n];
+        store(sum, to + n * all);
+    }
+}
+
+// Adds the derivative for the coefficients of an interval over its edges.
+template <int kBytes, class T, bool kDoubleBackward, std::int64_t kWidth>
+MDGNN_INLINE void add_to_interval(const Painn<T>& p, std::span<const IntervalEdge<T>> edges, T* sums) {
+    const std::int64_t width = kWidth > 0 ? kWidth : p.op.v.cols / 3, all = 3 * width;
+    for (const IntervalEdge<T>& e : edges) {
+        const T *const x_row = p.op.x.row(e.sender), *const v_row = p.op.v.row(e.sender);
+        const T *const s_row = p.grad.s.row(e.receiver), *const g_row = p.grad.v.row(e.receiver);
+        const T *const unit = p.op.unit + 3 * e.edge, u0 = unit[0], u1 = unit[1], u2 = unit[2];
+        const FilterWeights<T> w = filter_value(e.t);
+        FilterWeights<T> dw;
+        const T *by_x_row = x_row, *by_v_row = v_row;
+        T by_u0 = 0, by_u1 = 0, by_u2 = 0;
+        if constexpr (kDoubleBackward) {
+            dw = filter_slope(e.t, p.op.table.per_unit, p.by.r[e.edge]);
+            by_x_row = p.by.x.row(e.sender), by_v_row = p.by.v.row(e.sender);
+            const T* const by_unit = p.by.unit + 3 * e.edge;
+            by_u0 = by_unit[0], by_u1 = by_unit[1], by_u2 = by_unit[2];
         }
+        each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            const T *const x = x_row + f, *const v = v_row + f, *const by_x = by_x_row + f, *const by_v = by_v_row + f;
+            T* const to = sums + f;
+            V g0, g1, g2, q, y, value, slope = {};
+            load(s_row + f, q), load(x, y);
+            if constexpr (kDoubleBackward) {
+                slope = q * y;
+                load(by_x, y);
+            }
+            value = q * y;
+            add_powers<kDoubleBackward>(value, slope, w, dw, all, to);
+
+            load(g_row + f, g0), load(g_row + width + f, g1), load(g_row + 2 * width + f, g2);
+            q = g0 * u0, q += g1 * u1, q += g2 * u2;
+            load(x + width, y);
+            if constexpr (kDoubleBackward) {
+                slope = q * y;
+                value = g0 * by_u0, value += g1 * by_u1, value += g2 * by_u2;
+                value *= y;
+                load(by_x + width, y);
+                value += q * y;
+            } else {
+                value = q * y;
+            }
+            add_powers<kDoubleBackward>(value, slope, w, dw, all, to + width);
+
+            load(v, y), q = g0 * y;
+            load(v + width, y), q += g1 * y;
+            load(v + 2 * width, y), q += g2 * y;
+            if constexpr (kDoubleBackward) {
+                load(by_v, y), value = g0 * y;
+                load(by_v + width, y), value += g1 * y;
+                load(by_v + 2 * width, y), value += g2 * y;
+                load(x + 2 * width, y);
+                slope = q * y;
+                value *= y;
+                load(by_x + 2 * width, y);
+                value += q * y;
+            } else {
+                load(x + 2 * width, y);
+                value = q * y;
+            }
+            add_powers<kDoubleBackward>(value, slope, w, dw, all, to + 2 * width);
+        });
     }
 }
 
@@ -303,9 +351,14 @@ MDGNN_INLINE void add_to_table(const Painn<T>& p, T* coefficients, std::int64_t 
                           std::int64_t b) {                                                                      \
         edge_gradients<bytes, T>(p, out, a, b);                                                                  \
     }                                                                                                            \
-    target void table_loop(Vectors<bytes>, const Painn<T>& p, T* coefficients, std::int64_t a, std::int64_t b) { \
-        p.double_backward ? add_to_table<bytes, T, true>(p, coefficients, a, b)                                  \
-                          : add_to_table<bytes, T, false>(p, coefficients, a, b);                                \
+    target void table_loop(Vectors<bytes>, const Painn<T>& p, std::span<const IntervalEdge<T>> edges, T* sums) { \
+        const bool common = p.op.v.cols == 3 * kCommonWidth;                                                     \
+        if (p.double_backward)                                                                                   \
+            common ? add_to_interval<bytes, T, true, kCommonWidth>(p, edges, sums)                               \
+                   : add_to_interval<bytes, T, true, 0>(p, edges, sums);                                         \
+        else                                                                                                     \
+            common ? add_to_interval<bytes, T, false, kCommonWidth>(p, edges, sums)                              \
+                   : add_to_interval<bytes, T, false, 0>(p, edges, sums);                                        \
     }
 MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
@@ -327,9 +380,9 @@ void run_gradients(const Painn<T>& p, const PainnGradients<T>& out, const Contex
             with_vectors([&](auto v) { edge_loop(v, p, out, a, b); });
         });
     if (out.coefficients)
-        sum_over_blocks<T>(p.op.rows, 4 * p.op.table.n_intervals * p.op.table.width, out.coefficients, context,
-                           [&](T* coefficients, std::int64_t a, std::int64_t b) {
-                               with_vectors([&](auto v) { table_loop(v, p, coefficients, a, b); });
+        sum_by_interval<T>(p.op.rows, p.op.table, p.op.r, out.coefficients, context,
+                           [&](std::int64_t, std::span<const IntervalEdge<T>> edges, T* sums) {
+                               with_vectors([&](auto v) { table_loop(v, p, edges, sums); });
                            });
 }
 
