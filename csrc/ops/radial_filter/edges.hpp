@@ -136,6 +136,17 @@ MDGNN_INLINE void cubic_with_slope(const T* at, std::int64_t width, T t, T t2, T
     slope = d * t3 + (c * t2 + b);
 }
 
+// And the second derivative, times `factor`; t6 = 6 t.
+template <class V, class T>
+MDGNN_INLINE void cubic_with_curvature(const T* at, std::int64_t width, T t, T t2, T t3, T t6, T factor, V& filter,
+                                       V& slope, V& curvature) {
+    V a, b, c, d;
+    load(at, a), load(at + width, b), load(at + 2 * width, c), load(at + 3 * width, d);
+    filter = ((d * t + c) * t + b) * t + a;
+    slope = d * t3 + (c * t2 + b);
+    curvature = (d * t6 + (c + c)) * factor;
+}
+
 // A derivative of it: the first weight is zero.
 template <class V, class T>
 MDGNN_INLINE void interpolate_slope(const FilterWeights<T>& w, const T* at, std::int64_t width, V& filter) {
