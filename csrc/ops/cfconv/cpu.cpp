@@ -1,17 +1,17 @@
-// Parallelisation: receivers are split over threads, and senders for results by sender: every row is summed by one
-// thread in edge order. The gradient of the table is summed over blocks of edges whose number depends on that of the
-// edges alone, and the blocks are added in order. So no bits depend on the number of threads.
+// Parallelisation: receivers are split over threads, senders for results by sender, and intervals of the table for its
+// gradient (radial_filter/intervals.hpp): every row is summed by one thread in edge order. So no bits depend on the
+// number of threads.
 // Memory traffic per edge and pass: 4 C numbers of the table and C of x, from the second cache (the table of 1,023
 // intervals and 64 features takes 1 MB in float32). Multiply-adds per edge and feature: 4 forward, 8 for both first
 // derivatives. Times of a thread with AVX2 (Sapphire Rapids, 97 GFLOP/s), an edge and layer of the engine with forces,
 // 561 and 6,525 atoms: 44 and 47 ns. The loops alone, 32 and 64 vector instructions for 64 features, would take 5 and
 // 11 ns; with a table in the first cache they take 8 and 12, with this one 14 and 17: it is the second cache that
 // binds, 20 lines an edge. What gained: places in the table found in vectors (4 ns), addresses that are constants (5
-// ns). Alternatives that lost: the derivatives for x and r in passes of their own, by sender and by receiver, 1.4 times
-// (the second derivative has them); in that pass, sums for x in memory and a sum over all lanes per edge, 1.3 times. In
-// AVX2: half a row at a time, 1.05 times; quintic polynomials on 128 intervals, whose table is a fifth, 1.1 times; with
-// the edges of 8 receivers sorted by interval, the forward pass 1.2 times beside that. Receivers in an order in which
-// neighbours follow upon each other: no change at 6,525 atoms in shells.
+// ns). Alternatives that lost: the derivatives for x and r in passes of their own, by sender and by receiver, 1.4
+// times; in that pass, sums for x in memory and a sum over all lanes per edge, 1.3 times. In AVX2: half a row at a
+// time, 1.05 times; quintic polynomials on 128 intervals, whose table is a fifth, 1.1 times; with the edges of 8
+// receivers sorted by interval, the forward pass 1.2 times beside that. Receivers in an order in which neighbours
+// follow upon each other: no change at 6,525 atoms in shells.
 #include <algorithm>
 #include <vector>
 
@@ -20,6 +20,7 @@
 #include "core/thread_pool.hpp"
 #include "ops/cfconv/cfconv.hpp"
 #include "ops/radial_filter/edges.hpp"
+#include "ops/radial_filter/intervals.hpp"
 
 namespace mdgnn::cpu {
 namespace {
@@ -35,27 +36,11 @@ struct Convolution {
     bool adds = false;                   // to the derivatives for r
 };
 
-// Two gathered rows and the weights that the table gets for them.
-template <class T>
-struct Term {
-    FilterWeights<T> value, slope;
-    const T *x = nullptr, *y = nullptr;
-};
-
 template <class T>
 struct Scratch {
-    std::vector<FilterEdge<T>> edges;
     FilterRow<T> row;
     std::vector<T> sums;  // for r
 };
-
-template <class T>
-MDGNN_INLINE Term<T> term_of(const Convolution<T>& c, const FilterEdge<T>& e) {
-    Term<T> t;
-    if (c.by_value) t.value = filter_value(e.t), t.x = c.by_value.row(e.other);
-    if (c.by_slope) t.slope = filter_slope(e.t, c.table.per_unit, c.factor[e.edge]), t.y = c.by_slope.row(e.other);
-    return t;
-}
 
 // Vectors of a row that are summed at once: with half of the registers, a row of 64 float32 in AVX2 is read in one go.
 template <int kBytes>
@@ -98,41 +83,6 @@ MDGNN_INLINE void convolve(const Convolution<T>& c, Matrix<T> out, std::int64_t 
             std::memcpy(to + f, sum, sizeof sum);
         };
         each_piece<kBytes, T, kSums<kBytes>>(width, sum_piece);
-    }
-}
-
-// out[k] = sum_f g (x W' + y W'' factor): x the features or what multiplies their gradient, y the features.
-template <int kBytes, class T>
-MDGNN_INLINE void distance_grads(const Convolution<T>& c, Matrix<const T> grad, T* out, std::int64_t begin,
-                                 std::int64_t end) {
-    std::vector<FilterEdge<T>>& edges = scratch_of_this_thread<Scratch<T>>().edges;
-    const std::int64_t width = grad.cols;
-    const T per_unit = c.table.per_unit;
-    for (std::int64_t i = begin; i < end; ++i) {
-        std::fill(out + c.rows.row_ptr[i], out + c.rows.row_ptr[i + 1], T(0));
-        filter_edges(c.rows, c.table, c.r, i, edges);
-        const T* const g = grad.row(i);
-        for (const FilterEdge<T>& e : edges) {
-            FilterWeights<T> slope, curvature;
-            const T *x = nullptr, *y = nullptr;
-            if (c.by_value) slope = filter_slope(e.t, per_unit, T(1)), x = c.by_value.row(e.other);
-            if (c.by_slope) curvature = filter_curvature(e.t, per_unit, c.factor[e.edge]), y = c.by_slope.row(e.other);
-            const auto add = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
-                V gradient, filter, features;
-                load(g + f, gradient);
-                if (x) {
-                    load(x + f, features);
-                    interpolate_slope(slope, e.coefficients + f, width, filter);
-                    *sum += gradient * features * filter;
-                }
-                if (y) {
-                    load(y + f, features);
-                    interpolate_slope(curvature, e.coefficients + f, width, filter);
-                    *sum += gradient * features * filter;
-                }
-            };
-            sum_pieces<kBytes, T, 1>(width, add, out + e.edge);
-        }
     }
 }
 
@@ -182,64 +132,117 @@ MDGNN_INLINE void send(const Convolution<T>& c, Matrix<const T> x, Matrix<T> out
     }
 }
 
-// Adds the gradient of the coefficients over the rows begin .. end.
-template <int kBytes, class T>
-MDGNN_INLINE void add_to_table(const Convolution<T>& c, Matrix<const T> grad, T* coefficients, std::int64_t begin,
-                               std::int64_t end) {
-    std::vector<FilterEdge<T>>& edges = scratch_of_this_thread<Scratch<T>>().edges;
-    const std::int64_t width = grad.cols;
-    for (std::int64_t i = begin; i < end; ++i) {
-        filter_edges(c.rows, c.table, c.r, i, edges);
-        const T* const g = grad.row(i);
-        for (const FilterEdge<T>& e : edges) {
-            const Term<T> t = term_of(c, e);
-            T* const at = coefficients + (e.coefficients - c.table.coefficients);
-            each_piece<kBytes, T, 4>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-                constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
-#pragma GCC unroll 4
+// Double backward, by sender, whose rows c has, with the gradients of receivers by slope: the derivatives for x and r.
+// by_x multiplies the gradient of x, c.factor that of r.
+template <int kBytes, class T, std::int64_t kWidth>
+MDGNN_INLINE void send_double(const Convolution<T>& c, Matrix<const T> x, Matrix<const T> by_x, Matrix<T> out_x,
+                              T* out_r, std::int64_t begin, std::int64_t end) {
+    Scratch<T>& scratch = scratch_of_this_thread<Scratch<T>>();
+    FilterRow<T>& row = scratch.row;
+    const std::int64_t width = kWidth > 0 ? kWidth : x.cols;
+    std::vector<T>& sums = scratch.sums;
+    for (std::int64_t j = begin; j < end; ++j) {
+        const std::int64_t first = c.rows.row_ptr[j], last = c.rows.row_ptr[j + 1];
+        find_row(c.rows, c.table, c.r, j, row);
+        if (out_r && row.n < last - first)  // some are beyond the cutoff
+            for (std::int64_t k = first; k < last; ++k) out_r[edge_at(c.rows, k)] = T(0);
+        sums.assign(static_cast<std::size_t>(row.n), T(0));
+        const auto sum_piece = [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
+            V sum[kParts] = {};
+            for (std::int64_t k = 0; k < row.n; ++k) {
+                const T* const at = c.table.coefficients + 4 * width * row.interval[k] + f;
+                const T* const g = c.by_slope.row(row.other[k]) + f;
+                const T factor = (c.factor ? c.factor[row.edge(k)] : T(0)) * c.table.per_unit;
+                const T t = row.t[k], t2 = 2 * t, t3 = 3 * t * t, t6 = 6 * t;
+                V along = {};
+#pragma GCC unroll 8
                 for (int p = 0; p < kParts; ++p) {
-                    const std::int64_t here = f + p * lanes;
-                    V gradient, x = {}, y = {};
-                    load(g + here, gradient);
-                    if (t.x) load(t.x + here, x), x *= gradient;
-                    if (t.y) load(t.y + here, y), y *= gradient;
-#pragma GCC unroll 4
-                    for (int q = 0; q < 4; ++q) {
-                        V sum;
-                        load(at + q * width + here, sum);
-                        if (t.x) sum += x * t.value.at[q];
-                        if (t.y) sum += y * t.slope.at[q];
-                        store(sum, at + q * width + here);
-                    }
+                    V gradient, feature, filter, slope, change;
+                    cubic_with_curvature(at + p * lanes, width, t, t2, t3, t6, factor, filter, slope, change);
+                    load(g + p * lanes, gradient), load(x.row(j) + f + p * lanes, feature);
+                    sum[p] += gradient * (slope * factor);
+                    change *= feature;
+                    if (by_x) load(by_x.row(j) + f + p * lanes, feature), change += feature * slope;
+                    along += gradient * change;
                 }
-            });
+                T total;
+                sum_of_lanes(along, total);
+                sums[static_cast<std::size_t>(k)] += total;
+            }
+            if (out_x) std::memcpy(out_x.row(j) + f, sum, sizeof sum);
+        };
+        each_piece<kBytes, T, kSums<kBytes> / 2>(width, sum_piece);
+        if (!out_r) continue;
+        for (std::int64_t k = 0; k < row.n; ++k)
+            out_r[row.edge(k)] = c.table.per_unit * sums[static_cast<std::size_t>(k)];
+    }
+}
+
+// Adds the gradient of the coefficients of an interval over its edges. kValue, kSlope: by_value and by_slope are there.
+template <int kBytes, class T, bool kValue, bool kSlope, std::int64_t kWidth>
+MDGNN_INLINE void add_to_interval(const Convolution<T>& c, Matrix<const T> grad, std::span<const IntervalEdge<T>> edges,
+                                  T* sums) {
+    const std::int64_t width = kWidth > 0 ? kWidth : grad.cols;
+    for (const IntervalEdge<T>& e : edges) {
+        const T *const g = grad.row(e.receiver), *x = g, *y = g;
+        const FilterWeights<T> value = filter_value(e.t);
+        FilterWeights<T> slope;
+        if constexpr (kValue) x = c.by_value.row(e.sender);
+        if constexpr (kSlope) {
+            slope = filter_slope(e.t, c.table.per_unit, c.factor[e.edge]);
+            y = c.by_slope.row(e.sender);
         }
+        each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+            V gradient, of_value = {}, of_slope = {};
+            load(g + f, gradient);
+            if constexpr (kValue) load(x + f, of_value), of_value *= gradient;
+            if constexpr (kSlope) load(y + f, of_slope), of_slope *= gradient;
+            for (int q = 0; q < 4; ++q) {
+                V sum;
+                load(sums + q * width + f, sum);
+                if constexpr (kValue) sum += of_value * value.at[q];
+                if constexpr (kSlope)
+                    if (q > 0) sum += of_slope * slope.at[q];
+                store(sum, sums + q * width + f);
+            }
+        });
     }
 }
 
 // The instruction set is chosen by functions that are not templates.
-#define LOOPS(T, target, bytes)                                                                                  \
-    target void convolve_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<T> out, std::int64_t a,            \
-                              std::int64_t b) {                                                                  \
-        if (c.by_value && c.by_slope) convolve<bytes, T, true, true, 0>(c, out, a, b);                           \
-        if (c.by_value && !c.by_slope)                                                                           \
-            out.cols == kCommonWidth ? convolve<bytes, T, true, false, kCommonWidth>(c, out, a, b)               \
-                                     : convolve<bytes, T, true, false, 0>(c, out, a, b);                         \
-        if (!c.by_value) convolve<bytes, T, false, true, 0>(c, out, a, b);                                       \
-    }                                                                                                            \
-    target void distance_grads_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* out,       \
-                                    std::int64_t a, std::int64_t b) {                                            \
-        distance_grads<bytes, T>(c, grad, out, a, b);                                                            \
-    }                                                                                                            \
-    target void send_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r, \
-                          std::int64_t a, std::int64_t b) {                                                      \
-        if (!out_x) return send<bytes, T, false, 0>(c, x, out_x, out_r, a, b);                                   \
-        x.cols == kCommonWidth ? send<bytes, T, true, kCommonWidth>(c, x, out_x, out_r, a, b)                    \
-                               : send<bytes, T, true, 0>(c, x, out_x, out_r, a, b);                              \
-    }                                                                                                            \
-    target void table_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad, T* coefficients,       \
-                           std::int64_t a, std::int64_t b) {                                                     \
-        add_to_table<bytes, T>(c, grad, coefficients, a, b);                                                     \
+#define LOOPS(T, target, bytes)                                                                                    \
+    target void convolve_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<T> out, std::int64_t a,              \
+                              std::int64_t b) {                                                                    \
+        if (c.by_value && c.by_slope)                                                                              \
+            out.cols == kCommonWidth ? convolve<bytes, T, true, true, kCommonWidth>(c, out, a, b)                  \
+                                     : convolve<bytes, T, true, true, 0>(c, out, a, b);                            \
+        if (c.by_value && !c.by_slope)                                                                             \
+            out.cols == kCommonWidth ? convolve<bytes, T, true, false, kCommonWidth>(c, out, a, b)                 \
+                                     : convolve<bytes, T, true, false, 0>(c, out, a, b);                           \
+        if (!c.by_value) convolve<bytes, T, false, true, 0>(c, out, a, b);                                         \
+    }                                                                                                              \
+    target void send_double_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> x, Matrix<const T> by_x, \
+                                 Matrix<T> out_x, T* out_r, std::int64_t a, std::int64_t b) {                      \
+        x.cols == kCommonWidth ? send_double<bytes, T, kCommonWidth>(c, x, by_x, out_x, out_r, a, b)               \
+                               : send_double<bytes, T, 0>(c, x, by_x, out_x, out_r, a, b);                         \
+    }                                                                                                              \
+    target void send_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> x, Matrix<T> out_x, T* out_r,   \
+                          std::int64_t a, std::int64_t b) {                                                        \
+        if (!out_x) return send<bytes, T, false, 0>(c, x, out_x, out_r, a, b);                                     \
+        x.cols == kCommonWidth ? send<bytes, T, true, kCommonWidth>(c, x, out_x, out_r, a, b)                      \
+                               : send<bytes, T, true, 0>(c, x, out_x, out_r, a, b);                                \
+    }                                                                                                              \
+    target void table_loop(Vectors<bytes>, const Convolution<T>& c, Matrix<const T> grad,                          \
+                           std::span<const IntervalEdge<T>> edges, T* sums) {                                      \
+        const bool common = grad.cols == kCommonWidth;                                                             \
+        if (c.by_value && c.by_slope)                                                                              \
+            common ? add_to_interval<bytes, T, true, true, kCommonWidth>(c, grad, edges, sums)                     \
+                   : add_to_interval<bytes, T, true, true, 0>(c, grad, edges, sums);                               \
+        if (c.by_value && !c.by_slope)                                                                             \
+            common ? add_to_interval<bytes, T, true, false, kCommonWidth>(c, grad, edges, sums)                    \
+                   : add_to_interval<bytes, T, true, false, 0>(c, grad, edges, sums);                              \
+        if (!c.by_value) add_to_interval<bytes, T, false, true, 0>(c, grad, edges, sums);                          \
     }
 MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
@@ -251,18 +254,10 @@ void run_convolve(const Convolution<T>& c, Matrix<T> out, const Context& context
 }
 
 template <class T>
-void run_distance_grads(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
-    parallel_for(c.rows.n_rows, filter_grain(c.rows, grad.cols), context.n_threads,
-                 [&](std::int64_t a, std::int64_t b) {
-                     with_vectors([&](auto v) { distance_grads_loop(v, c, grad, out, a, b); });
-                 });
-}
-
-template <class T>
 void run_intervals(const Convolution<T>& c, Matrix<const T> grad, T* out, const Context& context) {
-    sum_over_blocks<T>(c.rows, 4 * c.table.n_intervals * c.table.width, out, context,
-                       [&](T* coefficients, std::int64_t a, std::int64_t b) {
-                           with_vectors([&](auto v) { table_loop(v, c, grad, coefficients, a, b); });
+    sum_by_interval<T>(c.rows, c.table, c.r, out, context,
+                       [&](std::int64_t, std::span<const IntervalEdge<T>> edges, T* sums) {
+                           with_vectors([&](auto v) { table_loop(v, c, grad, edges, sums); });
                        });
 }
 
@@ -295,9 +290,14 @@ void cfconv_double_backward(const CfConv<T>& op, Matrix<const T> grad, Matrix<co
     const Matrix<const T> none, x = grad2_r ? op.x : none;
     const Convolution<T> forward{op.rows, op.table, op.r, grad2_x, x, grad2_r};
     if (out_grad) run_convolve(forward, out_grad, context);  // one of the two is there
-    if (out_x && !grad2_r) std::fill(out_x.data, out_x.data + out_x.rows * out_x.cols, T(0));
-    if (out_x && grad2_r) run_convolve<T>({op.columns, op.table, op.r, none, grad, grad2_r}, out_x, context);
-    if (out_r) run_distance_grads(forward, grad, out_r, context);
+    if (out_x || out_r) {
+        const Convolution<T> backward{op.columns, op.table, op.r, {}, grad, grad2_r};
+        parallel_for(
+            op.columns.n_rows, filter_grain(op.columns, 2 * grad.cols), context.n_threads,
+            [&](std::int64_t a, std::int64_t b) {
+                with_vectors([&](auto v) { send_double_loop(v, backward, op.x, grad2_x, out_x, out_r, a, b); });
+            });
+    }
     if (out_coefficients) run_intervals(forward, grad, out_coefficients, context);
 }
 
