@@ -101,6 +101,11 @@ class _InOneCall(torch.optim.Optimizer):
             arrays += [*moments, step]
         return _Table(group, made_of, parameters, arrays, addresses)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a state that is loaded, too: what was read of the one before, and held its memory, goes."""
+        super().__setstate__(state)
+        self.__dict__.pop("_tables", None)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_tables"}
 

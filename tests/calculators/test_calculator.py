@@ -230,15 +230,18 @@ def test_isolated_atoms_and_one_atom():
 def test_relaxes_perturbed_clusters_to_the_true_minima(one_thread):
     """The shipped model from perturbed starts: true energy within 0.001 epsilon, or 0.05 from 0.1 sigma.
 
-    By BFGS from 0.05 sigma. From 0.1 its first steps leave the basin at times with the true potential, too, and FIRE's
-    do not.
+    By BFGS from 0.05 sigma, and from 0.1 of the two smaller ones. Of ten starts of 55 atoms from 0.1 the first steps of
+    BFGS leave the basin four times, with the true potential two of these: there, as everywhere, FIRE comes back.
     """
     from ase.cluster import Octahedron
 
     starts = {13: icosahedron(2), 38: Octahedron("Ar", 4, 1, latticeconstant=1.09 * 2**0.5), 55: icosahedron(3)}
     minima = {13: -44.326801, 38: -173.928427, 55: -279.248470}
-    cases = [(0.05, 0.001, BFGS, seed) for seed in range(5)] + [(0.1, 0.05, FIRE, seed) for seed in range(10)]
+    cases = [(0.05, 0.001, BFGS, seed) for seed in range(5)]
+    cases += [(0.1, 0.05, BFGS, seed) for seed in range(3)] + [(0.1, 0.05, FIRE, seed) for seed in range(10)]
     for n, (sigma, bound, optimizer, seed) in itertools.product(starts, cases):
+        if (n, sigma, optimizer) == (55, 0.1, BFGS):
+            continue
         atoms = starts[n].copy()
         assert len(atoms) == n
         atoms.positions += np.random.default_rng(seed).normal(0, sigma, atoms.positions.shape)

@@ -45,8 +45,9 @@ def test_equals_the_torch_path(name, dtype, system):
     model = MODELS[name](dtype)
     graph = Graph.from_atoms(displaced(system), model.cutoff)
     ours = with_given_tables(model).evaluate(graph, virial=True)
-    theirs = evaluate(model, graph, virial=True)
-    assert_equal(ours, theirs, dtype, float(model.elements.scale.max()))
+    # Terms of lj's last layer cancel, and torch sums them in float32: there its float64 is what the engine is held to.
+    theirs = evaluate(model.double() if name == "lj" else model, graph, virial=True)
+    assert_equal(ours, theirs, dtype)
 
 
 @models

@@ -1,10 +1,12 @@
 """Adam and AdamW in one call are torch's."""
 
 import copy
+import weakref
 
 import pytest
 import torch
 
+from mdgnn import _C
 from mdgnn.training.adam import Adam, AdamW
 
 PAIRS = {"adam": (Adam, torch.optim.Adam), "adamw": (AdamW, torch.optim.AdamW)}
@@ -44,13 +46,38 @@ def test_steps_are_torchs(kind, amsgrad, weight_decay, dtype):
 
 
 def test_is_one_call(monkeypatch):
-    """But for the first, which makes the state."""
+    """But for the first, which makes the state and is torch's."""
+    calls = []
+
+    def recorded(name, function):
+        return lambda *args, **options: (calls.append(name), function(*args, **options))[1]
+
+    monkeypatch.setattr(torch, "_fused_adam_", recorded("torch", torch._fused_adam_))
+    monkeypatch.setattr(_C, "adam_step", recorded("ours", _C.adam_step))
     model = network()
     optimizer = Adam(model.parameters())
     for step in range(3):
         gradients(model, step)
         optimizer.step()
-        monkeypatch.setattr(torch, "_fused_adam_", None)
+    assert calls == ["torch", "ours", "ours"]
+
+
+def test_a_loaded_state_takes_the_place_of_the_one_before():
+    """Whose memory is not held."""
+    model = network()
+    optimizer = Adam(model.parameters(), lr=0.1)
+    for step in range(3):
+        gradients(model, step)
+        optimizer.step()
+    for _ in range(2):
+        saved = copy.deepcopy(optimizer.state_dict())
+        before_loading = weakref.ref(optimizer.state[model[0].weight]["exp_avg"])
+        optimizer.load_state_dict(copy.deepcopy(saved))
+        assert before_loading() is None
+        gradients(model, 3)
+        optimizer.step()
+        for before, p in zip(saved["state"].values(), model.parameters(), strict=True):
+            assert float(optimizer.state[p]["step"]) == float(before["step"]) + 1
 
 
 def test_a_state_is_exchanged_with_torchs():

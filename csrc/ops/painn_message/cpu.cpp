@@ -71,14 +71,8 @@ MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int
     scratch.sums.resize(5 * width);
     T* const memory = scratch.sums.data();  // of the sender: x0, x1, a
     for (std::int64_t j = begin; j < end; ++j) {
-        const std::int64_t first = p.op.columns.row_ptr[j], last = p.op.columns.row_ptr[j + 1];
         find_row(p.op.columns, p.op.table, p.op.r, j, row);
-        if (out.r && !p.op.adds && row.n < last - first)  // some are beyond the cutoff
-            for (std::int64_t k = first; k < last; ++k) {
-                const std::int64_t e = edge_at(p.op.columns, k);
-                out.r[e] = T(0);
-                std::fill(out.unit + 3 * e, out.unit + 3 * e + 3, T(0));
-            }
+        if (!p.op.adds) clear_edges_beyond(p, j, row.n, out);
         std::fill(memory, memory + 5 * width, T(0));
         const T *const x_row = p.op.x.row(j), *const v_row = p.op.v.row(j);
         for (std::int64_t k = 0; k < row.n; ++k) {
@@ -122,13 +116,7 @@ MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int
             *to_r = p.op.adds ? *to_r + sums[0] : sums[0];
             for (int c = 0; c < 3; ++c) to_unit[c] = p.op.adds ? to_unit[c] + sums[1 + c] : sums[1 + c];
         }
-        if constexpr (!kSends) continue;
-        each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-            PainnSent<V> sum;
-            load(memory + f, sum.x0), load(memory + width + f, sum.x1);
-            load_three(memory + 2 * width + f, width, sum.a);
-            store_sent<false>(p, sum, j, f, out);
-        });
+        if constexpr (kSends) store_all_sent<kBytes, false>(p, memory, width, j, out);
     }
 }
 

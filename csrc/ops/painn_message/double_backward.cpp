@@ -79,14 +79,8 @@ MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int
     scratch.sums.resize(8 * width);
     T* const memory = scratch.sums.data();  // of the sender: x0, x1, a, b
     for (std::int64_t j = begin; j < end; ++j) {
-        const std::int64_t first = p.op.columns.row_ptr[j], last = p.op.columns.row_ptr[j + 1];
         find_row(p.op.columns, p.op.table, p.op.r, j, row);
-        if (out.r && row.n < last - first)  // some are beyond the cutoff
-            for (std::int64_t k = first; k < last; ++k) {
-                const std::int64_t e = edge_at(p.op.columns, k);
-                out.r[e] = T(0);
-                std::fill(out.unit + 3 * e, out.unit + 3 * e + 3, T(0));
-            }
+        clear_edges_beyond(p, j, row.n, out);
         std::fill(memory, memory + 8 * width, T(0));
         const T *const x_row = p.op.x.row(j), *const v_row = p.op.v.row(j);
         const T *const by_x_row = p.by.x.row(j), *const by_v_row = p.by.v.row(j);
@@ -147,14 +141,7 @@ MDGNN_INLINE void send(const Painn<T>& p, const PainnGradients<T>& out, std::int
             out.r[edge] = sums[0] * per_unit;
             std::copy(sums + 1, sums + 4, out.unit + 3 * edge);
         }
-        if (!out.x) continue;
-        each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
-            PainnSent<V> sum;
-            load(memory + f, sum.x0), load(memory + width + f, sum.x1);
-            load_three(memory + 2 * width + f, width, sum.a);
-            load_three(memory + 5 * width + f, width, sum.b);
-            store_sent<true>(p, sum, j, f, out);
-        });
+        if (out.x) store_all_sent<kBytes, true>(p, memory, width, j, out);
     }
 }
 

@@ -2,6 +2,7 @@
 // the table.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -60,6 +61,31 @@ MDGNN_INLINE void store_sent(const Painn<T>& p, const PainnSent<V>& sum, std::in
     store(sum.x0, out.x.row(j) + f);
     store(sum.x1, out.x.row(j) + width + f);
     store(for_x2, out.x.row(j) + 2 * width + f);
+}
+
+// The same from sums in memory: x0, x1, a and (kDoubleBackward) b.
+template <int kBytes, bool kDoubleBackward, class T>
+MDGNN_INLINE void store_all_sent(const Painn<T>& p, const T* memory, std::int64_t width, std::int64_t j,
+                                 const PainnGradients<T>& out) {
+    each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
+        PainnSent<V> sum;
+        load(memory + f, sum.x0), load(memory + width + f, sum.x1);
+        load_three(memory + 2 * width + f, width, sum.a);
+        if constexpr (kDoubleBackward) load_three(memory + 5 * width + f, width, sum.b);
+        store_sent<kDoubleBackward>(p, sum, j, f, out);
+    });
+}
+
+// Zero for those of row j's edges that are beyond the cutoff, where n are within.
+template <class T>
+void clear_edges_beyond(const Painn<T>& p, std::int64_t j, std::int64_t n, const PainnGradients<T>& out) {
+    const std::int64_t first = p.op.columns.row_ptr[j], last = p.op.columns.row_ptr[j + 1];
+    if (!out.r || n == last - first) return;
+    for (std::int64_t k = first; k < last; ++k) {
+        const std::int64_t e = edge_at(p.op.columns, k);
+        out.r[e] = T(0);
+        std::fill(out.unit + 3 * e, out.unit + 3 * e + 3, T(0));
+    }
 }
 
 // Adds to the four coefficients of a feature, `all` numbers apart, what they get from the derivatives for the filter
