@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from mdgnn.threads import ForkSafeLock
 
@@ -14,8 +16,9 @@ _making = ForkSafeLock()  # tables are made by one thread, for all that want the
 class TableCache:
     """Tables by name, made again when a tensor that one follows from has changed; in training they are made every time.
 
-    A change is another tensor, other memory, or a write that torch has counted. Copies and pickles start empty. Several
-    threads may ask at once.
+    A change is another tensor, other memory, or a write that torch has counted, or should have: those of its fused
+    optimisers are counted here. It counts none to `tensor.data`. Copies and pickles start empty. Several threads may
+    ask at once.
     """
 
     def __init__(self) -> None:
@@ -45,3 +48,13 @@ class TableCache:
 
     def __reduce__(self) -> Any:
         return TableCache, ()
+
+
+def _count_writes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Of a step that was fused: torch 2.13 does not."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            increment_version([p for p in group["params"] if p.grad is not None])
+
+
+register_optimizer_step_post_hook(_count_writes)

@@ -28,17 +28,13 @@ class _InOneCall(torch.optim.Optimizer):
     """The step of an optimiser of torch's, which it is in all else: options, state, checkpoints.
 
     torch's own goes over the parameters in Python, and adds one to a tensor of each. It takes the first step, which
-    makes the state, and all of what is not dense and in float32 or float64 on the CPU. Where it is fused it does not
-    count its writes, by which a model knows that its tables are those of other weights: that is made up for here.
+    makes the state, and all of what is not dense and in float32 or float64 on the CPU.
     """
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         tables = [None] if closure is not None else [self._table(group) for group in self.param_groups]
         if None in tables:
-            result = super().step(closure)
-            for group in self.param_groups:
-                increment_version([p for p in group["params"] if p.grad is not None])
-            return result
+            return super().step(closure)
         decoupled = isinstance(self, torch.optim.AdamW)
         for group, table in zip(self.param_groups, tables, strict=True):
             assert table is not None

@@ -195,6 +195,21 @@ def test_tables_are_made_anew_while_parameters_are_trained():
     assert knots(made)[0].requires_grad, "tables that are kept without gradients do not serve training"
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad])
+def test_steps_that_are_fused_are_seen_by_tables(optimizer):
+    """torch does not count what they write."""
+    made = filters()
+    step = optimizer(made.parameters(), lr=0.1, fused=True).step
+    for _ in range(2):
+        with torch.no_grad():
+            before = made.tables()
+        sum(table.coefficients.square().sum() for table in made.tables()).backward()
+        step()
+        with torch.no_grad():
+            assert made.tables() is not before
+            assert all(torch.equal(a, b) for a, b in zip(knots(made), knots(copy.deepcopy(made)), strict=True))
+
+
 def test_tables_of_inference_mode_are_not_kept_for_autograd():
     made = filters().requires_grad_(False)
     with torch.inference_mode():
