@@ -39,6 +39,8 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 test: build
 	case $$($(PY) -c "import torch; print(torch.cuda.is_available(), torch.version.cuda)") in \
 	    "False None") $(PYTEST) --dist loadfile -m "not gpu" && $(MAKE) --no-print-directory emulate;; \
+	    "False "*) $(PYTEST) --dist loadfile && \
+	        echo "Skipped: the tests of CUDA. This torch has CUDA, and no GPU; with one built without CUDA they run emulated.";; \
 	    *) $(PYTEST) --dist loadfile;; \
 	esac
 

@@ -37,16 +37,16 @@ def normal(*shape, **options):
     return torch.randn(*shape, **options).cuda().requires_grad_()
 
 
-def message_inputs(name, found):
+def message_inputs(name, neighbors):
     """Those of an op of messages, with the coefficients of the table or the weights last."""
-    n, n_edges = len(found.row_ptr) - 1, len(found.senders)
+    n, n_edges = len(neighbors.row_ptr) - 1, len(neighbors.senders)
     if name == "concat_message":
         return normal(n_edges, WIDTH), normal(n, 2 * WIDTH), normal(n_edges)
-    r = found.distances.clone().requires_grad_()
+    r = neighbors.distances.clone().requires_grad_()
     channels = {"cfconv": WIDTH, "concat_message_table": WIDTH + 1, "painn_message": 3 * WIDTH}[name]
     table = hermite(*torch.randn(2, KNOTS, channels, dtype=torch.float64)).float().cuda().requires_grad_()
     if name == "painn_message":
-        unit = (found.vectors / found.distances[:, None]).requires_grad_()
+        unit = (neighbors.vectors / neighbors.distances[:, None]).requires_grad_()
         return normal(n, 3 * WIDTH), normal(n, 3, WIDTH), r, unit, table
     return normal(n, WIDTH if name == "cfconv" else 2 * WIDTH), r, table
 
@@ -91,18 +91,18 @@ def cases():
     torch.manual_seed(0)
     cluster = torch.tensor(clusters.positions_of(N_ATOMS), dtype=torch.float32).cuda()
     open_box = torch.zeros(3, 3).cuda(), torch.zeros(3, dtype=torch.bool).cuda(), clusters.CUTOFF
-    found = graph(cluster, *open_box)
-    edges = ops.EdgeRows(ops.Rows(found.row_ptr, found.senders))
-    n_edges = len(found.senders)
-    filled = len((found.distances.cpu() * ((KNOTS - 1) / clusters.CUTOFF)).long().unique())
+    neighbors = graph(cluster, *open_box)
+    edges = ops.EdgeRows(ops.Rows(neighbors.row_ptr, neighbors.senders))
+    n_edges = len(neighbors.senders)
+    filled = len((neighbors.distances.cpu() * ((KNOTS - 1) / clusters.CUTOFF)).long().unique())
     for name in MESSAGES:
-        yield name, N_ATOMS, n_edges, filled, derivatives(message(name, edges), message_inputs(name, found))
-    vectors = found.vectors.double().requires_grad_()
+        yield name, N_ATOMS, n_edges, filled, derivatives(message(name, edges), message_inputs(name, neighbors))
+    vectors = neighbors.vectors.double().requires_grad_()
     forces = derivatives(lambda g, d: ops.force_virial(g, edges, d), (normal(n_edges, 3), vectors))
     yield "force_virial", N_ATOMS, n_edges, 0, forces
     columns = edges.by_sender
-    rows = ops.Rows(found.row_ptr, found.senders, torch.arange(n_edges).cuda())
-    of_edges = ops.Rows(found.row_ptr)
+    rows = ops.Rows(neighbors.row_ptr, neighbors.senders, torch.arange(n_edges).cuda())
+    of_edges = ops.Rows(neighbors.row_ptr)
     for reduce, order in (("sum", 2), ("max", 1)):
 
         def gathered(x, w, reduce=reduce):

@@ -69,14 +69,14 @@ def write_structure(path: Path, n_atoms: int) -> None:
 def linked(build: Path, folder: Path) -> Path:
     """The driver with the objects of a build."""
     cache = (build / "CMakeCache.txt").read_text()
-    found = re.search(r"^MDGNN_SIMD:\w+=(\w+)$", cache, re.M)
+    simd = re.search(r"^MDGNN_SIMD:\w+=(\w+)$", cache, re.M)
     objects = [
         path for part in ("core", "engine", "ops") for path in build.glob(f"CMakeFiles/_C.dir/csrc/{part}/**/*.o")
     ]
     if not objects:
         raise SystemExit(f"expected a folder with the objects of a build, got {build}")
     flags = ["-std=c++20", "-O3", "-Wno-psabi", "-fno-math-errno", "-ffp-contract=fast", f"-I{CSRC}"]
-    flags.append(f"-DMDGNN_SIMD_BYTES={BYTES[found[1] if found else 'AUTO']}")
+    flags.append(f"-DMDGNN_SIMD_BYTES={BYTES[simd[1] if simd else 'AUTO']}")
     program = folder / build.name
     driver = str(HERE / "peak.cpp")
     subprocess.run(["g++", *flags, driver, *map(str, objects), "-o", str(program), "-pthread", "-ldl"], check=True)

@@ -76,16 +76,16 @@ def tables_of(text: str) -> list[Table]:
 def select(file: str, heading: str, pattern: str, columns: list[str]) -> list[list[str]]:
     """The cells in these columns of the rows that match."""
     patterns = [one if one.endswith("*") else f"{one} & *" for one in pattern.split(" or ")]
-    found = [
+    cells = [
         [row[0 if column == "first" else table.columns.index(column)] for column in columns]
         for table in tables_of(results_file(file))
         if table.heading.startswith(heading) and set(columns) <= {"first", *table.columns}
         for row in table.rows
         if any(fnmatchcase(" & ".join(row), one) for one in patterns)
     ]
-    if not found:
+    if not cells:
         raise ValueError(f"{file} has no row {pattern!r} with {columns} under a heading {heading!r}")
-    return found
+    return cells
 
 
 def number(text: str) -> float:

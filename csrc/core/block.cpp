@@ -26,7 +26,7 @@ struct Block {
 };
 
 // An array of results takes one, a search some more, and a few for each thread.
-std::array<std::atomic<Block*>, 64> kept{};
+std::array<std::atomic<Block*>, 64> free_blocks{};
 std::atomic<std::size_t> kept_bytes{0}, kept_small{0};  // small: of those that are not offered to the system
 constexpr std::size_t kMostSmall = std::size_t{1} << 26;
 
@@ -62,20 +62,20 @@ void unmap(Block* block) { munmap(block, block->bytes); }
 void keep(Block* block) {
     static std::atomic<unsigned> turn{0};
     count(block, true);
-    for (auto& slot : kept) {
+    for (auto& slot : free_blocks) {
         Block* none = nullptr;
         if (slot.load(std::memory_order_relaxed)) continue;
         if (slot.compare_exchange_strong(none, block, std::memory_order_acq_rel)) return;
     }
-    Block* old = kept[turn++ % kept.size()].exchange(block, std::memory_order_acq_rel);
+    Block* old = free_blocks[turn++ % free_blocks.size()].exchange(block, std::memory_order_acq_rel);
     if (!old) return;
     count(old, false);
     unmap(old);
 }
 
-// A kept block of at least so many bytes, and a quarter more at most: a larger one is for another result.
+// A free block of at least so many bytes, and a quarter more at most: a larger one is for another result.
 Block* reuse(std::size_t bytes) {
-    for (auto& slot : kept) {
+    for (auto& slot : free_blocks) {
         Block* block = take(slot);
         if (!block) continue;
         if (block->bytes >= bytes && block->bytes - bytes <= bytes / 4) return block;

@@ -36,13 +36,13 @@ namespace mdgnn::cpu {
 namespace {
 
 constexpr std::int64_t kAtoms = 64;     // that a thread takes at a time
-constexpr std::size_t kKept = 1 << 16;  // candidates; memory for more, which a long cutoff needs, is given back
+constexpr std::size_t kLargest = 1 << 16;  // candidates; memory for more, which a long cutoff needs, is given back
 
 thread_local Candidates candidates;
 
 struct GiveBack {
     ~GiveBack() {
-        if (std::max(candidates.place.capacity(), candidates.images.capacity()) > kKept) candidates = {};
+        if (std::max(candidates.place.capacity(), candidates.images.capacity()) > kLargest) candidates = {};
     }
 };
 

@@ -161,7 +161,9 @@ def told(line: tuple[str, int]) -> str:
     return f"{Path(filename).name}, line {number}: {linecache.getline(filename, number).strip()}"
 
 
-def run_twice(run: Callable[[Capture], list[Captured]], apply: Callable[..., Any]) -> tuple[Capture, list[Captured]]:
+def run_at_two_sizes(
+    run: Callable[[Capture], list[Captured]], apply: Callable[..., Any]
+) -> tuple[Capture, list[Captured]]:
     """The second of two runs of different numbers of atoms and edges, which are the same operations.
 
     Raises

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mdgnn.engine.algebra import BINARY, ELEMENTWISE, Algebra, Node
-from mdgnn.engine.capture import ROW, Capture, Captured, line_of, run_twice, told
+from mdgnn.engine.capture import ROW, Capture, Captured, line_of, run_at_two_sizes, told
 from mdgnn.engine.fusion import fuse, reachable
 from mdgnn.engine.messages import MESSAGES, CapturedGraph, result_shapes
 from mdgnn.engine.operations import apply
@@ -45,7 +45,7 @@ def trace(model: Potential) -> Program:
 
 
 def _traced(model: Potential) -> Program:
-    capture, outputs = run_twice(lambda capture: _outputs(model, capture), apply)
+    capture, outputs = run_at_two_sizes(lambda capture: _outputs(model, capture), apply)
     algebra = capture.algebra
     shifts, scales, networks = zip(*(_of_elements(algebra, x.node) for x in outputs), strict=True)
     element_of = torch.zeros(121, dtype=torch.int64) if capture.element_of is None else capture.element_of
@@ -263,7 +263,7 @@ def _table_of(program: Program, table: RadialTable, names: dict[Any, str]) -> Ta
     made = Table(f"table.{len(program.tables)}", len(table.coefficients) + 1, table.cutoff, [], [], 0, 0)
     before = dict(program.weights)
     try:
-        capture, (values,) = run_twice(run, apply)
+        capture, (values,) = run_at_two_sizes(run, apply)
         (root,) = fuse(capture.algebra, [capture.algebra.computed(values.node)], exact=True)
         (distances,) = (node for node in reachable(root) if node.op == "distances")
         writer = _Writer(program, made, 1, names, exact=True)

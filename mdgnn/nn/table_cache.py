@@ -51,7 +51,7 @@ class TableCache:
 
 
 def _count_writes(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Of a step that was fused: torch 2.13 does not."""
+    """Of a step that was fused: torch 2.13 does not. Counted twice they do no harm."""
     for group in optimizer.param_groups:
         if group.get("fused"):
             increment_version([p for p in group["params"] if p.grad is not None])

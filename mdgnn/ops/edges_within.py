@@ -40,8 +40,8 @@ def edges_within(
     x, y, z = vectors.square().unbind(1)
     squares = (x + y) + z
     near = squares <= _largest_square_below(cutoff, positions.dtype)
-    kept = (receivers, senders, shifts, vectors, squares.sqrt())
-    receivers, senders, shifts, vectors, distances = (array[near] for array in kept)
+    arrays = (receivers, senders, shifts, vectors, squares.sqrt())
+    receivers, senders, shifts, vectors, distances = (array[near] for array in arrays)
     return F.pad(near.cumsum(0), (1, 0))[row_ptr], receivers, senders, shifts, vectors, distances
 
 

@@ -129,8 +129,8 @@ class NeighborBuffers:
         self.row_ptr.copy_(arrays[0].clamp(max=self.capacity))
         for q, array in zip(ORDER, arrays, strict=True):
             if q in self._letters:
-                kept = array[: self.capacity]
-                self._arrays[q][: len(kept)] = torch.where(kept < self.capacity, kept, -1) if q == "r" else kept
+                values = array[: self.capacity]
+                self._arrays[q][: len(values)] = torch.where(values < self.capacity, values, -1) if q == "r" else values
 
     def check(self) -> None:
         """Raise a ValueError if the last search met an error or the edges did not fit. Waits for the device."""

@@ -127,7 +127,7 @@ def _register_derivatives(op: Op) -> None:
         ctx.set_materialize_grads(False)
         save_arguments(ctx, (*inputs[:m], *inputs[m + k :][:n]), inputs[m + k + n : -1])
 
-    def differentiate_twice(ctx: Any, *grad2: Tensor | None) -> Any:
+    def double_backward(ctx: Any, *grad2: Tensor | None) -> Any:
         grad2 = tuple(g if w else None for g, w in zip(grad2, ctx.needs, strict=True))
         needs_grad = [*ctx.needs_input_grad[:m], *ctx.needs_input_grad[m + k : m + k + n]]
         if all(g is None for g in grad2):
@@ -141,5 +141,5 @@ def _register_derivatives(op: Op) -> None:
         raise third_derivative(name)
 
     torch.library.register_autograd(f"mdgnn::{name}", differentiate, setup_context=save)
-    torch.library.register_autograd(f"mdgnn::{name}_backward", differentiate_twice, setup_context=save_backward)
+    torch.library.register_autograd(f"mdgnn::{name}_backward", double_backward, setup_context=save_backward)
     torch.library.register_autograd(f"mdgnn::{name}_double_backward", refuse)

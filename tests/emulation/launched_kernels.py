@@ -29,8 +29,8 @@ def kernels_of_module():
 
 def name_of(function):
     """The name alone; empty for functions within others."""
-    found = re.fullmatch(r"(?:void )?(?:\w+::|\(anonymous namespace\)::)*(\w+)(?:<.*>)?\(.*\)", function)
-    return found[1] if found and "::{" not in function and "lambda" not in function else ""
+    name = re.fullmatch(r"(?:void )?(?:\w+::|\(anonymous namespace\)::)*(\w+)(?:<.*>)?\(.*\)", function)
+    return name[1] if name and "::{" not in function and "lambda" not in function else ""
 
 
 def launched():

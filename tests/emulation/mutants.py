@@ -288,9 +288,9 @@ class Study:
         done = {line["fault"] for line in lines_of(VERDICTS)}
 
         def judge(fault):
-            found = {"fault": fault.number, **verdict(fault, items, covered)}
-            if len(items) == len(session.items) or found["found"] not in ("", "not reached"):
-                append(VERDICTS, found)
+            outcome = {"fault": fault.number, **verdict(fault, items, covered)}
+            if len(items) == len(session.items) or outcome["found"] not in ("", "not reached"):
+                append(VERDICTS, outcome)
 
         faults = [fault for fault in in_order_of_judgement(planted_faults()) if fault.number not in done]
         if len(items) < len(session.items):  # which bounds have no verdict would not be by chance
@@ -456,13 +456,13 @@ def table(header, rows):
     return "\n".join(["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)]) + "\n"
 
 
-def counts(faults, found):
+def counts(faults, verdicts):
     """A row for each kind, and one for all."""
     ways = {"machine": "machine", "results": "results", "crash": "crash", "hang": "no end"}
     ways |= {"": "not found", "not reached": "not reached", None: "not run"}
     rows = []
     for kind in [*dict.fromkeys(f.kind for f in faults), "all"]:
-        of_kind = [found[f.number] for f in faults if kind in ("all", f.kind)]
+        of_kind = [verdicts[f.number] for f in faults if kind in ("all", f.kind)]
         rows.append([kind, len(of_kind), *map(of_kind.count, ways)])
     return table(["fault", "planted", *ways.values()], rows)
 
@@ -475,22 +475,22 @@ def why_not_found(fault):
 
 
 def report():
-    faults, verdicts = planted_faults(), {line["fault"]: line["found"] for line in lines_of(VERDICTS)}
-    found = {fault.number: verdicts.get(fault.number) for fault in faults}
+    faults, by_number = planted_faults(), {line["fault"]: line["found"] for line in lines_of(VERDICTS)}
+    verdicts = {fault.number: by_number.get(fault.number) for fault in faults}
     places = {}
     for fault in faults:
-        if found[fault.number] == "":
+        if verdicts[fault.number] == "":
             text = fault.text.replace("|", "\\|")
             row = [f"`{fault.place.removeprefix('csrc/')}`", f"`{text}`"]
             places.setdefault((fault.kind, why_not_found(fault)), []).append(row)
     lists = [f"\n### {kind}\n{why}\n\n{table(['place', 'line'], rows)}" for (kind, why), rows in places.items()]
-    of_bounds = [found[fault.number] is not None for fault in faults if fault.kind in OF_BOUNDS]
+    of_bounds = [verdicts[fault.number] is not None for fault in faults if fault.kind in OF_BOUNDS]
     drawn = ""
     if not all(of_bounds):
         drawn = (
             f"Of {len(of_bounds)} bounds and indices {sum(of_bounds)} were drawn at random; the others were not run.\n"
         )
-    page = PAGE.format(drawn=drawn, counts=counts(faults, found), places="".join(lists))
+    page = PAGE.format(drawn=drawn, counts=counts(faults, verdicts), places="".join(lists))
     (HERE / "mutants.md").write_text(page)
 
 

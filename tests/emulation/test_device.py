@@ -39,7 +39,7 @@ def test_comparison():
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
 def test_optimizers(optimizer):
-    found = []
+    parameters = []
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.SiLU(), torch.nn.Linear(5, 1)).double().to(device)
@@ -50,8 +50,8 @@ def test_optimizers(optimizer):
             model(x).square().sum().backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             steps.step()
-        found.append([p.detach().cpu() for p in model.parameters()])
-    for on_cpu, on_gpu in zip(*found, strict=True):
+        parameters.append([p.detach().cpu() for p in model.parameters()])
+    for on_cpu, on_gpu in zip(*parameters, strict=True):
         torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-12, atol=1e-12)
 
 

@@ -75,14 +75,14 @@ def machine(tmp_path_factory):
 @pytest.mark.parametrize("kernel", [*CORRECT, *OF_MEETINGS, *OF_ACCESSES])
 def test_a_fault_is_found_in_every_order(machine, kernel, order):
     """With the name of the kernel and the line of the source."""
-    found = machine(kernel, "checked", order)
+    message = machine(kernel, "checked", order)
     if kernel in CORRECT:
-        assert found == ""
+        assert message == ""
         return
     expected = {**OF_MEETINGS, **OF_ACCESSES}[kernel]
     with pytest.raises(RuntimeError, match=expected):
-        raise RuntimeError(found)
-    assert kernel in found and ("faults.cu:" in found or kernel == "too_much_stack")
+        raise RuntimeError(message)
+    assert kernel in message and ("faults.cu:" in message or kernel == "too_much_stack")
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -63,8 +63,8 @@ def counted():
 def test_reads(counted, name, order):
     kernel = counted(name, order)
     total = kernel.total
-    found = (total.accesses, total.lanes, total.bytes_read, total.sectors_read, kernel.first_read, total.useful)
-    assert found == KERNELS[name] and total.sectors_written == total.turns == 0
+    measured = (total.accesses, total.lanes, total.bytes_read, total.sectors_read, kernel.first_read, total.useful)
+    assert measured == KERNELS[name] and total.sectors_written == total.turns == 0
 
 
 def test_writes(counted):

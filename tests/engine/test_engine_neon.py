@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(
     not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")),
-    reason="needs Debian's g++-aarch64-linux-gnu and qemu-user: `make neon` has them",
+    reason="needs Debian's g++-aarch64-linux-gnu and qemu-user, for `make neon`; .ci/run installs them",
 )
 def test_neon_gives_the_same_results():
     command = ["make", "-s", "neon", f"PY={sys.executable}", "-o", ".venv/.installed-dev"]  # the package is here

@@ -26,8 +26,8 @@ def in_empty_folder(tmp_path, monkeypatch):
 
 def picture():
     """The bytes of one with a unit that TeX would set."""
-    wanted = partial(runs.plot_relaxation, log=LOG, energy_unit="epsilon/kB", force_unit="epsilon/sigma^3")
-    assert draw(Path(), {"p.png": lambda: wanted}) == ["p.png"]
+    plot = partial(runs.plot_relaxation, log=LOG, energy_unit="epsilon/kB", force_unit="epsilon/sigma^3")
+    assert draw(Path(), {"p.png": lambda: plot}) == ["p.png"]
     return Path("p.png").read_bytes()
 
 

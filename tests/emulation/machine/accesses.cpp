@@ -36,16 +36,16 @@ bool is_constant(std::uintptr_t address) {
         regions.clear();
         dl_iterate_phdr(
             [](dl_phdr_info* library, std::size_t, void*) {
-                std::vector<Region> found;
+                std::vector<Region> segments;
                 bool is_kernels = false;
                 for (int k = 0; k < library->dlpi_phnum; ++k) {
                     const auto& segment = library->dlpi_phdr[k];
                     if (segment.p_type != PT_LOAD || segment.p_flags & PF_W) continue;
                     const std::uintptr_t begin = library->dlpi_addr + segment.p_vaddr;
-                    found.push_back({begin, begin + segment.p_memsz});
-                    is_kernels |= found.back().contains(reinterpret_cast<std::uintptr_t>(of_kernel));
+                    segments.push_back({begin, begin + segment.p_memsz});
+                    is_kernels |= segments.back().contains(reinterpret_cast<std::uintptr_t>(of_kernel));
                 }
-                if (is_kernels) regions = found;
+                if (is_kernels) regions = segments;
                 return static_cast<int>(is_kernels);
             },
             nullptr);
