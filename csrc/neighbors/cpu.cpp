@@ -35,7 +35,7 @@ namespace mdgnn::cpu {
 
 namespace {
 
-constexpr std::int64_t kAtoms = 64;     // that a thread takes at a time
+constexpr std::int64_t kAtoms = 64;        // that a thread takes at a time
 constexpr std::size_t kLargest = 1 << 16;  // candidates; memory for more, which a long cutoff needs, is given back
 
 thread_local Candidates candidates;
