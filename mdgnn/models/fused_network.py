@@ -90,6 +90,8 @@ def suits(m: Messages, types: Tensor, embedding: Tensor, weights: Weights) -> bo
     if not isinstance(basis, Tensor) or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
     width, bias = embedding.shape[1], (embedding.shape[1],)
+    if m.envelope is not None and (m.envelope.shape, m.envelope.dtype) != (basis.shape[:1], basis.dtype):
+        return False  # `plain` says so
     square, n_layers = (width, width), (len(weights) - OF_READOUT) // OF_LAYER
     of_layer = [(width, 2 * width + basis.shape[1]), bias, square, bias, (width, 2 * width), bias, square, bias]
     return (
@@ -97,7 +99,8 @@ def suits(m: Messages, types: Tensor, embedding: Tensor, weights: Weights) -> bo
         and [w.shape for w in weights] == [*of_layer * n_layers, square, bias, (1, width), (1,)]
         and {t.dtype for t in weights} == {basis.dtype} == {embedding.dtype}
         and m.edges.checked[1:] == (len(types), len(basis))
-        and {t.is_cpu and t.is_contiguous() for t in (basis, embedding, *weights)} == {True}
+        and {t.is_cpu and t.is_contiguous() for t in (m.envelope, basis, embedding, *weights) if t is not None}
+        == {True}
     )
 
 

@@ -45,6 +45,51 @@ def test_steps_are_torchs(kind, amsgrad, weight_decay, dtype):
             )
 
 
+def after_steps(*optimizers_of, change=lambda optimizer, step: None):
+    """The parameters of equal networks after steps of each optimiser, before which `change` is called."""
+    results = []
+    for make in optimizers_of:
+        model = network()
+        optimizer = make(model.parameters())
+        for step in range(6):
+            gradients(model, step)
+            change(optimizer, step)
+            optimizer.step()
+        results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    return results
+
+
+@pytest.mark.parametrize(
+    "options", [{"decoupled_weight_decay": True}, {"foreach": True}, {"differentiable": False}, {"fused": False}]
+)
+def test_options_are_torchs(options):
+    options = {"lr": 0.1, "weight_decay": 0.3, **options}
+    ours, torchs = after_steps(*(lambda p, make=make: make(p, **options) for make in (Adam, torch.optim.Adam)))
+    torch.testing.assert_close(ours, torchs, rtol=1e-13, atol=1e-13)
+
+
+def test_what_a_gradient_scaler_sets_is_looked_at():
+    def scale(optimizer, step):
+        if step > 3:
+            optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(float(step == 4))
+
+    makes = [lambda p, make=make: make(p, lr=0.1, fused=True) for make in (Adam, torch.optim.Adam)]
+    ours, torchs = after_steps(*makes, change=scale)
+    torch.testing.assert_close(ours, torchs, rtol=1e-13, atol=1e-13)
+
+
+def test_moments_in_the_place_of_others_are_those_of_the_next_step():
+    def replace(optimizer, step):
+        for state in optimizer.state.values():
+            if step == 4:
+                state["exp_avg"] = 2 * state["exp_avg"]
+
+    ours, torchs = after_steps(
+        *(lambda p, make=make: make(p, lr=0.1) for make in (Adam, torch.optim.Adam)), change=replace
+    )
+    torch.testing.assert_close(ours, torchs, rtol=1e-13, atol=1e-13)
+
+
 def test_is_one_call(monkeypatch):
     """But for the first, which makes the state and is torch's."""
     calls = []
