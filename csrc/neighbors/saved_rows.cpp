@@ -56,8 +56,8 @@ __attribute__((target("avx512f,popcnt"))) void list_avx512(const SavedBin& bin, 
     for_words(bin, row, [&](std::uint64_t word, std::uint32_t first) __attribute__((target("avx512f,popcnt"))) {
         for (std::uint32_t l = 0; l < kWord; l += 16) {
             const auto bits = static_cast<__mmask16>(word >> l);
-            const __m512i found = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first + l)), lanes);
-            _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(bits, found));
+            const __m512i places = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first + l)), lanes);
+            _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(bits, places));
             numbers += __builtin_popcount(bits);
         }
     });

@@ -60,8 +60,8 @@ def keys_of(config: Config) -> Keys:
 
     A run that learns no energies wants neither them nor forces or stress, but for what every structure must have.
     """
-    wanted = QUANTITIES if config.learns_energy() else config.data.need or ()
-    own: Any = {name: getattr(config.data, name) if name in wanted else "" for name in QUANTITIES}
+    needed = QUANTITIES if config.learns_energy() else config.data.need or ()
+    own: Any = {name: getattr(config.data, name) if name in needed else "" for name in QUANTITIES}
     return Keys(**own, properties=tuple(p.in_files for p in config.property))
 
 

@@ -1,6 +1,6 @@
 // The double backward of concat_message_table. By receiver: its share of the derivative for `ends`, that for r, and
 // that for grad; by sender, from what that left in the cache, the sender's share.
-// Alternatives that lost: to work out each message again for its sender; other sizes of what is kept, no gain.
+// Alternatives that lost: to work out each message again for its sender; other sizes of what is saved, no gain.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
@@ -13,11 +13,11 @@
 namespace mdgnn::cpu {
 namespace {
 
-constexpr std::int64_t kKept = std::int64_t{1} << 19;  // numbers kept for the senders: 2 MB in float32
+constexpr std::int64_t kSaved = std::int64_t{1} << 19;  // numbers saved for the senders: 2 MB in float32
 
 // The derivatives for x of the edges from `first` on, a row of H each; may be null.
 template <class T>
-struct Kept {
+struct Saved {
     Matrix<T> rows;
     std::int64_t first = 0;
 
@@ -26,7 +26,7 @@ struct Kept {
 
 // By receiver: its share of the derivative for `ends`, that for r, and that for grad.
 template <int kBytes, class T>
-MDGNN_INLINE void receive(const Concat<T>& p, const Kept<T>& kept, const ConcatMessageResult<T>& out_grad,
+MDGNN_INLINE void receive(const Concat<T>& p, const Saved<T>& saved, const ConcatMessageResult<T>& out_grad,
                           const ConcatMessageGradients<T>& out, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width(), all = width + 1;
     std::vector<FilterEdge<T>> edges;
@@ -37,7 +37,7 @@ MDGNN_INLINE void receive(const Concat<T>& p, const Kept<T>& kept, const ConcatM
         filter_edges(p.op.rows, p.op.table, p.op.r, i, edges);
         if (static_cast<std::int64_t>(edges.size()) < last - first) {  // some are beyond the cutoff
             if (out.r) std::fill(out.r + first, out.r + last, T(0));
-            if (kept.rows) std::fill(kept.row(first), kept.row(last), T(0));
+            if (saved.rows) std::fill(saved.row(first), saved.row(last), T(0));
         }
         T s = 0;
         for (const FilterEdge<T>& e : edges) {
@@ -48,7 +48,7 @@ MDGNN_INLINE void receive(const Concat<T>& p, const Kept<T>& kept, const ConcatM
             const auto add_piece = [&]<class V>(V* sum, std::int64_t f) __attribute__((always_inline)) {
                 const Piece<T, true, V> x(p, m, i, e.other, f);
                 add(x.gradient, sums.data() + f);
-                if (kept.rows) store(x.gradient, kept.row(e.edge) + f);
+                if (saved.rows) store(x.gradient, saved.row(e.edge) + f);
                 V change, more;  // q depends on r too
                 interpolate_slope(m.curvature, m.coefficients + f, all, change);
                 if (m.by) {
@@ -73,7 +73,7 @@ MDGNN_INLINE void receive(const Concat<T>& p, const Kept<T>& kept, const ConcatM
 // By sender: adds what the edges up to `last` contribute to its share of the derivative for `ends`. Each sender goes on
 // where it stopped.
 template <int kBytes, class T>
-MDGNN_INLINE void add_sent(const Concat<T>& p, const Kept<T>& kept, Matrix<T> ends, std::int64_t last,
+MDGNN_INLINE void add_sent(const Concat<T>& p, const Saved<T>& saved, Matrix<T> ends, std::int64_t last,
                            std::int64_t* next, std::int64_t begin, std::int64_t end) {
     const std::int64_t width = p.width();
     const Rows& columns = p.op.columns;
@@ -81,7 +81,7 @@ MDGNN_INLINE void add_sent(const Concat<T>& p, const Kept<T>& kept, Matrix<T> en
         std::int64_t k = next[j];
         T* const y = ends.row(j);
         for (; k < columns.row_ptr[j + 1] && columns.edge[k] < last; ++k) {
-            const T* const gradient = kept.row(columns.edge[k]);
+            const T* const gradient = saved.row(columns.edge[k]);
             each_piece<kBytes, T, 1>(width, [&]<class V, int kParts>(std::int64_t f) __attribute__((always_inline)) {
                 V x;
                 load(gradient + f, x);
@@ -93,18 +93,18 @@ MDGNN_INLINE void add_sent(const Concat<T>& p, const Kept<T>& kept, Matrix<T> en
 }
 
 // The instruction set is chosen by functions that are not templates.
-#define LOOPS(T, target, bytes)                                                                                       \
-    target void receive_loop(Vectors<bytes>, const Concat<T>& p, const Kept<T>& kept,                                 \
-                             const ConcatMessageResult<T>& out_grad, const ConcatMessageGradients<T>& out,            \
-                             std::int64_t a, std::int64_t b) {                                                        \
-        receive<bytes, T>(p, kept, out_grad, out, a, b);                                                              \
-    }                                                                                                                 \
-    target void sent_loop(Vectors<bytes>, const Concat<T>& p, const Kept<T>& kept, Matrix<T> ends, std::int64_t last, \
-                          std::int64_t* next, std::int64_t a, std::int64_t b) {                                       \
-        add_sent<bytes, T>(p, kept, ends, last, next, a, b);                                                          \
-    }                                                                                                                 \
-    target void table_loop(Vectors<bytes>, const Concat<T>& p, T* coefficients, std::int64_t a, std::int64_t b) {     \
-        add_to_table<bytes, T, true>(p, coefficients, a, b);                                                          \
+#define LOOPS(T, target, bytes)                                                                                   \
+    target void receive_loop(Vectors<bytes>, const Concat<T>& p, const Saved<T>& saved,                           \
+                             const ConcatMessageResult<T>& out_grad, const ConcatMessageGradients<T>& out,        \
+                             std::int64_t a, std::int64_t b) {                                                    \
+        receive<bytes, T>(p, saved, out_grad, out, a, b);                                                         \
+    }                                                                                                             \
+    target void sent_loop(Vectors<bytes>, const Concat<T>& p, const Saved<T>& saved, Matrix<T> ends,              \
+                          std::int64_t last, std::int64_t* next, std::int64_t a, std::int64_t b) {                \
+        add_sent<bytes, T>(p, saved, ends, last, next, a, b);                                                     \
+    }                                                                                                             \
+    target void table_loop(Vectors<bytes>, const Concat<T>& p, T* coefficients, std::int64_t a, std::int64_t b) { \
+        add_to_table<bytes, T, true>(p, coefficients, a, b);                                                      \
     }
 MDGNN_LOOPS_OF_ALL_WIDTHS(LOOPS)
 
@@ -125,19 +125,19 @@ void run_blocks(const Concat<T>& p, const ConcatMessageResult<T>& out_grad, cons
     thread_local std::vector<T> memory;
     for (std::int64_t begin = 0, end; begin < rows.n_rows; begin = end) {
         const std::int64_t first = rows.row_ptr[begin];
-        for (end = begin + 1; end < rows.n_rows && (rows.row_ptr[end + 1] - first) * width <= kKept; ++end) {
+        for (end = begin + 1; end < rows.n_rows && (rows.row_ptr[end + 1] - first) * width <= kSaved; ++end) {
         }
         const std::int64_t n_edges = rows.row_ptr[end] - first;
         if (static_cast<std::int64_t>(memory.size()) < n_edges * width) memory.resize(n_edges * width);
-        const Kept<T> kept{{memory.data(), n_edges, width}, first};
+        const Saved<T> saved{{memory.data(), n_edges, width}, first};
         parallel_for(end - begin, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
-            with_vectors([&](auto v) { receive_loop(v, p, kept, out_grad, out, begin + a, begin + b); });
+            with_vectors([&](auto v) { receive_loop(v, p, saved, out_grad, out, begin + a, begin + b); });
         });
         parallel_for(n_senders, 4 * grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
-            with_vectors([&](auto v) { sent_loop(v, p, kept, out.ends, rows.row_ptr[end], next.data(), a, b); });
+            with_vectors([&](auto v) { sent_loop(v, p, saved, out.ends, rows.row_ptr[end], next.data(), a, b); });
         });
     }
-    if (static_cast<std::int64_t>(memory.size()) > kKept) std::vector<T>().swap(memory);  // a row of many edges
+    if (static_cast<std::int64_t>(memory.size()) > kSaved) std::vector<T>().swap(memory);  // a row of many edges
 }
 
 }  // namespace
@@ -153,7 +153,7 @@ void concat_message_table_double_backward(const ConcatMessageTable<T>& op, const
         run_blocks(p, out_grad, out, grain, context);
     else if (out.r || out_grad.messages)
         parallel_for(op.rows.n_rows, grain, context.n_threads, [&](std::int64_t a, std::int64_t b) {
-            with_vectors([&](auto v) { receive_loop(v, p, Kept<T>{}, out_grad, out, a, b); });
+            with_vectors([&](auto v) { receive_loop(v, p, Saved<T>{}, out_grad, out, a, b); });
         });
     if (out.coefficients)
         sum_over_blocks<T>(op.rows, 4 * op.table.n_intervals * op.table.width, out.coefficients, context,
