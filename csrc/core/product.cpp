@@ -23,9 +23,13 @@ template <class T, class V, int kRows, int kVectors, bool kWhole>
 MDGNN_INLINE void tile(const Product<T>& p, std::int64_t i, std::int64_t m) {
     constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
     const std::int64_t n = kWhole ? lanes : p.cols - m, n_of_b = p.packed ? lanes : n;
-    V sums[kRows][kVectors] = {};
+    V sums[kRows][kVectors];
+    const T* a[kRows];
+    // Unrolled, or the sums are set, and stored, in memory.
     if (p.start_1) {
+#pragma GCC unroll 6
         for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
             for (int v = 0; v < kVectors; ++v) {
                 V other;
                 load_some(p.start_1[i + r] + m + v * lanes, n, sums[r][v]);
@@ -33,24 +37,36 @@ MDGNN_INLINE void tile(const Product<T>& p, std::int64_t i, std::int64_t m) {
                 sums[r][v] += other;
             }
     } else if (p.add || p.bias) {
+#pragma GCC unroll 6
         for (int r = 0; r < kRows; ++r) {
             const T* const from = (p.add ? p.out + (i + r) * p.out_stride : p.bias) + m;
+#pragma GCC unroll 4
             for (int v = 0; v < kVectors; ++v) load_some(from + v * lanes, n, sums[r][v]);
         }
+    } else {
+#pragma GCC unroll 6
+        for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; ++v) sums[r][v] = V{};
     }
-    const T* a[kRows];
+#pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) a[r] = p.a_rows ? p.a_rows[i + r] : p.a + (i + r) * p.a_row;
     const T* b = p.b + m;
     const std::int64_t step = p.a_inner, end = p.inner * step;
     for (std::int64_t k = 0; k != end; k += step, b += p.b_stride) {
         V w[kVectors];
+#pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) load_some(b + v * lanes, kWhole ? lanes : n_of_b, w[v]);
+#pragma GCC unroll 6
         for (int r = 0; r < kRows; ++r) {
             const T x = a[r][k];
+#pragma GCC unroll 4
             for (int v = 0; v < kVectors; ++v) sums[r][v] += w[v] * x;
         }
     }
+#pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) store_some(sums[r][v], n, p.out + (i + r) * p.out_stride + m + v * lanes);
 }
 
