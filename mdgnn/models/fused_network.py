@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from mdgnn._internal.blas import add_linear, linear
 from mdgnn.nn import Elements
 from mdgnn.ops import EdgeRows, Rows, concat_message_linear, scatter_add, silu
 from mdgnn.ops.csr import address
@@ -56,9 +57,9 @@ def plain(h: Tensor, m: Messages, n_neighbours: Tensor, weights: Weights) -> Ten
     """(N, F) -> (N, F): h + U([h, sum of M([h_j, h_i, basis])]), M's second Linear after the sum."""
     w1, b1, w2, b2, u1, c1, u2, c2 = weights
     for_ends, bias, for_basis = split(w1, b1, h.shape[1])
-    x = concat_message_linear(m.basis, for_basis, F.linear(h, for_ends, bias), m.edges, m.envelope)
-    total = torch.addmm(n_neighbours * b2, x, w2.t())
-    return h + F.linear(silu(F.linear(torch.cat([h, total], dim=1), u1, c1)), u2, c2)
+    x = concat_message_linear(m.basis, for_basis, linear(h, for_ends, bias), m.edges, m.envelope)
+    total = add_linear(n_neighbours * b2, x, w2)
+    return h + linear(silu(linear(torch.cat([h, total], dim=1), u1, c1)), u2, c2)
 
 
 def fused(m: Messages, types: Tensor, elements: Elements, embedding: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
@@ -180,5 +181,5 @@ def _one_by_one(
     *of_layers, o1, p1, o2, p2 = weights
     for k in range(0, len(of_layers), OF_LAYER):
         h = plain(h, m, n_neighbours, of_layers[k : k + OF_LAYER])
-    network = (silu(F.linear(h, o1, p1)) * o2).sum(dim=1) + p2
+    network = (silu(linear(h, o1, p1)) * o2).sum(dim=1) + p2
     return h, elements.energies(types, network)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mdgnn._internal.blas import Linear
 from mdgnn.graph import Graph
 from mdgnn.model_config import takes_options_of
 from mdgnn.models.filtered import FilteredConfig, make_filters
@@ -41,7 +42,7 @@ class Layer(nn.Module):
     def __init__(self, n_features: int):
         super().__init__()
         self.message_mlp = MLP(n_features, n_features, 3 * n_features)
-        self.mix = nn.Linear(n_features, 2 * n_features, bias=False)
+        self.mix = Linear(n_features, 2 * n_features, bias=False)
         self.update_mlp = MLP(2 * n_features, n_features, 3 * n_features)
 
     def forward(self, s: Tensor, v: Tensor, filter: Filter, unit: Tensor, edges: EdgeRows) -> tuple[Tensor, Tensor]:
@@ -79,7 +80,7 @@ class PaiNN(Potential):
         c = config
         f, layers = c.n_features, range(c.n_interactions)
         self.embedding = nn.Embedding(1 + c.n_elements, f)
-        self.filters = make_filters((nn.Linear(c.n_basis, 3 * f) for _ in layers), c)
+        self.filters = make_filters((Linear(c.n_basis, 3 * f) for _ in layers), c)
         self.layers = nn.ModuleList(Layer(f) for _ in layers)
         self.output_mlp = MLP(f, max(1, f // 2), 1)
         self.apply(xavier)

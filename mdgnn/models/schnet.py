@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from mdgnn._internal.blas import Linear
 from mdgnn.graph import Graph
 from mdgnn.model_config import takes_options_of
 from mdgnn.models.filtered import FilteredConfig, make_filters
@@ -31,7 +32,7 @@ class Interaction(nn.Module):
 
     def __init__(self, n_features: int):
         super().__init__()
-        self.project = nn.Linear(n_features, n_features, bias=False)
+        self.project = Linear(n_features, n_features, bias=False)
         self.update = MLP(n_features, n_features, n_features, ShiftedSoftplus)
 
     def forward(self, h: Tensor, filter: Filter, edges: EdgeRows) -> Tensor:

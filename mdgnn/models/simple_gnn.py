@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mdgnn._internal.blas import add_linear, linear
 from mdgnn.graph import Graph, sum_over_neighbours
 from mdgnn.model_config import RadialConfig, require, require_positive, takes_options_of
 from mdgnn.models.fused_network import Messages, Weights, fused, plain, split, suits
@@ -98,7 +99,7 @@ class MessagePassingLayer(nn.Module):
             (first.weight, first.bias, radial.coefficients),
             lambda: _edge_table(radial, for_basis, first.bias, h.dtype),
         )
-        ends = F.linear(h, torch.cat(for_ends.chunk(2, dim=1)))
+        ends = linear(h, torch.cat(for_ends.chunk(2, dim=1)))
         x, n_neighbours = concat_message_table(ends, TabulatedFilter(table, distances), graph.edges)
         total = self._total(x, n_neighbours)
         if self.aggregation == "mean":
@@ -111,11 +112,11 @@ class MessagePassingLayer(nn.Module):
             return plain(h, m, n_neighbours, self.weights)
         first, second = self.message_mlp.first, self.message_mlp.last
         for_ends, bias, for_basis = split(first.weight, first.bias, h.shape[1])
-        ends = F.linear(h, for_ends, bias)
+        ends = linear(h, for_ends, bias)
         if self.aggregation == "max":  # a maximum does not commute with the second Linear
-            edge_part = with_suitable_rows(lambda basis: F.linear(basis, for_basis), m.basis)
+            edge_part = with_suitable_rows(lambda basis: linear(basis, for_basis), m.basis)
             x = silu(edge_part + add_ends(ends, graph.edges))
-            messages = with_suitable_rows(lambda x: F.linear(x, second.weight, second.bias), x)
+            messages = with_suitable_rows(lambda x: linear(x, second.weight, second.bias), x)
             return self._update(h, sum_over_neighbours(messages, graph, m.envelope, reduce="max"))
         x = concat_message_linear(m.basis, for_basis, ends, graph.edges, m.envelope)
         return self._update(h, self._total(x, n_neighbours) / _divisor(n_neighbours, smooth))
@@ -133,7 +134,7 @@ class MessagePassingLayer(nn.Module):
     def _total(self, x: Tensor, n_neighbours: Tensor) -> Tensor:
         """The second Linear of the message after the sum (N, hidden_dim)."""
         weight, bias = self._divided(*self.message_mlp.weights[2:])
-        return torch.addmm(n_neighbours * bias, x, weight.t())
+        return add_linear(n_neighbours * bias, x, weight)
 
     def _update(self, h: Tensor, total: Tensor) -> Tensor:
         return h + self.update_mlp(torch.cat([h, total], dim=1))  # type: ignore[no-any-return]

@@ -3,8 +3,8 @@
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from mdgnn._internal.blas import Linear, linear
 from mdgnn.ops import silu
 
 
@@ -20,7 +20,7 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, n_in: int, n_hidden: int, n_out: int, activation: type[nn.Module] = nn.SiLU):
-        super().__init__(nn.Linear(n_in, n_hidden), activation(), nn.Linear(n_hidden, n_out))
+        super().__init__(Linear(n_in, n_hidden), activation(), Linear(n_hidden, n_out))
 
     @property
     def first(self) -> nn.Linear:
