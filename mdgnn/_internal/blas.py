@@ -33,7 +33,7 @@ def _missing_columns(x: Tensor, weight: Tensor) -> tuple[int, int]:
     """How many the input and the output lack."""
     n_out, n_in = weight.shape
     into, out = _suitable_columns(n_in) - n_in, _suitable_columns(n_out) - n_out
-    if not (into or out) or not isinstance(x, Tensor) or not x.is_cpu or x.dtype not in (torch.float32, torch.float64):
+    if not (into or out) or type(x) is not Tensor or not x.is_cpu or x.dtype not in (torch.float32, torch.float64):
         return 0, 0
     return into, out
 
