@@ -91,7 +91,7 @@ def test_bad_input_gets_a_sentence(device):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("n_atoms", [50, 2500])
+@pytest.mark.parametrize("n_atoms", [50, 5000])
 def test_a_cuda_graph_makes_the_list_anew(n_atoms):
     torch.manual_seed(0)
     cell = torch.eye(3, device="cuda") * (n_atoms / 0.8) ** (1 / 3)

@@ -95,7 +95,7 @@ def check_against_cpu(name, dtype, shift=0, apart=0, **options):
 
 @ops
 @dtypes
-@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 31, 32, 33, 64, 65, 100, 128, 129, 256, 260, 512, 513])
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 31, 32, 33, 64, 65, 100, 128, 129, 256, 260, 512, 513, 640])
 def test_every_width(name, dtype, width):
     check_against_cpu(name, dtype, width=width)
 
@@ -118,7 +118,7 @@ def test_every_graph(name, dtype, width, options):
 @pytest.mark.parametrize(
     "options",
     [
-        {"crystal": True, "n_edges": 100_000},
+        {"crystal": True, "n_edges": 200_000},
         {"n_knots": 2},
         {"n_knots": 1024, "n_edges": 50_000},
         {"n_knots": 1400, "n_edges": 300},  # more intervals than a turn of their scan takes
