@@ -30,7 +30,7 @@ def _suitable_columns(n: int) -> int:
 
 
 def _missing_columns(x: Tensor, weight: Tensor) -> tuple[int, int]:
-    """How many the input and the output lack."""
+    """How many the input and the output lack; none of what stands for a tensor, such as in the engine's capture."""
     n_out, n_in = weight.shape
     into, out = _suitable_columns(n_in) - n_in, _suitable_columns(n_out) - n_out
     if not (into or out) or type(x) is not Tensor or not x.is_cpu or x.dtype not in (torch.float32, torch.float64):

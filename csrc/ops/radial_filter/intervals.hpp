@@ -4,8 +4,8 @@
 // Alternative that lost: edges in the order of receivers, in up to 16 blocks with a table each, which are added up. The
 // coefficients of a random interval come from and go to the second cache for every edge, and tables of 3 MB (PaiNN, 64
 // features) are cleared and added: 10 times for PaiNN and 2 to 5 times for cfconv at 561 atoms. At 6,525 atoms, where
-// rows of atoms come from farther away, 1.4 to 2.7 times for PaiNN; for cfconv no difference
-// beyond the noise of the machine.
+// rows of atoms come from farther away, 1.4 to 2.7 times for PaiNN; for cfconv 0.5 to 1.3 times in runs that other work
+// disturbed: not settled.
 #pragma once
 
 #include <algorithm>
