@@ -32,16 +32,18 @@ $(DOCS): $(STAMP)
 demo: $(STAMP)
 	$(PY) examples/demo.py demo
 
-# A worker for each core, with one of torch's threads; the tests of a file stay together, with what they train. Those of
-# CUDA run on a GPU; without one, emulated if torch was built without CUDA, else they are skipped.
+# A worker for each core, with one of torch's threads; the tests of a file stay together, with what they train, and
+# files in the order of their names: long ones of few tests would come last. Those of CUDA run on a GPU; without one,
+# emulated if torch was built without CUDA, else they are skipped.
 WORKERS ?= auto
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
+BY_FILE = --dist loadfile --no-loadscope-reorder
 test: build
 	case $$($(PY) -c "import torch; print(torch.cuda.is_available(), torch.version.cuda)") in \
-	    "False None") $(PYTEST) --dist loadfile -m "not gpu" && $(MAKE) --no-print-directory emulate;; \
-	    "False "*) $(PYTEST) --dist loadfile && \
+	    "False None") $(PYTEST) $(BY_FILE) -m "not gpu" && $(MAKE) --no-print-directory emulate;; \
+	    "False "*) $(PYTEST) $(BY_FILE) && \
 	        echo "Skipped: the tests of CUDA. This torch has CUDA, and no GPU; with one built without CUDA they run emulated.";; \
-	    *) $(PYTEST) --dist loadfile;; \
+	    *) $(PYTEST) $(BY_FILE);; \
 	esac
 
 # The tests that need a GPU on an emulated one: tests/emulation/README.md. Plain; or with every access checked, all
@@ -94,12 +96,11 @@ docs: $(DOCS)
 CUDA_ARCHITECTURES ?= 90
 HEADERS = $(shell $(PY) -c "import sysconfig, torch; print('-isystem', sysconfig.get_path('include'), \
     '-isystem', torch.__path__[0] + '/include')")
+CUDA_SOURCES = $(shell find csrc -name '*.cu') $(wildcard csrc/bindings/*_cuda.cpp) csrc/bindings/ops.cpp
 cuda: build
 	command -v nvcc > /dev/null || { echo "make cuda needs nvcc on the PATH"; exit 1; }
-	set -e; for file in $$(find csrc -name '*.cu') csrc/bindings/*_cuda.cpp csrc/bindings/ops.cpp; do \
-	    echo $$file; nvcc -std=c++20 -arch=sm_$(CUDA_ARCHITECTURES) -DMDGNN_CUDA_MODULE -Icsrc $(HEADERS) \
-	        -c $$file -o /dev/null; \
-	done
+	printf '%s\n' $(CUDA_SOURCES) | xargs -t -P $(shell nproc) -I FILE \
+	    nvcc -std=c++20 -arch=sm_$(CUDA_ARCHITECTURES) -DMDGNN_CUDA_MODULE -Icsrc $(HEADERS) -c FILE -o /dev/null
 
 bench: build
 	$(PY) -m pytest benchmarks --benchmark-only
