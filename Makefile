@@ -61,7 +61,7 @@ emulate-checked: build
 
 emulate-sample: build
 	$(EMULATION) checked
-	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) --emulation-sample
+	MDGNN_EMULATION=checked MDGNN_EMULATION_ORDER=$(ORDER) $(EMULATED) -p launched_kernels --emulation-sample
 
 # Random lists, against those of the CPU, and ops, against references.
 emulate-fuzz: COUNT = 10000

@@ -1,4 +1,6 @@
-"""A pytest plugin (-p sample): with --emulation-sample a few cases of each test run, emulated or on a GPU."""
+"""A pytest plugin (-p sample): with --emulation-sample a few cases of each test run, emulated or on a GPU.
+
+Of a test or a case marked `sample("all")` or `sample("none")`, all or none do."""
 
 import pytest
 
@@ -12,9 +14,14 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--emulation-sample"):
         return
     functions = {}
+    sample = set()
     for item in items:
-        functions.setdefault(item.nodeid.split("[")[0], []).append(item)
-    sample = {item for cases in functions.values() for item in sample_of(cases)}
+        marked = item.get_closest_marker("sample")
+        if not marked:
+            functions.setdefault(item.nodeid.split("[")[0], []).append(item)
+        elif marked.args == ("all",):
+            sample.add(item)
+    sample.update(item for cases in functions.values() for item in sample_of(cases))
     config.hook.pytest_deselected(items=[item for item in items if item not in sample])
     items[:] = [item for item in items if item in sample]
 

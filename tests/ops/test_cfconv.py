@@ -51,6 +51,7 @@ def test_equals_its_formula_with_both_derivatives(device, dtype, width):
         torch.testing.assert_close(ours, expected, rtol=0, atol=scale)
 
 
+@pytest.mark.sample("all")
 @devices
 @dtypes
 @pytest.mark.parametrize("width", [3, 4])

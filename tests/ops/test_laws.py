@@ -355,6 +355,7 @@ def test_bits_do_not_depend_on_threads(op, options, dtype):
     assert_same_bits_for_any_number_of_threads(lambda: [t for t in everything(op, static, inputs) if t is not None])
 
 
+@pytest.mark.sample("none")
 @devices
 @dtypes
 @variants

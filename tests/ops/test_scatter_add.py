@@ -50,6 +50,7 @@ def test_equals_reference(device, dtype, reduce, kind, n_cols, weighted):
     assert torch.equal(out, scatter_add(values, rows, weight, reduce=reduce)), "two runs differ"
 
 
+@pytest.mark.sample("all")
 @devices
 @reductions
 @pytest.mark.parametrize("kind", KINDS)
