@@ -1,6 +1,7 @@
 """A pytest plugin (-p sample): with --emulation-sample a few cases of each test run, emulated or on a GPU.
 
-Of a test or a case marked `sample("all")` or `sample("none")`, all or none do."""
+Of a test or a case marked `sample("all")` or `sample("none")`, all or none do.
+"""
 
 import pytest
 

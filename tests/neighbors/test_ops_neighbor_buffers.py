@@ -91,7 +91,7 @@ def test_bad_input_gets_a_sentence(device):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("n_atoms", [50, 2200])
+@pytest.mark.parametrize("n_atoms", [50, 2200, pytest.param(5000, marks=pytest.mark.sample("none"))])
 def test_a_cuda_graph_makes_the_list_anew(n_atoms):
     """By one block, and by several kernels."""
     torch.manual_seed(0)

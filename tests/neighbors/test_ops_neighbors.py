@@ -328,17 +328,18 @@ def test_rows_longer_than_are_sorted_in_one_go(dtype, device):
 
 
 @devices
-def test_large_lists_equal_numpys(device):
+@pytest.mark.parametrize(
+    ("n", "cutoff"), [(2200, 1.1), pytest.param(6000, 1.1, marks=pytest.mark.sample("none")), (300, 6.0)]
+)
+def test_large_lists_equal_numpys(device, n, cutoff):
     """Several kernels on a GPU, and rows longer than are sorted in one go."""
     import mdgnn
 
-    rng = np.random.default_rng(0)
-    for n, cutoff in ((2200, 1.1), (300, 6.0)):
-        side = (n / 0.9) ** (1 / 3)
-        r, cell = rng.random((n, 3)) * side, np.eye(3) * side
-        j, S, D = mdgnn.primitive_neighbor_list("jSD", True, cell, r, cutoff)
-        args = (torch.tensor(r, device=device), torch.tensor(cell, device=device))
-        edges = ops.neighbors(*args, torch.ones(3, dtype=torch.bool, device=device), cutoff, want=EVERYTHING)
-        for ours, theirs in ((edges.senders, j), (edges.shifts, S), (edges.vectors, D)):
-            np.testing.assert_array_equal(ours.cpu(), theirs)
-        assert torch.equal(edges.senders[edges.reverse], edges.receivers)
+    side = (n / 0.9) ** (1 / 3)
+    r, cell = np.random.default_rng(0).random((n, 3)) * side, np.eye(3) * side
+    j, S, D = mdgnn.primitive_neighbor_list("jSD", True, cell, r, cutoff)
+    args = (torch.tensor(r, device=device), torch.tensor(cell, device=device))
+    edges = ops.neighbors(*args, torch.ones(3, dtype=torch.bool, device=device), cutoff, want=EVERYTHING)
+    for ours, theirs in ((edges.senders, j), (edges.shifts, S), (edges.vectors, D)):
+        np.testing.assert_array_equal(ours.cpu(), theirs)
+    assert torch.equal(edges.senders[edges.reverse], edges.receivers)

@@ -140,8 +140,7 @@ class Nothing(Calculator):
 
 
 def test_heat_capacities(tmp_path, monkeypatch):
-    """Of 13 atoms, in numpy: far below melting those of 33 harmonic vibrations; far above, a container keeps
-    all."""
+    """Of 13 atoms: far below melting those of 33 harmonic vibrations; far above, a container keeps all."""
     _, minimum = quench(lennard_jones, icosahedron(2).positions, 1e-6)
     monkeypatch.setattr("lj_dynamics.CALORIC", ((13, 15_000),))
     monkeypatch.setattr("lj_dynamics.TEMPERATURES", (0.02, 0.8))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import CalculatorError
+from ase.calculators.calculator import Calculator, CalculatorError
 from ase.constraints import FixConstraint
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.velocitydistribution import Stationary, ZeroRotation
@@ -106,7 +106,7 @@ def drift(calculator: MDGNNCalculator, data: Path, work: Path, steps: int = 100_
     }
 
 
-def caloric(calculator: MDGNNCalculator, data: Path, work: Path) -> Figures:
+def caloric(calculator: Calculator, data: Path, work: Path) -> Figures:
     """Temperature, mean potential energy per atom and heat capacity per atom, with their standard errors, of 13 and 55
     atoms in a spherical container, heated from the minimum."""
     result: Figures = {}
