@@ -130,24 +130,28 @@ class Graph:
         structures = [atoms] if hasattr(atoms, "positions") else list(atoms)
         if not structures:
             raise ValueError("expected at least one structure, got none")
-        counts = torch.tensor([len(a) for a in structures])
-        cells = torch.from_numpy(np.stack([a.cell.array for a in structures]))
         edges = neighbors(
             torch.from_numpy(np.concatenate([a.positions for a in structures])),
-            cells,
+            torch.from_numpy(np.stack([a.cell.array for a in structures])),
             torch.from_numpy(np.stack([a.pbc for a in structures])),
             cutoff,
-            first_atom=F.pad(counts.cumsum(0), (1, 0)),
+            first_atom=torch.tensor([0, *(len(a) for a in structures)]).cumsum(0),
             want=("vectors",),
         )
-        assert edges.vectors is not None
+        return cls.from_edges_of_batch(structures, edges)
+
+    @classmethod
+    def from_edges_of_batch(cls, structures: Sequence[Any], edges: Any) -> "Graph":
+        """Build several structures from their edges, whose atoms are numbered one after another: `vectors` (E, 3),
+        `row_ptr` (N + 1,) and `senders` (E,), in numpy or as tensors, of `mdgnn.neighbors.neighbors_of_batch`."""
+        counts = torch.tensor([len(a) for a in structures])
         return cls(
             torch.from_numpy(np.concatenate([a.numbers for a in structures])).to(torch.int64),
-            edges.vectors,
-            edges.row_ptr,
-            edges.senders,
+            torch.as_tensor(edges.vectors, dtype=torch.float64),
+            torch.as_tensor(edges.row_ptr),
+            torch.as_tensor(edges.senders),
             torch.arange(len(structures)).repeat_interleave(counts),
-            cells,
+            torch.from_numpy(np.stack([a.cell.array for a in structures])),
         )
 
     @classmethod

@@ -60,7 +60,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_num_threads() -> int:
-    """Threads a kernel may use: the number set here, else torch's, else the processors this process may run on."""
+    """Threads a kernel may use: the number set here, else torch's, else what torch would take, were it imported:
+    OMP_NUM_THREADS, or the processors this process may run on."""
     if _chosen is not None:
         return _chosen
     try:
@@ -68,6 +69,9 @@ def get_num_threads() -> int:
     except (KeyError, AttributeError):  # not imported, or not yet whole
         if hasattr(_here, "within"):
             return 1
+        wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list has a number for each level
+        if wanted.isdecimal() and int(wanted) > 0:
+            return int(wanted)
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Kernels that know of the fork start threads of their own in a child.
     return _of_parent if n_threads == 1 and _of_parent is not None and not hasattr(_here, "within") else n_threads

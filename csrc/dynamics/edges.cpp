@@ -14,6 +14,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <utility>
 
 #include "core/scratch.hpp"
 #include "core/simd.hpp"
@@ -123,14 +124,14 @@ bool choose(System& s, const Filter& f, int n_threads) {
     return true;
 }
 
-// Edges by sender.
+// Edges by sender. Their row_ptr, which says that they are there, comes last: memory may not suffice.
 void sort_by_sender(std::int64_t n, const SkinList& list, SkinList::Columns& columns) {
     const std::size_t n_edges = list.near_senders.size();
-    columns.row_ptr.assign(static_cast<std::size_t>(n + 1), 0);
     columns.receivers.resize(n_edges), columns.edges.resize(n_edges);
-    for (const std::int64_t j : list.near_senders) ++columns.row_ptr[static_cast<std::size_t>(j) + 1];
-    for (std::size_t j = 1; j < columns.row_ptr.size(); ++j) columns.row_ptr[j] += columns.row_ptr[j - 1];
-    std::vector<std::int64_t> next(columns.row_ptr.begin(), columns.row_ptr.end() - 1);
+    std::vector<std::int64_t> row_ptr(static_cast<std::size_t>(n + 1), 0);
+    for (const std::int64_t j : list.near_senders) ++row_ptr[static_cast<std::size_t>(j) + 1];
+    for (std::size_t j = 1; j < row_ptr.size(); ++j) row_ptr[j] += row_ptr[j - 1];
+    std::vector<std::int64_t> next(row_ptr.begin(), row_ptr.end() - 1);
     for (std::int64_t i = 0; i < n; ++i)
         for (std::int64_t k = list.near_row_ptr[static_cast<std::size_t>(i)];
              k < list.near_row_ptr[static_cast<std::size_t>(i) + 1]; ++k) {
@@ -138,6 +139,7 @@ void sort_by_sender(std::int64_t n, const SkinList& list, SkinList::Columns& col
             const std::size_t to = static_cast<std::size_t>(next[sender]++);
             columns.receivers[to] = i, columns.edges[to] = k;
         }
+    columns.row_ptr = std::move(row_ptr);
 }
 
 bool fill(const System& s, const Filter& f, int n_threads, double* vectors, double& smallest) {
@@ -183,6 +185,8 @@ void search(System& s, const Model& model, int n_threads) {
     if (!search.complete()) throw std::bad_alloc();
     const std::size_t n_edges = static_cast<std::size_t>(list.row_ptr.back());
     list.senders.resize(n_edges);
+    // Room for `choose`, which must not fail half-way: its marks would say that nothing has changed.
+    list.within.reserve(n_edges), list.near_senders.reserve(n_edges), list.near_row_ptr.reserve(list.row_ptr.size());
     std::vector<std::int32_t> shifts(3 * n_edges);
     EdgeArrays<double> out;
     out.senders = list.senders.data(), out.shifts32 = shifts.data();

@@ -39,6 +39,9 @@ bool find_forces(System& s, const Model& model, int n_threads) {
     } catch (const std::invalid_argument&) {  // a position that is not finite
         s.status = Status::failed;
         return false;
+    } catch (...) {  // no memory: nothing may go on from within a step
+        s.status = Status::failed;
+        throw;
     }
     s.known = are_finite(s);
     if (!s.known) s.status = Status::failed;

@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 
 from mdgnn._internal.torch_context import full_precision, torch_context
-from mdgnn.calculators.checks import COINCIDENT, AtOnePlaceError, raise_for_results
+from mdgnn.calculators.checks import raise_for_results
 from mdgnn.calculators.cuda_graph import CapturedStep, StepResult
 from mdgnn.calculators.results import results_of
 from mdgnn.graph import Graph
@@ -67,15 +67,12 @@ class TorchModel:
         raise_for_results(results)
         return results
 
-    def results_of_batch(self, batch: Sequence[Atoms], forces: bool, stress: bool) -> list[dict[str, Any]]:
-        """All results of many structures, those of the energy with `forces`; an AtOnePlaceError says which has two
-        atoms at one place."""
+    def results_of_batch(
+        self, batch: Sequence[Atoms], edges: Edges, forces: bool, stress: bool
+    ) -> list[dict[str, Any]]:
+        """All results of many structures with the edges of `neighbors_of_batch`, those of the energy with `forces`."""
         with torch_context(), full_precision():
-            graph = Graph.from_atoms(batch, self.model.cutoff).to(self.device)
-            close = (graph.vectors.square().sum(1) < COINCIDENT**2).nonzero()
-            if len(close):
-                raise AtOnePlaceError(int(graph.structure[graph.receivers[close[0, 0]]]))
-            return self._results(graph, batch, forces, stress, True)
+            return self._results(Graph.from_edges_of_batch(batch, edges).to(self.device), batch, forces, stress, True)
 
     def _results(
         self, graph: Graph, structures: Sequence[Atoms], forces: bool, stress: bool, others: bool

@@ -1,5 +1,6 @@
 """Sentences about atoms that a model cannot treat, and results that are none."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,6 @@ from mdgnn.model_header import ModelInfo
 from mdgnn.neighbors import Edges
 
 COINCIDENT = 1e-8  # closer atoms are at one place: images differ by rounding
-
-
-class AtOnePlaceError(ValueError):
-    """Of a batch: the number of the structure in which two atoms are at one place."""
-
-    def __init__(self, structure: int):
-        super().__init__("expected atoms at different places")
-        self.structure = structure
 
 
 def check_atoms(atoms: Atoms, model: ModelInfo) -> None:
@@ -80,6 +73,28 @@ def check_distances(edges: Edges, least: float) -> str:
     if distance < COINCIDENT:
         raise ValueError(f"expected atoms at different places, but atoms {i} and {j} coincide")
     return f"atoms {i} and {j} are {distance:.3g} apart, closer than any in the model's training data ({least:.3g})"
+
+
+def check_distances_of_batch(edges: Edges, structures: Sequence[Atoms], least: float, first: int) -> str:
+    """`check_distances` of each structure, which the sentence numbers from `first` on; that of the first too close."""
+    if not len(edges.distances) or edges.distances.min() >= max(least, COINCIDENT):
+        return ""
+    end, told = 0, ""
+    for number, atoms in enumerate(structures, first):
+        begin, end = end, end + len(atoms)
+        rows = edges.row_ptr[begin : end + 1]
+        own = slice(rows[0], rows[-1])
+        try:
+            sentence = check_distances(
+                edges._replace(
+                    row_ptr=rows - rows[0], senders=edges.senders[own] - begin, distances=edges.distances[own]
+                ),
+                least,
+            )
+        except ValueError as error:
+            raise ValueError(f"structure {number}: {error}") from None
+        told = told or (sentence and f"structure {number}: {sentence}")
+    return told
 
 
 def raise_for_results(results: dict[str, Any]) -> None:

@@ -23,9 +23,9 @@ from mdgnn._internal.warn_user import warn_user
 from mdgnn.calculators.caching_calculator import OF_ENERGY, CachingCalculator, same
 from mdgnn.calculators.checks import (
     COINCIDENT,
-    AtOnePlaceError,
     check_atoms,
     check_distances,
+    check_distances_of_batch,
     raise_for_results,
     volume_of,
 )
@@ -342,6 +342,11 @@ class MDGNNCalculator(CachingCalculator):
         ------
         ValueError, CalculatorError, PropertyNotImplementedError
             As `calculate`, with the number of the structure.
+
+        Warns
+        -----
+        UserWarning
+            With ``too_close="warn"``, about the first structure of a batch with atoms that are too close.
         """
         if stress:
             self.check_asked(["stress"])
@@ -363,16 +368,19 @@ class MDGNNCalculator(CachingCalculator):
         return results + self._evaluate_batch(batch, len(results), stress) if batch else results
 
     def _evaluate_batch(self, batch: list[Atoms], first: int, stress: bool) -> list[dict[str, Any]]:
-        try:
-            if self.engine is None:
-                results = self._torch_model().results_of_batch(batch, self._has_energy, stress)
-            else:
-                results = self._batch_by_engine(self.engine, batch, stress)
-                if not self._engine_has_others:
-                    others = self._torch_model().results_of_batch(batch, False, False)
-                    results = [one | more for one, more in zip(results, others, strict=True)]
-        except AtOnePlaceError as error:
-            raise ValueError(f"structure {first + error.structure}: {error}") from None
+        edges = neighbors_of_batch(batch, self.info.cutoff)
+        if sentence := check_distances_of_batch(edges, batch, self.info.min_distance, first):
+            if self.too_close == "raise":
+                raise CalculatorError(sentence)
+            if self.too_close == "warn":
+                warn_user(sentence)
+        if self.engine is None:
+            results = self._torch_model().results_of_batch(batch, edges, self._has_energy, stress)
+        else:
+            results = self._batch_by_engine(self.engine, batch, edges, stress)
+            if not self._engine_has_others:
+                others = self._torch_model().results_of_batch(batch, edges, False, False)
+                results = [one | more for one, more in zip(results, others, strict=True)]
         for k, one in enumerate(results):
             try:
                 raise_for_results(one)
@@ -380,12 +388,8 @@ class MDGNNCalculator(CachingCalculator):
                 raise CalculatorError(f"structure {first + k}: {error}") from None
         return results
 
-    def _batch_by_engine(self, engine: Engine, batch: list[Atoms], stress: bool) -> list[dict[str, Any]]:
-        edges = neighbors_of_batch(batch, self.info.cutoff)
+    def _batch_by_engine(self, engine: Engine, batch: list[Atoms], edges: Edges, stress: bool) -> list[dict[str, Any]]:
         ends = np.cumsum([len(atoms) for atoms in batch])
-        if len(edges.distances) and edges.distances.min() < COINCIDENT:
-            atom = np.searchsorted(edges.row_ptr, edges.distances.argmin(), side="right") - 1
-            raise AtOnePlaceError(int(np.searchsorted(ends, atom, side="right")))
         numbers = np.concatenate([atoms.arrays["numbers"] for atoms in batch])
         *of_energy, others = engine.run_with_properties(numbers, edges, virials=stress)
         parts = ([None] * len(batch) if x is None else np.split(x, ends[:-1]) for x in (*of_energy, *others.values()))

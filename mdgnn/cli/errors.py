@@ -44,6 +44,10 @@ def errors_as_sentences() -> Iterator[None]:
         _tell(str(error), 128 + error.signum)  # as shells expect
     except (CommandError, RunError, NeedsTorchError) as error:
         _tell(str(error), 1)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        _tell("this needs torch, which is not installed: pip install torch", 1)
     except KeyboardInterrupt:
         _tell("interrupted", 128 + signal.SIGINT)
     except OSError as error:

@@ -3,35 +3,50 @@
 import json
 import platform
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-
 from mdgnn.engine import Engine, UnsupportedError
 from mdgnn.locate import pretrained_names
-from mdgnn.model_file import EngineOnly, load_for_inference
 from mdgnn.model_header import NAMES_IN_FILES, read_header
 from mdgnn.threads import get_num_threads
 
 
 def installation() -> dict[str, str]:
-    """Versions, threads, CUDA and shipped models, in words."""
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    """Versions, threads, CUDA and shipped models, in words; torch may not be there."""
     return {
-        "mdgnn": version("mdgnn"),
         "Python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "numpy", "ase", "safetensors")},
+        **{name: _version(name) for name in ("mdgnn", "torch", "numpy", "ase", "safetensors")},
         "CPU threads": str(get_num_threads()),
         "CUDA kernels": "not built" if find_spec("mdgnn._C_cuda") is None else "built",
-        "CUDA devices": ", ".join(devices) or "none that torch can use",
+        "CUDA devices": ", ".join(_cuda_devices()) or "none that torch can use",
         "shipped models": ", ".join(pretrained_names()) or "none",
     }
 
 
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cuda_devices() -> list[str]:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return []
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
 def model(name_or_path: str) -> dict[str, str]:
-    """A model's header, a line for each entry or part of its records, its size, and what computes it on the CPU."""
+    """A model's header, a line for each entry or part of its records, its size, and what computes it on the CPU.
+
+    Needs torch, for the number of parameters.
+    """
+    from mdgnn.model_file import EngineOnly, load_for_inference
+
     header = _with_names_of_options(read_header(name_or_path))
     program = header.pop("program", None)
     rows = {row: text for name, value in header.items() for row, text in _rows(name, value)}

@@ -14,6 +14,7 @@ from mdgnn.dynamics.many import ManyMolecularDynamics
 from mdgnn.dynamics.many_relaxation import (
     InterruptedRelaxationsError,
     ManyRelaxation,
+    UnwrittenRelaxationsError,
     relax_as_completed,
     relax_many,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Relaxation",
     "Reporter",
     "RunError",
+    "UnwrittenRelaxationsError",
     "basin_hopping",
     "displace",
     "quench",

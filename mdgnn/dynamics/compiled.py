@@ -345,22 +345,27 @@ class CompiledSystems:
 def _draw(rngs: Sequence[Any], parts: Sequence[NDArray[np.float64]]) -> None:
     """Fill each part with normal numbers from its own generator, over threads: numpy's draw without the GIL."""
 
+    errors: list[BaseException] = []
+
     def draw(first: int, step: int) -> None:
-        for rng, part in zip(rngs[first::step], parts[first::step], strict=True):
-            if isinstance(rng, np.random.Generator):
-                rng.standard_normal(out=part)
-            else:
-                part[:] = rng.standard_normal(len(part))
+        try:
+            for rng, part in zip(rngs[first::step], parts[first::step], strict=True):
+                if isinstance(rng, np.random.Generator):
+                    rng.standard_normal(out=part)
+                else:
+                    part[:] = rng.standard_normal(len(part))
+        except BaseException as error:
+            errors.append(error)
 
     n = get_num_threads() if sum(len(part) for part in parts) > WORTH_A_THREAD else 1
     threads = [Thread(target=draw, args=(first, n)) for first in range(1, n)]
     for thread in threads:
         thread.start()
-    try:
-        draw(0, n)
-    finally:
-        for thread in threads:
-            thread.join()
+    draw(0, n)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _next_block(block: int, seconds: float) -> int:

@@ -55,6 +55,14 @@ class InterruptedRelaxationsError(InterruptedRunError):
         self.relaxations = relaxations
 
 
+class UnwrittenRelaxationsError(OSError):
+    """The folder could not be written, such as on a full disk; `relaxations` has what was to be there."""
+
+    def __init__(self, error: OSError, relaxations: list[ManyRelaxation]):
+        super().__init__(error.errno, error.strerror or str(error), error.filename)
+        self.relaxations = relaxations
+
+
 def relax_many(
     structures: Iterable[Atoms],
     calculator: str | Path | Calculator,
@@ -106,6 +114,8 @@ def relax_many(
         For a parameter or structure that cannot be, before anything moves; the message has the structure's number.
     RunError, InUseError, OSError
         For a folder that is not empty, that another job has, or that cannot be written.
+    UnwrittenRelaxationsError
+        For a folder that cannot be written in the end; it has the results.
     InterruptedRelaxationsError
         After SIGINT or SIGTERM; files in the folder have what was done by then.
 
@@ -136,7 +146,10 @@ def relax_many(
         if folder is not None:
             summary = {"settings": {**settings, "steps": steps}, "model_sha256": sha256}
             with StopSignals():  # which come too late
-                _write(folder, results, summary | {"wall_time_s": time.perf_counter() - begin}, units_of(engine))
+                try:
+                    _write(folder, results, summary | {"wall_time_s": time.perf_counter() - begin}, units_of(engine))
+                except OSError as error:
+                    raise UnwrittenRelaxationsError(error, results) from error
     unfinished = sum(not (r.converged or r.error or r.steps == steps) for r in results)
     if unfinished and signum is not None:
         message = f"stopped after {len(results) - unfinished} of {len(results)} relaxations"

@@ -5,8 +5,8 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,9 @@ def read_log(folder: Path) -> NDArray[np.float64]:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Settings and results as JSON, with the versions that made them."""
-    names = ("mdgnn", "torch", "ase", "numpy")
-    versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
+    """Settings and results as JSON, with the versions that made them; torch may not be there."""
+    versions = {"python": platform.python_version()}
+    for name in ("mdgnn", "torch", "ase", "numpy"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     replace_file(folder / SUMMARY, (json.dumps({**summary, "versions": versions}, indent=2) + "\n").encode())

@@ -18,7 +18,7 @@ from mdgnn.training.losses import errors_of, loss_of
 from mdgnn.training.schedules import last_weight, weight
 
 
-class Mean:
+class EMA:
     """An exponential mean of weights: a <- a + (1 - d) (w - a) with d = min(decay, (1 + n) / (10 + n)) at update n.
 
     The smaller d of the beginning lets the random first weights go soon.
@@ -59,7 +59,7 @@ class Training(pl.LightningModule):
     def __init__(self, model: Potential, config: Config):
         super().__init__()
         self.model = model
-        self.averaged = AveragedModel(model, multi_avg_fn=Mean(config.optimizer.ema)).requires_grad_(False).eval()
+        self.averaged = AveragedModel(model, multi_avg_fn=EMA(config.optimizer.ema)).requires_grad_(False).eval()
         self.loss_section, self.optimizer_section, self.courses = config.loss, config.optimizer, config.courses()
         self.weights = self.weights_at(0)
         self.shown: dict[str, str] = {}

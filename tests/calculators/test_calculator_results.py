@@ -31,6 +31,24 @@ def test_atoms_closer_than_in_training_are_told():
         MDGNNCalculator("lj", too_close="perhaps")
 
 
+@pytest.mark.parametrize("backend", ["engine", "torch"])
+def test_evaluate_tells_of_atoms_closer_than_in_training_too(backend):
+    near, far = Atoms("Ar2", [[0, 0, 0], [0.3, 0, 0]]), Atoms("Ar2", [[0, 0, 0], [1.1, 0, 0]])
+    structures = [far, Atoms("Ar"), near, far, near]
+    calc = MDGNNCalculator("lj", backend=backend)
+    sentence = r"structure 2: atoms 0 and 1 are 0.3 apart, closer than any in the model's training data \(0.527\)"
+    with pytest.warns(UserWarning, match=sentence) as told:
+        results = calc.evaluate(structures)
+    assert len(told) == 1 and len(results) == len(structures)
+    calc.evaluate([far, Atoms("Ar")])  # warnings are errors here
+    MDGNNCalculator("lj", backend=backend, too_close="ignore").evaluate(structures)
+    with pytest.raises(CalculatorError, match=sentence):
+        MDGNNCalculator("lj", backend=backend, too_close="raise").evaluate(structures)
+    near.positions[1] = 0
+    with pytest.raises(ValueError, match="structure 2: expected atoms at different places, but atoms 0 and 1 coincide"):
+        MDGNNCalculator("lj", backend=backend, too_close="ignore").evaluate(structures)
+
+
 def test_stress_is_computed_only_when_asked_for():
     atoms = crystal()
     atoms.calc = MDGNNCalculator("lj")

@@ -134,6 +134,23 @@ def test_bits_are_those_of_a_system_alone_for_any_threads_batch_and_order(calcul
     assert np.array_equal(state(together[0]), state(together[3])), "one system twice"
 
 
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_generator_that_fails_on_any_thread_ends_the_run(calculator, broken, monkeypatch):
+    class Broken:
+        def standard_normal(self, n):
+            raise RuntimeError("out of entropy")
+
+    monkeypatch.setattr("mdgnn.dynamics.compiled.WORTH_A_THREAD", 0)
+    set_num_threads(2)
+    structures = [cluster(), cluster()]
+    before = [state(atoms) for atoms in structures]
+    rngs = [np.random.default_rng(1), np.random.default_rng(2)]
+    rngs[broken] = Broken()
+    with pytest.raises(RuntimeError, match="out of entropy"):
+        systems_of(calculator, structures).langevin([0, 1], 0.004, [0.5] * 2, [units.kB * 2000.0] * 2, rngs, 10)
+    assert np.array_equal(before, [state(atoms) for atoms in structures])
+
+
 @pytest.mark.parametrize("how", ["nve", "fire"])
 def test_calls_in_pieces_are_one_call(calculator, how):
     whole, pieces = cluster(), cluster()

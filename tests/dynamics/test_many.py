@@ -1,6 +1,7 @@
 """Many systems at once: each as alone, ends of its own, errors by number, and Ctrl-C that keeps what is done."""
 
 import copy
+import errno
 import os
 import signal
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from mdgnn.dynamics import (
     ManyMolecularDynamics,
     MolecularDynamics,
     Reporter,
+    UnwrittenRelaxationsError,
     relax,
     relax_as_completed,
     relax_many,
@@ -339,6 +341,17 @@ def test_ctrl_c_keeps_what_is_done(calculator):
     assert error.value.signum == signal.SIGINT
     results = error.value.relaxations
     assert [r.converged for r in results] == [True, False, False, False] and all(r.fmax > 1e-7 for r in results[1:])
+
+
+def test_a_full_disk_at_the_end_loses_no_relaxation(calculator, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("mdgnn.dynamics.many_relaxation.replace_file", full)
+    with pytest.raises(UnwrittenRelaxationsError, match="No space left on device: 'out/log.csv'") as error:
+        relax_many([cluster(13, seed) for seed in range(2)], calculator, folder="out")
+    alone = relax_many([cluster(13, 1)], calculator)[0]
+    assert len(error.value.relaxations) == 2 and error.value.relaxations[1].energy == alone.energy
 
 
 @pytest.mark.parametrize("given", ["lj", "calculator"])

@@ -79,7 +79,33 @@ def test_a_graph_runs_when_it_is_replayed():
         assert total.item() == expected
 
 
-def test_a_capture_must_not_wait_for_the_device():
-    x = torch.ones(3, device="cuda")
+WAITS = {
+    "item": lambda x, mask: x.sum().item(),
+    "nonzero": lambda x, mask: x.nonzero(),
+    "equal": lambda x, mask: torch.equal(x, x),
+    "a mask": lambda x, mask: x[mask],
+    "a mask and numbers": lambda x, mask: x.__setitem__(mask, torch.zeros(2, device="cuda")),
+    "bincount": lambda x, mask: torch.bincount(x.long()),
+    "repeat_interleave": lambda x, mask: x.repeat_interleave(x.long()),
+    "unique": lambda x, mask: x.unique(),
+    "copy": lambda x, mask: x.cpu(),
+}
+DOES_NOT = {
+    "a mask and a number": lambda x, mask: x.__setitem__(mask, 0.0),
+    "indices": lambda x, mask: x[mask.long()],
+    "repeat_interleave of a size": lambda x, mask: x.repeat_interleave(x.long(), output_size=3),
+    "where": lambda x, mask: torch.where(mask, x, 0.0),
+}
+
+
+@pytest.mark.parametrize("waits", WAITS)
+def test_a_capture_must_not_wait_for_the_device(waits):
+    x, mask = torch.ones(3, device="cuda"), torch.tensor([True, False, True], device="cuda")
     with pytest.raises(RuntimeError, match="captur"):
-        captured(lambda: x.sum().item())
+        captured(lambda: WAITS[waits](x, mask))
+
+
+@pytest.mark.parametrize("step", DOES_NOT)
+def test_what_waits_for_nothing_may_be_captured(step):
+    x, mask = torch.ones(3, device="cuda"), torch.tensor([True, False, True], device="cuda")
+    captured(lambda: DOES_NOT[step](x, mask)).replay()

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "emulation"
 ORDERS = ["forward", "backward", "random:1", "random:2"]
-CORRECT = ["correct_sum", "correct_atomics", "correct_turns", "correct_halves"]
+CORRECT = ["correct_sum", "correct_atomics", "correct_read_after_atomics", "correct_turns", "correct_halves"]
 OF_MEETINGS = {  # found without the compiler's hooks, too
     "lane_outside_its_mask": "not in its own mask",
     "missing_lane": "a shuffle reads lane 3, which is not there",
@@ -27,6 +27,9 @@ OF_ACCESSES = {
     "race_of_warps_by_syncwarp": "a race in shared memory values",
     "race_of_blocks": "a race in global memory",
     "race_with_an_atomic": "a race in global memory",
+    "race_with_atomics_before": "a race in global memory",
+    "race_with_atomics_of_another_warp": "a race in global memory",
+    "race_with_atomics_of_blocks": "a race in global memory",
     "read_beyond_the_array": "out of bounds .* 0 bytes behind an array of 512",
     "write_before_the_array": "out of bounds .* 4 bytes before an array of 512",
     "write_beyond_shared_memory": "out of bounds|an index beyond an array",

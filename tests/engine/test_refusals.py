@@ -1,5 +1,6 @@
 """Which models become programs: any made of the engine's operations; all others get a sentence with their line."""
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -209,32 +210,36 @@ def test_the_line_is_the_models_own():
         Engine(variant(lambda m, h, f, g: nn.GELU()(h)))
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda h: h[:, :5],
-        lambda h: torch.cat([h, h], dim=1),
-        lambda h: torch.cat(h.split([3, 4], dim=1), dim=1),
-        lambda h: h * h[:, 8:9] + h[:, 8, None],
-        lambda h: h * h.select(1, -9)[:, None],
-        lambda h: h * h.narrow(1, 8, 1),
-        lambda h: h * h.narrow(1, 4, 5).sum(1, keepdim=True),
-        lambda h: h * h.narrow(1, 4, -1).sum(1, keepdim=True),
-        lambda h: h * h.split([9, -1], dim=1)[0].sum(1, keepdim=True),
-        lambda h: h + h[:, :3],
-        lambda h: h @ torch.ones(7, 8, dtype=h.dtype),
-        lambda h: torch.einsum("nc,cd->nd", h, torch.ones(7, 8, dtype=h.dtype)),
-        lambda h: h.view(-1, 3),
-        lambda h: h.no_such_method(),
-    ],
-)
-def test_what_torch_refuses_is_refused_with_the_line(wrong):
+OF_TORCHS_REFUSALS = [
+    (lambda h: h[:, :5], "products of 5 features with a matrix for 8"),
+    (lambda h: torch.cat([h, h], dim=1), "products of 16 features with a matrix for 8"),
+    (lambda h: torch.cat(h.split([3, 4], dim=1), dim=1), "split into [3, 4] where there are 8"),
+    (lambda h: h * h[:, 8:9] + h[:, 8, None], "a part of the channels of an array"),
+    (lambda h: h * h.select(1, -9)[:, None], "index -9 where there are 8"),
+    (lambda h: h * h.narrow(1, 8, 1), "narrow from 8 by 1 where there are 8"),
+    (lambda h: h * h.narrow(1, 4, 5).sum(1, keepdim=True), "narrow from 4 by 5 where there are 8"),
+    (lambda h: h * h.narrow(1, 4, -1).sum(1, keepdim=True), "narrow from 4 by -1 where there are 8"),
+    (lambda h: h * h.split([9, -1], dim=1)[0].sum(1, keepdim=True), "split into [9, -1] where there are 8"),
+    (lambda h: h + h[:, :3], "add of arrays (N, 1, 8) and (N, 1, ...)"),
+    (lambda h: h @ torch.ones(7, 8, dtype=h.dtype), "products of 8 features with a matrix for 7"),
+    (lambda h: torch.einsum("nc,cd->nd", h, torch.ones(7, 8, dtype=h.dtype)), "products of 8 features with a matrix"),
+    (lambda h: h.view(-1, 3), "the view (562, 3) of an array (211, 8)"),
+    (lambda h: h.no_such_method(), "object has no attribute 'no_such_method'"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "refusal"), OF_TORCHS_REFUSALS)
+def test_what_torch_refuses_is_refused_by_name_with_the_line(wrong, refusal):
+    """That of the model, or of the readout where what it gives has the wrong width."""
     model = variant(lambda m, h, f, g: wrong(h))
     with pytest.raises((RuntimeError, IndexError, AttributeError)):
         evaluate(model, Graph.from_atoms(icosahedron(2, 0.05), 2.5))
-    with pytest.raises(
-        UnsupportedError, match=r"cannot run this Variant: .* \(\w+\.py, line \d+: .*(wrong|lambda h|output)"
-    ):
+    line = (
+        r"potential.py, line \d+: .*output"
+        if "features with a matrix for 8" in refusal
+        else r"\w+.py, line \d+: .*lambda h"
+    )
+    with pytest.raises(UnsupportedError, match=rf"cannot run this Variant: .*{re.escape(refusal)}.* \({line}"):
         Engine(model)
 
 

@@ -1,6 +1,7 @@
 """A model file runs without torch: each way in, in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -15,7 +16,17 @@ from safetensors_parts import entry_of, joined, parts
 import mdgnn
 
 BLOCKED = """
+import importlib.metadata
 import sys
+
+installed = importlib.metadata.Distribution.from_name
+
+def from_name(name):
+    if name == "torch":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return installed(name)
+
+importlib.metadata.Distribution.from_name = from_name
 
 class Blocked:
     def find_spec(name, path=None, target=None):
@@ -93,8 +104,10 @@ COMMANDS = {
     "md": "md lj:13 --steps 20",
     "npt": "md crystal.xyz --steps 2 --ensemble npt",
     "summary": "dataset summary labelled.xyz --units lj",
+    "info": "info",
     "help": "--help",
 }
+COMMANDS_THAT_NEED_IT = ("info lj", "dataset lj lj", "train recipe.toml")
 NEEDS = {
     'MDGNNCalculator("lj", dtype="float64")': "backend 'auto' in float64 of a file with a program in float32",
     'MDGNNCalculator("lj", backend="torch")': "backend 'torch' in float32 of a file with a program in float32",
@@ -166,6 +179,22 @@ def test_what_needs_torch_says_so_in_a_sentence(code, folder):
     sentence = told.strip().rpartition("\n")[2]
     assert status == 1 and sentence.startswith(f"mdgnn._internal.needs_torch.NeedsTorchError: {NEEDS[code]}")
     assert sentence.endswith(" needs torch, which is not installed: pip install torch")
+
+
+@pytest.mark.parametrize("command", COMMANDS_THAT_NEED_IT)
+def test_a_command_that_needs_torch_says_so_in_a_sentence(command, folder):
+    (folder / "recipe.toml").write_text('[data]\ntrain = "labelled.xyz"\n')
+    status, told = run(f"{BLOCKED}\nfrom mdgnn.cli import app\napp({command.split()})", folder)
+    assert (status, told) == (1, "mdgnn: this needs torch, which is not installed: pip install torch\n")
+
+
+@pytest.mark.parametrize(("wanted", "n_threads"), [("3", 3), (" 5,2", 5), ("", 0), ("0", 0), ("many", 0)])
+def test_threads_are_those_that_torch_would_take(wanted, n_threads, folder, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    n_threads = n_threads or len(os.sched_getaffinity(0))
+    code = f"{BLOCKED}\nimport mdgnn\nassert mdgnn.get_num_threads() == {n_threads}, mdgnn.get_num_threads()"
+    status, told = run(code, folder)
+    assert status == 0, told
 
 
 def test_a_file_without_a_program_says_so_in_a_sentence(folder):

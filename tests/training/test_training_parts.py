@@ -17,7 +17,7 @@ from mdgnn import Graph, evaluate
 from mdgnn.data import Dataset, Sample, Targets, collate
 from mdgnn.potential import stress
 from mdgnn.training.losses import Sums, errors_of, loss_of
-from mdgnn.training.module import Mean
+from mdgnn.training.module import EMA
 from mdgnn.training.references import given, isolated, least_squares, summarize
 from mdgnn.training.schedules import Progress, last_weight, rate, weight
 
@@ -226,7 +226,7 @@ def test_the_mean_of_weights_follows_its_law():
     from torch.optim.swa_utils import AveragedModel
 
     model = torch.nn.Linear(3, 1, bias=False, dtype=torch.float64)
-    averaged, expected = AveragedModel(model, multi_avg_fn=Mean(0.3)), None
+    averaged, expected = AveragedModel(model, multi_avg_fn=EMA(0.3)), None
     for n, w in enumerate(weights):
         with torch.no_grad():
             model.weight.copy_(w[None])
@@ -242,7 +242,7 @@ def test_kept_tables_follow_the_mean():
     from torch.optim.swa_utils import AveragedModel
 
     model = radial("SchNet")
-    averaged = AveragedModel(model, multi_avg_fn=Mean(0.5)).requires_grad_(False)
+    averaged = AveragedModel(model, multi_avg_fn=EMA(0.5)).requires_grad_(False)
     graph = Graph.from_atoms(clusters(1), 2.5)
     averaged.update_parameters(model)
     before = evaluate(averaged.module, graph).energy

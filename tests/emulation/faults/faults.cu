@@ -25,6 +25,13 @@ __global__ void correct_sum(int* x, int n) {
 
 __global__ void correct_atomics(int* x, int) { atomicAdd(&x[0], 1); }
 
+// The last thread reads what all have added up: they meet before.
+__global__ void correct_read_after_atomics(int* x, int) {
+    atomicAdd(&x[0], 1);
+    __syncthreads();
+    if (rank() == kThreads - 1) x[1] = x[0];
+}
+
 // Each lane reads what the next one wrote, in turns.
 __global__ void correct_turns(int* x, int n) {
     __shared__ int values[kWarp];
@@ -146,6 +153,24 @@ __global__ void race_with_an_atomic(int* x, int) {
         atomicAdd(&x[0], 1);
 }
 
+// The last one's own is the last before the read: that of the others is not ordered.
+__global__ void race_with_atomics_before(int* x, int) {
+    atomicAdd(&x[0], 1);
+    if (rank() == kThreads - 1) x[1] = x[0];
+}
+
+__global__ void race_with_atomics_of_another_warp(int* x, int) {
+    if (rank() % kWarp == 0) atomicAdd(&x[0], 1);
+    __syncwarp();
+    if (rank() == kWarp) x[1] = x[0];
+}
+
+__global__ void race_with_atomics_of_blocks(int* x, int) {
+    atomicAdd(&x[0], 1);
+    __syncthreads();
+    if (blockIdx.x == 1 && rank() == 0) x[1] = x[0];
+}
+
 // --- memory ----------------------------------------------------------------------------------------------------------
 
 __global__ void read_beyond_the_array(int* x, int n) {
@@ -227,6 +252,7 @@ extern "C" const char* launch_pointer_of_the_host(int* x, int n) {
     }
 LAUNCH(correct_sum, 1)
 LAUNCH(correct_atomics, 2)
+LAUNCH(correct_read_after_atomics, 1)
 LAUNCH(correct_turns, 1)
 LAUNCH(correct_halves, 1)
 LAUNCH(lane_outside_its_mask, 1)
@@ -242,6 +268,9 @@ LAUNCH(race_of_reads_before_a_write, 1)
 LAUNCH(race_of_warps_by_syncwarp, 1)
 LAUNCH(race_of_blocks, 2)
 LAUNCH(race_with_an_atomic, 1)
+LAUNCH(race_with_atomics_before, 1)
+LAUNCH(race_with_atomics_of_another_warp, 1)
+LAUNCH(race_with_atomics_of_blocks, 2)
 LAUNCH(read_beyond_the_array, 1)
 LAUNCH(write_before_the_array, 1)
 LAUNCH(write_beyond_shared_memory, 1)

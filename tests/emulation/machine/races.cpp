@@ -19,11 +19,11 @@ using Clock = std::array<std::uint32_t, kWarp>;
 Clock clocks[kMostThreads];
 
 bool comes_before(const Visit& visit, int thread) {
-    if (visit.block != block.number) return false;
+    if (visit.block != block.number || visit.others == Others::blocks) return false;
     if (visit.barriers < block.n_barriers) return true;
-    if (visit.thread / kWarp != thread / kWarp) return false;
+    if (visit.thread / kWarp != thread / kWarp || visit.others == Others::warps) return false;
     if (visit.syncs < clocks[thread][static_cast<std::size_t>(visit.thread % kWarp)]) return true;
-    return visit.thread == thread && !visit.by_several_lanes;
+    return visit.thread == thread && visit.others == Others::none;
 }
 
 bool same_warp(const Visit& visit, int thread) {
@@ -61,13 +61,20 @@ void note_read(Cell& cell, const Visit& visit) {
     for (Visit& read : cell.reads) {
         if (read.access == visit.access && same_warp(read, visit.thread)) {
             const bool several = !comes_before(read, visit.thread);
-            read = visit, read.by_several_lanes = several;
+            read = visit, read.others = several ? Others::lanes : Others::none;
             return;
         }
         if (read.access == Access::none || comes_before(read, visit.thread)) free = &read;
     }
     if (free)
         *free = visit;  // otherwise two that are not ordered stay, of which one is of another warp than the writer
+}
+
+// Atomics do not race with each other: whose were there before, which a later plain access may race with.
+Others others_of(const Visit& before, int thread) {
+    if (before.access == Access::none || comes_before(before, thread)) return Others::none;
+    if (before.block != block.number) return Others::blocks;
+    return std::max(before.others, before.thread / kWarp == thread / kWarp ? Others::lanes : Others::warps);
 }
 
 }  // namespace
@@ -100,7 +107,7 @@ void check_visit(const Touch& touch) {
                          clocks[thread][static_cast<std::size_t>(thread % kWarp)],
                          static_cast<std::uint16_t>(thread),
                          touch.access,
-                         false};
+                         Others::none};
     for (std::size_t c = touch.offset / kCell; c * kCell < touch.offset + touch.n_bytes; ++c) {
         Cell& cell = touch.cells[c];
         if (cell.launch != launch_number) {
@@ -117,7 +124,8 @@ void check_visit(const Touch& touch) {
         if (touch.writes) {
             for (const Visit& read : cell.reads)
                 if (races(read)) report_race(touch, read, false);
-            cell.write = visit;
+            const Others others = others_of(cell.write, thread);
+            cell.write = visit, cell.write.others = others;
             cell.written |= bytes;
             if (touch.access == Access::plain) cell.reads[0] = cell.reads[1] = {};
         } else {

@@ -12,12 +12,16 @@ constexpr std::size_t kCell = 4;
 enum class Access : std::uint8_t { none, plain, atomic };  // volatile ones count as atomic
 
 // Who was there, and when: before which barriers of its block and its warp.
+// Whose an access is, besides the thread that a visit names: of others between the same barriers, of the same warp, of
+// the block, or of other blocks.
+enum class Others : std::uint8_t { none, lanes, warps, blocks };
+
 struct Visit {
     const void* code;
     std::uint32_t block, barriers, syncs;
     std::uint16_t thread;
     Access access;
-    bool by_several_lanes;  // between the same barriers
+    Others others;
 };
 
 // Zeros are a cell that nobody has used. Two reads are enough: one by the warp that writes next, and one by another.

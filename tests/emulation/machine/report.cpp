@@ -2,23 +2,36 @@
 
 #include <dlfcn.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
+#include <sstream>
 #include <vector>
 
 namespace emulation {
 namespace {
 
-// The lines that a program prints.
+// The lines that a program prints; where it failed, why, in one line. A signal may come while it is waited for.
 std::vector<std::string> output_of(const std::string& command) {
-    std::vector<std::string> lines;
-    if (FILE* output = popen(command.c_str(), "r")) {
-        char line[8192];
-        while (std::fgets(line, sizeof line, output))
-            lines.emplace_back(line, std::char_traits<char>::length(line) - 1);
-        pclose(output);
+    FILE* const output = popen((command + " 2>&1").c_str(), "r");
+    if (!output) return {std::string("cannot run ") + command + ": " + std::strerror(errno)};
+    std::string text;
+    for (;;) {
+        const int c = std::fgetc(output);
+        if (c != EOF)
+            text += static_cast<char>(c);
+        else if (std::ferror(output) && errno == EINTR)
+            std::clearerr(output);
+        else
+            break;
     }
+    const int status = pclose(output);
+    std::vector<std::string> lines;
+    std::istringstream all(text);
+    for (std::string line; std::getline(all, line);) lines.push_back(line);
+    if (status != 0 && lines.empty()) lines.push_back(command + " ended with status " + std::to_string(status));
     return lines;
 }
 

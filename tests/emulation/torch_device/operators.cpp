@@ -5,6 +5,7 @@
 #include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <unordered_map>
@@ -151,16 +152,32 @@ void copy_results(const Stack& from, const Stack& to) {
     }
 }
 
+// By a mask: the size of the result is known when the device has counted.
+bool has_mask(const IValue& indices) {
+    for (const IValue& index : indices.toListRef())
+        if (index.isTensor() &&
+            (index.toTensor().scalar_type() == at::kBool || index.toTensor().scalar_type() == at::kByte))
+            return true;
+    return false;
+}
+
 // Whether the host waits for the result, which a capture does not allow.
 bool waits_for_device(const c10::OperatorHandle& op, const Stack& stack) {
     static constexpr std::array kNames = {"aten::_local_scalar_dense", "aten::nonzero",  "aten::equal",
-                                          "aten::masked_select",       "aten::_unique2", "aten::unique_consecutive"};
+                                          "aten::masked_select",       "aten::_unique2", "aten::unique_consecutive",
+                                          "aten::unique_dim",          "aten::bincount"};
+    static constexpr std::array kPut = {"aten::index_put", "aten::index_put_", "aten::_index_put_impl_"};
     const std::string& name = op.schema().name();
-    for (const char* other : kNames)
-        if (name == other) return true;
-    if (name != "aten::copy_") return false;
-    const std::size_t first = stack.size() - op.schema().arguments().size();
-    return stack[first].toTensor().device() != stack[first + 1].toTensor().device();
+    const IValue* const arguments = stack.data() + (stack.size() - op.schema().arguments().size());
+    const auto is_in = [&](const auto& names) { return std::find(names.begin(), names.end(), name) != names.end(); };
+    if (is_in(kNames)) return true;
+    if (name == "aten::index") return has_mask(arguments[1]);
+    if (is_in(kPut)) {  // a number is put by masked_fill
+        const at::Tensor& value = arguments[2].toTensor();
+        return has_mask(arguments[1]) && !(value.numel() == 1 && value.device().is_cpu());
+    }
+    if (name == "aten::repeat_interleave") return arguments[1].isNone();  // the size of the result
+    return name == "aten::copy_" && arguments[0].toTensor().device() != arguments[1].toTensor().device();
 }
 
 void run(const c10::OperatorHandle& op, Stack* stack) {
