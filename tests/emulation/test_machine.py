@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults_built import BUILT, build_faults
 
-ROOT = Path(__file__).parents[2]
-BUILT = ROOT / "build" / "emulation"
 ORDERS = ["forward", "backward", "random:1", "random:2"]
 CORRECT = ["correct_sum", "correct_atomics", "correct_read_after_atomics", "correct_turns", "correct_halves"]
 OF_MEETINGS = {  # found without the compiler's hooks, too
@@ -46,12 +45,7 @@ OF_ACCESSES = {
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
     """Runs a kernel of faults.cu on 128 integers, of which the first half is written: what went wrong, or nothing."""
-    subprocess.run(
-        ["make", "-f", "tests/emulation/Makefile", "--no-print-directory", f"PYTHON={sys.executable}", "faults"],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    build_faults()
     library = ctypes.CDLL(str(BUILT / "libmachine.so"))
     library.emulation_make_array.restype = ctypes.c_void_p
     library.emulation_drop_array.argtypes = [ctypes.c_void_p]

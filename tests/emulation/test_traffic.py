@@ -1,15 +1,10 @@
 """Traffic that is known without counting is what the emulated machine counts."""
 
 import ctypes
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from faults_built import BUILT, build_faults
 from traffic import count
-
-ROOT = Path(__file__).parents[2]
-BUILT = ROOT / "build" / "emulation"
 
 # accesses of the warp, lanes, bytes, sectors that were touched, the same once, bytes of them that were of use
 KERNELS = {
@@ -30,12 +25,7 @@ KERNELS = {
 @pytest.fixture(scope="module")
 def counted():
     """The counts of a kernel of faults/traffic.cu, on 1024 numbers that are written."""
-    subprocess.run(
-        ["make", "-f", "tests/emulation/Makefile", "--no-print-directory", f"PYTHON={sys.executable}", "faults"],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    build_faults()
     machine, kernels = ctypes.CDLL(str(BUILT / "libmachine.so")), ctypes.CDLL(str(BUILT / "checked" / "libfaults.so"))
     machine.emulation_make_array.restype = ctypes.c_void_p
     machine.emulation_drop_array.argtypes = [ctypes.c_void_p]

@@ -11,11 +11,11 @@ constexpr std::size_t kCell = 4;
 
 enum class Access : std::uint8_t { none, plain, atomic };  // volatile ones count as atomic
 
-// Who was there, and when: before which barriers of its block and its warp.
 // Whose an access is, besides the thread that a visit names: of others between the same barriers, of the same warp, of
 // the block, or of other blocks.
 enum class Others : std::uint8_t { none, lanes, warps, blocks };
 
+// Who was there, and when: before which barriers of its block and its warp.
 struct Visit {
     const void* code;
     std::uint32_t block, barriers, syncs;
