@@ -120,6 +120,33 @@ def test_empty_input(device, reduce, n_rows, n_values, n_cols):
     assert not values.grad.any()
 
 
+@dtypes
+@pytest.mark.parametrize("indexed", [True, False], ids=["gathered", "rows of edges"])
+@pytest.mark.parametrize("n_cols", [*range(1, 36), 63, 64, 65, 100, 129])
+def test_rows_are_summed_edge_by_edge(n_cols, indexed, dtype):
+    """Bit for bit, for any number of features: pieces of a row that overlap count once, and long rows go on."""
+    counts = torch.tensor([0, 1, 15, 16, 17, 0, 33, 70])
+    row_ptr, n_edges = torch.nn.functional.pad(counts.cumsum(0), (1, 0)), int(counts.sum())
+    index = torch.randint(20, (n_edges,)) if indexed else torch.arange(n_edges)
+    values, weight = torch.randn(20 if indexed else n_edges, n_cols, dtype=dtype), torch.rand(n_edges, dtype=dtype)
+    expected = torch.zeros(len(counts), n_cols, dtype=dtype)
+    receivers = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    for k in range(n_edges):
+        expected[receivers[k]] += weight[k] * values[index[k]]
+    rows = Rows(row_ptr, index if indexed else None)
+    assert torch.equal(scatter_add(values, rows, weight), expected)
+    mean = scatter_add(values, rows, weight, reduce="mean")
+    assert torch.equal(mean, (1 / counts.clamp(min=1).to(dtype))[:, None] * expected)
+
+    grad, by_column = torch.randn_like(expected), torch.zeros_like(values)
+    order = torch.argsort(index, stable=True)
+    for k in order.tolist():
+        by_column[index[k]] += weight[k] * grad[receivers[k]]
+    leaf = values.clone().requires_grad_()
+    scatter_add(leaf, rows, weight).backward(grad)
+    assert torch.equal(leaf.grad, by_column)
+
+
 @reductions
 @pytest.mark.parametrize("kind", KINDS)
 @dtypes
