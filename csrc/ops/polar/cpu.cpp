@@ -1,8 +1,7 @@
 // Parallelisation: fixed chunks of edges over threads; every edge is computed alone, so that no bits depend on the
-// number of threads. Memory traffic per edge: what comes and goes, once: in float32 12 bytes in and 16 out forward, 28
-// and 12 back, the floor from memory. A square root and a division take longer than that from L2, and vectors take them
-// for 8 edges at once. Nothing but the vectors is kept for the derivatives, and nothing of the size of the edges is made
-// on the way to them.
+// number of threads. Memory traffic per edge: what comes and goes, once, which is the floor: in float32 12 bytes in and
+// 16 out forward, 28 and 12 back. Nothing but the vectors is kept for the derivatives, and nothing of the size of the
+// edges is made on the way to them.
 #include <cmath>
 
 #include "core/simd.hpp"
